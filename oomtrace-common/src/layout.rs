@@ -1,0 +1,133 @@
+//! Where the running kernel keeps what the programs read: one global of the eBPF object,
+//! filled in by user space from the kernel's own BTF before the programs are loaded.
+//!
+//! It becomes frozen read-only data, so the verifier prunes on the values: a fact whose
+//! member this kernel does not have costs nothing there.
+
+/// The offset of a member this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// `mark_victim` passes `(struct task_struct *task, uid_t uid)`.
+pub const MARK_VICTIM_TASK: u32 = 1;
+/// `mark_victim` passes `(int pid)` only: before 6.9 and its backports.
+pub const MARK_VICTIM_PID: u32 = 2;
+
+/// The memory events of one cgroup that are reported, in the order of
+/// [`crate::record::MemcgLevel::events`] and of [`KernelLayout::mem_cgroup_events`].
+pub const MEMORY_EVENTS: [&str; 6] = ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"];
+
+macro_rules! layout {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// Byte offsets of kernel members, and the few constants that depend on the kernel's
+        /// configuration. [`ABSENT`] where the kernel has no such member.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct KernelLayout {
+            $($(#[$doc])* pub $field: u32,)*
+            /// `mem_cgroup.memory_events[i]` for each of [`MEMORY_EVENTS`].
+            pub mem_cgroup_events: [u32; 6],
+        }
+
+        impl KernelLayout {
+            /// A layout that knows nothing: every read is skipped.
+            pub const UNKNOWN: Self = Self { $($field: ABSENT,)* mem_cgroup_events: [ABSENT; 6] };
+        }
+    };
+}
+
+layout! {
+    /// Which arguments `mark_victim` passes: [`MARK_VICTIM_TASK`] or [`MARK_VICTIM_PID`].
+    mark_victim,
+    /// `cgroup_root.hierarchy_id` of the memory hierarchy: 0 on cgroup v2.
+    memory_hierarchy_id,
+    /// `task_struct.pid`: the thread's id.
+    task_pid,
+    /// `task_struct.tgid`: the process's id.
+    task_tgid,
+    /// `task_struct.comm`.
+    task_comm,
+    /// `task_struct.mm`.
+    task_mm,
+    /// `task_struct.signal`.
+    task_signal,
+    /// `task_struct.cgroups`.
+    task_cgroups,
+    /// `task_struct.group_leader`.
+    task_group_leader,
+    /// `task_struct.real_parent`.
+    task_real_parent,
+    /// `task_struct.real_cred`.
+    task_real_cred,
+    /// `task_struct.start_boottime`.
+    task_start_boottime,
+    /// `cred.uid`.
+    cred_uid,
+    /// `signal_struct.oom_score_adj`.
+    signal_oom_score_adj,
+    /// `signal_struct.pids[PIDTYPE_TGID]`.
+    signal_pid_tgid,
+    /// `pid.level`.
+    pid_level,
+    /// `pid.numbers`.
+    pid_numbers,
+    /// `sizeof(struct upid)`.
+    upid_size,
+    /// `upid.nr`.
+    upid_nr,
+    /// `mm_struct.total_vm`, in pages.
+    mm_total_vm,
+    /// `mm_struct.pgtables_bytes`.
+    mm_pgtables_bytes,
+    /// The `MM_FILEPAGES` counter of `mm_struct.rss_stat`.
+    mm_rss_file,
+    /// The `MM_ANONPAGES` counter of `mm_struct.rss_stat`.
+    mm_rss_anon,
+    /// The `MM_SWAPENTS` counter of `mm_struct.rss_stat`.
+    mm_rss_swap,
+    /// The `MM_SHMEMPAGES` counter of `mm_struct.rss_stat`.
+    mm_rss_shmem,
+    /// `css_set.subsys[memory_cgrp_id]`.
+    css_set_memory,
+    /// `cgroup_subsys_state.cgroup`.
+    css_cgroup,
+    /// `cgroup_subsys_state.parent`.
+    css_parent,
+    /// `cgroup.kn`.
+    cgroup_kn,
+    /// `cgroup.root`.
+    cgroup_root,
+    /// `cgroup_root.hierarchy_id`.
+    cgroup_root_hierarchy_id,
+    /// `kernfs_node.id`.
+    kernfs_id,
+    /// `kernfs_node.name`.
+    kernfs_name,
+    /// `mem_cgroup.css`.
+    mem_cgroup_css,
+    /// `mem_cgroup.memory.usage`, in pages.
+    mem_cgroup_usage,
+    /// `mem_cgroup.memory.max`, in pages.
+    mem_cgroup_max,
+    /// `mem_cgroup.memory.watermark`, in pages.
+    mem_cgroup_watermark,
+    /// `mem_cgroup.swap.usage` (v2) or `.memsw.usage` (v1): the same place, in pages.
+    mem_cgroup_swap_usage,
+    /// `mem_cgroup.swap.max` (v2) or `.memsw.max` (v1): the same place, in pages.
+    mem_cgroup_swap_max,
+    /// `mem_cgroup.oom_group`.
+    mem_cgroup_oom_group,
+    /// `oom_control.memcg`.
+    oc_memcg,
+    /// `oom_control.gfp_mask`.
+    oc_gfp_mask,
+    /// `oom_control.order`.
+    oc_order,
+    /// `oom_control.totalpages`.
+    oc_totalpages,
+    /// `oom_control.chosen`.
+    oc_chosen,
+    /// `oom_control.chosen_points`.
+    oc_chosen_points,
+    /// `oom_control.constraint`.
+    oc_constraint,
+}

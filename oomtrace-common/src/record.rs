@@ -1,0 +1,383 @@
+//! The records that travel through the ring buffers.
+//!
+//! Each starts with a [`Header`]. Each fact that had to be read from the kernel has a bit
+//! in a `present` mask of its struct: a clear bit means that the read failed or that this
+//! kernel has no such member, and then the value is meaningless.
+
+/// [`Header::kind`]: the killer marked a victim ([`OomKill`]).
+pub const KIND_OOM_KILL: u32 = 1;
+/// [`Header::kind`]: a memory cgroup was made ([`CgroupChange`]).
+pub const KIND_CGROUP_MKDIR: u32 = 2;
+/// [`Header::kind`]: a memory cgroup was removed ([`CgroupChange`]).
+pub const KIND_CGROUP_RMDIR: u32 = 3;
+/// [`Header::kind`]: a memory cgroup was renamed ([`CgroupChange`]); only cgroup v1 can.
+pub const KIND_CGROUP_RENAME: u32 = 4;
+/// [`Header::kind`]: a process that shares a victim's memory was killed with it ([`SharedMmKill`]).
+pub const KIND_SHARED_MM_KILL: u32 = 5;
+/// [`Header::kind`]: a memory cgroup ran out and the killer ended without a victim ([`MemcgOom`]).
+pub const KIND_MEMCG_OOM: u32 = 6;
+
+/// `TASK_COMM_LEN`.
+pub const COMM_LEN: usize = 16;
+/// How many memory cgroups are read, from the victim's up: deeper trees are marked [`FLAG_LEVELS_CUT`].
+pub const MAX_LEVELS: usize = 24;
+/// Bytes of cgroup names after which the walk adds no further one.
+pub const PATH_FULL: usize = 512;
+/// `NAME_MAX` + 1: what one cgroup name can need.
+pub const NAME_LEN: usize = 256;
+/// Room for the names of a path: the last one may start at [`PATH_FULL`].
+pub const PATH_LEN: usize = PATH_FULL + NAME_LEN;
+/// The kernel builds the path of a cgroup tracepoint in a buffer of this size (`TRACE_CGROUP_PATH_LEN`).
+pub const CGROUP_PATH_LEN: usize = 1024;
+/// Room for the `message` argument of `oom_kill_process`.
+pub const MESSAGE_LEN: usize = 64;
+
+/// What every record starts with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct Header {
+    /// One of the `KIND_*` constants.
+    pub kind: u32,
+    /// Bytes of the whole record, this header included.
+    pub len: u32,
+    /// Counts every kill-ring record since the programs were attached, from 1; 0 in the cgroup ring.
+    pub seq: u64,
+    /// `CLOCK_BOOTTIME` at the tracepoint, ns.
+    pub boot_time_ns: u64,
+}
+
+/// [`Task::present`] bits.
+pub mod task_fact {
+    /// `tid` and `tgid`.
+    pub const IDS: u32 = 1 << 0;
+    /// `comm`.
+    pub const COMM: u32 = 1 << 1;
+    /// `uid`.
+    pub const UID: u32 = 1 << 2;
+    /// `namespace_tgid`.
+    pub const NAMESPACE_TGID: u32 = 1 << 3;
+    /// `parent_tgid`.
+    pub const PARENT: u32 = 1 << 4;
+    /// `start_boot_ns`.
+    pub const START: u32 = 1 << 5;
+    /// `oom_score_adj`.
+    pub const OOM_SCORE_ADJ: u32 = 1 << 6;
+    /// `memcg_id`.
+    pub const MEMCG: u32 = 1 << 7;
+}
+
+/// A task: the victim, the trigger, or a process that shares the victim's memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct Task {
+    /// Bits of [`task_fact`].
+    pub present: u32,
+    /// `task->pid`: the thread.
+    pub tid: u32,
+    /// `task->tgid`: the process.
+    pub tgid: u32,
+    /// The process's id in its own pid namespace.
+    pub namespace_tgid: u32,
+    /// `group_leader->real_parent->tgid`.
+    pub parent_tgid: u32,
+    /// `real_cred->uid`, in the initial user namespace.
+    pub uid: u32,
+    /// `signal->oom_score_adj`, -1000..=1000.
+    pub oom_score_adj: i32,
+    /// Always 0.
+    pub reserved: u32,
+    /// `group_leader->start_boottime`, `CLOCK_BOOTTIME` ns.
+    pub start_boot_ns: u64,
+    /// `kernfs_node.id` of the memory cgroup.
+    pub memcg_id: u64,
+    /// `task->comm`, NUL-padded; any bytes.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// [`Memory::present`] bits.
+pub mod memory_fact {
+    /// `total_vm_pages`.
+    pub const TOTAL_VM: u64 = 1 << 0;
+    /// `anon_pages`.
+    pub const ANON: u64 = 1 << 1;
+    /// `file_pages`.
+    pub const FILE: u64 = 1 << 2;
+    /// `shmem_pages`.
+    pub const SHMEM: u64 = 1 << 3;
+    /// `swap_entries`.
+    pub const SWAP: u64 = 1 << 4;
+    /// `pgtables_bytes`.
+    pub const PGTABLES: u64 = 1 << 5;
+}
+
+/// The victim's `mm_struct`, read when it was marked. Counters may be slightly negative, as in the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct Memory {
+    /// Bits of [`memory_fact`].
+    pub present: u64,
+    /// `mm->total_vm`.
+    pub total_vm_pages: u64,
+    /// `MM_ANONPAGES`.
+    pub anon_pages: i64,
+    /// `MM_FILEPAGES`.
+    pub file_pages: i64,
+    /// `MM_SHMEMPAGES`.
+    pub shmem_pages: i64,
+    /// `MM_SWAPENTS`.
+    pub swap_entries: i64,
+    /// `mm->pgtables_bytes`.
+    pub pgtables_bytes: u64,
+}
+
+/// [`MemcgLevel::present`] bits; bit `EVENTS << i` is for `events[i]`.
+pub mod level_fact {
+    /// `usage_pages`.
+    pub const USAGE: u32 = 1 << 0;
+    /// `max_pages`.
+    pub const MAX: u32 = 1 << 1;
+    /// `watermark_pages`.
+    pub const WATERMARK: u32 = 1 << 2;
+    /// `swap_usage_pages`.
+    pub const SWAP_USAGE: u32 = 1 << 3;
+    /// `swap_max_pages`.
+    pub const SWAP_MAX: u32 = 1 << 4;
+    /// `oom_group`.
+    pub const OOM_GROUP: u32 = 1 << 5;
+    /// `events[0]`; the following five bits are the other five.
+    pub const EVENTS: u32 = 1 << 8;
+}
+
+/// One memory cgroup between a victim and the root.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct MemcgLevel {
+    /// `kernfs_node.id`.
+    pub cgroup_id: u64,
+    /// `memory.usage`.
+    pub usage_pages: u64,
+    /// `memory.max`; the kernel's `PAGE_COUNTER_MAX` for none.
+    pub max_pages: u64,
+    /// `memory.watermark`.
+    pub watermark_pages: u64,
+    /// `swap.usage` (v2), `memsw.usage` (v1).
+    pub swap_usage_pages: u64,
+    /// `swap.max` (v2), `memsw.max` (v1).
+    pub swap_max_pages: u64,
+    /// `memory_events[]`, in the order of [`crate::layout::MEMORY_EVENTS`].
+    pub events: [u64; 6],
+    /// `oom_group`: 0 or 1.
+    pub oom_group: u32,
+    /// Bits of [`level_fact`].
+    pub present: u32,
+}
+
+/// [`OomControl::source`]: no function hook ran.
+pub const SOURCE_NONE: u32 = 0;
+/// [`OomControl::source`]: read by a fentry program.
+pub const SOURCE_FENTRY: u32 = 1;
+/// [`OomControl::source`]: read by a kprobe.
+pub const SOURCE_KPROBE: u32 = 2;
+
+/// [`OomControl::present`] bits.
+pub mod oc_fact {
+    /// `oom_memcg_id`; clear together with [`GLOBAL`] when it could not be read.
+    pub const MEMCG: u32 = 1 << 0;
+    /// `oc->memcg` is NULL: the machine, a cpuset or a policy ran out, not a cgroup.
+    pub const GLOBAL: u32 = 1 << 1;
+    /// `gfp_mask`.
+    pub const GFP_MASK: u32 = 1 << 2;
+    /// `order`.
+    pub const ORDER: u32 = 1 << 3;
+    /// `total_pages`.
+    pub const TOTAL_PAGES: u32 = 1 << 4;
+    /// `chosen_points`: only where the killer chose by score.
+    pub const CHOSEN_POINTS: u32 = 1 << 5;
+    /// `constraint`.
+    pub const CONSTRAINT: u32 = 1 << 6;
+    /// `message`.
+    pub const MESSAGE: u32 = 1 << 7;
+}
+
+/// What `struct oom_control` and the arguments of `oom_kill_process` said, if a function hook saw them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct OomControl {
+    /// One of the `SOURCE_*` constants.
+    pub source: u32,
+    /// Bits of [`oc_fact`].
+    pub present: u32,
+    /// `kernfs_node.id` of `oc->memcg`.
+    pub oom_memcg_id: u64,
+    /// `oc->totalpages`.
+    pub total_pages: u64,
+    /// `oc->chosen_points`, pages.
+    pub chosen_points: i64,
+    /// `oc->gfp_mask`.
+    pub gfp_mask: u32,
+    /// `oc->order`; -1 for sysrq.
+    pub order: i32,
+    /// `oc->constraint`.
+    pub constraint: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The `message` of `oom_kill_process`, NUL-terminated.
+    pub message: [u8; MESSAGE_LEN],
+}
+
+/// [`OomKill::flags`]: names were left out, the path is only its last part.
+pub const FLAG_PATH_CUT: u32 = 1 << 0;
+/// [`OomKill::flags`]: the victim has more ancestors than [`MAX_LEVELS`].
+pub const FLAG_LEVELS_CUT: u32 = 1 << 1;
+/// [`OomKill::flags`]: the kernel sent the victim its SIGKILL in this run, before it marked it: a kill was made.
+pub const FLAG_SIGNALLED: u32 = 1 << 2;
+/// [`OomKill::flags`]: signals were being followed, so a clear [`FLAG_SIGNALLED`] means that no kill was made.
+pub const FLAG_SIGNALS_FOLLOWED: u32 = 1 << 3;
+/// [`OomKill::flags`]: only the pid is known; the task could not be found.
+pub const FLAG_PID_ONLY: u32 = 1 << 4;
+
+/// One call of `mark_victim`. Sent without the unused tail of `levels`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct OomKill {
+    /// [`KIND_OOM_KILL`].
+    pub header: Header,
+    /// `seq` of the first victim of this run of the killer; 0 where no hook marks where a run starts.
+    pub run: u64,
+    /// The victim.
+    pub victim: Task,
+    /// The task in whose context the killer ran.
+    pub trigger: Task,
+    /// The victim's memory.
+    pub memory: Memory,
+    /// What only the killer's own state knows.
+    pub oom: OomControl,
+    /// Bits of the `FLAG_*` constants.
+    pub flags: u32,
+    /// Bytes used in `path`.
+    pub path_len: u32,
+    /// Entries used in `levels`.
+    pub level_count: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The names of the victim's memory cgroup and of its ancestors below the root, leaf first, each NUL-terminated.
+    pub path: [u8; PATH_LEN],
+    /// The victim's memory cgroup and its ancestors, leaf first, the root included.
+    pub levels: [MemcgLevel; MAX_LEVELS],
+}
+
+/// A cgroup of the memory hierarchy was made, removed or renamed. Sent without the unused tail of `path`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct CgroupChange {
+    /// [`KIND_CGROUP_MKDIR`], [`KIND_CGROUP_RMDIR`] or [`KIND_CGROUP_RENAME`].
+    pub header: Header,
+    /// `kernfs_node.id`.
+    pub cgroup_id: u64,
+    /// Bytes used in `path`, without its NUL.
+    pub path_len: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The path from the root of the hierarchy, as the kernel's tracepoint has it.
+    pub path: [u8; CGROUP_PATH_LEN],
+}
+
+/// A process that shares the memory of a victim got SIGKILL with it: neither counted nor logged by the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct SharedMmKill {
+    /// [`KIND_SHARED_MM_KILL`].
+    pub header: Header,
+    /// `seq` of the victim whose memory it shares.
+    pub of: u64,
+    /// The process.
+    pub task: Task,
+}
+
+/// [`MemcgOom::outcome`]: nothing in the cgroup may be killed.
+pub const OUTCOME_NO_KILLABLE_PROCESS: u32 = 1;
+/// [`MemcgOom::outcome`]: enough was freed by somebody's exit.
+pub const OUTCOME_RELIEVED: u32 = 2;
+
+/// A memory cgroup ran out and the killer ended without a victim. Sent without the unused tail of `levels`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct MemcgOom {
+    /// [`KIND_MEMCG_OOM`].
+    pub header: Header,
+    /// The task in whose context the killer ran.
+    pub trigger: Task,
+    /// What the killer was called with.
+    pub oom: OomControl,
+    /// One of the `OUTCOME_*` constants.
+    pub outcome: u32,
+    /// Bits of the `FLAG_*` constants.
+    pub flags: u32,
+    /// Bytes used in `path`.
+    pub path_len: u32,
+    /// Entries used in `levels`.
+    pub level_count: u32,
+    /// As in [`OomKill::path`], for the cgroup that ran out.
+    pub path: [u8; PATH_LEN],
+    /// As in [`OomKill::levels`], for the cgroup that ran out.
+    pub levels: [MemcgLevel; MAX_LEVELS],
+}
+
+// No implicit padding: each size is the sum of its members. Offsets that both compilers must agree on.
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<Header>() == 24);
+    assert!(size_of::<Task>() == 64);
+    assert!(size_of::<Memory>() == 56);
+    assert!(size_of::<MemcgLevel>() == 104);
+    assert!(size_of::<OomControl>() == 112);
+    assert!(offset_of!(OomKill, victim) == 32);
+    assert!(offset_of!(OomKill, memory) == 160);
+    assert!(offset_of!(OomKill, oom) == 216);
+    assert!(offset_of!(OomKill, flags) == 328);
+    assert!(offset_of!(OomKill, path) == 344);
+    assert!(offset_of!(OomKill, levels) == 344 + PATH_LEN);
+    assert!(size_of::<OomKill>() == 344 + PATH_LEN + MAX_LEVELS * size_of::<MemcgLevel>());
+    assert!(offset_of!(CgroupChange, path) == 40);
+    assert!(size_of::<CgroupChange>() == 40 + CGROUP_PATH_LEN);
+    assert!(size_of::<SharedMmKill>() == 96);
+    assert!(offset_of!(MemcgOom, path) == 216);
+    assert!(offset_of!(MemcgOom, levels) == 216 + PATH_LEN);
+    assert!(size_of::<MemcgOom>() == 216 + PATH_LEN + MAX_LEVELS * size_of::<MemcgLevel>());
+};

@@ -1,0 +1,15 @@
+//! oomtrace tells of every OOM kill on a Linux host, one line each: who died, in which
+//! container, whose limit fired.
+//!
+//! ```text
+//! kernel hook ─► record in the ring ─► decode ─► enrich ─► render ─► sink
+//! ```
+//!
+//! Each arrow is one change of type, and no module looks back.
+
+pub mod decode;
+pub mod enrich;
+pub mod event;
+pub mod kernel;
+pub mod render;
+pub mod sink;

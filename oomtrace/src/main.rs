@@ -1,0 +1,3 @@
+//! The binary: a thin door to the library.
+
+fn main() {}
