@@ -1,0 +1,111 @@
+//! The kernel side of oomtrace: the hooks, a few lines each.
+//!
+//! It copies facts. It does not format, does not decide what they mean, allocates nothing,
+//! and has no loop without a bound. Every fact that can fail has a bit that says so.
+#![no_std]
+#![no_main]
+
+mod maps;
+mod memcg;
+mod memory;
+mod oom;
+mod task;
+
+use aya_ebpf::{
+    macros::{fentry, kprobe, raw_tracepoint},
+    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+};
+use oomtrace_common::{
+    layout::MARK_VICTIM_PID,
+    record::{KIND_CGROUP_MKDIR, KIND_CGROUP_RENAME, KIND_CGROUP_RMDIR, SOURCE_FENTRY, SOURCE_KPROBE},
+};
+
+use crate::memory::layout;
+
+/// `oom:mark_victim`: the base, once per victim, under `oom_lock`.
+#[raw_tracepoint(tracepoint = "mark_victim")]
+pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
+    if layout!(mark_victim) == MARK_VICTIM_PID {
+        oom::mark_victim_by_pid(&ctx, ctx.arg::<i32>(0) as u32);
+    } else {
+        oom::mark_victim(&ctx, ctx.arg::<u64>(0));
+    }
+    0
+}
+
+/// `signal:signal_generate`: the only trace, on every kernel, of whether the killer really
+/// killed whom it marked, and of those it kills besides.
+#[raw_tracepoint(tracepoint = "signal_generate")]
+pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
+    const SIGKILL: i32 = 9;
+    // What `do_send_sig_info` passes for a signal of the kernel's own.
+    const SEND_SIG_PRIV: u64 = 1;
+    if ctx.arg::<i32>(0) == SIGKILL && ctx.arg::<u64>(1) == SEND_SIG_PRIV {
+        oom::kernel_sent_sigkill(ctx.arg::<u64>(2));
+    }
+    0
+}
+
+/// `cgroup:cgroup_mkdir`.
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
+    memcg::changed(KIND_CGROUP_MKDIR, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    0
+}
+
+/// `cgroup:cgroup_rmdir`.
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+pub fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
+    memcg::changed(KIND_CGROUP_RMDIR, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    0
+}
+
+/// `cgroup:cgroup_rename`.
+#[raw_tracepoint(tracepoint = "cgroup_rename")]
+pub fn cgroup_rename(ctx: RawTracePointContext) -> i32 {
+    memcg::changed(KIND_CGROUP_RENAME, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    0
+}
+
+/// `out_of_memory(oc)`: a run of the killer starts.
+#[fentry(function = "out_of_memory")]
+pub fn out_of_memory_fentry(ctx: FEntryContext) -> i32 {
+    oom::run_starts(SOURCE_FENTRY, ctx.arg::<u64>(0));
+    0
+}
+
+/// `oom_kill_process(oc, message)`: it has chosen.
+#[fentry(function = "oom_kill_process")]
+pub fn oom_kill_process_fentry(ctx: FEntryContext) -> i32 {
+    oom::chosen(SOURCE_FENTRY, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    0
+}
+
+/// As [`out_of_memory_fentry`].
+#[kprobe]
+pub fn out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(oc) = ctx.arg::<u64>(0) {
+        oom::run_starts(SOURCE_KPROBE, oc);
+    }
+    0
+}
+
+/// As [`oom_kill_process_fentry`].
+#[kprobe]
+pub fn oom_kill_process_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(oc), Some(message)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) {
+        oom::chosen(SOURCE_KPROBE, oc, message);
+    }
+    0
+}
+
+// `bpf_probe_read_kernel` is for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,106 @@
+//! The maps. All their memory is taken when they are made: nothing is allocated at an OOM.
+
+use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
+    macros::map,
+    maps::{Array, PerCpuArray, RingBuf},
+};
+use oomtrace_common::{
+    counter,
+    record::{CgroupChange, OomControl, OomKill},
+};
+
+/// Kills: a ring of their own, so that a storm of cgroups never pushes one out. User space sets its size.
+#[map]
+pub static KILLS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
+
+/// Cgroups made, removed and renamed.
+#[map]
+pub static CGROUPS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
+
+/// The counters of [`oomtrace_common::counter`].
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// The number of the last event.
+#[map]
+pub static SEQ: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Where a kill record is built: larger than a stack, and sent without its unused tail.
+#[map]
+pub static KILL_SCRATCH: PerCpuArray<OomKill> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where a cgroup record is built.
+#[map]
+pub static CGROUP_SCRATCH: PerCpuArray<CgroupChange> = PerCpuArray::with_max_entries(1, 0);
+
+/// The run of the killer that is under way. There is at most one: the kernel's `oom_lock` sees to it.
+#[map]
+pub static RUN: Array<Run> = Array::with_max_entries(1, 0);
+
+/// The last SIGKILL that the kernel itself sent from this CPU. The killer sends one and
+/// marks its victim under the victim's `task_lock`, so both are seen on one CPU.
+#[map]
+pub static SIGKILL: PerCpuArray<Sigkill> = PerCpuArray::with_max_entries(1, 0);
+
+/// A run of the killer.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Run {
+    /// `bpf_get_current_pid_tgid` of the task that a function hook saw start it; 0 if none did.
+    pub by: u64,
+    /// `seq` of its first victim; 0 before that.
+    pub first: u64,
+    /// What the function hooks read.
+    pub oom: OomControl,
+    /// `oc->chosen`.
+    pub chosen: u64,
+    /// Who marked the last victim, in this run or an earlier one.
+    pub marked_by: u64,
+    /// The last victim's `seq`.
+    pub victim: u64,
+    /// The last victim's mm.
+    pub victim_mm: u64,
+    /// The last victim's tgid.
+    pub victim_tgid: u64,
+}
+
+/// A SIGKILL of the kernel's own.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Sigkill {
+    /// `bpf_get_current_pid_tgid` of the sender.
+    pub by: u64,
+    /// The `task_struct` it was sent to.
+    pub task: u64,
+}
+
+/// Adds to a counter of this CPU.
+#[inline(always)]
+pub fn count(counter: u32, by: u64) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter) {
+        // SAFETY: a pointer into the map, checked for NULL; per CPU, so no other program writes it now.
+        unsafe { *value = (*value).wrapping_add(by) }
+    }
+}
+
+/// The number of the next event. Only ever asked for under `oom_lock`, so a plain addition is enough.
+#[inline(always)]
+pub fn next_seq() -> u64 {
+    match SEQ.get_ptr_mut(0) {
+        Some(seq) => {
+            // SAFETY: a pointer into the map, checked for NULL; `oom_lock` serialises its writers.
+            unsafe {
+                *seq += 1;
+                *seq
+            }
+        }
+        None => 0,
+    }
+}
+
+/// The calling task.
+#[inline(always)]
+pub fn caller() -> u64 {
+    bpf_get_current_pid_tgid()
+}

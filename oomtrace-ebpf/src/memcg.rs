@@ -1,0 +1,152 @@
+//! Facts of memory cgroups: the walk from one up to the root, and the changes of the tree.
+
+use core::{mem::offset_of, ptr};
+
+use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, generated::bpf_ringbuf_output};
+use oomtrace_common::{
+    counter,
+    record::{
+        CGROUP_PATH_LEN, CgroupChange, FLAG_LEVELS_CUT, FLAG_PATH_CUT, Header, MAX_LEVELS, MemcgLevel, NAME_LEN,
+        PATH_FULL, PATH_LEN, level_fact,
+    },
+};
+
+use crate::{
+    maps,
+    memory::{Reader, layout},
+};
+
+/// Where a walk writes to.
+pub struct Walk {
+    /// `path` of the record.
+    pub path: *mut [u8; PATH_LEN],
+    /// `levels` of the record.
+    pub levels: *mut [MemcgLevel; MAX_LEVELS],
+}
+
+/// What a walk found.
+pub struct Walked {
+    /// Bytes used in `path`.
+    pub path_len: u32,
+    /// Entries used in `levels`.
+    pub level_count: u32,
+    /// `FLAG_*` bits.
+    pub flags: u32,
+}
+
+/// Walks from the css of a memory cgroup to the root.
+///
+/// # Safety
+/// The pointers of `to` must be writable.
+#[inline(always)]
+pub unsafe fn walk(reader: &mut Reader, to: &Walk, mut css: u64) -> Walked {
+    let mut walked = Walked { path_len: 0, level_count: 0, flags: 0 };
+    let mut used = 0usize;
+    for level in 0..MAX_LEVELS {
+        if css == 0 {
+            break;
+        }
+        let cgroup = reader.pointer(css, layout!(css_cgroup));
+        let kn = reader.pointer(cgroup, layout!(cgroup_kn));
+        // SAFETY: `level` is below MAX_LEVELS, and `levels` is writable by this function's contract.
+        unsafe { facts(reader, &raw mut (*to.levels)[level], css, kn) };
+        walked.level_count = level as u32 + 1;
+        css = reader.pointer(css, layout!(css_parent));
+        // The root has no name.
+        if css != 0 {
+            if used > PATH_FULL {
+                walked.flags |= FLAG_PATH_CUT;
+                continue;
+            }
+            let name = reader.pointer(kn, layout!(kernfs_name));
+            // SAFETY: `used` is at most PATH_FULL, so NAME_LEN bytes have room in `path`.
+            let len = unsafe { reader.string(to.path.cast::<u8>().add(used), NAME_LEN as u32, name) };
+            if len < 0 {
+                walked.flags |= FLAG_PATH_CUT;
+            } else {
+                used += (len as usize) & (NAME_LEN * 2 - 1);
+            }
+        }
+    }
+    if css != 0 {
+        walked.flags |= FLAG_LEVELS_CUT | FLAG_PATH_CUT;
+    }
+    walked.path_len = used as u32;
+    walked
+}
+
+/// Fills in `to` from the `mem_cgroup` whose css is at `css`.
+///
+/// # Safety
+/// `to` must be writable.
+#[inline(always)]
+unsafe fn facts(reader: &mut Reader, to: *mut MemcgLevel, css: u64, kn: u64) {
+    let memcg = css.wrapping_sub(u64::from(layout!(mem_cgroup_css)));
+    // SAFETY: `to` is writable by this function's contract, and so is each of its fields; all are integers.
+    unsafe {
+        (*to).cgroup_id = 0;
+        reader.copy(&raw mut (*to).cgroup_id, kn, layout!(kernfs_id));
+        let mut present = 0;
+        let mut fact = |read: u32, bit: u32| present |= read * bit;
+        fact(reader.copy(&raw mut (*to).usage_pages, memcg, layout!(mem_cgroup_usage)), level_fact::USAGE);
+        fact(reader.copy(&raw mut (*to).max_pages, memcg, layout!(mem_cgroup_max)), level_fact::MAX);
+        fact(reader.copy(&raw mut (*to).watermark_pages, memcg, layout!(mem_cgroup_watermark)), level_fact::WATERMARK);
+        fact(
+            reader.copy(&raw mut (*to).swap_usage_pages, memcg, layout!(mem_cgroup_swap_usage)),
+            level_fact::SWAP_USAGE,
+        );
+        fact(reader.copy(&raw mut (*to).swap_max_pages, memcg, layout!(mem_cgroup_swap_max)), level_fact::SWAP_MAX);
+        let mut oom_group = 0u8;
+        fact(reader.copy(&raw mut oom_group, memcg, layout!(mem_cgroup_oom_group)), level_fact::OOM_GROUP);
+        (*to).oom_group = u32::from(oom_group);
+        let events = &raw mut (*to).events;
+        fact(event(reader, events, memcg, 0, layout!(mem_cgroup_events[0])), level_fact::EVENTS);
+        fact(event(reader, events, memcg, 1, layout!(mem_cgroup_events[1])), level_fact::EVENTS << 1);
+        fact(event(reader, events, memcg, 2, layout!(mem_cgroup_events[2])), level_fact::EVENTS << 2);
+        fact(event(reader, events, memcg, 3, layout!(mem_cgroup_events[3])), level_fact::EVENTS << 3);
+        fact(event(reader, events, memcg, 4, layout!(mem_cgroup_events[4])), level_fact::EVENTS << 4);
+        fact(event(reader, events, memcg, 5, layout!(mem_cgroup_events[5])), level_fact::EVENTS << 5);
+        (*to).present = present;
+    }
+}
+
+/// # Safety
+/// `events` must be writable and `index` below 6.
+#[inline(always)]
+unsafe fn event(reader: &mut Reader, events: *mut [u64; 6], memcg: u64, index: usize, offset: u32) -> u32 {
+    // SAFETY: by this function's contract.
+    unsafe { reader.copy(events.cast::<u64>().add(index), memcg, offset) }
+}
+
+/// A cgroup was made, removed or renamed; `path` is the kernel's own text of where. Runs under `cgroup_mutex`.
+#[inline(always)]
+pub fn changed(kind: u32, cgroup: u64, path: u64) {
+    let mut reader = Reader::default();
+    let root = reader.pointer(cgroup, layout!(cgroup_root));
+    let hierarchy = reader.u32(root, layout!(cgroup_root_hierarchy_id));
+    // Only the memory hierarchy counts: on v1 a container makes a cgroup in each of ten.
+    if hierarchy != layout!(memory_hierarchy_id) {
+        return;
+    }
+    let Some(to) = maps::CGROUP_SCRATCH.get_ptr_mut(0) else {
+        maps::count(counter::CGROUP_RING_FULL, 1);
+        return;
+    };
+    let kn = reader.pointer(cgroup, layout!(cgroup_kn));
+    // SAFETY: `to` points into a map value of this CPU, and `cgroup_mutex` serialises its writers.
+    let status = unsafe {
+        (*to).cgroup_id = 0;
+        reader.copy(&raw mut (*to).cgroup_id, kn, layout!(kernfs_id));
+        let len = reader.string(ptr::from_mut(&mut (*to).path).cast(), CGROUP_PATH_LEN as u32, path);
+        // The length with its NUL is 1..=CGROUP_PATH_LEN; the verifier wants to see a bound.
+        let len = if len <= 0 { 0 } else { (len as u64 - 1) & (CGROUP_PATH_LEN as u64 - 1) };
+        let size = offset_of!(CgroupChange, path) as u64 + len;
+        (*to).path_len = len as u32;
+        (*to).reserved = 0;
+        (*to).header = Header { kind, len: size as u32, seq: 0, boot_time_ns: bpf_ktime_get_boot_ns() };
+        bpf_ringbuf_output((&raw const maps::CGROUPS).cast_mut().cast(), to.cast(), size, 0)
+    };
+    let counter = if status < 0 { counter::CGROUP_RING_FULL } else { counter::CGROUP_EMITTED };
+    maps::count(counter, 1);
+    maps::count(counter::READ_FAILED, reader.failed());
+}

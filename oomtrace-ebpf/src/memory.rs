@@ -1,0 +1,92 @@
+//! The one door to kernel memory.
+//!
+//! Reads have no branch: a failed one leaves zeros and is counted, and what is read at a
+//! garbage address fails in turn. So the verifier sees straight lines, and no loop of it
+//! forks at each fact.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
+};
+use oomtrace_common::layout::{ABSENT, KernelLayout};
+
+/// The kernel's layout: written by user space before the programs are loaded, then frozen.
+#[unsafe(no_mangle)]
+pub static LAYOUT: KernelLayout = KernelLayout::UNKNOWN;
+
+/// A member of [`LAYOUT`], as user space wrote it.
+macro_rules! layout {
+    ($($member:tt)+) => {
+        // SAFETY: LAYOUT is a static; the read is volatile because its value is not the compiler's to know.
+        unsafe { core::ptr::read_volatile(&raw const $crate::memory::LAYOUT.$($member)+) }
+    };
+}
+pub(crate) use layout;
+
+/// Reads kernel memory and counts what failed.
+#[derive(Default)]
+pub struct Reader {
+    failed: u64,
+}
+
+impl Reader {
+    /// Copies a `T` from `base + offset` to `to`: 1 if it was read; 0 if it was not, or if this kernel has no such member.
+    ///
+    /// # Safety
+    /// `to` must be writable, and any bytes must be a valid `T`.
+    #[inline(always)]
+    pub unsafe fn copy<T>(&mut self, to: *mut T, base: u64, offset: u32) -> u32 {
+        if offset == ABSENT {
+            return 0;
+        }
+        let from = base.wrapping_add(u64::from(offset)) as *const c_void;
+        // SAFETY: `to` holds a T by this function's contract; the helper checks `from` itself.
+        let status = unsafe { bpf_probe_read_kernel(to.cast(), size_of::<T>() as u32, from) };
+        self.outcome(status)
+    }
+
+    /// The pointer at `base + offset`; 0 if it could not be read.
+    #[inline(always)]
+    pub fn pointer(&mut self, base: u64, offset: u32) -> u64 {
+        let mut value = 0u64;
+        // SAFETY: `value` is a local, any bytes are a u64.
+        unsafe { self.copy(&raw mut value, base, offset) };
+        value
+    }
+
+    /// The u32 at `base + offset`; 0 if it could not be read.
+    #[inline(always)]
+    pub fn u32(&mut self, base: u64, offset: u32) -> u32 {
+        let mut value = 0u32;
+        // SAFETY: `value` is a local, any bytes are a u32.
+        unsafe { self.copy(&raw mut value, base, offset) };
+        value
+    }
+
+    /// Copies a NUL-terminated string of at most `size` bytes, NUL included: its length with the NUL, or negative.
+    ///
+    /// # Safety
+    /// `to` must have room for `size` bytes.
+    #[inline(always)]
+    pub unsafe fn string(&mut self, to: *mut u8, size: u32, from: u64) -> i64 {
+        // SAFETY: `to` has room by this function's contract; the helper checks `from` itself.
+        let status = unsafe { bpf_probe_read_kernel_str(to.cast(), size, from as *const c_void) };
+        self.outcome(status);
+        status
+    }
+
+    /// How many reads failed.
+    #[inline(always)]
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// The helpers return a negative number when they fail: its sign bit, without a branch.
+    #[inline(always)]
+    fn outcome(&mut self, status: i64) -> u32 {
+        let failed = (status as u64) >> 63;
+        self.failed += failed;
+        (failed ^ 1) as u32
+    }
+}

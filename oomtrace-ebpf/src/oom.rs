@@ -1,0 +1,261 @@
+//! The killer: its runs, its victims, and whom it kills besides.
+//!
+//! All of it runs under the kernel's one `oom_lock`, so nothing here races with itself.
+
+use core::mem::offset_of;
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_ktime_get_boot_ns, generated::{bpf_get_current_task, bpf_ringbuf_output}},
+};
+use aya_log_ebpf::debug;
+use oomtrace_common::{
+    counter,
+    record::{
+        FLAG_PID_ONLY, FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED, Header, KIND_OOM_KILL, KIND_SHARED_MM_KILL,
+        MAX_LEVELS, MESSAGE_LEN, MemcgLevel, OomControl, OomKill, SOURCE_NONE, SharedMmKill, oc_fact, task_fact,
+    },
+};
+
+use crate::{
+    maps::{self, Run},
+    memcg::{self, Walk},
+    memory::{Reader, layout},
+    task,
+};
+
+/// `out_of_memory(oc)` was entered.
+#[inline(always)]
+pub fn run_starts(source: u32, oc: u64) {
+    let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
+    // SAFETY: a pointer into the map, checked for NULL; `oom_lock` serialises its writers.
+    unsafe {
+        (*run).by = maps::caller();
+        (*run).first = 0;
+        (*run).chosen = 0;
+        oom_control(run, source, oc);
+        // The killer works these out later; `oom_kill_process` will have them.
+        (*run).oom.present &= !(oc_fact::TOTAL_PAGES | oc_fact::CONSTRAINT | oc_fact::CHOSEN_POINTS);
+    }
+}
+
+/// `oom_kill_process(oc, message)` was entered.
+#[inline(always)]
+pub fn chosen(source: u32, oc: u64, message: u64) {
+    let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
+    let mut reader = Reader::default();
+    // SAFETY: a pointer into the map, checked for NULL; `oom_lock` serialises its writers.
+    unsafe {
+        if (*run).by != maps::caller() {
+            (*run).by = maps::caller();
+            (*run).first = 0;
+        }
+        (*run).chosen = reader.pointer(oc, layout!(oc_chosen));
+        oom_control(run, source, oc);
+        let len = reader.string((&raw mut (*run).oom.message).cast(), MESSAGE_LEN as u32, message);
+        if len > 0 {
+            (*run).oom.present |= oc_fact::MESSAGE;
+        }
+    }
+    maps::count(counter::READ_FAILED, reader.failed());
+}
+
+/// # Safety
+/// `run` must be writable.
+#[inline(always)]
+unsafe fn oom_control(run: *mut Run, source: u32, oc: u64) {
+    let mut reader = Reader::default();
+    // SAFETY: `run` is writable by this function's contract; all fields are integers.
+    unsafe {
+        let to: *mut OomControl = &raw mut (*run).oom;
+        (*to).source = source;
+        (*to).reserved = 0;
+        let mut memcg = 0u64;
+        let mut present = 0;
+        if reader.copy(&raw mut memcg, oc, layout!(oc_memcg)) != 0 {
+            if memcg == 0 {
+                present |= oc_fact::GLOBAL;
+            } else {
+                let css = memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
+                let cgroup = reader.pointer(css, layout!(css_cgroup));
+                let kn = reader.pointer(cgroup, layout!(cgroup_kn));
+                present |= reader.copy(&raw mut (*to).oom_memcg_id, kn, layout!(kernfs_id)) * oc_fact::MEMCG;
+            }
+        }
+        present |= reader.copy(&raw mut (*to).gfp_mask, oc, layout!(oc_gfp_mask)) * oc_fact::GFP_MASK;
+        present |= reader.copy(&raw mut (*to).order, oc, layout!(oc_order)) * oc_fact::ORDER;
+        present |= reader.copy(&raw mut (*to).total_pages, oc, layout!(oc_totalpages)) * oc_fact::TOTAL_PAGES;
+        present |= reader.copy(&raw mut (*to).chosen_points, oc, layout!(oc_chosen_points)) * oc_fact::CHOSEN_POINTS;
+        present |= reader.copy(&raw mut (*to).constraint, oc, layout!(oc_constraint)) * oc_fact::CONSTRAINT;
+        (*to).present = present;
+    }
+    maps::count(counter::READ_FAILED, reader.failed());
+}
+
+/// `mark_victim(task, uid)`.
+#[inline(always)]
+pub fn mark_victim<C: EbpfContext>(ctx: &C, task: u64) {
+    victim(ctx, task, 0);
+}
+
+/// `mark_victim(pid)`: the task itself is found where the killer has just had it in hand.
+#[inline(always)]
+pub fn mark_victim_by_pid<C: EbpfContext>(ctx: &C, pid: u32) {
+    let mut reader = Reader::default();
+    // Its SIGKILL came just before, if it is a kill; the caller itself, if it was already exiting.
+    let mut task = match maps::SIGKILL.get_ptr(0) {
+        // SAFETY: a pointer into the map, checked for NULL.
+        Some(last) => unsafe { (*last).task },
+        None => 0,
+    };
+    if reader.u32(task, layout!(task_pid)) != pid {
+        // SAFETY: the helper takes no argument.
+        task = unsafe { bpf_get_current_task() };
+    }
+    if reader.u32(task, layout!(task_pid)) != pid {
+        task = match maps::RUN.get_ptr(0) {
+            // SAFETY: a pointer into the map, checked for NULL.
+            Some(run) => unsafe { (*run).chosen },
+            None => 0,
+        };
+    }
+    if reader.u32(task, layout!(task_pid)) != pid {
+        maps::count(counter::TASK_UNKNOWN, 1);
+        task = 0;
+    }
+    victim(ctx, task, pid);
+}
+
+/// Builds and sends the record of a victim; `task` is 0 if only `pid` is known.
+#[inline(always)]
+fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
+    let seq = maps::next_seq();
+    let caller = maps::caller();
+    let (Some(to), Some(run)) = (maps::KILL_SCRATCH.get_ptr_mut(0), maps::RUN.get_ptr_mut(0)) else {
+        maps::count(counter::NO_SCRATCH, 1);
+        return;
+    };
+    let mut reader = Reader::default();
+    // SAFETY: `to` and `run` point into map values, checked for NULL; `oom_lock` serialises their writers.
+    let status = unsafe {
+        (*to).reserved = 0;
+        (*to).flags = FLAG_SIGNALS_FOLLOWED;
+        if let Some(last) = maps::SIGKILL.get_ptr(0) {
+            if (*last).by == caller && (*last).task == task {
+                (*to).flags |= FLAG_SIGNALLED;
+            }
+        }
+        trigger(&mut reader, &raw mut (*to).trigger);
+
+        let mm = reader.pointer(task, layout!(task_mm));
+        if task == 0 {
+            (*to).flags |= FLAG_PID_ONLY;
+            (*to).victim.present = task_fact::IDS;
+            (*to).victim.tid = pid;
+            (*to).victim.tgid = 0;
+            (*to).memory.present = 0;
+            (*to).path_len = 0;
+            (*to).level_count = 0;
+        } else {
+            let css = task::facts(&mut reader, &raw mut (*to).victim, task);
+            task::memory(&mut reader, &raw mut (*to).memory, mm);
+            let walk = Walk { path: &raw mut (*to).path, levels: &raw mut (*to).levels };
+            let walked = memcg::walk(&mut reader, &walk, css);
+            (*to).path_len = walked.path_len;
+            (*to).level_count = walked.level_count;
+            (*to).flags |= walked.flags;
+        }
+
+        (*to).run = 0;
+        (*to).oom.source = SOURCE_NONE;
+        if (*run).by == caller && (*run).oom.source != SOURCE_NONE {
+            if (*run).first == 0 {
+                (*run).first = seq;
+            }
+            (*to).run = (*run).first;
+            (*to).oom = (*run).oom;
+            // The score is that of the task chosen, not of those killed with it.
+            (*run).oom.present &= !oc_fact::CHOSEN_POINTS;
+        }
+        (*run).marked_by = caller;
+        (*run).victim = seq;
+        (*run).victim_mm = mm;
+        (*run).victim_tgid = u64::from((*to).victim.tgid);
+
+        let levels = u64::from((*to).level_count);
+        if levels > MAX_LEVELS as u64 {
+            return;
+        }
+        let size = offset_of!(OomKill, levels) as u64 + levels * size_of::<MemcgLevel>() as u64;
+        (*to).header = Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
+        bpf_ringbuf_output((&raw const maps::KILLS).cast_mut().cast(), to.cast(), size, 0)
+    };
+    sent(status, &reader);
+    debug!(ctx, "mark_victim: seq {} status {} failed reads {}", seq, status, reader.failed());
+}
+
+/// The kernel itself has sent SIGKILL to `task`.
+#[inline(always)]
+pub fn kernel_sent_sigkill(task: u64) {
+    let caller = maps::caller();
+    if let Some(last) = maps::SIGKILL.get_ptr_mut(0) {
+        // SAFETY: a pointer into the map of this CPU, checked for NULL.
+        unsafe {
+            (*last).by = caller;
+            (*last).task = task;
+        }
+    }
+    let Some(run) = maps::RUN.get_ptr(0) else { return };
+    let mut reader = Reader::default();
+    let mm = reader.pointer(task, layout!(task_mm));
+    let tgid = u64::from(reader.u32(task, layout!(task_tgid)));
+    // SAFETY: a pointer into the map, checked for NULL; only the caller that marked the last victim goes on.
+    let (by, victim, victim_mm, victim_tgid) =
+        unsafe { ((*run).marked_by, (*run).victim, (*run).victim_mm, (*run).victim_tgid) };
+    // A leader that has exited has no mm, but its threads may still share the victim's.
+    if by == caller && victim_mm != 0 && tgid != victim_tgid && mm == victim_mm {
+        shared_mm_kill(&mut reader, task, victim);
+    }
+}
+
+/// Tells of a process that dies because it shares the memory of the victim `of`.
+#[inline(always)]
+fn shared_mm_kill(reader: &mut Reader, task: u64, of: u64) {
+    let seq = maps::next_seq();
+    let Some(mut entry) = maps::KILLS.reserve::<SharedMmKill>(0) else {
+        maps::count(counter::RING_FULL, 1);
+        return;
+    };
+    let to = entry.as_mut_ptr();
+    // SAFETY: the reservation has room for the record, and each of its fields is written here.
+    unsafe {
+        (*to).header = Header {
+            kind: KIND_SHARED_MM_KILL,
+            len: size_of::<SharedMmKill>() as u32,
+            seq,
+            boot_time_ns: bpf_ktime_get_boot_ns(),
+        };
+        (*to).of = of;
+        task::facts(reader, &raw mut (*to).task, task);
+    }
+    entry.submit(0);
+    sent(0, reader);
+}
+
+/// # Safety
+/// `to` must be writable.
+#[inline(always)]
+unsafe fn trigger(reader: &mut Reader, to: *mut oomtrace_common::record::Task) {
+    // SAFETY: the helper takes no argument; `to` is writable by this function's contract.
+    unsafe {
+        let current = bpf_get_current_task();
+        task::facts(reader, to, current);
+    }
+}
+
+#[inline(always)]
+fn sent(status: i64, reader: &Reader) {
+    let counter = if status < 0 { counter::RING_FULL } else { counter::EMITTED };
+    maps::count(counter, 1);
+    maps::count(counter::READ_FAILED, reader.failed());
+}
