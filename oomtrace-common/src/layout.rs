@@ -22,6 +22,7 @@ macro_rules! layout {
         /// configuration. [`ABSENT`] where the kernel has no such member.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(feature = "user", derive(zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable))]
         pub struct KernelLayout {
             $($(#[$doc])* pub $field: u32,)*
             /// `mem_cgroup.memory_events[i]` for each of [`MEMORY_EVENTS`].

@@ -11,5 +11,6 @@ pub mod decode;
 pub mod enrich;
 pub mod event;
 pub mod kernel;
+pub mod probe;
 pub mod render;
 pub mod sink;

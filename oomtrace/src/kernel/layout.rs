@@ -1,0 +1,197 @@
+//! The running kernel's layout, for the eBPF programs: BTF in, [`KernelLayout`] out.
+//!
+//! Never decided by a kernel's version: what BTF names is there, what it does not is absent.
+
+use oomtrace_common::layout::{
+    ABSENT, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
+};
+
+use super::btf::{Btf, TypeId};
+
+/// The layout, and what this kernel does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Offsets for the programs.
+    pub layout: KernelLayout,
+    /// Members without which an event stays true but knows less, as `struct.member`.
+    pub absent: Vec<String>,
+}
+
+/// A kernel whose events could not be true.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// A member without which nothing can be said.
+    #[error("this kernel's BTF has no {0}")]
+    Member(String),
+    /// A tracepoint whose arguments are neither of the two known forms.
+    #[error("this kernel's mark_victim passes neither a task nor a pid")]
+    MarkVictim,
+}
+
+/// Reads structures by name, each looked up once.
+struct Structures<'a> {
+    btf: &'a Btf,
+    found: Vec<(&'static str, Option<TypeId>)>,
+    absent: Vec<String>,
+}
+
+impl Structures<'_> {
+    fn id(&mut self, structure: &'static str) -> Option<TypeId> {
+        if let Some((_, id)) = self.found.iter().find(|(name, _)| *name == structure) {
+            return *id;
+        }
+        let id = self.btf.structure(structure);
+        self.found.push((structure, id));
+        id
+    }
+
+    /// The offset of the first of `paths` that the structure has.
+    fn find(&mut self, structure: &'static str, paths: &[&str]) -> Option<u32> {
+        let id = self.id(structure)?;
+        paths.iter().find_map(|path| self.btf.member(id, path)).map(|member| member.offset_bytes)
+    }
+
+    /// A member without which nothing can be said.
+    fn needed(&mut self, structure: &'static str, paths: &[&str]) -> Result<u32, LayoutError> {
+        self.find(structure, paths).ok_or_else(|| LayoutError::Member(name(structure, paths)))
+    }
+
+    /// A member without which an event knows less.
+    fn wanted(&mut self, structure: &'static str, paths: &[&str]) -> u32 {
+        self.find(structure, paths).unwrap_or_else(|| self.lack(name(structure, paths)))
+    }
+
+    fn lack(&mut self, what: String) -> u32 {
+        self.absent.push(what);
+        ABSENT
+    }
+}
+
+fn name(structure: &str, paths: &[&str]) -> String {
+    format!("{structure}.{}", paths.first().unwrap_or(&""))
+}
+
+/// Reads the layout of the kernel that `btf` describes.
+///
+/// # Errors
+/// Names the member without which no event would be true.
+pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutError> {
+    let mut s = Structures { btf, found: Vec::new(), absent: Vec::new() };
+    let pid_numbers = s.wanted("pid", &["numbers"]);
+    let upid_size = s.id("upid").and_then(|upid| btf.size(upid));
+    let layout = KernelLayout {
+        mark_victim: mark_victim(btf)?,
+        memory_hierarchy_id,
+        task_pid: s.needed("task_struct", &["pid"])?,
+        task_tgid: s.needed("task_struct", &["tgid"])?,
+        task_comm: s.wanted("task_struct", &["comm"]),
+        task_mm: s.wanted("task_struct", &["mm"]),
+        task_signal: s.wanted("task_struct", &["signal"]),
+        task_cgroups: s.needed("task_struct", &["cgroups"])?,
+        task_group_leader: s.wanted("task_struct", &["group_leader"]),
+        task_real_parent: s.wanted("task_struct", &["real_parent"]),
+        task_real_cred: s.wanted("task_struct", &["real_cred"]),
+        task_start_boottime: s.wanted("task_struct", &["start_boottime", "real_start_time"]),
+        cred_uid: s.wanted("cred", &["uid"]),
+        signal_oom_score_adj: s.wanted("signal_struct", &["oom_score_adj"]),
+        signal_pid_tgid: element(&mut s, "signal_struct", "pids", "PIDTYPE_TGID"),
+        pid_level: s.wanted("pid", &["level"]),
+        pid_numbers,
+        upid_size: upid_size.unwrap_or_else(|| s.lack("sizeof(upid)".into())),
+        upid_nr: s.wanted("upid", &["nr"]),
+        mm_total_vm: s.wanted("mm_struct", &["total_vm"]),
+        mm_pgtables_bytes: s.wanted("mm_struct", &["pgtables_bytes"]),
+        mm_rss_file: rss(&mut s, "MM_FILEPAGES"),
+        mm_rss_anon: rss(&mut s, "MM_ANONPAGES"),
+        mm_rss_swap: rss(&mut s, "MM_SWAPENTS"),
+        mm_rss_shmem: rss(&mut s, "MM_SHMEMPAGES"),
+        css_set_memory: match element(&mut s, "css_set", "subsys", "memory_cgrp_id") {
+            ABSENT => return Err(LayoutError::Member("css_set.subsys[memory_cgrp_id]".into())),
+            offset => offset,
+        },
+        css_cgroup: s.needed("cgroup_subsys_state", &["cgroup"])?,
+        css_parent: s.needed("cgroup_subsys_state", &["parent"])?,
+        cgroup_kn: s.needed("cgroup", &["kn"])?,
+        cgroup_root: s.needed("cgroup", &["root"])?,
+        cgroup_root_hierarchy_id: s.needed("cgroup_root", &["hierarchy_id"])?,
+        kernfs_id: s.needed("kernfs_node", &["id"])?,
+        kernfs_name: s.needed("kernfs_node", &["name"])?,
+        mem_cgroup_css: s.needed("mem_cgroup", &["css"])?,
+        mem_cgroup_usage: s.wanted("mem_cgroup", &["memory.usage"]),
+        mem_cgroup_max: s.wanted("mem_cgroup", &["memory.max"]),
+        mem_cgroup_watermark: s.wanted("mem_cgroup", &["memory.watermark"]),
+        mem_cgroup_swap_usage: s.wanted("mem_cgroup", &["swap.usage", "memsw.usage"]),
+        mem_cgroup_swap_max: s.wanted("mem_cgroup", &["swap.max", "memsw.max"]),
+        mem_cgroup_oom_group: s.wanted("mem_cgroup", &["oom_group"]),
+        oc_memcg: s.wanted("oom_control", &["memcg"]),
+        oc_gfp_mask: s.wanted("oom_control", &["gfp_mask"]),
+        oc_order: s.wanted("oom_control", &["order"]),
+        oc_totalpages: s.wanted("oom_control", &["totalpages"]),
+        oc_chosen: s.wanted("oom_control", &["chosen"]),
+        oc_chosen_points: s.wanted("oom_control", &["chosen_points"]),
+        oc_constraint: s.wanted("oom_control", &["constraint"]),
+        mem_cgroup_events: memory_events(&mut s),
+    };
+    // Without a root's name to find it by, its numbers would be read at a wrong place.
+    let layout = if layout.pid_numbers == ABSENT || layout.upid_size == ABSENT {
+        KernelLayout { upid_nr: ABSENT, ..layout }
+    } else {
+        layout
+    };
+    Ok(Resolved { layout, absent: s.absent })
+}
+
+/// Which arguments `mark_victim` passes, from the type of its probe function.
+fn mark_victim(btf: &Btf) -> Result<u32, LayoutError> {
+    let probe = btf
+        .typedef("btf_trace_mark_victim")
+        .ok_or_else(|| LayoutError::Member("typedef btf_trace_mark_victim".into()))?;
+    let parameters = btf.parameters(probe).unwrap_or_default();
+    // The first is the probe's own data.
+    match parameters.get(1) {
+        Some(id) if btf.pointee(*id) == Some("task_struct") => Ok(MARK_VICTIM_TASK),
+        Some(id) if btf.size(*id) == Some(4) => Ok(MARK_VICTIM_PID),
+        _ => Err(LayoutError::MarkVictim),
+    }
+}
+
+/// An array member's element, by the name of its index.
+fn element(s: &mut Structures<'_>, structure: &'static str, member: &str, index: &str) -> u32 {
+    let btf = s.btf;
+    let offset = s.id(structure).and_then(|id| {
+        let array = btf.member(id, member)?;
+        let (element, count) = btf.array(array.type_id)?;
+        let index = u32::try_from(value(btf, index)?).ok().filter(|index| *index < count)?;
+        array.offset_bytes.checked_add(btf.size(element)?.checked_mul(index)?)
+    });
+    offset.unwrap_or_else(|| s.lack(format!("{structure}.{member}[{index}]")))
+}
+
+/// A counter of `mm_struct.rss_stat`: an array of `percpu_counter` since 6.2, a structure
+/// with an array of `atomic_long_t` before.
+fn rss(s: &mut Structures<'_>, index: &str) -> u32 {
+    let btf = s.btf;
+    let offset = s.id("mm_struct").and_then(|mm| {
+        let stat = btf.member(mm, "rss_stat")?;
+        let array = if btf.array(stat.type_id).is_some() { stat } else { btf.member(mm, "rss_stat.count")? };
+        let (element, length) = btf.array(array.type_id)?;
+        let index = u32::try_from(value(btf, index)?).ok().filter(|index| *index < length)?;
+        // `atomic_long_t` has its value at its start.
+        let inside = btf.member(element, "count").map_or(0, |count| count.offset_bytes);
+        array.offset_bytes.checked_add(btf.size(element)?.checked_mul(index)?)?.checked_add(inside)
+    });
+    offset.unwrap_or_else(|| s.lack(format!("mm_struct.rss_stat[{index}]")))
+}
+
+fn memory_events(s: &mut Structures<'_>) -> [u32; 6] {
+    let mut offsets = [ABSENT; 6];
+    for (offset, event) in offsets.iter_mut().zip(MEMORY_EVENTS) {
+        let index = format!("MEMCG_{}", event.to_uppercase());
+        *offset = element(s, "mem_cgroup", "memory_events", &index);
+    }
+    offsets
+}
+
+fn value(btf: &Btf, enumerator: &str) -> Option<i64> {
+    btf.enumeration_with(enumerator)?.into_iter().find(|(name, _)| *name == enumerator).map(|(_, value)| value)
+}

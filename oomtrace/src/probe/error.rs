@@ -1,0 +1,80 @@
+//! What can go wrong before the programs are attached, by the stage that an operator sees.
+
+use std::io;
+
+/// Why the programs are not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The object could not be loaded: its maps could not be made.
+    #[error("failed to create the eBPF maps: {0}")]
+    Maps(String),
+    /// The verifier refused a program, or the kernel refused the call.
+    #[error("failed to load {program}: {reason}")]
+    Load {
+        /// The program.
+        program: String,
+        /// The kernel's reason and the verifier's last words.
+        reason: String,
+        /// The kernel's error, where there is one.
+        os: Option<i32>,
+    },
+    /// A program could not be attached.
+    #[error("failed to attach {hook}: {reason}")]
+    Attach {
+        /// The hook, as `raw_tracepoint/mark_victim`.
+        hook: String,
+        /// The kernel's reason.
+        reason: String,
+        /// The kernel's error, where there is one.
+        os: Option<i32>,
+    },
+    /// A ring buffer could not be mapped.
+    #[error("failed to map the ring buffer {name}: {reason}")]
+    Ring {
+        /// The map.
+        name: &'static str,
+        /// The reason.
+        reason: String,
+    },
+    /// The counters could not be read.
+    #[error("failed to read the eBPF counters: {0}")]
+    Counters(String),
+    /// The programs' log could not be opened.
+    #[error("failed to open the eBPF log: {0}")]
+    Log(String),
+}
+
+impl ProbeError {
+    /// Whether the kernel said EPERM or EACCES.
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Load { os, .. } | Self::Attach { os, .. } => {
+                matches!(os, Some(code) if [libc::EPERM, libc::EACCES].contains(code))
+            }
+            Self::Maps(reason) | Self::Ring { reason, .. } => {
+                reason.contains("Operation not permitted") || reason.contains("Permission denied")
+            }
+            Self::Counters(_) | Self::Log(_) => false,
+        }
+    }
+}
+
+/// The errors of a chain, outermost first, and the system's own at its end.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> (String, Option<i32>) {
+    let mut words = vec![error.to_string()];
+    let mut os = None;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            os = io.raw_os_error();
+        }
+        next = error.source();
+        if let Some(source) = next {
+            let text = source.to_string();
+            if words.iter().all(|word| !word.contains(&text)) {
+                words.push(text);
+            }
+        }
+    }
+    (words.join(": "), os)
+}

@@ -1,0 +1,115 @@
+//! The kernel side as seen from user space: loads and attaches the eBPF programs, reads
+//! their rings and counters. The only module that names aya.
+//!
+//! In: a [`KernelLayout`] and what the operator asked for. Out: raw records, counts, and how
+//! each hook is attached. It does not look into a record.
+
+mod attach;
+mod error;
+mod object;
+mod ring;
+
+pub use attach::HookChoice;
+pub use error::ProbeError;
+pub use ring::Ring;
+
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray},
+};
+use oomtrace_common::{counter, layout::KernelLayout};
+
+use crate::{event::HookStatus, kernel::btf::Btf};
+
+/// What to attach, and how large.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Which kind of function hook.
+    pub hook: HookChoice,
+    /// Bytes of the ring of kills: a power of two, at least a page.
+    pub kill_ring_bytes: u32,
+    /// Bytes of the ring of cgroup changes: a power of two, at least a page.
+    pub cgroup_ring_bytes: u32,
+    /// Let the programs log each event.
+    pub debug: bool,
+}
+
+/// The attached programs. Dropped, they are gone.
+pub struct Probe {
+    /// Holds the programs and their links.
+    ebpf: Ebpf,
+    kills: Ring,
+    cgroups: Ring,
+    counters: PerCpuArray<MapData, u64>,
+    hooks: Vec<HookStatus>,
+}
+
+/// The kernel side's counters, summed over the CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters([u64; counter::COUNT as usize]);
+
+impl Counters {
+    /// One of the constants of [`counter`].
+    pub fn get(&self, index: u32) -> u64 {
+        usize::try_from(index).ok().and_then(|index| self.0.get(index)).copied().unwrap_or(0)
+    }
+}
+
+impl Probe {
+    /// Loads and attaches. All memory that the kernel side will ever use is taken here.
+    ///
+    /// # Errors
+    /// By the stage that failed, with the kernel's own reason.
+    pub fn attach(options: &Options, layout: &KernelLayout, btf: &Btf) -> Result<Self, ProbeError> {
+        let mut ebpf = object::load(options, layout)?;
+        let hooks = attach::all(&mut ebpf, options.hook, btf)?;
+        Ok(Self {
+            kills: Ring::take(&mut ebpf, "KILLS")?,
+            cgroups: Ring::take(&mut ebpf, "CGROUPS")?,
+            counters: object::counters(&mut ebpf)?,
+            ebpf,
+            hooks,
+        })
+    }
+
+    /// How each hook is attached.
+    pub fn hooks(&self) -> &[HookStatus] {
+        &self.hooks
+    }
+
+    /// The ring of kills.
+    pub fn kills(&mut self) -> &mut Ring {
+        &mut self.kills
+    }
+
+    /// The ring of cgroup changes.
+    pub fn cgroups(&mut self) -> &mut Ring {
+        &mut self.cgroups
+    }
+
+    /// Both rings, to wait for either.
+    pub fn rings(&self) -> (&Ring, &Ring) {
+        (&self.kills, &self.cgroups)
+    }
+
+    /// The programs' own log, if it was asked for.
+    ///
+    /// # Errors
+    /// If the log's map cannot be opened.
+    pub fn log(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, ProbeError> {
+        aya_log::EbpfLogger::init(&mut self.ebpf).map_err(|error| ProbeError::Log(error.to_string()))
+    }
+
+    /// Reads the counters.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn counters(&self) -> Result<Counters, ProbeError> {
+        let mut sums = Counters::default();
+        for (index, sum) in (0..).zip(sums.0.iter_mut()) {
+            let values = self.counters.get(&index, 0).map_err(|error| ProbeError::Counters(error.to_string()))?;
+            *sum = values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value));
+        }
+        Ok(sums)
+    }
+}

@@ -1,0 +1,31 @@
+//! A ring buffer of records.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf, ring_buf::RingBufItem},
+};
+
+use super::{ProbeError, error::chain};
+
+/// A ring buffer that the eBPF programs write and this process reads.
+pub struct Ring(RingBuf<MapData>);
+
+impl Ring {
+    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, ProbeError> {
+        let map = ebpf.take_map(name).ok_or(ProbeError::Ring { name, reason: "no such map".into() })?;
+        RingBuf::try_from(map).map(Self).map_err(|error| ProbeError::Ring { name, reason: chain(&error).0 })
+    }
+
+    /// The oldest record. It leaves the ring when it is dropped, so drop it after its line was written.
+    pub fn next(&mut self) -> Option<RingBufItem<'_>> {
+        self.0.next()
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
