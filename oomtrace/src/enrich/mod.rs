@@ -2,6 +2,7 @@
 //!
 //! Every reader takes a [`Root`], so that tests give it a tree of their own.
 
+pub mod clock;
 pub mod containers;
 pub mod host;
 pub mod kernel_log;
