@@ -2,11 +2,15 @@
 //!
 //! Every reader takes a [`Root`], so that tests give it a tree of their own.
 
+pub mod absent;
 pub mod clock;
 pub mod containers;
+pub mod enricher;
 pub mod host;
 pub mod kernel_log;
+pub mod oom;
 pub mod process;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 

@@ -3,3 +3,72 @@
 pub mod btf;
 pub mod gfp;
 pub mod layout;
+pub mod privilege;
+pub mod tracefs;
+
+use std::{fs, io};
+
+use btf::{Btf, BtfError};
+use gfp::GfpNames;
+use layout::{LayoutError, Resolved};
+
+use crate::enrich::{
+    Root,
+    host::{HierarchyError, MemoryHierarchy},
+};
+
+/// Where the kernel publishes its types.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// What of the kernel must be known before anything is attached.
+pub struct Kernel {
+    /// Its types.
+    pub btf: Btf,
+    /// Its layout, for the programs.
+    pub resolved: Resolved,
+    /// Where its memory cgroups are.
+    pub hierarchy: MemoryHierarchy,
+}
+
+/// A kernel that cannot be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// It publishes no types.
+    #[error("cannot read this kernel's type information in {BTF}")]
+    NoBtf(#[source] io::Error),
+    /// What it publishes cannot be read.
+    #[error("cannot read this kernel's type information in {BTF}")]
+    Btf(#[from] BtfError),
+    /// It lacks what every event needs.
+    #[error("unsupported kernel")]
+    Layout(#[from] LayoutError),
+    /// It has no memory cgroups.
+    #[error("cannot find the memory cgroups")]
+    Hierarchy(#[from] HierarchyError),
+}
+
+impl Kernel {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Names what is missing.
+    pub fn read(root: &Root) -> Result<Self, KernelError> {
+        let hierarchy = MemoryHierarchy::detect(root)?;
+        let btf = Btf::parse(fs::read(root.path(BTF)).map_err(KernelError::NoBtf)?)?;
+        let resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
+        Ok(Self { btf, resolved, hierarchy })
+    }
+
+    /// The names of its allocation flags, if it publishes them.
+    pub fn gfp_names(&self) -> Option<GfpNames> {
+        let bits = self.btf.enumeration_with("___GFP_DMA_BIT").unwrap_or_default();
+        let bits: Vec<(String, u64)> = bits
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), u64::try_from(value).ok()?)))
+            .collect();
+        GfpNames::from_bits(&bits).or_else(|| {
+            let format = tracefs::read("events/kmem/mm_page_alloc/format").ok()?;
+            GfpNames::from_format(&format, &bits)
+        })
+    }
+}

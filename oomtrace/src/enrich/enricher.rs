@@ -1,0 +1,301 @@
+//! Facts to events. One [`Enricher`] for the whole run: it holds what was learned before a
+//! kill, because afterwards it is gone.
+
+use std::time::Duration;
+
+use super::{
+    Root,
+    absent::Absent,
+    clock::{self, ClockOffset},
+    host,
+    kernel_log::{KernelLog, OomDomain, OomReport},
+    oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
+    process::ProcessReader,
+    tree::{CgroupTree, Identity},
+};
+use crate::{
+    decode::{BootTime, CgroupChange, CgroupId, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts, SharedMmKillFacts, TaskFacts},
+    event::{
+        self, Cgroup, CgroupVersion, Envelope, Host, MemcgOomOutcome, OomKill, SCHEMA, SharedMmKill, SharedMmVictim,
+        Source, Trigger, Victim, VictimMemory, text_from_kernel,
+    },
+    kernel::gfp::GfpNames,
+};
+
+/// What an [`Enricher`] is made of.
+pub struct Sources {
+    /// The host's files.
+    pub root: Root,
+    /// The memory cgroups and their containers.
+    pub tree: CgroupTree,
+    /// Readers of `/proc/PID`; `None` in a replay, where the process is none of this host's.
+    pub processes: Option<ProcessReader>,
+    /// The kernel's log, where no function hook tells more.
+    pub log: Option<KernelLog>,
+    /// Names of allocation flags.
+    pub gfp: Option<GfpNames>,
+    /// Where memory cgroups are.
+    pub version: CgroupVersion,
+    /// The distance between the clocks; `None` samples it for each event.
+    pub clock: Option<ClockOffset>,
+    /// The host's identity.
+    pub host: Host,
+}
+
+/// Turns facts into events.
+pub struct Enricher {
+    sources: Sources,
+    runs: Runs,
+}
+
+/// How long a victim's `/proc` files may delay its line. It is gone 1.9 ms after its mark at the earliest.
+const PROC_WAIT: Duration = Duration::from_millis(2);
+
+impl Enricher {
+    /// One for a run.
+    pub fn new(sources: Sources) -> Self {
+        Self { sources, runs: Runs::default() }
+    }
+
+    /// The memory cgroups.
+    pub fn tree(&mut self) -> &mut CgroupTree {
+        &mut self.sources.tree
+    }
+
+    /// A change of the tree of memory cgroups.
+    pub fn cgroup_changed(&mut self, change: &CgroupChange) {
+        self.sources.tree.apply(change);
+    }
+
+    /// What a line starts with.
+    pub fn envelope(&self, time: BootTime, seq: Option<u64>, source: Source) -> Envelope {
+        Envelope { schema: SCHEMA, time: self.clock().rfc3339(time), seq, source, host: self.sources.host.clone() }
+    }
+
+    /// What a line of oomtrace's own starts with.
+    pub fn own_envelope(&self) -> Envelope {
+        self.envelope(clock::boot_time(), None, Source::Oomtrace)
+    }
+
+    fn clock(&self) -> ClockOffset {
+        self.sources.clock.unwrap_or_else(ClockOffset::sample)
+    }
+
+    /// A kill.
+    pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
+        let mut absent = Absent::default();
+        let process = self.process(facts, &mut absent);
+        let log = self.log(facts);
+        let context = self.context();
+        let oom = oom::oom(facts, log, &mut self.runs, &context, &mut absent);
+        let path = self.victim_path(&facts.lineage, facts.victim.memcg);
+        let identity = self.identify(facts.victim.memcg, &facts.lineage, path.as_deref(), facts.time, &mut absent);
+        let score = facts.oom.as_ref().and_then(|killer| killer.oom_score_bytes);
+        let victim = self.victim(facts, path, process, score.filter(|_| oom.kill != Some(event::Kill::AllocatingTask)), &mut absent);
+        if victim.oom_score_bytes.is_some() {
+            absent.present("victim.oom_score_bytes");
+        }
+        OomKill {
+            envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
+            oom,
+            victim,
+            trigger: self.trigger(&facts.trigger, &mut absent),
+            container: identity.container,
+            k8s: identity.k8s,
+            systemd: identity.systemd,
+            truncated: Vec::new(),
+            missing: absent.into_missing(),
+        }
+    }
+
+    /// A process that died because it shares a victim's memory.
+    pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
+        let mut absent = Absent::default();
+        let task = &facts.task;
+        let path = task.memcg.and_then(|id| self.sources.tree.path_of(id)).map(|path| path.to_vec());
+        let identity = self.identify(task.memcg, &Lineage::default(), path.as_deref(), facts.time, &mut absent);
+        const UNREAD: &str = "could not be read in the kernel";
+        let victim = SharedMmVictim {
+            pid: absent.unless(task.tgid, "victim.pid", UNREAD),
+            namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
+            parent_pid: absent.unless(task.parent_tgid, "victim.parent_pid", UNREAD),
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "victim.comm", UNREAD),
+            uid: absent.unless(task.uid, "victim.uid", UNREAD),
+            oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
+            start_time: absent.unless(task.start.map(|start| self.clock().rfc3339(start)), "victim.start_time", UNREAD),
+            cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", &mut absent),
+        };
+        SharedMmKill {
+            envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
+            of: facts.of,
+            victim,
+            container: identity.container,
+            k8s: identity.k8s,
+            systemd: identity.systemd,
+            truncated: Vec::new(),
+            missing: absent.into_missing(),
+        }
+    }
+
+    /// A memory cgroup that ran out without a victim.
+    pub fn memcg_oom(&mut self, facts: &MemcgOomFacts) -> event::MemcgOom {
+        let mut absent = Absent::default();
+        let context = self.context();
+        let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
+        let cgroup = match facts.lineage.levels.first() {
+            Some(level) => oom::cgroup_of(&facts.lineage, 0, level, context.version, &mut absent),
+            None => event::OomCgroup::default(),
+        };
+        let killer = facts.oom.as_ref();
+        let gfp_mask_raw = killer.and_then(|killer| killer.gfp_mask);
+        let gfp_mask = gfp_mask_raw.and_then(|mask| Some(context.gfp?.names(mask)));
+        let id = facts.lineage.levels.first().map(|level| level.id);
+        let identity = self.identify(id, &facts.lineage, path.as_deref(), facts.time, &mut absent);
+        event::MemcgOom {
+            envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
+            cgroup,
+            order: killer.and_then(|killer| killer.order),
+            gfp_mask,
+            gfp_mask_raw,
+            trigger: self.trigger(&facts.trigger, &mut absent),
+            outcome: match facts.outcome {
+                oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => Some(MemcgOomOutcome::NoKillableProcess),
+                oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
+                _ => None,
+            },
+            container: identity.container,
+            k8s: identity.k8s,
+            systemd: identity.systemd,
+            truncated: Vec::new(),
+            missing: absent.into_missing(),
+        }
+    }
+
+    fn context(&self) -> Context<'_> {
+        let allocating = std::fs::read_to_string(self.sources.root.path("/proc/sys/vm/oom_kill_allocating_task"));
+        Context {
+            version: self.sources.version,
+            gfp: self.sources.gfp.as_ref(),
+            charge_batch_bytes: CHARGE_BATCH_PAGES.saturating_mul(host::page_bytes()),
+            kill_allocating_task: allocating.ok().map(|text| text.trim() != "0"),
+        }
+    }
+
+    fn process(&mut self, facts: &OomKillFacts, absent: &mut Absent) -> Option<super::process::ProcessFacts> {
+        let reader = self.sources.processes.as_mut();
+        let (Some(reader), Some(tid), Some(tgid)) = (reader, facts.victim.tid, facts.victim.tgid) else {
+            absent.because("victim.executable", "not read");
+            absent.because("victim.command_line", "not read");
+            return None;
+        };
+        Some(reader.read(tid, tgid, facts.victim.start, PROC_WAIT))
+    }
+
+    /// What the kernel's log says of the run. Only the one chosen has lines of its own.
+    fn log(&mut self, facts: &OomKillFacts) -> Option<LogFacts> {
+        if facts.oom.is_some() {
+            return None;
+        }
+        let log = self.sources.log.as_mut()?;
+        log.catch_up();
+        let report = log.take(facts.victim.tgid.or(facts.victim.tid)?, &facts.lineage.path)?;
+        log_facts(report, &facts.lineage)
+    }
+
+    /// The victim's path: the kernel's own, and where that was cut, the tree's.
+    fn victim_path(&self, lineage: &Lineage, id: Option<CgroupId>) -> Option<Vec<u8>> {
+        if !lineage.path_cut && !lineage.path.is_empty() {
+            return Some(lineage.path.clone());
+        }
+        // The tail that the kernel side read must be the tail of what the tree has.
+        let known = self.sources.tree.path_of(id?)?;
+        known.ends_with(&lineage.path).then(|| known.to_vec())
+    }
+
+    fn identify(
+        &mut self,
+        id: Option<CgroupId>,
+        lineage: &Lineage,
+        path: Option<&[u8]>,
+        time: BootTime,
+        absent: &mut Absent,
+    ) -> Identity {
+        let identity = match path {
+            Some(path) => self.sources.tree.identify(id, path, true, time),
+            None => self.sources.tree.identify(id, &lineage.path, false, time),
+        };
+        for (key, reason) in &identity.missing {
+            absent.because(key, reason.clone());
+        }
+        identity
+    }
+
+    fn victim(
+        &self,
+        facts: &OomKillFacts,
+        path: Option<Vec<u8>>,
+        process: Option<super::process::ProcessFacts>,
+        oom_score_bytes: Option<i64>,
+        absent: &mut Absent,
+    ) -> Victim {
+        const UNREAD: &str = "could not be read in the kernel";
+        let task = &facts.victim;
+        let mut text = |key: &str, fact: Option<Result<Vec<u8>, super::process::Reason>>| match fact? {
+            Ok(bytes) => Some(text_from_kernel(&bytes)),
+            Err(reason) => {
+                absent.because(key, reason.to_string());
+                None
+            }
+        };
+        let executable = text("victim.executable", process.as_ref().map(|process| process.executable.clone()));
+        let command_line = text("victim.command_line", process.map(|process| process.command_line));
+        Victim {
+            pid: absent.unless(task.tgid, "victim.pid", UNREAD),
+            tid: task.tid.unwrap_or_default(),
+            namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
+            parent_pid: absent.unless(task.parent_tgid, "victim.parent_pid", UNREAD),
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "victim.comm", UNREAD),
+            executable,
+            command_line,
+            uid: absent.unless(task.uid, "victim.uid", UNREAD),
+            start_time: absent.unless(task.start.map(|start| self.clock().rfc3339(start)), "victim.start_time", UNREAD),
+            oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
+            oom_score_bytes,
+            memory: memory(&facts.memory, absent),
+            cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", absent),
+        }
+    }
+
+    fn trigger(&self, task: &TaskFacts, absent: &mut Absent) -> Option<Trigger> {
+        let path = task.memcg.and_then(|id| self.sources.tree.path_of(id)).map(|path| path.to_vec());
+        absent.unless(task.tgid, "trigger", "could not be read in the kernel")?;
+        Some(Trigger {
+            pid: task.tgid,
+            comm: task.comm.as_deref().map(text_from_kernel),
+            oom_score_adj: task.oom_score_adj,
+            cgroup: self.cgroup(task.memcg, path, "trigger.cgroup.path", absent),
+        })
+    }
+
+    fn cgroup(&self, id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
+        let path = absent.unless(path, key, "cgroup not known: made before oomtrace could see it, or too deep");
+        Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
+    }
+}
+
+fn memory(facts: &MemoryFacts, absent: &mut Absent) -> VictimMemory {
+    const UNREAD: &str = "could not be read in the kernel";
+    let rss = match (facts.anon_rss_bytes, facts.file_rss_bytes, facts.shmem_rss_bytes) {
+        (Some(anon), Some(file), Some(shmem)) => Some(anon.saturating_add(file).saturating_add(shmem)),
+        _ => None,
+    };
+    VictimMemory {
+        rss_bytes: absent.unless(rss, "victim.memory.rss_bytes", UNREAD),
+        anon_rss_bytes: absent.unless(facts.anon_rss_bytes, "victim.memory.anon_rss_bytes", UNREAD),
+        file_rss_bytes: absent.unless(facts.file_rss_bytes, "victim.memory.file_rss_bytes", UNREAD),
+        shmem_rss_bytes: absent.unless(facts.shmem_rss_bytes, "victim.memory.shmem_rss_bytes", UNREAD),
+        swap_bytes: absent.unless(facts.swap_bytes, "victim.memory.swap_bytes", UNREAD),
+        pgtables_bytes: absent.unless(facts.pgtables_bytes, "victim.memory.pgtables_bytes", UNREAD),
+        total_vm_bytes: absent.unless(facts.total_vm_bytes, "victim.memory.total_vm_bytes", UNREAD),
+    }
+}
