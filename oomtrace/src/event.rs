@@ -7,16 +7,26 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The value of `schema` in every line.
 pub const SCHEMA: u32 = 1;
 
+/// RFC 3339, UTC, with exactly nine fraction digits.
+const TIME_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9}Z$";
+
 /// Why facts are absent: dotted path of the key → reason.
 pub type Missing = BTreeMap<String, String>;
 
+/// Text of the kernel's: any bytes in, invalid UTF-8 becomes U+FFFD.
+///
+/// Control characters stay: to escape them is the renderer's part.
+pub fn text_from_kernel(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 /// One line of output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
     /// First line of every run.
@@ -37,12 +47,72 @@ pub enum Event {
     Stop(Box<Stop>),
 }
 
+impl Event {
+    /// The value of `type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "start",
+            Self::OomKill(_) => "oom_kill",
+            Self::SharedMmKill(_) => "shared_mm_kill",
+            Self::MemcgOom(_) => "memcg_oom",
+            Self::Lost(_) => "lost",
+            Self::Gap(_) => "gap",
+            Self::Verdict(_) => "verdict",
+            Self::Stop(_) => "stop",
+        }
+    }
+
+    /// What the line starts with.
+    pub fn envelope(&self) -> &Envelope {
+        match self {
+            Self::Start(event) => &event.envelope,
+            Self::OomKill(event) => &event.envelope,
+            Self::SharedMmKill(event) => &event.envelope,
+            Self::MemcgOom(event) => &event.envelope,
+            Self::Lost(event) => &event.envelope,
+            Self::Gap(event) => &event.envelope,
+            Self::Verdict(event) => &event.envelope,
+            Self::Stop(event) => &event.envelope,
+        }
+    }
+}
+
+/// By hand, because the derived one puts `type` before `schema`.
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Line<'a, T> {
+            schema: u32,
+            r#type: &'static str,
+            #[serde(flatten)]
+            event: &'a T,
+        }
+        fn line<T: Serialize, S: Serializer>(of: &Event, event: &T, to: S) -> Result<S::Ok, S::Error> {
+            Line { schema: of.envelope().schema, r#type: of.kind(), event }.serialize(to)
+        }
+        match self {
+            Self::Start(event) => line(self, event, serializer),
+            Self::OomKill(event) => line(self, event, serializer),
+            Self::SharedMmKill(event) => line(self, event, serializer),
+            Self::MemcgOom(event) => line(self, event, serializer),
+            Self::Lost(event) => line(self, event, serializer),
+            Self::Gap(event) => line(self, event, serializer),
+            Self::Verdict(event) => line(self, event, serializer),
+            Self::Stop(event) => line(self, event, serializer),
+        }
+    }
+}
+
 /// What every line starts with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {
     /// Always 1. Raised when a key is removed or changes its meaning.
+    // `Event` writes it, ahead of `type`.
+    #[serde(skip_serializing)]
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: u32,
     /// RFC 3339, UTC, nine fraction digits: when the kernel acted, not when the line was printed.
+    #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub time: String,
     /// Counts every event since the programs were attached. A hole is a lost event.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +157,7 @@ pub struct Cgroup {
     pub path: Option<String>,
     /// `kernfs_node.id`, the inode of its directory, as a decimal string.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]{1,20}$"))]
     pub id: Option<String>,
 }
 
@@ -314,6 +385,7 @@ pub struct Victim {
     pub uid: Option<u32>,
     /// When the process started; RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub start_time: Option<String>,
     /// -1000 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -505,6 +577,7 @@ pub struct SharedMmVictim {
     pub oom_score_adj: Option<i32>,
     /// When the process started; RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub start_time: Option<String>,
     /// Its cgroup of the memory hierarchy.
     pub cgroup: Cgroup,
@@ -583,6 +656,9 @@ pub struct Start {
     /// What this host keeps oomtrace from knowing, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
 }
 
 /// A kernel hook.
@@ -619,6 +695,9 @@ pub struct Lost {
     pub count: u64,
     /// Why.
     pub reason: LossReason,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
 }
 
 /// Why something could not be told.
@@ -650,7 +729,11 @@ pub struct Gap {
     /// Kills reported, passes of group kills included.
     pub reported: u64,
     /// Since when; RFC 3339.
+    #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub since: String,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
 }
 
 /// What the container's runtime says afterwards about a kill already reported.
@@ -671,6 +754,9 @@ pub struct Verdict {
     /// Containers that the runtime flags as OOM-killed without a kill of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub false_positive: Vec<String>,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
     /// Why facts are absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: Missing,
@@ -702,4 +788,7 @@ pub struct Stop {
     pub events: u64,
     /// Events that could not be told in this run.
     pub lost: u64,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
 }

@@ -1,0 +1,310 @@
+//! An event to one line for a person at a terminal.
+//!
+//! Text that a container chose never reaches the terminal as it is: what is not plain is quoted
+//! and escaped, so that it can neither move the cursor nor look like a part of ours.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use super::cut;
+use crate::event::{
+    Cgroup, CgroupVersion, Container, Envelope, Event, Gap, K8s, Kill, LossReason, Lost, MemcgOom,
+    MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger, Verdict,
+};
+
+/// Bytes that one text of a container's may take.
+const MAX_TEXT_BYTES: usize = 256;
+/// Bytes of a whole line, newline not included: the parts above stay far below it, all but
+/// the lists of a `start`.
+const MAX_LINE: usize = super::MAX_LINE_BYTES - 1;
+
+/// Styles of a line. The default has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Palette {
+    time: Style,
+    kill: Style,
+    loss: Style,
+    who: Style,
+}
+
+impl Palette {
+    /// For a terminal that takes SGR codes.
+    pub fn coloured() -> Self {
+        Self {
+            time: Style::new().dimmed(),
+            kill: AnsiColor::Red.on_default().bold(),
+            loss: AnsiColor::Yellow.on_default().bold(),
+            who: Style::new().bold(),
+        }
+    }
+}
+
+/// Replaces what is in `out` by the line of `event`.
+pub fn line(event: &Event, palette: &Palette, out: &mut Vec<u8>) {
+    let mut text = String::with_capacity(256);
+    // Writing to a String does not fail.
+    let _infallible = write_event(event, palette, &mut text);
+    cut(&mut text, MAX_LINE, char::len_utf8);
+    out.clear();
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'\n');
+}
+
+fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
+    write_time(event.envelope(), palette.time, out)?;
+    let style = match event {
+        Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) => palette.kill,
+        Event::Lost(_) | Event::Gap(_) => palette.loss,
+        Event::Verdict(verdict) if verdict.missed => palette.loss,
+        Event::Start(_) | Event::Verdict(_) | Event::Stop(_) => Style::new(),
+    };
+    write!(out, " {style}{}{style:#} ", event.kind())?;
+    match event {
+        Event::Start(event) => write_start(event, out),
+        Event::OomKill(event) => write_oom_kill(event, palette, out),
+        Event::SharedMmKill(event) => write_shared_mm_kill(event, palette, out),
+        Event::MemcgOom(event) => write_memcg_oom(event, palette, out),
+        Event::Lost(event) => write_lost(event, out),
+        Event::Gap(event) => write_gap(event, out),
+        Event::Verdict(event) => write_verdict(event, palette, out),
+        Event::Stop(event) => write_stop(event, out),
+    }
+}
+
+/// `2026-11-21 03:12:45.123Z`: to the millisecond.
+fn write_time(envelope: &Envelope, style: Style, out: &mut String) -> fmt::Result {
+    let time = plain(&envelope.time);
+    match (time.get(..10), time.get(11..23)) {
+        (Some(day), Some(time)) => write!(out, "{style}{day} {time}Z{style:#}"),
+        _ => write!(out, "{style}{time}{style:#}"),
+    }
+}
+
+fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::Result {
+    let OomKill { oom, victim, .. } = event;
+    let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), &victim.cgroup.path);
+    write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
+    write_task(victim.comm.as_deref(), victim.pid.or(Some(victim.tid)), out)?;
+    match victim.memory.rss_bytes {
+        Some(bytes) => write!(out, " rss {}", Size(bytes))?,
+        None => out.write_str(" rss unknown")?,
+    }
+    match (&oom.cgroup, oom.scope) {
+        (Some(limit), _) => {
+            match limit.limit_bytes {
+                Some(bytes) => write!(out, ", limit {}", Size(bytes))?,
+                None => out.write_str(", limit unknown")?,
+            }
+            if limit.cgroup.id.is_some() && limit.cgroup.id == victim.cgroup.id {
+                out.write_str(" of its cgroup")?;
+            } else if let Some(path) = limit.cgroup.path.as_ref().or(limit.cgroup.id.as_ref()) {
+                write!(out, " of {}", plain(path))?;
+            }
+        }
+        (None, Some(Scope::Host)) => out.write_str(", the host ran out")?,
+        (None, Some(Scope::Cpuset)) => out.write_str(", the nodes of its cpuset ran out")?,
+        (None, Some(Scope::Mempolicy)) => out.write_str(", the nodes of its memory policy ran out")?,
+        (None, Some(Scope::Memcg)) => out.write_str(", limit of an unknown cgroup")?,
+        (None, None) => out.write_str(", whose limit fired is unknown")?,
+    }
+    if let Some(adj) = victim.oom_score_adj {
+        write!(out, ", adj {adj}")?;
+    }
+    out.write_str(match oom.kill {
+        Some(Kill::Selected) => "",
+        Some(Kill::Group) => ", killed with its group",
+        Some(Kill::AllocatingTask) => ", killed for allocating",
+        Some(Kill::Sysrq) => ", asked for by sysrq",
+        Some(Kill::AlreadyExiting) => ", was already exiting",
+        None => ", kind of kill unknown",
+    })?;
+    match &event.trigger {
+        Some(trigger) if trigger.pid.is_none() || trigger.pid != victim.pid => {
+            write_trigger(trigger, &victim.cgroup, out)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_shared_mm_kill(event: &SharedMmKill, palette: &Palette, out: &mut String) -> fmt::Result {
+    let SharedMmKill { victim, .. } = event;
+    let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), &victim.cgroup.path);
+    write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
+    write_task(victim.comm.as_deref(), victim.pid, out)?;
+    write!(out, " shares the memory of the victim of event {} and died too", event.of)
+}
+
+fn write_memcg_oom(event: &MemcgOom, palette: &Palette, out: &mut String) -> fmt::Result {
+    let path = &event.cgroup.cgroup.path;
+    let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), path);
+    write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
+    match event.cgroup.limit_bytes {
+        Some(bytes) => write!(out, "limit {}", Size(bytes))?,
+        None => out.write_str("limit unknown")?,
+    }
+    out.write_str(match event.outcome {
+        Some(MemcgOomOutcome::NoKillableProcess) => ", nothing in it may be killed",
+        Some(MemcgOomOutcome::Relieved) => ", an exit freed enough",
+        Some(MemcgOomOutcome::KillDisabled) => ", kills are disabled: its tasks now hang",
+        None => ", nobody was killed",
+    })?;
+    event.trigger.as_ref().map_or(Ok(()), |trigger| write_trigger(trigger, &event.cgroup.cgroup, out))
+}
+
+/// Its cgroup only where it is another than the one the line is about.
+fn write_trigger(trigger: &Trigger, here: &Cgroup, out: &mut String) -> fmt::Result {
+    out.write_str(", set off by ")?;
+    write_task(trigger.comm.as_deref(), trigger.pid, out)?;
+    match &trigger.cgroup.path {
+        Some(path) if trigger.cgroup.id.is_none() || trigger.cgroup.id != here.id => {
+            write!(out, " in {}", plain(path))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_start(event: &Start, out: &mut String) -> fmt::Result {
+    let cgroup = match event.cgroup {
+        CgroupVersion::V1 => "v1",
+        CgroupVersion::V2 => "v2",
+        CgroupVersion::Hybrid => "hybrid",
+    };
+    let kernel = plain(&event.envelope.host.kernel);
+    write!(out, "oomtrace {}, kernel {kernel}, cgroup {cgroup}, hooks", plain(&event.version))?;
+    for hook in &event.hooks {
+        write!(out, " {}={}", plain(&hook.name), plain(&hook.attached))?;
+    }
+    out.write_str(", runtimes")?;
+    for runtime in &event.runtimes {
+        write!(out, " {}", plain(runtime))?;
+    }
+    if event.runtimes.is_empty() {
+        out.write_str(" none")?;
+    }
+    if event.resumed {
+        out.write_str(", resumed")?;
+    }
+    for limit in &event.limits {
+        out.write_str("; ")?;
+        // Sentences of our own, but they may quote a path.
+        for char in limit.chars() {
+            match char {
+                '"' | '\'' => out.write_char(char)?,
+                char => write!(out, "{}", char.escape_debug())?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
+    let reason = match event.reason {
+        LossReason::RingFull => "kill events: the ring was full",
+        LossReason::CgroupRingFull => "cgroup changes: the ring was full, names may be unknown",
+        LossReason::NoScratch => "kill events: the kernel side had no buffer",
+        LossReason::UnreadableRecord => "kill events: records could not be read",
+        LossReason::Sink => "lines: the output refused them",
+        LossReason::Unexplained => "kill events: seq jumped and no counter says why",
+    };
+    write!(out, "{} {reason}", event.count)
+}
+
+fn write_gap(event: &Gap, out: &mut String) -> fmt::Result {
+    let Gap { kernel_kills, reported, .. } = event;
+    write!(out, "the kernel counts {kernel_kills} kills since {}, {reported} were told", plain(&event.since))
+}
+
+fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::Result {
+    let who = who(None, Some(&event.container), None, &None);
+    let runtime = plain(&event.container.runtime.name);
+    write!(out, "{}{who}{:#}: {runtime} says of event {}: ", palette.who, palette.who, event.of)?;
+    let Some(says) = &event.runtime_says else {
+        return out.write_str("nothing, the container is gone");
+    };
+    out.write_str(match says.oom_killed {
+        Some(true) => "OOM-killed",
+        Some(false) => "not OOM-killed",
+        None => "nothing about OOM",
+    })?;
+    if let Some(code) = says.exit_code {
+        write!(out, ", exit code {code}")?;
+    }
+    if let Some(status) = &says.status {
+        write!(out, ", {}", plain(status))?;
+    }
+    out.write_str(if event.missed { ": it missed the kill" } else { "" })
+}
+
+fn write_stop(event: &Stop, out: &mut String) -> fmt::Result {
+    write!(out, "{}: {} events, {} lost", plain(&event.reason), event.events, event.lost)
+}
+
+/// The name a person knows it by: pod, container, unit, else its cgroup.
+fn who(
+    k8s: Option<&K8s>,
+    container: Option<&Container>,
+    systemd: Option<&Systemd>,
+    cgroup: &Option<String>,
+) -> String {
+    if let Some(K8s { namespace, pod, container }) = k8s
+        && let Some(pod) = pod.name.as_ref().or(pod.uid.as_ref())
+    {
+        let names = [namespace.as_ref().map(|n| &n.name), Some(pod), container.as_ref().map(|c| &c.name)];
+        return names.into_iter().flatten().map(|name| plain(name)).collect::<Vec<_>>().join("/");
+    }
+    if let Some(container) = container {
+        let short_id = || container.id.chars().take(12).collect::<String>();
+        let name = container.name.clone().unwrap_or_else(short_id);
+        return format!("{} ({})", plain(&name), plain(&container.runtime.name));
+    }
+    match (systemd, cgroup) {
+        (Some(Systemd { unit }), _) => plain(unit).into_owned(),
+        (None, Some(path)) => plain(path).into_owned(),
+        (None, None) => "unknown cgroup".to_owned(),
+    }
+}
+
+fn write_task(comm: Option<&str>, pid: Option<u32>, out: &mut String) -> fmt::Result {
+    out.write_str(&comm.map_or(Cow::Borrowed("?"), plain))?;
+    match pid {
+        Some(pid) => write!(out, "[{pid}]"),
+        None => out.write_str("[?]"),
+    }
+}
+
+/// As it is if it is plain; else quoted, with all that is not printable (controls, bidirectional
+/// overrides, combining marks) escaped.
+fn plain(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@+,=".contains(&byte);
+    if text.len() <= MAX_TEXT_BYTES && !text.is_empty() && text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut start = text.to_owned();
+    cut(&mut start, MAX_TEXT_BYTES, |char| char.escape_debug().map(char::len_utf8).sum());
+    if start.bytes().all(is_plain) { Cow::Owned(start) } else { Cow::Owned(format!("{start:?}")) }
+}
+
+/// Bytes, in the unit a person would choose. The exact figure is in the JSON.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        // Tenths, rounded down: 50.0 MiB means that it is not below that.
+        let mut tenths = u128::from(self.0) * 10 / 1024;
+        let mut units = UNITS.iter();
+        let mut unit = units.next();
+        while tenths >= 10 * 1024
+            && let Some(larger) = units.next()
+        {
+            tenths /= 1024;
+            unit = Some(larger);
+        }
+        write!(f, "{}.{} {}", tenths / 10, tenths % 10, unit.unwrap_or(&"KiB"))
+    }
+}

@@ -1,0 +1,413 @@
+//! Events to lines: as snapshots, and with whatever a hostile container may put into them.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod samples;
+
+use oomtrace::event::*;
+use oomtrace::render::text::Palette;
+use oomtrace::render::{MAX_LINE_BYTES, Render, json, text};
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn text(event: &Event, palette: Palette) -> String {
+    let mut line = vec![b'x'; 9000];
+    Render::Text(palette).line(event, &mut line).unwrap();
+    String::from_utf8(line).unwrap()
+}
+
+fn kill(change: impl FnOnce(&mut OomKill)) -> Event {
+    let mut event = samples::oom_kill();
+    change(&mut event);
+    Event::OomKill(Box::new(event))
+}
+
+fn parse(event: &Event) -> Value {
+    let line = samples::json(event);
+    assert!(line.len() <= MAX_LINE_BYTES, "{} bytes: {line}", line.len());
+    assert_eq!(line.find('\n'), Some(line.len() - 1), "one line");
+    assert!(!line[..line.len() - 1].contains(breaks_lines), "raw control character in {line:?}");
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+fn breaks_lines(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
+}
+
+fn truncated(value: &Value) -> Vec<&str> {
+    value["truncated"].as_array().into_iter().flatten().map(|path| path.as_str().unwrap()).collect()
+}
+
+#[test]
+fn snapshots() {
+    for (name, event) in samples::all() {
+        insta::assert_snapshot!(format!("json_{name}"), samples::json(&event));
+        insta::assert_snapshot!(format!("text_{name}"), text(&event, Palette::default()));
+    }
+}
+
+#[test]
+fn what_is_written_can_be_read_back() {
+    for (name, event) in samples::all() {
+        let back: Event = serde_json::from_str(&samples::json(&event)).unwrap();
+        assert_eq!(back, event, "{name}");
+    }
+}
+
+#[test]
+fn a_line_that_fits_to_the_byte_is_not_cut() {
+    let length = |text: usize| kill(|event| event.victim.command_line = Some("x".repeat(text)));
+    let base = samples::json(&length(0)).len();
+    let fits = samples::json(&length(MAX_LINE_BYTES - base));
+    assert_eq!(fits.len(), MAX_LINE_BYTES);
+    assert!(!fits.contains("truncated"));
+    let value = parse(&length(MAX_LINE_BYTES - base + 1));
+    assert_eq!(truncated(&value), ["victim.command_line"]);
+    let cut = value["victim"]["command_line"].as_str().unwrap();
+    assert!(cut.ends_with('…') && cut.len() > MAX_LINE_BYTES - base - 100, "{} bytes left", cut.len());
+}
+
+/// The command line goes before anything that says whose kill it was.
+#[test]
+fn the_least_important_is_cut_first() {
+    let value = parse(&kill(|event| {
+        event.victim.command_line = Some("é\"".repeat(3000));
+        event.victim.executable = Some("/opt/long".repeat(40));
+        event.container.as_mut().unwrap().name = Some("n".repeat(200));
+    }));
+    assert_eq!(truncated(&value), ["victim.command_line"]);
+    assert_eq!(value["container"]["name"].as_str().unwrap().len(), 200);
+
+    let path = format!("/{}", "p".repeat(255)).repeat(42);
+    let value = parse(&kill(|event| {
+        event.victim.cgroup.path = Some(path.clone());
+        event.oom.cgroup.as_mut().unwrap().cgroup.path = Some(path.clone());
+        event.trigger.as_mut().unwrap().cgroup.path = Some(path.clone());
+    }));
+    assert_eq!(truncated(&value), ["trigger.cgroup.path", "victim.cgroup.path", "oom.cgroup.path"]);
+    for cut in [&value["victim"]["cgroup"]["path"], &value["oom"]["cgroup"]["path"]] {
+        let cut = cut.as_str().unwrap();
+        assert!(cut.len() >= 500 && path.starts_with(cut.strip_suffix('…').unwrap()), "{cut}");
+    }
+    // What was cut before keeps its name.
+    let value = parse(&kill(|event| {
+        event.truncated = vec!["oom.cgroup.path".into()];
+        event.victim.command_line = Some("x".repeat(9000));
+    }));
+    assert_eq!(truncated(&value), ["oom.cgroup.path", "victim.command_line"]);
+}
+
+#[test]
+fn labels_go_the_largest_first() {
+    let value = parse(&kill(|event| {
+        let labels = &mut event.container.as_mut().unwrap().labels;
+        labels.extend((0..100).map(|n| (format!("label-{n}"), "v".repeat(1024))));
+    }));
+    assert_eq!(truncated(&value), ["container.labels"]);
+    let labels = value["container"]["labels"].as_object().unwrap();
+    assert_eq!(labels["com.docker.compose.service"], "api");
+    assert!(labels.len() > 4, "{labels:?}");
+    // One that is all key is gone, and so is the empty map.
+    let value = parse(&kill(|event| {
+        event.container.as_mut().unwrap().labels = [("k".repeat(8000), "v".to_owned())].into();
+    }));
+    assert_eq!(truncated(&value), ["container.labels"]);
+    assert_eq!(value["container"].get("labels"), None);
+}
+
+#[test]
+fn a_long_start_keeps_its_shape() {
+    let mut start = samples::start();
+    start.limits = vec!["a limit of this host, ".repeat(40); 40];
+    start.hooks = vec![start.hooks[1].clone(); 60];
+    let event = Event::Start(Box::new(start));
+    let value = parse(&event);
+    assert_eq!(truncated(&value), ["limits", "hooks"]);
+    assert!(serde_json::from_value::<Event>(value).is_ok());
+    assert!(text(&event, Palette::coloured()).len() <= MAX_LINE_BYTES);
+}
+
+/// Every key there is, each as long as it can be, all at once.
+#[test]
+fn fullest_event() {
+    for filler in ["x", "\u{1}", "\u{9b}", "\"", "…", "\u{10ffff}"] {
+        let text = filler.repeat(2000);
+        let mut event = fullest(&text, 20);
+        if let Event::OomKill(event) = &mut event {
+            event.truncated = vec![];
+        }
+        let value = parse(&event);
+        let names = truncated(&value);
+        assert!(names.contains(&"victim.comm") && names.contains(&"missing"), "{names:?}");
+        assert!(
+            names.iter().all(|name| value.pointer(&format!("/{}", name.replace('.', "/"))).is_some()
+                || OPTIONAL.contains(name)),
+            "{names:?}"
+        );
+    }
+}
+
+const OPTIONAL: [&str; 3] = ["container.labels", "container.nested", "missing"];
+
+fn fullest(text: &str, many: usize) -> Event {
+    let t = || Some(text.to_owned());
+    let cgroup = Cgroup { path: t(), id: t() };
+    let map = || (0..many).map(|n| (format!("{n}{text}"), text.to_owned())).collect();
+    Event::OomKill(Box::new(OomKill {
+        envelope: Envelope {
+            schema: SCHEMA,
+            time: text.into(),
+            seq: Some(u64::MAX),
+            source: Source::Oomtrace,
+            host: Host { name: text.into(), boot_id: t(), kernel: text.into() },
+        },
+        oom: Oom {
+            id: Some(1 << 53),
+            scope: Some(Scope::Mempolicy),
+            constraint: Some(Constraint::MemoryPolicy),
+            kill: Some(Kill::AllocatingTask),
+            order: Some(i32::MIN),
+            gfp_mask: t(),
+            gfp_mask_raw: Some(u32::MAX),
+            domain_bytes: Some(1 << 53),
+            evidence: Some(Evidence::KernelLog),
+            cgroup: Some(OomCgroup {
+                cgroup: cgroup.clone(),
+                limit_bytes: Some(1 << 53),
+                usage_bytes: Some(1 << 53),
+                peak_bytes: Some(1 << 53),
+                swap_limit_bytes: Some(1 << 53),
+                swap_usage_bytes: Some(1 << 53),
+                memsw_limit_bytes: Some(1 << 53),
+                memsw_usage_bytes: Some(1 << 53),
+                oom_group: Some(false),
+                events: Some(MemoryEvents {
+                    low: Some(1 << 53),
+                    high: Some(1 << 53),
+                    max: Some(1 << 53),
+                    oom: Some(1 << 53),
+                    oom_kill: Some(1 << 53),
+                    oom_group_kill: Some(1 << 53),
+                }),
+            }),
+        },
+        victim: Victim {
+            pid: Some(u32::MAX),
+            tid: u32::MAX,
+            namespace_pid: Some(u32::MAX),
+            parent_pid: Some(u32::MAX),
+            comm: t(),
+            executable: t(),
+            command_line: t(),
+            uid: Some(u32::MAX),
+            start_time: t(),
+            oom_score_adj: Some(i32::MIN),
+            oom_score_bytes: Some(-(1 << 53)),
+            memory: VictimMemory {
+                rss_bytes: Some(1 << 53),
+                anon_rss_bytes: Some(1 << 53),
+                file_rss_bytes: Some(1 << 53),
+                shmem_rss_bytes: Some(1 << 53),
+                swap_bytes: Some(1 << 53),
+                pgtables_bytes: Some(1 << 53),
+                total_vm_bytes: Some(1 << 53),
+            },
+            cgroup: cgroup.clone(),
+        },
+        trigger: Some(Trigger { pid: Some(u32::MAX), comm: t(), oom_score_adj: Some(i32::MIN), cgroup }),
+        container: Some(Container {
+            id: text.into(),
+            name: t(),
+            runtime: RuntimeName { name: text.into() },
+            image: Some(Image { name: text.into() }),
+            restart_count: Some(1 << 53),
+            labels: map(),
+            nested: vec![text.into(); many],
+        }),
+        k8s: Some(K8s {
+            namespace: Some(Name { name: text.into() }),
+            pod: Pod { name: t(), uid: t() },
+            container: Some(K8sContainer { name: text.into(), restart_count: Some(1 << 53) }),
+        }),
+        systemd: Some(Systemd { unit: text.into() }),
+        truncated: vec![text.into(); many],
+        missing: map(),
+    }))
+}
+
+#[test]
+fn numbers_beyond_2_53_are_told_in_words() {
+    let value = parse(&kill(|event| {
+        event.victim.memory.total_vm_bytes = Some(u64::MAX);
+        event.victim.oom_score_bytes = Some(i64::MIN);
+        event.oom.cgroup.as_mut().unwrap().limit_bytes = Some((1 << 53) + 1);
+        event.oom.domain_bytes = Some(1 << 53);
+    }));
+    assert_eq!(value["victim"]["memory"].get("total_vm_bytes"), None);
+    assert_eq!(value["missing"]["victim.memory.total_vm_bytes"], "above 2^53: 18446744073709551615");
+    assert_eq!(value["missing"]["victim.oom_score_bytes"], "below -2^53: -9223372036854775808");
+    assert_eq!(value["missing"]["oom.cgroup.limit_bytes"], "above 2^53: 9007199254740993");
+    assert_eq!(value["missing"].as_object().unwrap().len(), 3);
+    assert_eq!(value["oom"]["domain_bytes"], 1_u64 << 53);
+
+    let lost = Lost { count: u64::MAX, ..samples::lost() };
+    assert_eq!(parse(&Event::Lost(Box::new(lost)))["count"], 1_u64 << 53);
+}
+
+#[test]
+fn text_from_the_kernel_is_text() {
+    assert_eq!(text_from_kernel(b"a\xffb\xc3"), "a\u{fffd}b\u{fffd}");
+    assert_eq!(text_from_kernel("é\n\u{1b}".as_bytes()), "é\n\u{1b}");
+}
+
+const HOSTILE: [&str; 8] = [
+    "\u{1b}[2J",
+    "a\nb\r",
+    "\u{9b}31m",
+    "\u{202e}gpj",
+    "\u{2028}x\u{85}",
+    "x[1] rss 1 B, limit \"",
+    ",task_memcg=/evil",
+    "\\u001b\u{7f}\0",
+];
+
+#[test]
+fn hostile_text_stays_text() {
+    for hostile in HOSTILE {
+        let event = kill(|event| {
+            event.victim.comm = Some(hostile.into());
+            event.victim.cgroup.path = Some(format!("/{hostile}"));
+            event.trigger.as_mut().unwrap().pid = Some(1);
+            event.trigger.as_mut().unwrap().comm = Some(hostile.into());
+            event.container.as_mut().unwrap().name = Some(hostile.into());
+        });
+        let value = parse(&event);
+        assert_eq!(value["victim"]["comm"], hostile);
+        assert_eq!(value["container"]["name"], hostile);
+        let line = text(&event, Palette::default());
+        assert_clean(&line);
+        if hostile.contains('"') {
+            assert!(line.contains(r#" "x[1] rss 1 B, limit \"" (docker): "#), "{line}");
+        }
+    }
+}
+
+fn assert_clean(line: &str) {
+    let body = line.strip_suffix('\n').unwrap();
+    assert!(line.len() <= MAX_LINE_BYTES);
+    let moves = |char: char| {
+        breaks_lines(char)
+            || ('\u{202a}'..='\u{202e}').contains(&char)
+            || ('\u{2066}'..='\u{2069}').contains(&char)
+    };
+    assert!(!body.contains(moves), "{line:?}");
+}
+
+#[test]
+fn colour_is_only_colour() {
+    for (name, event) in samples::all() {
+        let coloured = text(&event, Palette::coloured());
+        assert!(coloured.contains("\u{1b}["), "{name}");
+        let mut plain = String::new();
+        for (index, part) in coloured.split("\u{1b}[").enumerate() {
+            plain.push_str(if index == 0 { part } else { part.split_once('m').unwrap().1 });
+        }
+        assert_eq!(plain, text(&event, Palette::default()), "{name}");
+    }
+}
+
+#[test]
+fn text_says_what_is_not_known() {
+    let event = kill(|event| {
+        event.oom = Oom::default();
+        event.victim = Victim { tid: 7, ..Victim::default() };
+        event.trigger = None;
+        event.container = None;
+    });
+    insta::assert_snapshot!(text(&event, Palette::default()));
+}
+
+#[test]
+fn sizes_are_rounded_down_to_a_tenth() {
+    for (bytes, shown) in [
+        (0, "rss 0 B,"),
+        (1023, "rss 1023 B,"),
+        (1024, "rss 1.0 KiB,"),
+        ((1 << 20) - 1, "rss 1023.9 KiB,"),
+        (1 << 20, "rss 1.0 MiB,"),
+        (55050240, "rss 52.5 MiB,"),
+        (u64::MAX, "rss 15.9 EiB,"),
+    ] {
+        let line = text(&kill(|event| event.victim.memory.rss_bytes = Some(bytes)), Palette::default());
+        assert!(line.contains(shown), "{shown} in {line}");
+    }
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("a".to_owned()),
+        Just("\u{1}".to_owned()),
+        Just("\u{9b}".to_owned()),
+        Just("\u{2028}".to_owned()),
+        Just("\\\"".to_owned()),
+        Just("é…".to_owned()),
+        Just("/kubepods".to_owned()),
+        any::<char>().prop_map(String::from),
+    ];
+    (proptest::collection::vec(piece, 1..6), 0_usize..1500)
+        .prop_map(|(pieces, n)| pieces.concat().repeat(n / 6))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is in it: one valid line of fewer than 4096 bytes, in JSON and as text, and what was
+    /// cut is named.
+    #[test]
+    fn any_event_is_one_line(
+        long in any_text(), short in any_text(), many in 0_usize..40, number in any::<u64>(),
+        which in proptest::collection::vec(any::<bool>(), 10),
+    ) {
+        let pick = |index: usize| if which[index] { long.clone() } else { short.clone() };
+        let event = kill(|event| {
+            let bytes = text_from_kernel(pick(0).as_bytes());
+            event.victim.comm = Some(bytes);
+            event.victim.command_line = Some(pick(1));
+            event.victim.executable = Some(pick(2));
+            event.victim.cgroup.path = Some(pick(3));
+            event.victim.memory.total_vm_bytes = Some(number);
+            event.oom.cgroup.as_mut().unwrap().cgroup.path = Some(pick(4));
+            event.oom.cgroup.as_mut().unwrap().limit_bytes = Some(number);
+            event.trigger.as_mut().unwrap().cgroup.path = Some(pick(5));
+            let container = event.container.as_mut().unwrap();
+            container.name = Some(pick(6));
+            container.labels.extend((0..many).map(|n| (format!("{n}{}", pick(7)), pick(8))));
+            event.missing.extend((0..many).map(|n| (format!("key{n}"), pick(9))));
+        });
+        let value = parse(&event);
+        let whole = serde_json::to_value(&event).unwrap();
+        for pointer in ["/victim/comm", "/victim/command_line", "/victim/executable", "/victim/cgroup/path",
+            "/oom/cgroup/path", "/trigger/cgroup/path", "/container/name", "/container/labels"]
+        {
+            let name = pointer.trim_start_matches('/').replace('/', ".");
+            let same = value.pointer(pointer) == whole.pointer(pointer);
+            prop_assert_eq!(same, !truncated(&value).contains(&name.as_str()), "{}", name);
+        }
+        assert_clean(&text(&event, Palette::default()));
+    }
+
+    #[test]
+    fn the_fullest_event_fits(text in any_text(), many in 0_usize..20) {
+        parse(&fullest(&text, many));
+    }
+}
+
+#[test]
+fn a_used_buffer_is_replaced() {
+    let (_, event) = samples::all().remove(1);
+    let mut line = b"left over".to_vec();
+    json::line(&event, &mut line).unwrap();
+    assert_eq!(line, samples::json(&event).as_bytes());
+    text::line(&event, &Palette::default(), &mut line);
+    assert!(line.starts_with(b"2026-"));
+}

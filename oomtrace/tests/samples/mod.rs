@@ -1,0 +1,297 @@
+//! One event of each type, with every key the type has, as the snapshots and the docs show them.
+
+use oomtrace::event::*;
+
+pub const ID: &str = "ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b";
+
+pub fn envelope(source: Source, seq: Option<u64>) -> Envelope {
+    Envelope {
+        schema: SCHEMA,
+        time: "2026-11-21T03:12:45.123456789Z".into(),
+        seq,
+        source,
+        host: Host {
+            name: "node-7".into(),
+            boot_id: Some("6f1c2a5e-0b7d-4c55-9a43-1de0f8f3a7b2".into()),
+            kernel: "6.12.41-amd64".into(),
+        },
+    }
+}
+
+pub fn cgroup() -> Cgroup {
+    Cgroup { path: Some(format!("/docker/{ID}")), id: Some("4242".into()) }
+}
+
+pub fn oom_cgroup() -> OomCgroup {
+    OomCgroup {
+        cgroup: cgroup(),
+        limit_bytes: Some(52428800),
+        usage_bytes: Some(52424704),
+        peak_bytes: Some(52428800),
+        swap_limit_bytes: Some(0),
+        swap_usage_bytes: Some(0),
+        memsw_limit_bytes: None,
+        memsw_usage_bytes: None,
+        oom_group: Some(false),
+        events: Some(MemoryEvents {
+            low: Some(0),
+            high: Some(0),
+            max: Some(35),
+            oom: Some(1),
+            oom_kill: Some(1),
+            oom_group_kill: Some(0),
+        }),
+    }
+}
+
+pub fn trigger() -> Trigger {
+    Trigger { pid: Some(2990), comm: Some("python3".into()), oom_score_adj: Some(0), cgroup: cgroup() }
+}
+
+pub fn container() -> Container {
+    Container {
+        id: ID.into(),
+        name: Some("api-service".into()),
+        runtime: RuntimeName { name: "docker".into() },
+        image: Some(Image { name: "api:v2.0".into() }),
+        restart_count: Some(3),
+        labels: [("com.docker.compose.project", "shop"), ("com.docker.compose.service", "api")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        nested: vec![],
+    }
+}
+
+pub fn k8s() -> K8s {
+    K8s {
+        namespace: Some(Name { name: "shop".into() }),
+        pod: Pod { name: Some("api-7d9f".into()), uid: Some("0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11".into()) },
+        container: Some(K8sContainer { name: "api".into(), restart_count: Some(3) }),
+    }
+}
+
+pub fn oom_kill() -> OomKill {
+    OomKill {
+        envelope: envelope(Source::Ebpf, Some(42)),
+        oom: Oom {
+            id: Some(42),
+            scope: Some(Scope::Memcg),
+            constraint: Some(Constraint::Memcg),
+            kill: Some(Kill::Selected),
+            order: Some(0),
+            gfp_mask: Some("GFP_KERNEL".into()),
+            gfp_mask_raw: Some(3264),
+            domain_bytes: Some(52428800),
+            evidence: Some(Evidence::Fentry),
+            cgroup: Some(oom_cgroup()),
+        },
+        victim: Victim {
+            pid: Some(2990),
+            tid: 2990,
+            namespace_pid: Some(1),
+            parent_pid: Some(2967),
+            comm: Some("python3".into()),
+            executable: Some("/usr/bin/python3.11".into()),
+            command_line: Some("python3 app.py".into()),
+            uid: Some(0),
+            start_time: Some("2026-11-21T03:12:44.000000000Z".into()),
+            oom_score_adj: Some(0),
+            oom_score_bytes: Some(55320576),
+            memory: VictimMemory {
+                rss_bytes: Some(55050240),
+                anon_rss_bytes: Some(52035584),
+                file_rss_bytes: Some(3014656),
+                shmem_rss_bytes: Some(0),
+                swap_bytes: Some(0),
+                pgtables_bytes: Some(167936),
+                total_vm_bytes: Some(226680832),
+            },
+            cgroup: cgroup(),
+        },
+        trigger: Some(trigger()),
+        container: Some(container()),
+        k8s: None,
+        systemd: None,
+        truncated: vec![],
+        missing: Missing::new(),
+    }
+}
+
+/// A kill in a pod on cgroup v1 with the limit of the pod, of which little is known.
+pub fn oom_kill_of_a_group() -> OomKill {
+    let pod = "/kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11";
+    let mut event = oom_kill();
+    event.oom.kill = Some(Kill::Group);
+    event.oom.order = None;
+    event.oom.gfp_mask = None;
+    event.oom.gfp_mask_raw = None;
+    event.oom.evidence = Some(Evidence::MemcgWalk);
+    event.oom.cgroup = Some(OomCgroup {
+        cgroup: Cgroup { path: Some(pod.into()), id: Some("4100".into()) },
+        swap_limit_bytes: None,
+        swap_usage_bytes: None,
+        memsw_limit_bytes: Some(52428800),
+        memsw_usage_bytes: Some(52424704),
+        oom_group: None,
+        events: Some(MemoryEvents { oom_kill: Some(1), ..MemoryEvents::default() }),
+        ..oom_cgroup()
+    });
+    event.victim.cgroup = Cgroup { path: Some(format!("{pod}/{ID}")), id: Some("4242".into()) };
+    event.victim.command_line = None;
+    event.victim.executable = None;
+    event.trigger = Some(Trigger {
+        pid: Some(3001),
+        comm: Some("kubelet".into()),
+        oom_score_adj: Some(-999),
+        cgroup: Cgroup { path: Some("/system.slice/kubelet.service".into()), id: Some("77".into()) },
+    });
+    event.container = Some(Container {
+        runtime: RuntimeName { name: "containerd".into() },
+        nested: vec![ID.chars().rev().collect()],
+        ..container()
+    });
+    event.k8s = Some(k8s());
+    event.systemd = Some(Systemd { unit: "containerd.service".into() });
+    let gone = "the process was gone before it could be read";
+    let log = "rate-limited away in the kernel's log";
+    event.missing = [
+        ("oom.gfp_mask", log),
+        ("oom.order", log),
+        ("victim.command_line", gone),
+        ("victim.executable", gone),
+    ]
+    .map(|(key, why)| (key.to_owned(), why.to_owned()))
+    .into();
+    event
+}
+
+pub fn shared_mm_kill() -> SharedMmKill {
+    SharedMmKill {
+        envelope: envelope(Source::Ebpf, Some(43)),
+        of: 42,
+        victim: SharedMmVictim {
+            pid: Some(2995),
+            namespace_pid: Some(6),
+            parent_pid: Some(2990),
+            comm: Some("python3".into()),
+            uid: Some(0),
+            oom_score_adj: Some(0),
+            start_time: Some("2026-11-21T03:12:44.500000000Z".into()),
+            cgroup: cgroup(),
+        },
+        container: Some(container()),
+        k8s: None,
+        systemd: Some(Systemd { unit: "docker.service".into() }),
+        truncated: vec![],
+        missing: Missing::new(),
+    }
+}
+
+pub fn memcg_oom() -> MemcgOom {
+    MemcgOom {
+        envelope: envelope(Source::Ebpf, Some(44)),
+        cgroup: oom_cgroup(),
+        order: Some(0),
+        gfp_mask: Some("GFP_KERNEL".into()),
+        gfp_mask_raw: Some(3264),
+        trigger: Some(trigger()),
+        outcome: Some(MemcgOomOutcome::NoKillableProcess),
+        container: Some(container()),
+        k8s: None,
+        systemd: None,
+        truncated: vec![],
+        missing: Missing::new(),
+    }
+}
+
+pub fn start() -> Start {
+    let hook = |name: &str, attached: &str, reason: Option<&str>| HookStatus {
+        name: name.into(),
+        attached: attached.into(),
+        reason: reason.map(Into::into),
+    };
+    Start {
+        envelope: envelope(Source::Oomtrace, None),
+        version: "0.1.0".into(),
+        instance: "5b0e8c1d9f2a4763".into(),
+        hooks: vec![
+            hook("mark_victim", "raw_tracepoint", None),
+            hook(
+                "oom_kill_process",
+                "none",
+                Some("fentry: Operation not permitted; kprobe: not in this kernel"),
+            ),
+        ],
+        cgroup: CgroupVersion::V2,
+        runtimes: vec!["docker".into(), "containerd".into()],
+        resumed: false,
+        limits: vec![
+            "No function hook: a kill that shares its memory with others is not told of them.".into(),
+        ],
+        truncated: vec![],
+    }
+}
+
+pub fn lost() -> Lost {
+    let envelope = envelope(Source::Oomtrace, None);
+    Lost { envelope, count: 3, reason: LossReason::RingFull, truncated: vec![] }
+}
+
+pub fn gap() -> Gap {
+    Gap {
+        envelope: envelope(Source::Oomtrace, None),
+        kernel_kills: 5,
+        reported: 4,
+        since: "2026-11-21T03:11:45.000000000Z".into(),
+        truncated: vec![],
+    }
+}
+
+pub fn verdict() -> Verdict {
+    Verdict {
+        envelope: envelope(Source::Runtime, None),
+        of: 42,
+        container: container(),
+        runtime_says: Some(RuntimeSays {
+            oom_killed: Some(false),
+            exit_code: Some(0),
+            status: Some("running".into()),
+        }),
+        missed: true,
+        false_positive: vec![ID.chars().rev().collect()],
+        truncated: vec![],
+        missing: Missing::new(),
+    }
+}
+
+pub fn stop() -> Stop {
+    Stop {
+        envelope: envelope(Source::Oomtrace, None),
+        reason: "SIGTERM".into(),
+        events: 42,
+        lost: 3,
+        truncated: vec![],
+    }
+}
+
+/// One of each type, and a second kill.
+pub fn all() -> Vec<(&'static str, Event)> {
+    vec![
+        ("start", Event::Start(Box::new(start()))),
+        ("oom_kill", Event::OomKill(Box::new(oom_kill()))),
+        ("oom_kill_of_a_group", Event::OomKill(Box::new(oom_kill_of_a_group()))),
+        ("shared_mm_kill", Event::SharedMmKill(Box::new(shared_mm_kill()))),
+        ("memcg_oom", Event::MemcgOom(Box::new(memcg_oom()))),
+        ("lost", Event::Lost(Box::new(lost()))),
+        ("gap", Event::Gap(Box::new(gap()))),
+        ("verdict", Event::Verdict(Box::new(verdict()))),
+        ("stop", Event::Stop(Box::new(stop()))),
+    ]
+}
+
+/// The line of an event as JSON.
+pub fn json(event: &Event) -> String {
+    let mut line = Vec::new();
+    oomtrace::render::json::line(event, &mut line).unwrap();
+    String::from_utf8(line).unwrap()
+}

@@ -1,0 +1,114 @@
+//! The JSON Schema accepts each line that is printed and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(dead_code, reason = "not each test crate needs each sample")]
+
+mod samples;
+
+use oomtrace::render::schema::schema;
+use serde_json::{Value, json};
+
+fn validator() -> jsonschema::Validator {
+    let schema = schema();
+    jsonschema::draft202012::meta::validate(&schema).unwrap();
+    jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap()
+}
+
+#[test]
+fn every_line_is_valid() {
+    let validator = validator();
+    for (name, event) in samples::all() {
+        let line: Value = serde_json::from_str(&samples::json(&event)).unwrap();
+        if let Err(error) = validator.validate(&line) {
+            panic!("{name}: {error}");
+        }
+    }
+}
+
+/// Each object of each line: a key more is rejected, also deep within.
+#[test]
+fn unknown_keys_are_rejected() {
+    let validator = validator();
+    for (name, event) in samples::all() {
+        let line: Value = serde_json::from_str(&samples::json(&event)).unwrap();
+        let mut pointers = Vec::new();
+        objects(&line, String::new(), &mut pointers);
+        for pointer in pointers {
+            let mut line = line.clone();
+            line.pointer_mut(&pointer).unwrap()["surprise"] = json!(1);
+            assert!(!validator.is_valid(&line), "{name}: surprise in {pointer:?}");
+        }
+    }
+}
+
+fn objects(value: &Value, pointer: String, found: &mut Vec<String>) {
+    if let Value::Object(map) = value {
+        for (key, value) in map {
+            objects(value, format!("{pointer}/{key}"), found);
+        }
+        found.push(pointer);
+    }
+}
+
+#[test]
+fn broken_lines_are_rejected() {
+    let validator = validator();
+    let (_, event) = samples::all().remove(1);
+    let line: Value = serde_json::from_str(&samples::json(&event)).unwrap();
+    for (pointer, bad) in [
+        ("/schema", json!(2)),
+        ("/schema", json!("1")),
+        ("/type", json!("oom")),
+        ("/time", json!("2026-11-21T03:12:45.123Z")),
+        ("/time", json!("2026-11-21T03:12:45.123456789+01:00")),
+        ("/time", json!("2026-13-21T03:12:45.123456789Z")),
+        ("/seq", json!(-1)),
+        ("/seq", json!(1.5)),
+        ("/seq", json!(null)),
+        ("/source", json!("guess")),
+        ("/host/name", json!(7)),
+        ("/oom/kill", json!(null)),
+        ("/oom/domain_bytes", json!((1_u64 << 53) + 1)),
+        ("/oom/cgroup/id", json!(4242)),
+        ("/oom/cgroup/id", json!("0x10")),
+        ("/victim/cgroup/id", json!("")),
+        ("/victim/oom_score_bytes", json!(-(1_i64 << 53) - 1)),
+        ("/victim/uid", json!(1_u64 << 32)),
+        ("/victim/start_time", json!("yesterday")),
+        ("/victim/comm", json!(null)),
+        ("/container/labels", json!({})),
+        ("/container/labels", json!({"a": 1})),
+    ] {
+        let mut line = line.clone();
+        *line.pointer_mut(pointer).unwrap() = bad.clone();
+        assert!(!validator.is_valid(&line), "{pointer} = {bad}");
+    }
+}
+
+#[test]
+fn required_keys_are_required() {
+    let validator = validator();
+    for (index, keys) in [
+        (0, vec!["schema", "type", "time", "source", "host", "version", "instance", "hooks", "runtimes"]),
+        (1, vec!["schema", "type", "time", "source", "host", "oom", "victim"]),
+        (3, vec!["schema", "of", "victim"]),
+        (4, vec!["schema", "cgroup"]),
+        (5, vec!["count", "reason"]),
+        (6, vec!["kernel_kills", "reported", "since"]),
+        (7, vec!["of", "container", "missed"]),
+        (8, vec!["reason", "events", "lost"]),
+    ] {
+        let (name, event) = samples::all().remove(index);
+        for key in keys {
+            let mut line: Value = serde_json::from_str(&samples::json(&event)).unwrap();
+            assert!(line.as_object_mut().unwrap().remove(key).is_some(), "{name} has {key}");
+            assert!(!validator.is_valid(&line), "{name} without {key}");
+        }
+    }
+}
+
+/// What `oomtrace schema` prints: a change of the contract shows here first.
+#[test]
+fn schema_snapshot() {
+    insta::assert_snapshot!(serde_json::to_string_pretty(&schema()).unwrap());
+}

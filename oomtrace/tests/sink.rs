@@ -1,0 +1,257 @@
+//! Lines to outputs: whole, in order, and with a clear word when that cannot be.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::error::Error;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use oomtrace::sink::{FileSink, Sink, SinkError, StdoutSink};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Runs one of the ignored tests below in a process of its own, where it may change what is the process's.
+fn alone(test: &str, dir: &Path, shell: &str, stdout: Stdio) -> std::process::ExitStatus {
+    let script = format!(r#"{shell} exec "$0" --exact {test} --ignored --nocapture --quiet"#);
+    Command::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .env("SINK_TEST_DIR", dir)
+        .stdout(stdout)
+        .status()
+        .unwrap()
+}
+
+fn own_dir() -> std::path::PathBuf {
+    std::env::var_os("SINK_TEST_DIR").unwrap().into()
+}
+
+fn told(error: &SinkError) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause} ({})", error.hint().unwrap_or("-"))
+}
+
+#[test]
+fn lines_are_appended_to_a_private_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kills");
+    FileSink::open(&path).unwrap().write_line(b"one\n").unwrap();
+    let mut sink = FileSink::open(&path).unwrap();
+    sink.write_line(b"two\n").unwrap();
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"another's\n").unwrap();
+    sink.write_line(b"three\n").unwrap();
+    sink.finish().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nanother's\nthree\n");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_torn_end_of_an_earlier_run_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kills");
+    fs::write(&path, "{\"schema\":1,\"ty").unwrap();
+    let mut sink = FileSink::open(&path).unwrap();
+    sink.write_line(b"whole\n").unwrap();
+    sink.write_line(b"too\n").unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "{\"schema\":1,\"ty\nwhole\ntoo\n");
+}
+
+#[test]
+fn reopening_follows_a_rotation() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, old) = (dir.path().join("kills"), dir.path().join("kills.1"));
+    let mut sink = FileSink::open(&path).unwrap();
+    sink.write_line(b"one\n").unwrap();
+    fs::rename(&path, &old).unwrap();
+    sink.write_line(b"two\n").unwrap();
+    sink.reopen().unwrap();
+    sink.write_line(b"three\n").unwrap();
+    assert_eq!(fs::read_to_string(&old).unwrap(), "one\ntwo\n");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
+
+    // What cannot be opened anew leaves the old one in use.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    fs::hard_link(&old, dir.path().join("kills.2")).unwrap();
+    let error = sink.reopen().unwrap_err();
+    assert!(told(&error).contains("it is a directory"), "{}", told(&error));
+    sink.write_line(b"four\n").unwrap();
+}
+
+#[test]
+fn what_cannot_be_opened_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    mkfifoat(CWD, at("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+    fs::write(at("file"), "").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    symlink(at("loop"), at("loop")).unwrap();
+    for (name, cause) in [
+        (".", "it is a directory: name a file in it"),
+        ("none/kills", "its directory does not exist"),
+        ("file/kills", "not a directory"),
+        ("fifo", "nobody reads from this FIFO"),
+        ("socket", "it is a socket"),
+        ("loop", "choose another place"),
+    ] {
+        let error = FileSink::open(at(name)).unwrap_err();
+        let told = told(&error);
+        assert!(matches!(error, SinkError::Open { .. }), "{told}");
+        assert!(told.starts_with("cannot open ") && told.contains(name) && told.contains(cause), "{told}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_each_time() {
+    let mut sink = FileSink::open("/dev/full").unwrap();
+    for _ in 0..3 {
+        let error = told(&sink.write_line(b"one\n").unwrap_err());
+        assert!(error.contains("/dev/full") && error.contains("No space left"), "{error}");
+        assert!(error.contains("free space there"), "{error}");
+    }
+    sink.finish().unwrap();
+}
+
+#[test]
+fn a_fifo_takes_lines_while_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fifo");
+    mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+    let reader = || {
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap()
+    };
+    let first = reader();
+    assert!(first.metadata().unwrap().file_type().is_fifo());
+    let mut sink = FileSink::open(&path).unwrap();
+    sink.write_line(b"one\n").unwrap();
+    assert_eq!(read_some(first), "one\n");
+    // Its reader has gone: an error, but not the end of the run.
+    let error = sink.write_line(b"two\n").unwrap_err();
+    assert!(matches!(error, SinkError::Write { .. }), "{}", told(&error));
+    let second = reader();
+    sink.write_line(b"three\n").unwrap();
+    assert_eq!(read_some(second), "three\n");
+}
+
+/// A reader that does not read: lines are refused whole after a bounded wait.
+#[test]
+fn a_full_fifo_refuses_whole_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fifo");
+    mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
+    let mut sink = FileSink::open(&path).unwrap();
+    let line = format!("{}\n", "x".repeat(2999));
+    let mut accepted = 0;
+    let error = loop {
+        match sink.write_line(line.as_bytes()) {
+            Ok(()) => accepted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(told(&error).contains("does not keep up"), "{}", told(&error));
+    let text = read_some(reader);
+    assert_eq!(text, line.repeat(accepted));
+}
+
+fn read_some(mut from: File) -> String {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        bytes.extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A limit on file sizes cuts a write short as a full disk does.
+#[test]
+fn a_short_write_is_finished_before_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = alone("short_writes", dir.path(), "trap '' XFSZ; ulimit -S -f 2;", Stdio::null());
+    assert!(status.success());
+}
+
+#[test]
+#[ignore = "run by a_short_write_is_finished_before_the_next"]
+fn short_writes() {
+    let path = own_dir().join("kills");
+    let line = |n: usize| format!("{n} {}\n", "x".repeat(300));
+    let mut sink = FileSink::open(&path).unwrap();
+    let mut expected = String::new();
+    let mut n = 0;
+    let error = loop {
+        n += 1;
+        match sink.write_line(line(n).as_bytes()) {
+            Ok(()) => expected.push_str(&line(n)),
+            Err(error) => break error,
+        }
+    };
+    assert!(told(&error).contains("ulimit -f"), "{}", told(&error));
+    let there = fs::read_to_string(&path).unwrap();
+    assert!(!there.ends_with('\n') && expected.starts_with(&there), "cut short: {there:?}");
+
+    // Rotated in this state: the accepted line is whole in the new file.
+    let rotated = own_dir().join("kills.1");
+    fs::rename(&path, &rotated).unwrap();
+    sink.reopen().unwrap();
+    sink.finish().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), line(n - 1));
+
+    // And where there is room again, it goes on where it was.
+    let mut sink = FileSink::open(own_dir().join("second")).unwrap();
+    let mut expected = String::new();
+    let mut n = 0;
+    while sink.write_line(line(n).as_bytes()).is_ok() {
+        expected.push_str(&line(n));
+        n += 1;
+    }
+    let hard = getrlimit(Resource::Fsize).maximum;
+    setrlimit(Resource::Fsize, Rlimit { current: hard, maximum: hard }).unwrap();
+    sink.write_line(b"last\n").unwrap();
+    assert_eq!(fs::read_to_string(own_dir().join("second")).unwrap(), expected + "last\n");
+}
+
+#[test]
+fn a_closed_pipe_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = alone("closed_pipe", dir.path(), "", Stdio::null());
+    assert!(status.success());
+}
+
+#[test]
+#[ignore = "run by a_closed_pipe_is_told_apart"]
+fn closed_pipe() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let before = rustix::io::dup(rustix::stdio::stdout()).unwrap();
+    rustix::stdio::dup2_stdout(&writer).unwrap();
+    let mut sink = StdoutSink::new();
+    let first = sink.write_line(b"one\n");
+    drop(reader);
+    let second = sink.write_line(b"two\n");
+    rustix::stdio::dup2_stdout(&before).unwrap();
+    assert!(first.is_ok());
+    assert!(matches!(second, Err(SinkError::Closed)), "{second:?}");
+}
+
+#[test]
+fn standard_output_takes_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let status = alone("two_lines", dir.path(), "", File::create(&out).unwrap().into());
+    assert!(status.success());
+    assert!(fs::read_to_string(&out).unwrap().contains("\none\ntwo\n"));
+}
+
+#[test]
+#[ignore = "run by standard_output_takes_lines"]
+fn two_lines() {
+    let mut sink = StdoutSink::new();
+    sink.write_line(b"one\n").unwrap();
+    sink.reopen().unwrap();
+    sink.write_line(b"two\n").unwrap();
+    sink.finish().unwrap();
+}
