@@ -9,7 +9,7 @@ mod toolchain;
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::Command,
 };
 
 use toolchain::{BPF_TARGET, Compiler};
@@ -48,13 +48,10 @@ const OUTER: [&str; 12] = [
 const SHARED: [&str; 6] =
     ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"];
 
-fn main() -> ExitCode {
-    match object() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("cargo::error={error}");
-            ExitCode::FAILURE
-        }
+fn main() {
+    if let Err(error) = object() {
+        // Fails the build. An exit code too would make cargo repeat everything this script said.
+        println!("cargo::error={error}");
     }
 }
 
@@ -116,8 +113,14 @@ fn build(out: &Path) -> Result<()> {
         // Copied under cargo's own lock, so that two builds in one target directory cannot swap objects.
         .args(["-Zunstable-options", "--artifact-dir"])
         .arg(out);
-    let status = cargo.status().map_err(|error| format!("{}: {error}", cargo.get_program().display()))?;
-    if status.success() { Ok(()) } else { Err("the eBPF object did not build; why is said below".into()) }
+    let output = cargo.output().map_err(|error| format!("{}: {error}", cargo.get_program().display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
+        println!("cargo::error={line}");
+    }
+    Err("the eBPF object did not build".into())
 }
 
 /// Leaves out the debug sections, four fifths of the object; BTF stays. An object that keeps them works too,

@@ -86,7 +86,7 @@ pub fn ensure(need: Need) -> Result<()> {
     }
     match need {
         Need::Build => linker(compiler()?),
-        Need::Packages(packages) => apt(&missing(packages), "1 min for each 100 MB"),
+        Need::Packages(packages) => apt(&missing(packages), "a minute or two"),
     }
 }
 
