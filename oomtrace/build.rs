@@ -1,9 +1,7 @@
 //! Leaves the eBPF object in `$OUT_DIR/oomtrace.bpf.o`, for the binary to carry.
 //!
-//! It is built by a nested cargo, because it needs another target and another compiler than this crate.
+//! A nested cargo builds it, because it needs another target and another compiler than this crate.
 //! `OOMTRACE_EBPF_OBJECT=FILE` takes a finished object instead.
-
-#![expect(clippy::print_stdout, reason = "cargo reads a build script's stdout")]
 
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
@@ -11,12 +9,12 @@ mod toolchain;
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::Command,
 };
 
-use toolchain::Toolchain;
+use toolchain::{BPF_TARGET, Compiler};
 
-type Error = Box<dyn std::error::Error>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// What the object is made of, seen from this crate.
 const SOURCES: [&str; 7] = [
@@ -29,17 +27,35 @@ const SOURCES: [&str; 7] = [
     "../xtask/src/toolchain.rs",
 ];
 
-fn main() -> ExitCode {
-    match object() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("cargo::error={error}");
-            ExitCode::FAILURE
-        }
+/// What the outer cargo sets, or a user sets for it, and would mislead the inner one; besides these, all
+/// that begins with `CARGO_` or `RUSTC_`.
+const OUTER: [&str; 12] = [
+    "CARGO",
+    "DEBUG",
+    "HOST",
+    "NUM_JOBS",
+    "OPT_LEVEL",
+    "OUT_DIR",
+    "PROFILE",
+    "RUSTC",
+    "RUSTDOC",
+    "RUSTFLAGS",
+    "RUSTUP_TOOLCHAIN",
+    "TARGET",
+];
+
+/// The beginnings of those that say where crates come from and how to talk: they hold for every cargo.
+const SHARED: [&str; 6] =
+    ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"];
+
+fn main() {
+    if let Err(error) = object() {
+        // Fails the build. An exit code too would make cargo repeat everything this script said.
+        println!("cargo::error={error}");
     }
 }
 
-fn object() -> Result<(), Error> {
+fn object() -> Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=OOMTRACE_EBPF_OBJECT");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
@@ -52,37 +68,69 @@ fn object() -> Result<(), Error> {
             .map_err(|error| format!("OOMTRACE_EBPF_OBJECT={}: {error}", given.display()))?;
         return Ok(());
     }
-
     for source in SOURCES {
         println!("cargo::rerun-if-changed={source}");
     }
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
-    let root = root.parent().ok_or("this crate lies in no workspace")?;
-    let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into())).join("bpf");
-    let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-
-    let mut cargo = Toolchain::find()?.build(&root.join("oomtrace-ebpf"), &arch, &target, &out);
-    if !cargo.status().map_err(|error| format!("{}: {error}", cargo.get_program().display()))?.success() {
-        return Err("the eBPF object did not build; the compiler's own words are above or below".into());
-    }
-    strip(&out.join("oomtrace-ebpf"), &object)?;
-    Ok(())
+    build(&out)?;
+    strip(&out.join("oomtrace-ebpf"), &object)
 }
 
-/// Leaves out the debug sections, 4/5 of the object; BTF stays. An object that keeps them works too, so a
-/// machine without LLVM's tools is no error.
-fn strip(built: &Path, object: &Path) -> Result<(), Error> {
-    let named =
-        |tool: &str| [format!("{tool}-23"), format!("{tool}-22"), format!("{tool}-21"), tool.to_owned()];
-    let tool = named("llvm-strip").into_iter().chain(named("llvm-objcopy")).find_map(toolchain::in_path);
+/// Leaves `oomtrace-ebpf` in `out`.
+fn build(out: &Path) -> Result<()> {
+    let compiler = Compiler::find().ok_or("no Rust compiler for eBPF here; run: cargo xtask setup")?;
+    let linker = toolchain::linker().ok_or("no bpf-linker here; run: cargo xtask setup")?;
+    let crate_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
+    let root = crate_dir.parent().ok_or("this crate lies in no workspace")?;
+    // One for all profiles and checks of this crate, as the object is the same for each.
+    let target_dir = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into())).join("bpf");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
+
+    let mut cargo = compiler.tool("cargo");
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let misleads =
+            OUTER.contains(&text.as_ref()) || text.starts_with("CARGO_") || text.starts_with("RUSTC_");
+        if misleads && !SHARED.iter().any(|beginning| text.starts_with(beginning)) {
+            cargo.env_remove(&name);
+        }
+    }
+    match compiler {
+        // aya-ebpf needs an unstable feature of the compiler, which Debian's takes on this word only.
+        Compiler::Debian => cargo
+            .env("RUSTC", "/usr/bin/rustc")
+            .env("RUSTDOC", "/usr/bin/rustdoc")
+            .env("RUSTC_BOOTSTRAP", "1"),
+        Compiler::Nightly => cargo.arg("-Zbuild-std=core"),
+    };
+    cargo
+        .current_dir(root.join("oomtrace-ebpf"))
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
+        .args(["build", "--quiet", "--release", "--config"])
+        // The layout of `pt_regs` is that of the kernel's machine, not of the one that builds.
+        .arg(format!("target.{BPF_TARGET}.rustflags=['--cfg=bpf_target_arch=\"{arch}\"']"))
+        .arg("--target-dir")
+        .arg(target_dir)
+        // Copied under cargo's own lock, so that two builds in one target directory cannot swap objects.
+        .args(["-Zunstable-options", "--artifact-dir"])
+        .arg(out);
+    let output = cargo.output().map_err(|error| format!("{}: {error}", cargo.get_program().display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
+        println!("cargo::error={line}");
+    }
+    Err("the eBPF object did not build".into())
+}
+
+/// Leaves out the debug sections, four fifths of the object; BTF stays. An object that keeps them works too,
+/// so a machine without LLVM's tools is no error.
+fn strip(built: &Path, object: &Path) -> Result<()> {
+    let versions = ["-23", "-22", "-21", ""];
+    let tool = versions.iter().find_map(|version| toolchain::in_path(&format!("llvm-objcopy{version}")));
     let stripped = tool.is_some_and(|tool| {
-        let mut strip = Command::new(tool);
-        strip.arg("--strip-debug").arg(built);
-        // llvm-objcopy takes the output as its second operand, llvm-strip only by this option.
-        let is_objcopy = strip.get_program().to_string_lossy().contains("objcopy");
-        if is_objcopy { strip.arg(object) } else { strip.arg("-o").arg(object) }
-            .status()
-            .is_ok_and(|status| status.success())
+        let status = Command::new(tool).arg("--strip-debug").arg(built).arg(object).status();
+        status.is_ok_and(|status| status.success())
     });
     if !stripped {
         fs::copy(built, object)?;

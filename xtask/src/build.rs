@@ -1,0 +1,40 @@
+//! `cargo xtask build`: the released binary, in `target/release/oomtrace`.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{setup, workspace};
+
+/// Build target/release/oomtrace, one static binary with the eBPF object in it
+#[derive(clap::Args)]
+pub struct Args {}
+
+pub fn main(_: &Args) -> Result<()> {
+    let binary = binary()?;
+    eprintln!("{}", binary.display());
+    Ok(())
+}
+
+/// Builds the binary and tells where it is.
+///
+/// It is linked statically (a static-pie: small, and at home in any container or guest of this machine's
+/// kind). That takes an explicit `--target`, as a static procedural macro cannot be loaded.
+pub fn binary() -> Result<PathBuf> {
+    setup::ensure(setup::BUILD)?;
+    let host = workspace::host();
+    let status = workspace::cargo("build")
+        .args(["--release", "--package", "oomtrace", "--target", &host])
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .status()?;
+    ensure!(status.success(), "cargo build: {status}");
+
+    let built = workspace::target_dir().join(host).join("release/oomtrace");
+    let release = workspace::target_dir().join("release");
+    let (binary, fresh) = (release.join("oomtrace"), release.join(".oomtrace.new"));
+    fs::create_dir_all(&release).with_context(|| release.display().to_string())?;
+    // A running binary cannot be written to, but another can take its name.
+    fs::copy(&built, &fresh).with_context(|| format!("{} to {}", built.display(), fresh.display()))?;
+    fs::rename(&fresh, &binary).with_context(|| binary.display().to_string())?;
+    Ok(binary)
+}

@@ -1,0 +1,231 @@
+//! `cargo xtask setup`: brings what the machine lacks.
+//!
+//! What is there is found by looking at files, so that a machine that lacks nothing is done in a blink. What
+//! is missing comes by apt as root; elsewhere the eBPF compiler is a rustup nightly. Where nothing can be
+//! installed, the error is the command that would.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Once,
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    stage::quietly,
+    toolchain::{self, Compiler, says},
+    workspace,
+};
+
+/// Install what building and testing need and this machine lacks
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also the container runtimes that tests start: Docker, containerd, Podman
+    #[arg(long)]
+    containers: bool,
+    /// Also QEMU, for tests under other kernels
+    #[arg(long)]
+    vm: bool,
+    /// Also bpftrace, for the benchmark
+    #[arg(long)]
+    bench: bool,
+}
+
+/// What a command may need.
+#[derive(Clone, Copy)]
+pub enum Need {
+    /// The eBPF compiler and bpf-linker.
+    Build,
+    /// Debian packages, each with the program that shows it is there (or its like from elsewhere, as
+    /// Docker's own packages); without a program, only dpkg knows.
+    Packages(&'static [(&'static str, Option<&'static str>)]),
+}
+
+/// To build.
+pub const BUILD: Need = Need::Build;
+/// To test on this host. The static busybox fills images and guests.
+pub const TEST: Need = Need::Packages(&[("busybox-static", None)]);
+const CONTAINERS: Need = Need::Packages(&[
+    ("docker.io", Some("dockerd")),
+    ("containerd", Some("containerd")),
+    ("podman", Some("podman")),
+]);
+const VM: Need = Need::Packages(&[("qemu-system-x86", Some("qemu-system-x86_64"))]);
+const BENCH: Need = Need::Packages(&[("bpftrace", Some("bpftrace"))]);
+
+const BPF_LINKER: &str = "0.13.0";
+/// The LLVM versions that this bpf-linker can be built for.
+const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
+
+pub fn main(args: &Args) -> Result<()> {
+    let asked = [(args.containers, CONTAINERS), (args.vm, VM), (args.bench, BENCH)];
+    let asked = asked.into_iter().filter_map(|(asked, need)| asked.then_some(need));
+    for need in [BUILD, TEST].into_iter().chain(asked) {
+        ensure(need)?;
+    }
+    eprintln!("nothing is missing");
+    Ok(())
+}
+
+/// Installs what is missing of one need. Quick if nothing is.
+pub fn ensure(need: Need) -> Result<()> {
+    if is_met(need) {
+        return Ok(());
+    }
+    // Two set-ups at once would break each other's apt, and make bpf-linker twice.
+    let tools = tools_dir()?;
+    fs::create_dir_all(&tools).with_context(|| tools.display().to_string())?;
+    let lock = File::create(tools.join("setup.lock"))?;
+    if lock.try_lock().is_err() {
+        eprintln!("waiting for another set-up on this machine");
+        lock.lock()?;
+    }
+    match need {
+        Need::Build => linker(compiler()?),
+        Need::Packages(packages) => apt(&missing(packages), "a minute or two"),
+    }
+}
+
+fn is_met(need: Need) -> bool {
+    match need {
+        Need::Build => Compiler::find().is_some() && linker_starts(),
+        Need::Packages(packages) => missing(packages).is_empty(),
+    }
+}
+
+fn missing(packages: &[(&'static str, Option<&'static str>)]) -> Vec<&'static str> {
+    let is_there = |program: &str| {
+        // Where `PATH` leaves out what only root runs.
+        toolchain::in_path(program).is_some() || Path::new("/usr/sbin").join(program).is_file()
+    };
+    let is_installed = |package| {
+        let query = says(Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]));
+        query.is_some_and(|status| status == "installed")
+    };
+    let lacks = |(package, program): &(&'static str, Option<&'static str>)| {
+        (!program.map_or_else(|| is_installed(package), is_there)).then_some(*package)
+    };
+    packages.iter().filter_map(lacks).collect()
+}
+
+/// The eBPF compiler, installed if need be: Debian's if apt has it, else a rustup nightly.
+fn compiler() -> Result<Compiler> {
+    const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+    if let Some(compiler) = Compiler::find() {
+        return Ok(compiler);
+    }
+    apt_update()?;
+    if says(Command::new("apt-cache").arg("show").args(DEBIAN)).is_some() {
+        apt(&DEBIAN, "about 1 min")?;
+    } else if toolchain::in_path("rustup").is_some() {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"]);
+        quietly("rustup: the nightly toolchain with rust-src", "about 1 min", &mut rustup)?;
+    } else {
+        bail!(
+            "no Rust compiler for eBPF; with rustup, run: rustup toolchain install nightly --component rust-src"
+        );
+    }
+    Compiler::find().context("the eBPF compiler was installed but has no core library for eBPF")
+}
+
+/// bpf-linker, built for the compiler's LLVM, whose bitcode it must read.
+fn linker(compiler: Compiler) -> Result<()> {
+    if linker_starts() {
+        return Ok(());
+    }
+    let version = says(compiler.tool("rustc").arg("-vV")).context("rustc -vV failed")?;
+    let version = version.lines().find_map(|line| line.strip_prefix("LLVM version: "));
+    let llvm: u32 = version
+        .and_then(|version| version.split('.').next()?.parse().ok())
+        .context("rustc -vV names no LLVM version")?;
+    ensure!(
+        BPF_LINKER_LLVM.contains(&llvm),
+        "the eBPF compiler has LLVM {llvm}, which bpf-linker {BPF_LINKER} does not know; put a newer bpf-linker in PATH"
+    );
+    if llvm_prefix(llvm).is_none() {
+        apt(&[&format!("llvm-{llvm}-dev")], "about 1 min")?;
+    }
+    let prefix = llvm_prefix(llvm).with_context(|| format!("llvm-config of LLVM {llvm} is missing"))?;
+    let mut install = workspace::cargo("install");
+    install
+        .args(["bpf-linker", "--version", BPF_LINKER, "--locked", "--force", "--no-default-features"])
+        .args(["--features", &format!("llvm-{llvm}")])
+        .arg("--root")
+        .arg(tools_dir()?)
+        .env("LLVM_PREFIX", prefix)
+        .env_remove("RUSTFLAGS");
+    quietly(&format!("cargo: bpf-linker {BPF_LINKER}"), "about 3 min on 2 cores, once", &mut install)?;
+    ensure!(linker_starts(), "bpf-linker was built but does not start");
+    Ok(())
+}
+
+fn linker_starts() -> bool {
+    toolchain::linker().is_some_and(|linker| says(Command::new(linker).arg("--version")).is_some())
+}
+
+/// Where this version of LLVM is installed with its headers.
+fn llvm_prefix(version: u32) -> Option<String> {
+    let named = format!("llvm-config-{version}");
+    let debian = format!("/usr/lib/llvm-{version}/bin/llvm-config");
+    [named.as_str(), &debian, "llvm-config"].into_iter().find_map(|config| {
+        let found = says(Command::new(config).arg("--version"))?;
+        (found.split('.').next()? == version.to_string()).then_some(())?;
+        Some(says(Command::new(config).arg("--prefix"))?.trim_end().to_owned())
+    })
+}
+
+fn tools_dir() -> Result<PathBuf> {
+    toolchain::tools_dir().context("no place for tools: neither XDG_CACHE_HOME nor HOME is set")
+}
+
+/// Installs Debian packages, or tells which to install.
+fn apt(packages: &[&str], expected: &str) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    if toolchain::in_path("apt-get").is_none() {
+        bail!("this machine has no apt; install what it calls these Debian packages: {names}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("not root; run as root: apt-get install -y --no-install-recommends {names}");
+    }
+    apt_update()?;
+    let mut install = apt_get("install");
+    install.args(["-y", "--no-install-recommends"]).args(packages);
+    quietly(&format!("apt: {names}"), expected, &mut install)
+}
+
+/// Brings apt's lists up to date, once; as root and where there is apt.
+fn apt_update() -> Result<()> {
+    static ONCE: Once = Once::new();
+    const TRIES: u32 = 24;
+    if !rustix::process::geteuid().is_root() || toolchain::in_path("apt-get").is_none() || ONCE.is_completed()
+    {
+        return Ok(());
+    }
+    for attempt in 1.. {
+        let outcome = quietly("apt: package lists", "some seconds", &mut apt_get("update"));
+        if outcome.is_ok() || attempt == TRIES {
+            outcome?;
+            break;
+        }
+        // apt waits for dpkg's lock but not for the lists': another apt at work ends this one at once.
+        eprintln!("  once more in 5 s");
+        sleep(Duration::from_secs(5));
+    }
+    ONCE.call_once(|| ());
+    Ok(())
+}
+
+fn apt_get(subcommand: &str) -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.args(["-q", "-o", "DPkg::Lock::Timeout=600", "-o", "Dpkg::Use-Pty=0", subcommand])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}

@@ -1,0 +1,44 @@
+//! `cargo xtask test`: every test of this host, those that need no privilege first.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::{build, setup, stage::Stages, workspace};
+
+/// Run the tests: pure ones, fixtures and replay, then real OOM kills (as root)
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only the tests whose names contain this; and options for the test harness
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    filter: Vec<OsString>,
+}
+
+pub fn main(args: &Args) -> Result<()> {
+    setup::ensure(setup::BUILD)?;
+    setup::ensure(setup::TEST)?;
+
+    let mut stages = Stages::default();
+    stages.run(
+        "tests without privilege",
+        workspace::cargo("test")
+            .args(["--workspace", "--exclude", "oomtrace-tests", "--no-fail-fast", "--"])
+            .args(&args.filter),
+    );
+    let mut binary = None;
+    if stages.call("build", || build::binary().map(|built| binary = Some(built))) {
+        let mut kills = workspace::cargo("test");
+        kills
+            .args(["--package", "oomtrace-tests", "--no-fail-fast", "--"])
+            .args(&args.filter)
+            .envs(binary.map(|binary| ("OOMTRACE_BIN", binary)));
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not root: the tests of real kills run by sudo");
+            let runner =
+                format!("CARGO_TARGET_{}_RUNNER", workspace::host().to_uppercase().replace('-', "_"));
+            kills.env(runner, "sudo --preserve-env=OOMTRACE_BIN");
+        }
+        stages.run("real OOM kills", &mut kills);
+    }
+    stages.finish()
+}

@@ -1,0 +1,31 @@
+//! Where things lie in this checkout, and its `cargo`.
+
+use std::{env, path::PathBuf, process::Command};
+
+/// The checkout. Asked at run time first: a shared target directory may hold another checkout's xtask.
+pub fn root() -> PathBuf {
+    let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(xtask).join("..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
+}
+
+/// The crate that is a workspace of its own.
+pub fn ebpf() -> PathBuf {
+    root().join("oomtrace-ebpf")
+}
+
+/// Cargo's target directory.
+pub fn target_dir() -> PathBuf {
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into()))
+}
+
+/// The target of the user side, named: what `--target` builds, `RUSTFLAGS` do not reach build scripts.
+pub fn host() -> String {
+    format!("{}-unknown-linux-gnu", env::consts::ARCH)
+}
+
+/// The cargo that started this, in the checkout.
+pub fn cargo(subcommand: &str) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.arg(subcommand).current_dir(root());
+    cargo
+}
