@@ -1,3 +1,27 @@
-//! The binary: a thin door to the library.
+//! The binary: what was typed in, an exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use oomtrace::{cli::{Cli, Command}, commands};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(args) => commands::run::run(args),
+        Command::Check(args) => commands::check::check(&args),
+        Command::Simulate(args) => commands::simulate::simulate(&args),
+        Command::Schema => commands::print::schema(),
+        Command::Completions { shell } => commands::print::completions(shell),
+        Command::Man => commands::print::man(),
+        Command::Replay(args) => commands::replay::replay(&args),
+        Command::SimulateVictim { bytes } => commands::simulate::victim(bytes),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}

@@ -17,9 +17,9 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use oomtrace_common::{counter, layout::KernelLayout};
+use oomtrace_common::layout::KernelLayout;
 
-use crate::{event::HookStatus, kernel::btf::Btf};
+use crate::{event::HookStatus, kernel::btf::Btf, losses::Counters};
 
 /// What to attach, and how large.
 #[derive(Clone, Copy, Debug)]
@@ -42,17 +42,6 @@ pub struct Probe {
     cgroups: Ring,
     counters: PerCpuArray<MapData, u64>,
     hooks: Vec<HookStatus>,
-}
-
-/// The kernel side's counters, summed over the CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters([u64; counter::COUNT as usize]);
-
-impl Counters {
-    /// One of the constants of [`counter`].
-    pub fn get(&self, index: u32) -> u64 {
-        usize::try_from(index).ok().and_then(|index| self.0.get(index)).copied().unwrap_or(0)
-    }
 }
 
 impl Probe {

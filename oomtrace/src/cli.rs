@@ -1,0 +1,202 @@
+//! What can be typed.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{enrich::containers::Runtime, event::Scope, probe::HookChoice};
+
+/// Tells of every OOM kill on this host, one line each: who died, in which container, whose limit fired.
+#[derive(Debug, Parser)]
+#[command(name = "oomtrace", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// Without a command: `run`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `run`.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace OOM kills and print a line for each (the default).
+    Run(Run),
+    /// Say what this host offers and lacks. Exits with 0 if `run` can work.
+    Check(Check),
+    /// Kill a child of its own in a scratch cgroup, show the event, and compare it with the kernel's log.
+    Simulate(Simulate),
+    /// Print the JSON Schema of the output.
+    Schema,
+    /// Print completions for a shell.
+    Completions {
+        /// For which.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+    /// Print the events of records that `run --record` kept.
+    #[command(hide = true)]
+    Replay(Replay),
+    /// The child of `simulate`.
+    #[command(hide = true)]
+    SimulateVictim {
+        /// Bytes to use up.
+        bytes: usize,
+    },
+}
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Run {
+    /// How to write events [default: text on a terminal, json elsewhere].
+    #[arg(short, long, value_enum)]
+    pub output: Option<Output>,
+    /// Append to this file instead of printing; reopened on SIGHUP.
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// Only kills in the container with this name or id.
+    #[arg(long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Only kills because this ran out.
+    #[arg(long, value_enum)]
+    pub scope: Option<ScopeChoice>,
+    /// End after this many kills were printed.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after this time: `30s`, `5m`, `2h`, `500ms`.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Function hook on the killer, for the facts that the tracepoint does not carry.
+    #[arg(long, value_enum, default_value_t)]
+    pub hook: HookChoice,
+    /// Bytes of the ring buffer of kills: a power of two. Each kill takes 1 to 4 KiB until it is printed.
+    #[arg(long, value_name = "BYTES", default_value = "512KiB", value_parser = ring_size)]
+    pub ring_size: RingSize,
+    /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
+    #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
+    pub runtime_root: Vec<(Runtime, PathBuf)>,
+    /// Do not ask for real-time scheduling.
+    #[arg(long)]
+    pub no_realtime: bool,
+    /// Let the eBPF programs log each event to standard error.
+    #[arg(long)]
+    pub debug: bool,
+    /// Keep the raw records in this file.
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub record: Option<PathBuf>,
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// How to write it.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// As for `run`.
+    #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
+    pub runtime_root: Vec<(Runtime, PathBuf)>,
+}
+
+/// Options of `simulate`.
+#[derive(Args, Debug)]
+pub struct Simulate {
+    /// How to write the event.
+    #[arg(short, long, value_enum, default_value_t = Output::Json)]
+    pub output: Output,
+    /// As for `run`.
+    #[arg(long, value_enum, default_value_t)]
+    pub hook: HookChoice,
+}
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// What `run --record` wrote.
+    pub records: PathBuf,
+    /// Where the runtimes' files are: a copy of the host's root.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// How to write events.
+    #[arg(short, long, value_enum, default_value_t = Output::Json)]
+    pub output: Output,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// JSON Lines: the contract of docs/EVENTS.md.
+    Json,
+    /// A readable line a kill.
+    Text,
+}
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScopeChoice {
+    /// A memory cgroup's limit.
+    Memcg,
+    /// The machine.
+    Host,
+}
+
+impl From<ScopeChoice> for Scope {
+    fn from(choice: ScopeChoice) -> Self {
+        match choice {
+            ScopeChoice::Memcg => Self::Memcg,
+            ScopeChoice::Host => Self::Host,
+        }
+    }
+}
+
+/// Bytes of a ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSize(pub u32);
+
+impl Default for RingSize {
+    fn default() -> Self {
+        Self(512 << 10)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a time is a number and a unit, as in 30s".to_owned())?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("the units of time are ms, s, m and h".into()),
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".into())
+}
+
+fn ring_size(text: &str) -> Result<RingSize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u32 = number.parse().map_err(|_| "a size is a number and a unit, as in 512KiB".to_owned())?;
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        _ => return Err("the units of size are KiB and MiB".into()),
+    };
+    let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes <= 256 << 20).ok_or("at most 256MiB")?;
+    let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
+    if !bytes.is_power_of_two() || bytes < page {
+        return Err(format!("must be a power of two, at least a page ({page} bytes)"));
+    }
+    Ok(RingSize(bytes))
+}
+
+fn runtime_root(text: &str) -> Result<(Runtime, PathBuf), String> {
+    let (name, dir) = text.split_once('=').ok_or("as in docker=/data/docker")?;
+    let runtime = Runtime::with_files(name).ok_or("the runtimes with state files are docker, containerd, podman and cri-o")?;
+    if !dir.starts_with('/') {
+        return Err("the directory must be absolute".into());
+    }
+    Ok((runtime, PathBuf::from(dir)))
+}

@@ -1,0 +1,50 @@
+//! `schema`, `completions` and `man`: texts made from the program's own types.
+
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+
+use crate::{
+    cli::Cli,
+    failure::{Code, Failure},
+    render::schema as json_schema,
+};
+
+/// `oomtrace schema`.
+///
+/// # Errors
+/// If standard output refuses.
+pub fn schema() -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(&json_schema::schema()).unwrap_or_default();
+    print(|out| writeln!(out, "{text}"))
+}
+
+/// `oomtrace completions SHELL`.
+///
+/// # Errors
+/// If standard output refuses.
+pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "oomtrace", &mut text);
+    print(|out| out.write_all(&text))
+}
+
+/// `oomtrace man`.
+///
+/// # Errors
+/// If standard output refuses.
+pub fn man() -> Result<(), Failure> {
+    let man = clap_mangen::Man::new(Cli::command());
+    print(|out| man.render(out))
+}
+
+/// A reader that has gone is no error.
+pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::message(Code::RunTime, format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,128 @@
+//! How a command ends that could not do what it was asked: a message, what the operator can
+//! do about it, and an exit code.
+
+use std::{error::Error, fmt};
+
+use crate::{
+    enrich::Root,
+    kernel::{KernelError, privilege},
+    probe::ProbeError,
+    sink::SinkError,
+};
+
+/// Exit codes; those of sysexits.h where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Something failed while running.
+    RunTime = 1,
+    /// `EX_UNAVAILABLE`: this kernel cannot be traced.
+    Unsupported = 69,
+    /// `EX_NOPERM`: a privilege is missing.
+    Privilege = 77,
+}
+
+/// Why a command ended.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: Code,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// One with the chain of `error`'s causes.
+    pub fn new(code: Code, error: &dyn Error) -> Self {
+        let mut message = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            next = cause.source();
+        }
+        Self { code, message, hint: None }
+    }
+
+    /// One with this message.
+    pub fn message(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    /// With what the operator can do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "oomtrace: {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        let failure = Self::new(Code::Unsupported, &error);
+        match error {
+            KernelError::NoBtf(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Self { code: Code::Privilege, ..failure }.hint("run it as root")
+            }
+            KernelError::NoBtf(_) => {
+                failure.hint("a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed (any distribution's since 2021)")
+            }
+            KernelError::Btf(_) | KernelError::Layout(_) => {
+                failure.hint("`oomtrace check` says what this kernel offers; please report it with `uname -a`")
+            }
+            KernelError::Hierarchy(_) => failure.hint("boot with the memory controller enabled (cgroup_enable=memory)"),
+        }
+    }
+}
+
+impl From<ProbeError> for Failure {
+    fn from(error: ProbeError) -> Self {
+        let root = Root::host();
+        if error.is_permission() {
+            if privilege::lockdown(&root).as_deref() == Some("confidentiality") {
+                return Self::new(Code::Unsupported, &error).hint(
+                    "the kernel is in lockdown=confidentiality, which forbids to read kernel memory: boot with lockdown=integrity",
+                );
+            }
+            let missing: Vec<&str> = privilege::missing(&root)
+                .unwrap_or_default()
+                .iter()
+                .filter(|capability| capability.needed)
+                .map(|capability| capability.name)
+                .collect();
+            let failure = Self::new(Code::Privilege, &error);
+            return if missing.is_empty() {
+                failure.hint("the kernel refuses although all capabilities are there: a seccomp profile or security module?")
+            } else {
+                failure.hint(format!("run it as root, or with {}", missing.join(" and ")))
+            };
+        }
+        match &error {
+            ProbeError::Maps(_) | ProbeError::Ring { .. } => {
+                Self::new(Code::Unsupported, &error).hint("ring buffers need Linux 5.8; `oomtrace check` says what this kernel offers")
+            }
+            _ => Self::new(Code::Unsupported, &error).hint("`oomtrace check` says what this kernel offers"),
+        }
+    }
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        let failure = Self::new(Code::RunTime, &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
