@@ -250,6 +250,15 @@ fn numbers_beyond_2_53_are_told_in_words() {
     assert_eq!(value["missing"].as_object().unwrap().len(), 3);
     assert_eq!(value["oom"]["domain_bytes"], 1_u64 << 53);
 
+    // Each alone is noticed, at the first number that is too large.
+    for (number, score) in [((1 << 53) + 1, 0), (0, (1 << 53) + 1), (0, -(1 << 53) - 1)] {
+        let value = parse(&kill(|event| {
+            event.victim.memory.total_vm_bytes = Some(number);
+            event.victim.oom_score_bytes = Some(score);
+        }));
+        assert_eq!(value["missing"].as_object().unwrap().len(), 1, "{number} {score}");
+    }
+
     let lost = Lost { count: u64::MAX, ..samples::lost() };
     assert_eq!(parse(&Event::Lost(Box::new(lost)))["count"], 1_u64 << 53);
 }

@@ -8,21 +8,30 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use oomtrace::sink::{FileSink, Sink, SinkError, StdoutSink};
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// Held by who starts a process and by who closes a reader: until it runs its own program, a new
+/// process holds whatever was open when it was started.
+static STARTING: Mutex<()> = Mutex::new(());
+
+fn no_process_starts() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs one of the ignored tests below in a process of its own, where it may change what is the process's.
 fn alone(test: &str, dir: &Path, shell: &str, stdout: Stdio) -> std::process::ExitStatus {
     let script = format!(r#"{shell} exec "$0" --exact {test} --ignored --nocapture --quiet"#);
-    Command::new("sh")
-        .args(["-c", &script])
-        .arg(std::env::current_exe().unwrap())
-        .env("SINK_TEST_DIR", dir)
-        .stdout(stdout)
-        .status()
-        .unwrap()
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).arg(std::env::current_exe().unwrap());
+    command.env("SINK_TEST_DIR", dir).stdout(stdout);
+    let starting = no_process_starts();
+    let mut child = command.spawn().unwrap();
+    drop(starting);
+    child.wait().unwrap()
 }
 
 fn own_dir() -> std::path::PathBuf {
@@ -117,6 +126,7 @@ fn a_full_disk_is_an_error_each_time() {
 
 #[test]
 fn a_fifo_takes_lines_while_it_is_read() {
+    let _quiet = no_process_starts();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fifo");
     mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();

@@ -53,6 +53,7 @@ pub fn line(event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         if let Value::Object(line) = &mut value {
             if !exact {
                 keep_exact(line);
+                encode(line, out)?;
             }
             fit(line, out)?;
         }
@@ -172,7 +173,7 @@ fn beyond(value: &Value) -> Option<String> {
     }
 }
 
-/// Cuts until the line fits, and leaves it in `out` without its newline.
+/// Cuts until the line fits: `out` holds it as it is, and as it fits afterwards, without its newline.
 fn fit(line: &mut Map<String, Value>, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     const ROOM: usize = MAX_LINE_BYTES - 1;
     /// `"truncated":[],` and the quotes and comma of a name in it.
@@ -184,8 +185,8 @@ fn fit(line: &mut Map<String, Value>, out: &mut Vec<u8>) -> Result<(), serde_jso
         && size(truncated)? > TRUNCATED
     {
         shrink(truncated, TRUNCATED)?;
+        encode(line, out)?;
     }
-    encode(line, out)?;
     for (path, floor) in CUTS {
         if out.len() <= ROOM {
             return Ok(());

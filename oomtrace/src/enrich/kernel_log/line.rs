@@ -296,9 +296,9 @@ pub(super) fn parse(text: &[u8], maybe_cut: bool) -> Option<OomLine> {
 
 fn invoked(text: &[u8]) -> Option<Invoked> {
     const MARK: &[u8] = b" invoked oom-killer: gfp_mask=";
-    // Behind the mark there is nothing of anybody's choice: the last one is the kernel's.
-    let mark = positions(text, MARK).last()?;
-    let comm = text.get(..mark)?.to_vec();
+    // A comm is too short to hold the mark.
+    let mark = positions(text, MARK).next()?;
+    let comm = text.get(..mark).filter(|comm| comm.len() <= COMM_BYTES)?.to_vec();
     let mut rest = Fixed(text.get(mark + MARK.len()..)?);
     let raw = rest.until("(")?;
     let gfp_mask_raw = match raw.strip_prefix("0x") {

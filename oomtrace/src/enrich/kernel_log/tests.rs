@@ -211,6 +211,10 @@ fn a_line_in_pieces() {
     lines.push(&record(13, "-,caller=C0", b"eth0: link up"));
     assert_eq!(lines.push(&record(14, "c,caller=T8", tail)), None);
     assert_eq!(lines.push(&record(15, "c,caller=T9", tail)).unwrap().1, whole);
+    // The writer went on to another line: a piece belongs to that one.
+    lines.push(&record(16, "-,caller=T9", head));
+    lines.push(&record(17, "-,caller=T9", b"eth0: "));
+    assert_eq!(lines.push(&record(18, "c,caller=T9", tail)), None);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
@@ -114,8 +115,12 @@ fn a_stuck_read_holds_up_nobody() {
 
 #[test]
 fn a_real_process_as_the_kernel_knows_it() {
-    let mut child = Command::new("/bin/sleep").arg("60").stdout(Stdio::null()).spawn().unwrap();
+    let mut child =
+        Command::new("/bin/cat").arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let pid = child.id();
+    // Its answer shows that it has its command line: a spawned process has none for a moment.
+    child.stdin.as_ref().unwrap().write_all(b"x").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let line = fs::read(format!("/proc/{pid}/stat")).unwrap();
     let start = started(start_ticks(&line).unwrap());
     let mut reader = ProcessReader::new(&Root::host()).unwrap();
@@ -130,7 +135,7 @@ fn a_real_process_as_the_kernel_knows_it() {
     let zombie = reader.read(pid, pid, start, LONG);
     child.wait().unwrap();
     let gone = reader.read(pid, pid, start, LONG);
-    assert_eq!(alive.command_line.unwrap(), b"/bin/sleep 60");
+    assert_eq!(alive.command_line.unwrap(), b"/bin/cat -");
     assert!(!alive.executable.unwrap().is_empty());
     assert_eq!(zombie.executable, Err(Reason::Released));
     assert_eq!(zombie.command_line, Err(Reason::Empty));
