@@ -194,7 +194,8 @@ fn ring_size(text: &str) -> Result<RingSize, String> {
 
 fn runtime_root(text: &str) -> Result<(Runtime, PathBuf), String> {
     let (name, dir) = text.split_once('=').ok_or("as in docker=/data/docker")?;
-    let runtime = Runtime::with_files(name).ok_or("the runtimes with state files are docker, containerd, podman and cri-o")?;
+    let runtime = Runtime::with_files(name)
+        .ok_or("the runtimes with state files are docker, containerd, podman and cri-o")?;
     if !dir.starts_with('/') {
         return Err("the directory must be absolute".into());
     }

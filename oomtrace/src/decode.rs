@@ -289,8 +289,8 @@ impl Decoder {
     }
 
     fn oom_kill(&self, bytes: &[u8]) -> Result<OomKillFacts, DecodeError> {
-        let mut raw =
-            prefix_zero_filled::<wire::OomKill>(bytes, std::mem::offset_of!(wire::OomKill, levels))?;
+        const LEVELS: usize = std::mem::offset_of!(wire::OomKill, levels);
+        let mut raw = prefix_zero_filled::<wire::OomKill>(bytes, LEVELS)?;
         if raw.flags & FLAG_PID_ONLY != 0 {
             raw.victim.present &= task_fact::IDS;
         }
@@ -308,19 +308,34 @@ impl Decoder {
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),
             signalled: (raw.flags & FLAG_SIGNALS_FOLLOWED != 0).then_some(raw.flags & FLAG_SIGNALLED != 0),
-            lineage: self.lineage(raw.flags, &raw.path, raw.path_len, &raw.levels, raw.level_count, bytes),
+            lineage: self.lineage(
+                raw.flags,
+                &raw.path,
+                raw.path_len,
+                &raw.levels,
+                raw.level_count,
+                bytes.len() - LEVELS,
+            ),
         })
     }
 
     fn memcg_oom(&self, bytes: &[u8]) -> Result<MemcgOomFacts, DecodeError> {
-        let raw = prefix_zero_filled::<wire::MemcgOom>(bytes, std::mem::offset_of!(wire::MemcgOom, levels))?;
+        const LEVELS: usize = std::mem::offset_of!(wire::MemcgOom, levels);
+        let raw = prefix_zero_filled::<wire::MemcgOom>(bytes, LEVELS)?;
         Ok(MemcgOomFacts {
             seq: raw.header.seq,
             time: BootTime(raw.header.boot_time_ns),
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),
             outcome: raw.outcome,
-            lineage: self.lineage(raw.flags, &raw.path, raw.path_len, &raw.levels, raw.level_count, bytes),
+            lineage: self.lineage(
+                raw.flags,
+                &raw.path,
+                raw.path_len,
+                &raw.levels,
+                raw.level_count,
+                bytes.len() - LEVELS,
+            ),
         })
     }
 
@@ -378,11 +393,10 @@ impl Decoder {
         path_len: u32,
         levels: &[wire::MemcgLevel],
         level_count: u32,
-        bytes: &[u8],
+        levels_bytes: usize,
     ) -> Lineage {
-        // A level counts only if its bytes were sent.
-        let tail = std::mem::size_of_val(levels);
-        let sent = bytes.len().saturating_sub(levels_start(bytes, tail)) / size_of::<wire::MemcgLevel>();
+        // A level counts only if its bytes were sent: both records that have levels end with them.
+        let sent = levels_bytes / size_of::<wire::MemcgLevel>();
         let count = usize::try_from(level_count).unwrap_or(usize::MAX).min(sent);
         Lineage {
             levels: levels.iter().take(count).map(|level| self.level(level)).collect(),
@@ -421,16 +435,6 @@ impl Decoder {
     fn limit(&self, pages: u64) -> Limit {
         let none = (i64::MAX as u64) / self.page_bytes.max(1);
         if pages >= none { Limit::Unlimited } else { Limit::Bytes(self.pages(pages)) }
-    }
-}
-
-/// Where the levels of a record start: both records that have them end with them.
-fn levels_start(bytes: &[u8], _tail: usize) -> usize {
-    match wire::Header::read_from_prefix(bytes) {
-        Ok((header, _)) if header.kind == wire::KIND_MEMCG_OOM => {
-            std::mem::offset_of!(wire::MemcgOom, levels)
-        }
-        _ => std::mem::offset_of!(wire::OomKill, levels),
     }
 }
 

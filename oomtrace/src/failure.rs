@@ -51,6 +51,14 @@ impl Failure {
         Self { code, message: message.into(), hint: None }
     }
 
+    /// Message and hint on one line.
+    pub fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// With what the operator can do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -75,13 +83,14 @@ impl From<KernelError> for Failure {
             KernelError::NoBtf(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Self { code: Code::Privilege, ..failure }.hint("run it as root")
             }
-            KernelError::NoBtf(_) => {
-                failure.hint("a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed (any distribution's since 2021)")
+            KernelError::NoBtf(_) => failure.hint(
+                "a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed (any distribution's since 2021)",
+            ),
+            KernelError::Btf(_) | KernelError::Layout(_) => failure
+                .hint("`oomtrace check` says what this kernel offers; please report it with `uname -a`"),
+            KernelError::Hierarchy(_) => {
+                failure.hint("boot with the memory controller enabled (cgroup_enable=memory)")
             }
-            KernelError::Btf(_) | KernelError::Layout(_) => {
-                failure.hint("`oomtrace check` says what this kernel offers; please report it with `uname -a`")
-            }
-            KernelError::Hierarchy(_) => failure.hint("boot with the memory controller enabled (cgroup_enable=memory)"),
         }
     }
 }
@@ -109,9 +118,8 @@ impl From<ProbeError> for Failure {
             };
         }
         match &error {
-            ProbeError::Maps(_) | ProbeError::Ring { .. } => {
-                Self::new(Code::Unsupported, &error).hint("ring buffers need Linux 5.8; `oomtrace check` says what this kernel offers")
-            }
+            ProbeError::Maps(_) | ProbeError::Ring { .. } => Self::new(Code::Unsupported, &error)
+                .hint("ring buffers need Linux 5.8; `oomtrace check` says what this kernel offers"),
             _ => Self::new(Code::Unsupported, &error).hint("`oomtrace check` says what this kernel offers"),
         }
     }

@@ -7,10 +7,16 @@
 //!
 //! Each arrow is one change of type, and no module looks back.
 
+pub mod cli;
+pub mod commands;
 pub mod decode;
 pub mod enrich;
 pub mod event;
+pub mod failure;
 pub mod kernel;
+pub mod losses;
+pub mod pipeline;
 pub mod probe;
 pub mod render;
 pub mod sink;
+pub mod steady;

@@ -86,7 +86,11 @@ impl Losses {
 
     /// Kill events and lines lost in all; cgroup changes cost names, not events.
     pub fn events(&self) -> u64 {
-        self.known.iter().filter(|(reason, _)| **reason != LossReason::CgroupRingFull).map(|(_, t)| t.total).sum()
+        self.known
+            .iter()
+            .filter(|(reason, _)| **reason != LossReason::CgroupRingFull)
+            .map(|(_, t)| t.total)
+            .sum()
     }
 
     fn total(&mut self, reason: LossReason) -> &mut Tally {

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use oomtrace::{cli::{Cli, Command}, commands};
+use oomtrace::{
+    cli::{Cli, Command},
+    commands,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -50,7 +50,13 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// One for a run.
-    pub fn new(decoder: Decoder, enricher: Enricher, filter: Filter, render: Render, sink: Box<dyn Sink>) -> Self {
+    pub fn new(
+        decoder: Decoder,
+        enricher: Enricher,
+        filter: Filter,
+        render: Render,
+        sink: Box<dyn Sink>,
+    ) -> Self {
         // A line is under 4096 bytes: taken now, it never grows.
         let line = Vec::with_capacity(8 << 10);
         Self { decoder, enricher, filter, render, sink, losses: Losses::default(), line, events: 0 }

@@ -16,11 +16,10 @@ use tokio::{
 
 use super::{render, terminal};
 use crate::{
-    cli::{Output, Run, RingSize},
+    cli::{Output, RingSize, Run},
     decode::Decoder,
     enrich::{
-        Root,
-        clock,
+        Root, clock,
         containers::Runtimes,
         enricher::{Enricher, Sources},
         host,
@@ -52,7 +51,9 @@ pub fn run(args: Run) -> Result<(), Failure> {
         None => Box::new(StdoutSink::new()),
     };
     let record = args.record.as_ref().map(File::create).transpose();
-    let record = record.map_err(|error| Failure::message(Code::RunTime, format!("cannot create the record file: {error}")))?;
+    let record = record.map_err(|error| {
+        Failure::message(Code::RunTime, format!("cannot create the record file: {error}"))
+    })?;
     let terminal = args.file.is_none() && terminal();
     let output = args.output.unwrap_or(if terminal { Output::Text } else { Output::Json });
 
@@ -87,13 +88,15 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let done = session.first(&Event::Start(Box::new(start)), mount.as_deref()).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let runtime = runtime.map_err(Ended::Io)?;
-        runtime.block_on(session.until_asked_to_end(args.timeout, args.debug))
+        runtime.block_on(session.until_asked_to_end(args.timeout))
     });
     match done {
         // Nobody reads: the run has no purpose any more.
         Ok(()) | Err(Ended::Sink(SinkError::Closed)) => Ok(()),
         Err(Ended::Sink(error)) => Err(error.into()),
-        Err(Ended::Io(error)) => Err(Failure::message(Code::RunTime, format!("cannot wait for events: {error}"))),
+        Err(Ended::Io(error)) => {
+            Err(Failure::message(Code::RunTime, format!("cannot wait for events: {error}")))
+        }
         Err(Ended::Failure(failure)) => Err(failure),
     }
 }
@@ -105,8 +108,7 @@ pub(super) fn attach(
     ring_size: RingSize,
     debug: bool,
 ) -> Result<Probe, Failure> {
-    let options =
-        Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug };
+    let options = Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug };
     Ok(Probe::attach(&options, &kernel.resolved.layout, &kernel.btf)?)
 }
 
@@ -178,26 +180,23 @@ impl Session<'_> {
         if let Some(mount) = mount {
             self.drain()?;
             // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
-            let _names_only = self.pipeline.enricher().tree().walk(mount);
+            let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
         }
         Ok(())
     }
 
-    async fn until_asked_to_end(&mut self, timeout: Option<Duration>, debug: bool) -> Result<(), Ended> {
+    async fn until_asked_to_end(&mut self, timeout: Option<Duration>) -> Result<(), Ended> {
         let (kills, cgroups) = self.probe.rings();
         let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut terminate = on(SignalKind::terminate())?;
         let mut hangup = on(SignalKind::hangup())?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut log = if debug { Some(self.programs_log()?) } else { None };
         let reason = loop {
             if self.drain()? {
                 break "count";
             }
-            if let Some((log, _)) = &mut log {
-                log.flush();
-            }
+            self.probe.flush_log();
             tokio::select! {
                 biased;
                 ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
@@ -206,10 +205,10 @@ impl Session<'_> {
                 _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => self.reopen(),
                 () = until(deadline) => break "timeout",
-                ready = async { match &log { Some((_, fd)) => fd.readable().await, None => std::future::pending().await } } => ready.map_err(Ended::Io)?.clear_ready(),
             }
         };
         self.drain()?;
+        self.probe.flush_log();
         self.pipeline.stop(reason)?;
         Ok(())
     }
@@ -219,7 +218,8 @@ impl Session<'_> {
         loop {
             self.cgroup_changes();
             let mut told = false;
-            while let Some(record) = self.probe.kills().next() {
+            loop {
+                let Some(record) = self.probe.kills().next() else { break };
                 if let Some(file) = &mut self.record {
                     keep(file, &record).map_err(Ended::Io)?;
                 }
@@ -237,7 +237,7 @@ impl Session<'_> {
                 self.pipeline.losses(&counters)?;
             }
             // Names are read one cgroup at a time, so that a kill waits for one at the most.
-            if !self.pipeline.enricher().tree().resolve_next() && !told {
+            if !self.pipeline.enricher().tree().resolve_next(clock::boot_time()) && !told {
                 return Ok(false);
             }
         }
@@ -258,12 +258,6 @@ impl Session<'_> {
             eprintln!("{}", Failure::from(error));
         }
     }
-
-    /// The eBPF programs' own log, to standard error.
-    fn programs_log(&mut self) -> Result<(aya_log::EbpfLogger<&'static dyn log::Log>, AsyncFd<OwnedFd>), Ended> {
-        steady::log_to_stderr();
-        self.probe.log().map_err(|error| Ended::Failure(error.into()))
-    }
 }
 
 /// Length, then bytes: what `replay` reads.
@@ -277,7 +271,8 @@ fn keep(file: &mut File, record: &[u8]) -> io::Result<()> {
 fn wakeups(ring: &Ring) -> Result<AsyncFd<OwnedFd>, Ended> {
     let fd = std::os::fd::AsFd::as_fd(ring).try_clone_to_owned().map_err(Ended::Io)?;
     // SAFETY: the AsyncFd owns the descriptor, which nothing else closes or replaces.
-    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|error| Ended::Io(error.into()))
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+        .map_err(|error| Ended::Io(error.into()))
 }
 
 fn on(kind: SignalKind) -> Result<Signal, Ended> {

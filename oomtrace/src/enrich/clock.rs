@@ -8,8 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::decode::BootTime;
 
-/// The distance between `CLOCK_REALTIME` and `CLOCK_BOOTTIME` at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The distance between `CLOCK_REALTIME` and `CLOCK_BOOTTIME` at one moment. The default is none: a host that booted in 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockOffset {
     ns: i128,
 }

@@ -7,17 +7,21 @@ use super::{
     Root,
     absent::Absent,
     clock::{self, ClockOffset},
+    containers::owner::Identity,
     host,
-    kernel_log::{KernelLog, OomDomain, OomReport},
+    kernel_log::{KernelLog, OomDomain},
     oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
     process::ProcessReader,
-    tree::{CgroupTree, Identity},
+    tree::{CgroupTree, Seen, lineage_ids},
 };
 use crate::{
-    decode::{BootTime, CgroupChange, CgroupId, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts, SharedMmKillFacts, TaskFacts},
+    decode::{
+        BootTime, CgroupChange, CgroupId, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts,
+        SharedMmKillFacts, TaskFacts,
+    },
     event::{
-        self, Cgroup, CgroupVersion, Envelope, Host, MemcgOomOutcome, OomKill, SCHEMA, SharedMmKill, SharedMmVictim,
-        Source, Trigger, Victim, VictimMemory, text_from_kernel,
+        self, Cgroup, CgroupVersion, Envelope, Host, MemcgOomOutcome, OomKill, SCHEMA, SharedMmKill,
+        SharedMmVictim, Source, Trigger, Victim, VictimMemory, text_from_kernel,
     },
     kernel::gfp::GfpNames,
 };
@@ -69,7 +73,13 @@ impl Enricher {
 
     /// What a line starts with.
     pub fn envelope(&self, time: BootTime, seq: Option<u64>, source: Source) -> Envelope {
-        Envelope { schema: SCHEMA, time: self.clock().rfc3339(time), seq, source, host: self.sources.host.clone() }
+        Envelope {
+            schema: SCHEMA,
+            time: self.clock().rfc3339(time),
+            seq,
+            source,
+            host: self.sources.host.clone(),
+        }
     }
 
     /// What a line of oomtrace's own starts with.
@@ -85,13 +95,21 @@ impl Enricher {
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
         let mut absent = Absent::default();
         let process = self.process(facts, &mut absent);
-        let log = self.log(facts);
-        let context = self.context();
-        let oom = oom::oom(facts, log, &mut self.runs, &context, &mut absent);
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
-        let identity = self.identify(facts.victim.memcg, &facts.lineage, path.as_deref(), facts.time, &mut absent);
+        let log = self.log(facts, path.as_deref().unwrap_or_default());
+        let mut runs = std::mem::take(&mut self.runs);
+        let oom = oom::oom(facts, log, &mut runs, &self.context(), &mut absent);
+        self.runs = runs;
+        let identity =
+            self.identify(facts.victim.memcg, &facts.lineage, path.as_deref(), facts.time, &mut absent);
         let score = facts.oom.as_ref().and_then(|killer| killer.oom_score_bytes);
-        let victim = self.victim(facts, path, process, score.filter(|_| oom.kill != Some(event::Kill::AllocatingTask)), &mut absent);
+        let victim = self.victim(
+            facts,
+            path,
+            process,
+            score.filter(|_| oom.kill != Some(event::Kill::AllocatingTask)),
+            &mut absent,
+        );
         if victim.oom_score_bytes.is_some() {
             absent.present("victim.oom_score_bytes");
         }
@@ -112,8 +130,9 @@ impl Enricher {
     pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
         let mut absent = Absent::default();
         let task = &facts.task;
-        let path = task.memcg.and_then(|id| self.sources.tree.path_of(id)).map(|path| path.to_vec());
-        let identity = self.identify(task.memcg, &Lineage::default(), path.as_deref(), facts.time, &mut absent);
+        let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
+        let identity =
+            self.identify(task.memcg, &Lineage::default(), path.as_deref(), facts.time, &mut absent);
         const UNREAD: &str = "could not be read in the kernel";
         let victim = SharedMmVictim {
             pid: absent.unless(task.tgid, "victim.pid", UNREAD),
@@ -122,7 +141,11 @@ impl Enricher {
             comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "victim.comm", UNREAD),
             uid: absent.unless(task.uid, "victim.uid", UNREAD),
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
-            start_time: absent.unless(task.start.map(|start| self.clock().rfc3339(start)), "victim.start_time", UNREAD),
+            start_time: absent.unless(
+                task.start.map(|start| self.clock().rfc3339(start)),
+                "victim.start_time",
+                UNREAD,
+            ),
             cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", &mut absent),
         };
         SharedMmKill {
@@ -159,7 +182,9 @@ impl Enricher {
             gfp_mask_raw,
             trigger: self.trigger(&facts.trigger, &mut absent),
             outcome: match facts.outcome {
-                oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => Some(MemcgOomOutcome::NoKillableProcess),
+                oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => {
+                    Some(MemcgOomOutcome::NoKillableProcess)
+                }
                 oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
                 _ => None,
             },
@@ -172,7 +197,8 @@ impl Enricher {
     }
 
     fn context(&self) -> Context<'_> {
-        let allocating = std::fs::read_to_string(self.sources.root.path("/proc/sys/vm/oom_kill_allocating_task"));
+        let allocating =
+            std::fs::read_to_string(self.sources.root.path("/proc/sys/vm/oom_kill_allocating_task"));
         Context {
             version: self.sources.version,
             gfp: self.sources.gfp.as_ref(),
@@ -192,14 +218,23 @@ impl Enricher {
     }
 
     /// What the kernel's log says of the run. Only the one chosen has lines of its own.
-    fn log(&mut self, facts: &OomKillFacts) -> Option<LogFacts> {
+    fn log(&mut self, facts: &OomKillFacts, path: &[u8]) -> Option<LogFacts> {
         if facts.oom.is_some() {
             return None;
         }
         let log = self.sources.log.as_mut()?;
-        log.catch_up();
-        let report = log.take(facts.victim.tgid.or(facts.victim.tid)?, &facts.lineage.path)?;
-        log_facts(report, &facts.lineage)
+        // What was read before the error counts.
+        let _read_so_far = log.catch_up();
+        let report = log.take(facts.victim.tgid.or(facts.victim.tid)?, path)?;
+        Some(LogFacts {
+            constraint: report.constraint()?,
+            oom_memcg: match report.oom_domain(path) {
+                Some(OomDomain::Memcg(path)) => Some(path),
+                Some(OomDomain::Global) | None => None,
+            },
+            order: report.invoked.as_ref().map(|invoked| invoked.order),
+            gfp_mask: report.invoked.map(|invoked| (invoked.gfp_mask_raw, Some(invoked.gfp_mask_names))),
+        })
     }
 
     /// The victim's path: the kernel's own, and where that was cut, the tree's.
@@ -209,7 +244,7 @@ impl Enricher {
         }
         // The tail that the kernel side read must be the tail of what the tree has.
         let known = self.sources.tree.path_of(id?)?;
-        known.ends_with(&lineage.path).then(|| known.to_vec())
+        known.ends_with(&lineage.path).then_some(known)
     }
 
     fn identify(
@@ -220,10 +255,12 @@ impl Enricher {
         time: BootTime,
         absent: &mut Absent,
     ) -> Identity {
-        let identity = match path {
-            Some(path) => self.sources.tree.identify(id, path, true, time),
-            None => self.sources.tree.identify(id, &lineage.path, false, time),
-        };
+        let mut ids = lineage_ids(lineage);
+        if ids.is_empty() {
+            ids.extend(id);
+        }
+        let seen = Seen { ids: &ids, path: path.unwrap_or(&lineage.path), path_is_whole: path.is_some() };
+        let identity = self.sources.tree.identify(seen, time);
         for (key, reason) in &identity.missing {
             absent.because(key, reason.clone());
         }
@@ -247,7 +284,8 @@ impl Enricher {
                 None
             }
         };
-        let executable = text("victim.executable", process.as_ref().map(|process| process.executable.clone()));
+        let executable =
+            text("victim.executable", process.as_ref().map(|process| process.executable.clone()));
         let command_line = text("victim.command_line", process.map(|process| process.command_line));
         Victim {
             pid: absent.unless(task.tgid, "victim.pid", UNREAD),
@@ -258,7 +296,11 @@ impl Enricher {
             executable,
             command_line,
             uid: absent.unless(task.uid, "victim.uid", UNREAD),
-            start_time: absent.unless(task.start.map(|start| self.clock().rfc3339(start)), "victim.start_time", UNREAD),
+            start_time: absent.unless(
+                task.start.map(|start| self.clock().rfc3339(start)),
+                "victim.start_time",
+                UNREAD,
+            ),
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
             oom_score_bytes,
             memory: memory(&facts.memory, absent),
@@ -267,7 +309,7 @@ impl Enricher {
     }
 
     fn trigger(&self, task: &TaskFacts, absent: &mut Absent) -> Option<Trigger> {
-        let path = task.memcg.and_then(|id| self.sources.tree.path_of(id)).map(|path| path.to_vec());
+        let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
         absent.unless(task.tgid, "trigger", "could not be read in the kernel")?;
         Some(Trigger {
             pid: task.tgid,
@@ -278,7 +320,8 @@ impl Enricher {
     }
 
     fn cgroup(&self, id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
-        let path = absent.unless(path, key, "cgroup not known: made before oomtrace could see it, or too deep");
+        let path =
+            absent.unless(path, key, "cgroup not known: made before oomtrace could see it, or too deep");
         Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
     }
 }

@@ -8,7 +8,8 @@ use crate::{
     decode::{CgroupId, Limit, Lineage, MemcgFacts, OomControlFacts, OomKillFacts},
     enrich::absent::Absent,
     event::{
-        Cgroup, CgroupVersion, Constraint, Evidence, Kill, MemoryEvents, Oom, OomCgroup, Scope, text_from_kernel,
+        Cgroup, CgroupVersion, Constraint, Evidence, Kill, MemoryEvents, Oom, OomCgroup, Scope,
+        text_from_kernel,
     },
     kernel::gfp::GfpNames,
 };
@@ -58,7 +59,12 @@ struct Run {
 
 impl Runs {
     /// The run of a victim, and what the log said of it: its own lines, or those of the first of its group.
-    fn of(&mut self, facts: &OomKillFacts, group: Option<CgroupId>, log: Option<LogFacts>) -> (u64, Option<LogFacts>) {
+    fn of(
+        &mut self,
+        facts: &OomKillFacts,
+        group: Option<CgroupId>,
+        log: Option<LogFacts>,
+    ) -> (u64, Option<LogFacts>) {
         if let Some(run) = facts.run {
             return (run, log);
         }
@@ -109,7 +115,12 @@ pub fn oom(
 const NEEDS_HOOK: &str = "only a function hook sees it";
 const NOT_IN_LIMITS: &str = "no function hook, and no oom-kill line in the kernel log";
 
-fn from_killer(killer: &OomControlFacts, lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) -> Oom {
+fn from_killer(
+    killer: &OomControlFacts,
+    lineage: &Lineage,
+    context: &Context<'_>,
+    absent: &mut Absent,
+) -> Oom {
     let constraint = killer.constraint.and_then(constraint).or_else(|| {
         // Before the killer has worked it out; a cgroup's limit is known from the start.
         matches!(killer.memcg, Some(Some(_))).then_some(Constraint::Memcg)
@@ -168,7 +179,8 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
         }
     });
     if cgroup.is_none() && log.constraint == Constraint::Memcg {
-        absent.because("oom.cgroup", "the kernel log's line cannot be told apart: a name in it holds a comma");
+        absent
+            .because("oom.cgroup", "the kernel log's line cannot be told apart: a name in it holds a comma");
     }
     absent.because("oom.domain_bytes", NEEDS_HOOK);
     if log.order.is_none() {
@@ -299,7 +311,8 @@ fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
     if lineage.path_cut {
         return None;
     }
-    let names: Vec<&[u8]> = lineage.path.split(|byte| *byte == b'/').skip(1).filter(|name| !name.is_empty()).collect();
+    let names: Vec<&[u8]> =
+        lineage.path.split(|byte| *byte == b'/').skip(1).filter(|name| !name.is_empty()).collect();
     let kept = names.len().checked_sub(index)?;
     let mut path = Vec::with_capacity(lineage.path.len());
     for name in names.iter().take(kept) {

@@ -164,7 +164,9 @@ impl Btf {
             match ty.kind {
                 kind::PTR | kind::FUNC => ty = self.resolve(ty.size_or_type)?,
                 kind::FUNC_PROTO => {
-                    return (0..ty.vlen).map(|index| self.word(ty.at + TYPE_BYTES + offset(index) * 8 + 4)).collect();
+                    return (0..ty.vlen)
+                        .map(|index| self.word(ty.at + TYPE_BYTES + offset(index) * 8 + 4))
+                        .collect();
                 }
                 _ => return None,
             }
@@ -223,7 +225,9 @@ impl Btf {
         for _ in 0..DEPTH {
             let ty = self.type_at(offset(*self.types.get(offset(id).checked_sub(1)?)?))?;
             match ty.kind {
-                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => id = ty.size_or_type,
+                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                    id = ty.size_or_type
+                }
                 _ => return Some(ty),
             }
         }
@@ -244,7 +248,9 @@ impl Btf {
 
     /// Compares without reading the whole name: most types are somebody else's.
     fn is_named(&self, name: Option<u32>, wanted: &str) -> bool {
-        let Some(bytes) = name.and_then(|name| self.bytes.get(self.strings + offset(name)..)) else { return false };
+        let Some(bytes) = name.and_then(|name| self.bytes.get(self.strings + offset(name)..)) else {
+            return false;
+        };
         bytes.starts_with(wanted.as_bytes()) && bytes.get(wanted.len()) == Some(&0)
     }
 

@@ -2,9 +2,7 @@
 //!
 //! Never decided by a kernel's version: what BTF names is there, what it does not is absent.
 
-use oomtrace_common::layout::{
-    ABSENT, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
-};
+use oomtrace_common::layout::{ABSENT, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS};
 
 use super::btf::{Btf, TypeId};
 
@@ -193,5 +191,8 @@ fn memory_events(s: &mut Structures<'_>) -> [u32; 6] {
 }
 
 fn value(btf: &Btf, enumerator: &str) -> Option<i64> {
-    btf.enumeration_with(enumerator)?.into_iter().find(|(name, _)| *name == enumerator).map(|(_, value)| value)
+    btf.enumeration_with(enumerator)?
+        .into_iter()
+        .find(|(name, _)| *name == enumerator)
+        .map(|(_, value)| value)
 }

@@ -51,7 +51,9 @@ pub fn missing(root: &Root) -> Option<Vec<Capability>> {
     let has = |bit: u32| effective & (1 << bit) != 0;
     // CAP_SYS_ADMIN includes what CAP_BPF, CAP_PERFMON and CAP_SYSLOG were split off from.
     let included = |capability: &Capability| has(CAP_SYS_ADMIN) && [34, 38, 39].contains(&capability.bit);
-    Some(CAPABILITIES.into_iter().filter(|capability| !has(capability.bit) && !included(capability)).collect())
+    Some(
+        CAPABILITIES.into_iter().filter(|capability| !has(capability.bit) && !included(capability)).collect(),
+    )
 }
 
 /// The kernel's lockdown mode: `none`, `integrity`, `confidentiality`. `None` if it has none or does not say.

@@ -1,7 +1,10 @@
 //! The kernel's tracing file system, read without mounting it anywhere: a mount of this
 //! process's own that no path leads to, gone when its file descriptor is closed.
 
-use std::{fs::File, io::{self, Read}};
+use std::{
+    fs::File,
+    io::{self, Read},
+};
 
 use rustix::{
     fs::{Mode, OFlags, openat},

@@ -26,7 +26,8 @@ pub enum HookChoice {
 }
 
 /// The tracepoints. The killer's last: what it is told with must be in place before.
-const TRACEPOINTS: [&str; 5] = ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename", "signal_generate", "mark_victim"];
+const TRACEPOINTS: [&str; 5] =
+    ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename", "signal_generate", "mark_victim"];
 
 /// The functions, each with a program `<function>_<kind>`. The last is the one whose facts count.
 const FUNCTIONS: [&str; 2] = ["out_of_memory", "oom_kill_process"];

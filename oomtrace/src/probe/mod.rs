@@ -6,6 +6,7 @@
 
 mod attach;
 mod error;
+mod log;
 mod object;
 mod ring;
 
@@ -37,11 +38,12 @@ pub struct Options {
 /// The attached programs. Dropped, they are gone.
 pub struct Probe {
     /// Holds the programs and their links.
-    ebpf: Ebpf,
+    _ebpf: Ebpf,
     kills: Ring,
     cgroups: Ring,
     counters: PerCpuArray<MapData, u64>,
     hooks: Vec<HookStatus>,
+    log: Option<aya_log::EbpfLogger<log::ToStderr>>,
 }
 
 impl Probe {
@@ -53,10 +55,11 @@ impl Probe {
         let mut ebpf = object::load(options, layout)?;
         let hooks = attach::all(&mut ebpf, options.hook, btf)?;
         Ok(Self {
+            log: options.debug.then(|| log::open(&mut ebpf)).transpose()?,
             kills: Ring::take(&mut ebpf, "KILLS")?,
             cgroups: Ring::take(&mut ebpf, "CGROUPS")?,
             counters: object::counters(&mut ebpf)?,
-            ebpf,
+            _ebpf: ebpf,
             hooks,
         })
     }
@@ -81,12 +84,11 @@ impl Probe {
         (&self.kills, &self.cgroups)
     }
 
-    /// The programs' own log, if it was asked for.
-    ///
-    /// # Errors
-    /// If the log's map cannot be opened.
-    pub fn log(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, ProbeError> {
-        aya_log::EbpfLogger::init(&mut self.ebpf).map_err(|error| ProbeError::Log(error.to_string()))
+    /// Writes what the programs have logged to standard error, if they were asked to log.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Reads the counters.
@@ -96,7 +98,8 @@ impl Probe {
     pub fn counters(&self) -> Result<Counters, ProbeError> {
         let mut sums = Counters::default();
         for (index, sum) in (0..).zip(sums.0.iter_mut()) {
-            let values = self.counters.get(&index, 0).map_err(|error| ProbeError::Counters(error.to_string()))?;
+            let values =
+                self.counters.get(&index, 0).map_err(|error| ProbeError::Counters(error.to_string()))?;
             *sum = values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value));
         }
         Ok(sums)

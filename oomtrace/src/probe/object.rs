@@ -7,10 +7,7 @@ use aya::{
 use oomtrace_common::layout::KernelLayout;
 use zerocopy::IntoBytes;
 
-use super::{
-    Options, ProbeError,
-    error::chain,
-};
+use super::{Options, ProbeError, error::chain};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomtrace.bpf.o"));
 

@@ -1,0 +1,205 @@
+//! `oomtrace check`: what this host offers and lacks, found by trying.
+
+use serde::Serialize;
+
+use super::{print::print, run::attach};
+use crate::{
+    cli::{Check, Output, RingSize},
+    enrich::{Root, containers::Runtimes, kernel_log::KernelLog},
+    event::HookStatus,
+    failure::Failure,
+    kernel::{Kernel, KernelError, privilege},
+    probe::HookChoice,
+};
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// What.
+    name: &'static str,
+    /// How it is.
+    state: State,
+    /// In words.
+    detail: String,
+}
+
+/// How a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// As wanted.
+    Ok,
+    /// Works without, but knows less.
+    Limited,
+    /// Nothing works without.
+    Missing,
+}
+
+/// What `check` prints with `-o json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Whether `oomtrace run` can work here.
+    usable: bool,
+    /// The findings.
+    findings: Vec<Finding>,
+    /// The hooks, as `run` would attach them.
+    hooks: Vec<HookStatus>,
+}
+
+/// `oomtrace check`.
+///
+/// # Errors
+/// With the exit code that `run` would have.
+pub fn check(args: &Check) -> Result<(), Failure> {
+    let root = Root::host();
+    let mut findings = vec![capabilities(&root), lockdown(&root)];
+    let mut hooks = Vec::new();
+    let mut failure = None;
+    match Kernel::read(&root) {
+        Ok(kernel) => {
+            findings.push(btf(&kernel));
+            findings.push(mark_victim(&kernel));
+            findings.push(memory_cgroups(&kernel));
+            match attach(&kernel, HookChoice::Auto, RingSize::default(), false) {
+                Ok(probe) => {
+                    hooks = probe.hooks().to_vec();
+                    findings.push(Finding {
+                        name: "attach",
+                        state: State::Ok,
+                        detail: "ring buffers, tracepoint programs: loaded and attached".into(),
+                    });
+                    findings.push(function_hook(&hooks));
+                }
+                Err(error) => {
+                    findings.push(Finding { name: "attach", state: State::Missing, detail: error.text() });
+                    failure = Some(error);
+                }
+            }
+        }
+        Err(error) => {
+            let name = if matches!(error, KernelError::Hierarchy(_)) { "memory cgroups" } else { "btf" };
+            let error = Failure::from(error);
+            findings.push(Finding { name, state: State::Missing, detail: error.text() });
+            failure = Some(error);
+        }
+    }
+    findings.push(kernel_log(&root));
+    findings.push(bpffs(&root));
+    findings.push(runtimes(&root, args));
+    let report = Report { usable: failure.is_none(), findings, hooks };
+    print(|out| match args.output {
+        Output::Json => writeln!(out, "{}", serde_json::to_string(&report)?),
+        Output::Text => text(&report, out),
+    })?;
+    failure.map_or(Ok(()), Err)
+}
+
+fn text(report: &Report, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    let mark = |state| match state {
+        State::Ok => "ok     ",
+        State::Limited => "limited",
+        State::Missing => "MISSING",
+    };
+    for finding in &report.findings {
+        writeln!(out, "{}  {:<16} {}", mark(finding.state), finding.name, finding.detail)?;
+    }
+    for hook in &report.hooks {
+        let reason = hook.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let state = if hook.attached == "none" { State::Limited } else { State::Ok };
+        writeln!(out, "{}  hook {:<24} {}{reason}", mark(state), hook.name, hook.attached)?;
+    }
+    writeln!(out, "{}", if report.usable { "oomtrace can run here." } else { "oomtrace cannot run here." })
+}
+
+fn capabilities(root: &Root) -> Finding {
+    let name = "capabilities";
+    let Some(missing) = privilege::missing(root) else {
+        return Finding { name, state: State::Limited, detail: "/proc/self/status does not tell".into() };
+    };
+    let state = match missing.iter().any(|capability| capability.needed) {
+        true => State::Missing,
+        false if missing.is_empty() => State::Ok,
+        false => State::Limited,
+    };
+    let lacks: Vec<String> =
+        missing.iter().map(|capability| format!("no {}: {}", capability.name, capability.without)).collect();
+    let detail = if lacks.is_empty() { "all that are used".into() } else { lacks.join("; ") };
+    Finding { name, state, detail }
+}
+
+fn lockdown(root: &Root) -> Finding {
+    let mode = privilege::lockdown(root);
+    let state = if mode.as_deref() == Some("confidentiality") { State::Missing } else { State::Ok };
+    Finding {
+        name: "lockdown",
+        state,
+        detail: mode.unwrap_or_else(|| "not in this kernel, or not shown".into()),
+    }
+}
+
+fn btf(kernel: &Kernel) -> Finding {
+    let absent = &kernel.resolved.absent;
+    let (state, detail) = if absent.is_empty() {
+        (State::Ok, "has all that is read".into())
+    } else {
+        (State::Limited, format!("has no {}: absent in events", absent.join(", ")))
+    };
+    Finding { name: "btf", state, detail }
+}
+
+fn mark_victim(kernel: &Kernel) -> Finding {
+    let detail = match kernel.resolved.layout.mark_victim {
+        oomtrace_common::layout::MARK_VICTIM_PID => "passes the pid only: the task is found by its SIGKILL",
+        _ => "passes the task",
+    };
+    Finding { name: "mark_victim", state: State::Ok, detail: detail.into() }
+}
+
+fn memory_cgroups(kernel: &Kernel) -> Finding {
+    let hierarchy = &kernel.hierarchy;
+    let version = format!("{:?}", hierarchy.version).to_lowercase();
+    let (state, detail) = match &hierarchy.mount {
+        Some(mount) => (State::Ok, format!("{version} at {}", mount.display())),
+        None => (
+            State::Limited,
+            format!("{version}, not mounted: cgroups made before the start have no known path"),
+        ),
+    };
+    Finding { name: "memory cgroups", state, detail }
+}
+
+fn function_hook(hooks: &[HookStatus]) -> Finding {
+    let hooked = hooks.iter().find(|hook| hook.name == "oom_kill_process");
+    let (state, detail) = match hooked {
+        Some(hook) if hook.attached != "none" => (State::Ok, hook.attached.clone()),
+        _ => (
+            State::Limited,
+            "refused: whose limit fired comes from the kernel log, else from the cgroups' limits".to_owned(),
+        ),
+    };
+    Finding { name: "function hook", state, detail }
+}
+
+fn kernel_log(root: &Root) -> Finding {
+    let (state, detail) = match KernelLog::open(root) {
+        Ok(_) => (State::Ok, "/dev/kmsg can be read".into()),
+        Err(error) => (State::Limited, format!("/dev/kmsg: {error}")),
+    };
+    Finding { name: "kernel log", state, detail }
+}
+
+fn bpffs(root: &Root) -> Finding {
+    // BPF_FS_MAGIC of include/uapi/linux/magic.h.
+    const BPF_FS: u64 = 0xcafe_4a11;
+    let mounted = rustix::fs::statfs(root.path("/sys/fs/bpf"))
+        .is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|magic| magic & 0xffff_ffff == BPF_FS));
+    let detail =
+        if mounted { "mounted at /sys/fs/bpf" } else { "/sys/fs/bpf is no bpffs (not needed by `run`)" };
+    Finding { name: "bpffs", state: State::Ok, detail: detail.into() }
+}
+
+fn runtimes(root: &Root, args: &Check) -> Finding {
+    let found = Runtimes::discover(root.clone(), &args.runtime_root).found();
+    let detail = if found.is_empty() { "no state of any found".to_owned() } else { found.join(", ") };
+    Finding { name: "runtimes", state: State::Ok, detail }
+}

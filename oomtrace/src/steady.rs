@@ -1,0 +1,33 @@
+//! Keeps this process answering while memory is short: its memory stays resident, and it runs
+//! before others when an event comes. Where that is not allowed the run goes on, and says so.
+
+use rustix::mm::{MlockAllFlags, mlockall};
+
+/// Lowest of the real-time priorities: before every ordinary task, behind every other real-time one.
+const PRIORITY: libc::c_int = 1;
+
+/// Gives back what start-up used, locks what stays, asks for real-time scheduling. Returns what was not allowed.
+pub fn hold(realtime: bool) -> Vec<String> {
+    // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
+    unsafe { libc::malloc_trim(0) };
+    let mut refused = Vec::new();
+    // Pages are locked when they are first touched: memory that is only reserved stays free.
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    if let Err(error) = mlockall(flags) {
+        refused.push(format!("memory is not locked ({error}): lines may be late while memory is short"));
+    }
+    if realtime && let Err(error) = first_in_first_out() {
+        refused.push(format!("no real-time scheduling ({error}): lines may be late while the host is busy"));
+    }
+    refused
+}
+
+/// For this thread; those that it starts later inherit it.
+fn first_in_first_out() -> std::io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: PRIORITY };
+    // SAFETY: the parameter is a local that lives through the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
