@@ -49,13 +49,16 @@ pub enum Need {
 pub const BUILD: Need = Need::Build;
 /// To test on this host. The static busybox fills images and guests.
 pub const TEST: Need = Need::Packages(&[("busybox-static", None)]);
-const CONTAINERS: Need = Need::Packages(&[
+/// To start real containers.
+pub const CONTAINERS: Need = Need::Packages(&[
     ("docker.io", Some("dockerd")),
     ("containerd", Some("containerd")),
     ("podman", Some("podman")),
 ]);
-const VM: Need = Need::Packages(&[("qemu-system-x86", Some("qemu-system-x86_64"))]);
-const BENCH: Need = Need::Packages(&[("bpftrace", Some("bpftrace"))]);
+/// To boot other kernels.
+pub const VM: Need = Need::Packages(&[("qemu-system-x86", Some("qemu-system-x86_64"))]);
+/// To have something to compare with.
+pub const BENCH: Need = Need::Packages(&[("bpftrace", Some("bpftrace"))]);
 
 const BPF_LINKER: &str = "0.13.0";
 /// The LLVM versions that this bpf-linker can be built for.
