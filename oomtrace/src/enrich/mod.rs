@@ -6,6 +6,7 @@ pub mod containers;
 pub mod host;
 pub mod kernel_log;
 pub mod process;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 
