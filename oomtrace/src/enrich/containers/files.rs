@@ -1,0 +1,144 @@
+//! The runtimes' files, read as what they are: input. A directory that the operator or the
+//! distribution chose, and below it no symlink, no `..`, nothing but regular files of a
+//! bounded size.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// Largest file that is read: a container's own files are a few ten kB.
+pub const FILE_MAX_BYTES: u64 = 1 << 20;
+/// Largest list of containers that is read (Podman keeps one for all: about 600 bytes each).
+pub const LIST_MAX_BYTES: u64 = 8 << 20;
+
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There is none.
+    #[error("not there")]
+    Absent,
+    /// It, or a directory on the way, is a symlink or leads out of the runtime's directory.
+    #[error("a link, or out of the runtime's directory")]
+    Astray,
+    /// A FIFO, a device, a directory.
+    #[error("not a regular file")]
+    NotRegular,
+    /// More bytes than are read.
+    #[error("larger than {0} bytes")]
+    TooLarge(u64),
+    /// The system refused.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// Not what the runtime writes.
+    #[error("not what the runtime writes: {0}")]
+    Content(#[from] serde_json::Error),
+}
+
+/// A directory of a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDir {
+    /// Reached as the operator set it up: links are followed.
+    base: PathBuf,
+    /// What follows is below `base` and no link is followed.
+    below: PathBuf,
+    /// Somebody other than root may write there: mounts are not crossed either.
+    foreign: bool,
+}
+
+impl StateDir {
+    /// A directory that only root writes.
+    pub fn system(dir: impl Into<PathBuf>) -> Self {
+        Self { base: dir.into(), below: PathBuf::new(), foreign: false }
+    }
+
+    /// `below` in a user's home.
+    pub fn of_user(home: impl Into<PathBuf>, below: impl Into<PathBuf>) -> Self {
+        Self { base: home.into(), below: below.into(), foreign: true }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        if self.below.as_os_str().is_empty() { self.base.clone() } else { self.base.join(&self.below) }
+    }
+
+    /// `name` is there; an empty `name` is this directory itself.
+    pub fn holds(&self, name: &Path) -> bool {
+        self.open(&Path::new(".").join(name), OFlags::PATH).is_ok()
+    }
+
+    fn open(&self, name: &Path, flags: OFlags) -> Result<OwnedFd, FileError> {
+        let base = rustix::fs::openat(
+            CWD,
+            &self.base,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(refusal)?;
+        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        if self.foreign {
+            resolve |= ResolveFlags::NO_XDEV;
+        }
+        let path = self.below.join(name);
+        rustix::fs::openat2(base, &path, flags | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(refusal)
+    }
+
+    /// The bytes of the regular file `name` below this directory, if they are `max` or fewer.
+    pub fn read(&self, name: &Path, max: u64) -> Result<Vec<u8>, FileError> {
+        // A FIFO is refused by what it is, and must not block before that.
+        let file = self.open(name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let stat = rustix::fs::fstat(&file).map_err(refusal)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(FileError::NotRegular);
+        }
+        let mut bytes = Vec::new();
+        File::from(file).take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+        if u64::try_from(bytes.len()).is_ok_and(|len| len > max) {
+            return Err(FileError::TooLarge(max));
+        }
+        Ok(bytes)
+    }
+
+    /// The file `name` below this directory, as JSON.
+    pub fn json<T: serde::de::DeserializeOwned>(&self, name: &Path, max: u64) -> Result<T, FileError> {
+        Ok(serde_json::from_slice(&self.read(name, max)?)?)
+    }
+
+    /// At most `max` names in the directory `name`.
+    pub fn list(&self, name: &Path, max: usize) -> Vec<String> {
+        let Ok(dir) = self.open(name, OFlags::RDONLY | OFlags::DIRECTORY) else { return Vec::new() };
+        let Ok(entries) = rustix::fs::Dir::new(dir) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned))
+            .filter(|name| name != "." && name != "..")
+            .take(max)
+            .collect()
+    }
+}
+
+fn refusal(errno: Errno) -> FileError {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR => FileError::Absent,
+        Errno::LOOP | Errno::XDEV => FileError::Astray,
+        // What opening a socket, or a device without a driver, says.
+        Errno::NXIO | Errno::NODEV => FileError::NotRegular,
+        other => FileError::Io(other.into()),
+    }
+}
+
+/// The first [`FILE_MAX_BYTES`] of a file of the host's own set-up, links followed; `None` where it cannot be read.
+pub fn host_file(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&file).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    File::from(file).take(FILE_MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}

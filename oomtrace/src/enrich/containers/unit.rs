@@ -1,0 +1,84 @@
+//! systemd's units, by the cgroups they have: names of cgroups in, the innermost unit out.
+//!
+//! Slices nest by their names and a service or scope ends the chain: what is below belongs
+//! to whoever runs in it, and no name there says anything about this host's units. Only
+//! below `user@UID.service` another manager has units of its own.
+
+use std::borrow::Cow;
+
+/// The innermost unit of `names`, the topmost first, as `systemctl` shows it: the name is
+/// not unescaped.
+pub fn innermost(names: &[&[u8]]) -> Option<String> {
+    let mut unit = None;
+    let mut slice = "";
+    let mut user = None;
+    for name in names {
+        let Ok(name) = std::str::from_utf8(name) else { break };
+        // Where a unit's name could be a file of the cgroup, systemd puts a `_` before it.
+        let name = name.strip_prefix('_').unwrap_or(name);
+        let Some((stem, kind)) = name.rsplit_once('.').filter(|(stem, _)| is_unit_stem(stem)) else { break };
+        match kind {
+            "slice" if slice_parent(stem) == slice => {
+                user = stem.strip_prefix("user-");
+                slice = stem;
+                unit = Some(name);
+            }
+            "service" if user.is_some() && stem.strip_prefix("user@") == user => {
+                slice = "";
+                user = None;
+                unit = Some(name);
+            }
+            "service" | "scope" | "mount" | "socket" | "swap" => return Some(name.to_owned()),
+            _ => break,
+        }
+    }
+    unit.map(str::to_owned)
+}
+
+/// Letters, digits and `:-_.\@`: what systemd allows.
+fn is_unit_stem(stem: &str) -> bool {
+    !stem.is_empty()
+        && stem.len() < 255
+        && stem.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b))
+}
+
+/// `a-b.slice` is in `a.slice`, and `a.slice` at the top.
+fn slice_parent(stem: &str) -> &str {
+    stem.rsplit_once('-').map_or("", |(parent, _)| parent)
+}
+
+/// The path of a slice: `a-b.slice` → `/a.slice/a-b.slice`. Empty for the root slice.
+pub fn slice_path(slice: &str) -> Option<String> {
+    if slice == "-.slice" {
+        return Some(String::new());
+    }
+    let stem = slice.strip_suffix(".slice").filter(|stem| is_unit_stem(stem))?;
+    let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
+    let mut path = String::new();
+    for end in ends {
+        path.push('/');
+        path.push_str(stem.get(..end).filter(|part| !part.is_empty())?);
+        path.push_str(".slice");
+    }
+    Some(path)
+}
+
+/// Takes systemd's `\xNN` escapes out of the name of a machine. A `-` stays one: escaped it
+/// would stand for `/`, which no machine's name has, and instances (`@`) are not escaped at all.
+pub fn unescape(escaped: &str) -> Option<Cow<'_, str>> {
+    if !escaped.contains('\\') {
+        return Some(Cow::Borrowed(escaped));
+    }
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'\\' {
+            let (x, high, low) = (rest.next()?, rest.next()?, rest.next()?);
+            (x == b'x').then_some(digit(high)? << 4 | digit(low)?)?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
