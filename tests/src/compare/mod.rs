@@ -1,0 +1,347 @@
+//! One `oom_kill` line against the truth, field by field: what the kernel logged, what its
+//! files said, what the scenario arranged. No I/O: what is compared was read before.
+
+mod fields;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::cgroup::{Place, Version};
+use crate::kernel_log::{Killed, LoggedKill};
+use crate::process::ProcessFacts;
+use crate::tracer::Line;
+
+use fields::Fields;
+pub(crate) use fields::moment;
+
+/// A field that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Its dotted path.
+    pub field: String,
+    /// Whose word stands against it.
+    pub source: &'static str,
+    /// What it should be.
+    pub truth: String,
+    /// What oomtrace said.
+    pub told: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "field {}: {} {}, oomtrace {}", self.field, self.source, self.truth, self.told)
+    }
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// `uname -n`.
+    pub name: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// Bytes a page.
+    pub page_bytes: u64,
+    /// Clock ticks a second.
+    pub ticks_a_second: u64,
+    /// The wall clock at boot, ns.
+    pub boot_wall_ns: i128,
+    /// `MemTotal` and `SwapTotal`, bytes.
+    pub memory_and_swap: (u64, u64),
+}
+
+/// The cgroup whose limit fired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FiredLimit {
+    /// Which.
+    pub place: Place,
+    /// What was set.
+    pub limit_bytes: u64,
+    /// Its swap limit, if one was set: of swap alone on v2, of memory and swap on v1.
+    pub swap_limit_bytes: Option<u64>,
+    /// Its counts after the kill.
+    pub events: BTreeMap<String, u64>,
+    /// Its counts belong to this one kill: they must be equal, not only reached.
+    pub events_of_this_kill_alone: bool,
+    /// Limit refusals that v1 counted (`memory.failcnt`).
+    pub refusals: Option<u64>,
+    /// The most ever charged, after the kill.
+    pub peak_bytes: Option<u64>,
+    /// `memory.oom.group`.
+    pub oom_group: bool,
+    /// The limit was put below what was in use: usage says nothing then.
+    pub lowered: bool,
+}
+
+/// Who allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExpectedTrigger {
+    /// The victim's own process, perhaps another thread of it: that thread's name.
+    Victim(Vec<u8>),
+    /// Another process.
+    Other {
+        /// Its facts.
+        facts: ProcessFacts,
+        /// Its cgroup.
+        cgroup: Place,
+    },
+    /// Whoever the kernel log says.
+    Anybody,
+}
+
+/// What the line of one kill must say.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// The machine.
+    pub host: HostFacts,
+    /// Where memory cgroups are.
+    pub version: Version,
+    /// How oomtrace looks into the killer: `fentry`, `kprobe`, `none`.
+    pub hook: String,
+    /// The victim, before.
+    pub victim: ProcessFacts,
+    /// Its cgroup.
+    pub cgroup: Place,
+    /// `oom.scope`.
+    pub scope: &'static str,
+    /// `oom.kill`.
+    pub kill: &'static str,
+    /// The limit that fired.
+    pub fired: Option<FiredLimit>,
+    /// Who allocated.
+    pub trigger: ExpectedTrigger,
+    /// The moment before anybody began to allocate, ns of the wall clock.
+    pub released_ns: i128,
+}
+
+impl Expected {
+    /// All differences between the line and the truth.
+    pub fn differences(&self, line: &Line, log: &LoggedKill) -> Vec<Difference> {
+        let mut fields = Fields::new(line);
+        self.envelope(&mut fields);
+        self.victim(&mut fields, log);
+        self.oom(&mut fields, log);
+        self.oom_cgroup(&mut fields);
+        self.trigger(&mut fields, log);
+        for key in ["container", "k8s", "systemd"] {
+            fields.absent(key, "the scenario has", "none");
+        }
+        fields.differences
+    }
+
+    fn envelope(&self, fields: &mut Fields<'_>) {
+        fields.number("schema", "the contract", 1);
+        fields.text("type", "the contract", b"oom_kill");
+        fields.text("source", "the contract", b"ebpf");
+        fields.text("host.name", "/proc", self.host.name.as_bytes());
+        fields.text("host.kernel", "/proc", self.host.kernel.as_bytes());
+        fields.text("host.boot_id", "/proc", self.host.boot_id.as_bytes());
+        fields.time("time", "the scenario", self.released_ns, fields.read_at_ns());
+    }
+
+    fn victim(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
+        let (victim, killed) = (&self.victim, &log.killed);
+        let exact = |kilobytes: u64| i128::from(kilobytes) * 1024;
+        fields.number("victim.tid", "kernel log", killed.tid);
+        fields.number("victim.tid", "the scenario", victim.tid);
+        fields.number("victim.pid", "/proc", victim.pid);
+        fields.number("victim.namespace_pid", "/proc", victim.namespace_pid);
+        fields.number("victim.parent_pid", "/proc", victim.parent_pid);
+        fields.text("victim.comm", "kernel log", &killed.comm);
+        fields.text("victim.comm", "/proc", &victim.comm);
+        fields.number("victim.uid", "kernel log", killed.uid);
+        fields.number("victim.uid", "/proc", victim.uid);
+        fields.number("victim.oom_score_adj", "kernel log", killed.oom_score_adj);
+        fields.number("victim.oom_score_adj", "/proc", victim.oom_score_adj);
+        fields.text_if_known("victim.executable", "/proc", &victim.executable);
+        fields.text_if_known("victim.command_line", "/proc", &victim.command_line);
+        let start = self.host.boot_wall_ns + self.ticks_ns(victim.start_ticks);
+        // A tick is 10 ms; the wall clock may be slewed meanwhile.
+        let slack = self.ticks_ns(1) + 10_000_000;
+        fields.time("victim.start_time", "/proc", start - slack, start + slack);
+
+        fields.number("victim.memory.total_vm_bytes", "kernel log", exact(killed.total_vm_kb));
+        fields.number("victim.memory.anon_rss_bytes", "kernel log", exact(killed.anon_kb));
+        fields.number("victim.memory.file_rss_bytes", "kernel log", exact(killed.file_kb));
+        fields.number("victim.memory.shmem_rss_bytes", "kernel log", exact(killed.shmem_kb));
+        fields.number("victim.memory.rss_bytes", "kernel log", exact(rss_kb(killed)));
+        fields.number("victim.memory.pgtables_bytes", "kernel log", exact(killed.pgtables_kb));
+        match self.swap_pages(log) {
+            Some(pages) => {
+                let bytes = i128::from(pages) * i128::from(self.host.page_bytes);
+                fields.number("victim.memory.swap_bytes", "kernel log", bytes);
+            }
+            None => fields.present("victim.memory.swap_bytes", "the scenario"),
+        }
+        self.place(fields, "victim.cgroup", &self.cgroup);
+    }
+
+    fn ticks_ns(&self, ticks: u64) -> i128 {
+        i128::from(ticks) * 1_000_000_000 / i128::from(self.host.ticks_a_second.max(1))
+    }
+
+    fn swap_pages(&self, log: &LoggedKill) -> Option<u64> {
+        let no_swap = (self.host.memory_and_swap.1 == 0).then_some(0);
+        log.swap_pages.get(&self.victim.tid).or(log.swap_pages.get(&self.victim.pid)).copied().or(no_swap)
+    }
+
+    fn place(&self, fields: &mut Fields<'_>, key: &str, place: &Place) {
+        fields.text(&format!("{key}.path"), "the scenario", &place.path);
+        fields.text(&format!("{key}.id"), "the scenario", place.id.to_string().as_bytes());
+    }
+
+    fn oom(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
+        let hooked = self.hook != "none";
+        fields.present("oom.id", "the contract");
+        fields.text("oom.scope", "the scenario", self.scope.as_bytes());
+        fields.text("oom.kill", "the scenario", self.kill.as_bytes());
+        let evidence = match &log.chosen {
+            _ if hooked => self.hook.as_str(),
+            Some(_) => "kernel_log",
+            None => "memcg_walk",
+        };
+        fields.text("oom.evidence", "the scenario", evidence.as_bytes());
+        let constraint = match self.scope {
+            "memcg" => "CONSTRAINT_MEMCG",
+            "cpuset" => "CONSTRAINT_CPUSET",
+            "mempolicy" => "CONSTRAINT_MEMORY_POLICY",
+            _ => "CONSTRAINT_NONE",
+        };
+        fields.text("oom.constraint", "the scenario", constraint.as_bytes());
+        if let Some(chosen) = &log.chosen {
+            fields.text("oom.constraint", "kernel log", chosen.constraint.as_bytes());
+            fields.place_as_logged(&chosen.place, self.scope == "memcg");
+        }
+        match &log.invoked {
+            Some(invoked) => {
+                fields.number("oom.order", "kernel log", invoked.order);
+                fields.number("oom.gfp_mask_raw", "kernel log", invoked.gfp_mask);
+                fields.text("oom.gfp_mask", "kernel log", invoked.gfp_names.as_bytes());
+            }
+            None if hooked => {
+                for key in ["oom.order", "oom.gfp_mask_raw", "oom.gfp_mask"] {
+                    fields.present(key, "the hook");
+                }
+            }
+            None => {
+                for key in ["oom.order", "oom.gfp_mask_raw", "oom.gfp_mask"] {
+                    fields.absent_with_reason(key, "a walk of the limits cannot know");
+                }
+            }
+        }
+        self.domain(fields, log, hooked);
+    }
+
+    /// What only the killer's own state knows.
+    fn domain(&self, fields: &mut Fields<'_>, log: &LoggedKill, hooked: bool) {
+        let (memory, swap) = self.host.memory_and_swap;
+        let domain = match (&self.fired, self.scope) {
+            (Some(fired), _) if swap == 0 => Some(fired.limit_bytes),
+            (None, "host") => Some(memory + swap),
+            _ => None,
+        };
+        let badness = domain.zip(self.swap_pages(log)).map(|(domain, swap_pages)| {
+            let page_kb = i128::from(self.host.page_bytes / 1024).max(1);
+            let adj = i128::from(log.killed.oom_score_adj)
+                * (i128::from(domain) / i128::from(self.host.page_bytes.max(1)) / 1000);
+            let pages = i128::from(rss_kb(&log.killed) + log.killed.pgtables_kb) / page_kb
+                + i128::from(swap_pages)
+                + adj;
+            pages * i128::from(self.host.page_bytes)
+        });
+        // The allocating task and the members of a group are not chosen by their score.
+        let scored = self.kill == "selected" || self.kill == "sysrq";
+        for (key, truth) in [
+            ("oom.domain_bytes", domain.map(i128::from)),
+            ("victim.oom_score_bytes", badness.filter(|_| scored)),
+        ] {
+            let told = fields.has(key);
+            match truth {
+                Some(truth) if hooked || told => fields.number(key, "computed", truth),
+                None if hooked && scored => fields.present(key, "the hook"),
+                _ if !told && scored => fields.absent_with_reason(key, "without a hook there is"),
+                _ => {}
+            }
+        }
+    }
+
+    fn oom_cgroup(&self, fields: &mut Fields<'_>) {
+        let Some(fired) = &self.fired else {
+            return fields.absent("oom.cgroup", "the scenario has", "none");
+        };
+        self.place(fields, "oom.cgroup", &fired.place);
+        fields.number("oom.cgroup.limit_bytes", "the scenario", fired.limit_bytes);
+        // A charge that may not fail goes over the limit by little.
+        const SLACK: i128 = 1 << 20;
+        let limit = i128::from(fired.limit_bytes);
+        let most = fired.peak_bytes.map_or(limit + SLACK, i128::from);
+        let least = if fired.lowered { limit } else { limit - SLACK };
+        fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least, most);
+        fields.between("oom.cgroup.peak_bytes", "the cgroup's files", least, most);
+        let (set, other) = match self.version {
+            Version::V2 => ("oom.cgroup.swap_limit_bytes", "oom.cgroup.memsw_limit_bytes"),
+            Version::V1 => ("oom.cgroup.memsw_limit_bytes", "oom.cgroup.swap_limit_bytes"),
+        };
+        match fired.swap_limit_bytes {
+            Some(bytes) => fields.number(set, "the scenario", bytes),
+            None => fields.absent(set, "the scenario has", "none"),
+        }
+        fields.absent(other, "this cgroup version has", "none");
+        match self.version {
+            Version::V2 => fields.flag("oom.cgroup.oom_group", "the scenario", fired.oom_group),
+            Version::V1 => fields.absent("oom.cgroup.oom_group", "cgroup v1 has", "none"),
+        }
+        for name in ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"] {
+            let key = format!("oom.cgroup.events.{name}");
+            let after = fired.events.get(name).copied();
+            let at_least = i128::from(matches!(name, "max" | "oom"));
+            match (after, name) {
+                // Refused charges go on until the victim is gone; the group's kill is counted between its victims.
+                (Some(after), "max" | "oom_group_kill") => {
+                    fields.between(&key, "the cgroup's files", at_least, after.into());
+                }
+                (Some(after), _) if fired.events_of_this_kill_alone => {
+                    fields.number(&key, "the cgroup's files", after);
+                }
+                (Some(after), _) => fields.between(&key, "the cgroup's files", 0, after.into()),
+                // v1 keeps these counts and shows them nowhere; each refusal is at most one.
+                (None, "max" | "oom") if self.version == Version::V1 => {
+                    let most = fired.refusals.map_or(i128::MAX, i128::from);
+                    let most = if name == "oom" && fired.events_of_this_kill_alone { 1 } else { most };
+                    fields.between_if_known(&key, "the cgroup's files", at_least, most);
+                }
+                (None, _) => fields.absent(&key, "this kernel has", "none"),
+            }
+        }
+    }
+
+    fn trigger(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
+        match &self.trigger {
+            ExpectedTrigger::Victim(comm) => {
+                fields.number("trigger.pid", "the scenario", self.victim.pid);
+                fields.text("trigger.comm", "the scenario", comm);
+                fields.number("trigger.oom_score_adj", "the scenario", self.victim.oom_score_adj);
+                self.place(fields, "trigger.cgroup", &self.cgroup);
+            }
+            ExpectedTrigger::Other { facts, cgroup } => {
+                fields.number("trigger.pid", "/proc", facts.pid);
+                fields.text("trigger.comm", "/proc", &facts.comm);
+                fields.number("trigger.oom_score_adj", "/proc", facts.oom_score_adj);
+                self.place(fields, "trigger.cgroup", cgroup);
+            }
+            ExpectedTrigger::Anybody => fields.present("trigger.pid", "the contract"),
+        }
+        if let Some(invoked) = &log.invoked {
+            fields.text("trigger.comm", "kernel log", &invoked.comm);
+            fields.number("trigger.oom_score_adj", "kernel log", invoked.oom_score_adj);
+        }
+    }
+}
+
+fn rss_kb(killed: &Killed) -> u64 {
+    killed.anon_kb + killed.file_kb + killed.shmem_kb
+}

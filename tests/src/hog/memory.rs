@@ -1,0 +1,73 @@
+//! Takes memory: each page is written once and kept until the process ends.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Smaller than or equal to the page size of every machine this runs on: no page is left out.
+const STEP: usize = 4096;
+
+/// Which memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// Private and anonymous.
+    Anonymous,
+    /// A mapping of a memory file that others could share.
+    Shared,
+}
+
+/// Takes `bytes`, page by page.
+pub(super) fn take(kind: Kind, bytes: usize) -> io::Result<()> {
+    let file = match kind {
+        Kind::Anonymous => None,
+        Kind::Shared => {
+            let file = memory_file()?;
+            std::fs::File::from(file.try_clone()?).set_len(bytes as u64)?;
+            Some(file)
+        }
+    };
+    let (flags, fd) = match &file {
+        None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
+        Some(file) => (libc::MAP_SHARED, file.as_raw_fd()),
+    };
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let start =
+        unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags | libc::MAP_NORESERVE, fd, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // Small pages: the figures grow in even steps on every kernel. Without THP this fails, and that is fine.
+    // SAFETY: the mapping made above.
+    let _advised = unsafe { libc::madvise(start, bytes, libc::MADV_NOHUGEPAGE) };
+    for offset in (0..bytes).step_by(STEP) {
+        // SAFETY: inside the mapping made above, which nobody else knows and nobody unmaps.
+        unsafe { start.cast::<u8>().add(offset).write_volatile(1) };
+    }
+    Ok(())
+}
+
+/// Fills a memory file by `write`: where the cgroup's limit refuses it and nobody can be
+/// killed this fails instead of faulting for ever. Bytes written, and the error.
+pub(super) fn fill(bytes: u64) -> io::Result<(u64, Option<io::Error>)> {
+    use std::io::Write;
+    let mut file = std::fs::File::from(memory_file()?);
+    let chunk = [1; STEP];
+    let mut written = 0;
+    while written < bytes {
+        match file.write(&chunk) {
+            Ok(more) => written += more as u64,
+            Err(error) => return Ok((written, Some(error))),
+        }
+    }
+    Ok((written, None))
+}
+
+fn memory_file() -> io::Result<OwnedFd> {
+    // SAFETY: a name ended by NUL.
+    let fd = unsafe { libc::memfd_create(c"hog".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: opened above and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

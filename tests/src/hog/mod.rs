@@ -1,0 +1,238 @@
+//! Processes that run out of memory on purpose, seen from the side that orders them about.
+//!
+//! A hog is this very binary, started again with [`SUBCOMMAND`]. It does nothing until it
+//! is told to, one line on its stdin a step, and answers on its stdout: so a scenario can
+//! put it in its cgroup and note every fact of it before it takes its first page. It must
+//! never be told to grow outside a cgroup with a limit, unless the machine is a guest.
+
+mod memory;
+mod serve;
+mod tasks;
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::process::ProcessFacts;
+
+/// First argument of a process that is a hog.
+pub const SUBCOMMAND: &str = "hog";
+/// First argument of the process that removes the test's cgroups when the test is gone.
+pub const TIDY: &str = "tidy";
+
+/// How long anything may take before a scenario gives up: emulated kernels are slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Serves, and never returns, if this process was started to be a hog or to tidy up.
+pub fn serve_if_asked() {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(word) if word == SUBCOMMAND => serve::hog(),
+        Some(word) if word == TIDY => serve::tidy(arguments.next().as_deref().map(Path::new)),
+        _ => {}
+    }
+}
+
+/// Starts this binary again.
+fn again(word: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("where this binary is")?);
+    command.arg(word).stdin(Stdio::piped());
+    Ok(command)
+}
+
+/// Bytes as a word of a command.
+fn word(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A process that removes a cgroup tree once this process is gone, however it went.
+#[derive(Debug)]
+pub struct Tidier(Child);
+
+impl Tidier {
+    /// Watches over `dir`.
+    pub fn over(dir: &Path) -> Result<Self> {
+        use std::os::unix::process::CommandExt;
+        // A group of its own: Ctrl-C must not take it too.
+        let child = again(TIDY)?.arg(dir).process_group(0).spawn().context("start the tidier")?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Tidier {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // Nothing is left to do about a tidier that cannot be waited for.
+        let _gone = self.0.wait();
+    }
+}
+
+/// A hog.
+#[derive(Debug)]
+pub struct Hog {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    /// What it has said that nobody has read yet.
+    said: Vec<u8>,
+    /// Lines read while waiting for others.
+    aside: Vec<String>,
+}
+
+impl Hog {
+    /// Starts one, in the caller's own cgroup.
+    pub fn start() -> Result<Self> {
+        let mut child = again(SUBCOMMAND)?.stdout(Stdio::piped()).spawn().context("start a hog")?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("a hog without pipes");
+        };
+        let mut hog = Self { child, stdin, stdout, said: Vec::new(), aside: Vec::new() };
+        hog.hear("ready")?;
+        Ok(hog)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What `/proc` says of it now.
+    pub fn facts(&self) -> Result<ProcessFacts> {
+        ProcessFacts::of(self.pid(), self.pid())
+    }
+
+    /// Gives a command and does not wait.
+    pub fn tell(&mut self, command: &str) -> Result<()> {
+        writeln!(self.stdin, "{command}").with_context(|| format!("tell a hog: {command}"))
+    }
+
+    /// Gives a command and waits for `ok`.
+    pub fn ask(&mut self, command: &str) -> Result<String> {
+        self.tell(command)?;
+        self.hear("ok").with_context(|| format!("hog, after: {command}"))
+    }
+
+    /// Enters a cgroup through its `cgroup.procs`.
+    pub fn join(&mut self, procs: &Path) -> Result<()> {
+        self.ask(&format!("join {}", word(procs.as_os_str().as_bytes()))).map(drop)
+    }
+
+    /// Takes a name of any bytes.
+    pub fn name(&mut self, comm: &[u8]) -> Result<()> {
+        self.ask(&format!("comm {}", word(comm))).map(drop)
+    }
+
+    /// Writes `value` to `file`; what the kernel answered.
+    pub fn write(&mut self, file: &Path, value: &str) -> Result<String> {
+        self.ask(&format!("write {} {}", word(file.as_os_str().as_bytes()), word(value.as_bytes())))
+    }
+
+    /// Goes on in a thread of its own; `leader_exits`: and the first thread ends. The thread's id.
+    pub fn go_on_in_thread(&mut self, leader_exits: bool) -> Result<u32> {
+        let answer = self.ask(if leader_exits { "thread exit" } else { "thread stay" })?;
+        answer.parse().with_context(|| format!("a thread id: {answer}"))
+    }
+
+    /// Starts a process that shares its memory and does nothing. Its id.
+    pub fn share_memory(&mut self) -> Result<u32> {
+        let answer = self.ask("share")?;
+        answer.parse().with_context(|| format!("a process id: {answer}"))
+    }
+
+    /// Starts a child that takes all further commands until it is dead. Its process id here.
+    pub fn child(&mut self, in_new_pid_namespace: bool) -> Result<u32> {
+        self.tell(if in_new_pid_namespace { "child apart" } else { "child" })?;
+        let pid = self.hear("spawned")?;
+        self.hear("ready")?;
+        pid.parse().with_context(|| format!("a process id: {pid}"))
+    }
+
+    /// Waits for the end of its child; the signal.
+    pub fn child_ended_by(&mut self) -> Result<i32> {
+        let signal = self.hear("ended")?;
+        signal.parse().with_context(|| format!("a signal: {signal}"))
+    }
+
+    /// Takes memory of a kind (`anon`, `shmem`) until it is killed.
+    pub fn grow(&mut self, kind: &str) -> Result<()> {
+        // Far more than any limit here, far less than an address space.
+        self.tell(&format!("{kind} {}", 4_u64 << 30))
+    }
+
+    /// Takes so much and stays alive.
+    pub fn hold(&mut self, bytes: u64) -> Result<()> {
+        self.ask(&format!("anon {bytes}")).map(drop)
+    }
+
+    /// Waits until it is dead by SIGKILL.
+    pub fn killed(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(
+                    status.signal() == Some(libc::SIGKILL),
+                    "hog {} ended by itself: {status}",
+                    self.pid()
+                );
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "hog {} was not killed in {PATIENCE:?}", self.pid());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Is it alive?
+    pub fn is_alive(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Waits for a line that starts with `word`; its rest.
+    fn hear(&mut self, word: &str) -> Result<String> {
+        let of = |line: &str| line.strip_prefix(word).map(|rest| rest.trim().to_owned());
+        if let Some(at) = self.aside.iter().position(|line| of(line).is_some()) {
+            return of(&self.aside.remove(at)).ok_or_else(|| anyhow!("a line changed"));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.line(deadline).with_context(|| format!("wait for a hog to say {word:?}"))?;
+            if let Some(rest) = of(&line) {
+                return Ok(rest);
+            }
+            ensure!(!line.starts_with("failed"), "hog {}: {line}", self.pid());
+            self.aside.push(line);
+        }
+    }
+
+    fn line(&mut self, deadline: Instant) -> Result<String> {
+        use std::io::Read;
+        loop {
+            if let Some(end) = self.said.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.said.drain(..=end).collect();
+                return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut poll = libc::pollfd { fd: self.stdout.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one pollfd, alive through the call.
+            let ready = unsafe { libc::poll(&raw mut poll, 1, i32::try_from(left.as_millis())?) };
+            ensure!(ready > 0, "hog {} said nothing in {PATIENCE:?}", self.pid());
+            let mut chunk = [0; 256];
+            let read = self.stdout.read(&mut chunk)?;
+            ensure!(read > 0, "hog {} is gone", self.pid());
+            self.said.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        }
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        // It may be dead already: then there is nothing to kill.
+        let _killed = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}

@@ -1,0 +1,154 @@
+//! The hog's side: commands on stdin, one line each; `ok …`, `failed …` on stdout.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+
+use super::memory::{self, Kind};
+use super::tasks;
+
+/// Serves until stdin ends.
+pub(super) fn hog() -> ! {
+    say(&format!("ready {}", std::process::id()));
+    serve()
+}
+
+/// Waits for the end of stdin, then removes a cgroup tree.
+pub(super) fn tidy(dir: Option<&Path>) -> ! {
+    let _end_of_test = io::stdin().read_to_end(&mut Vec::new());
+    if let Some(Err(error)) = dir.map(crate::cgroup::remove_tree) {
+        let _nobody_left_to_tell = writeln!(io::stderr(), "{error:#}");
+        exit(1);
+    }
+    exit(0)
+}
+
+fn serve() -> ! {
+    while let Some(line) = command() {
+        let mut words = line.split(' ');
+        let verb = words.next().unwrap_or_default().to_owned();
+        match obey(&verb, &words.collect::<Vec<_>>()) {
+            Ok(answer) => say(&format!("ok {answer}")),
+            Err(error) => say(&format!("failed {line}: {error}")),
+        }
+    }
+    exit(0)
+}
+
+/// Whoever asked may be gone: then stdin ends too.
+fn say(line: &str) {
+    let mut stdout = io::stdout().lock();
+    let _gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// One line of stdin, unbuffered: a child that takes over must find the next one there.
+fn command() -> Option<String> {
+    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stdin.read(&mut byte).ok()? == 1 {
+        if byte == [b'\n'] {
+            return String::from_utf8(line).ok();
+        }
+        line.extend(byte);
+    }
+    None
+}
+
+fn wrong(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what.to_owned())
+}
+
+fn number<T: std::str::FromStr>(word: Option<&&str>) -> io::Result<T> {
+    word.and_then(|word| word.parse().ok()).ok_or_else(|| wrong("not a number"))
+}
+
+fn bytes(word: Option<&&str>) -> io::Result<Vec<u8>> {
+    let word = word.ok_or_else(|| wrong("nothing"))?;
+    (0..word.len())
+        .step_by(2)
+        .map(|at| word.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+        .collect::<Option<Vec<u8>>>()
+        .ok_or_else(|| wrong("not hexadecimal"))
+}
+
+fn path(word: Option<&&str>) -> io::Result<PathBuf> {
+    bytes(word).map(|bytes| PathBuf::from(std::ffi::OsString::from_vec(bytes)))
+}
+
+fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
+    let first = words.first();
+    match verb {
+        "anon" => memory::take(Kind::Anonymous, number(first)?)?,
+        "shmem" => memory::take(Kind::Shared, number(first)?)?,
+        "fill" => {
+            let (written, error) = memory::fill(number(first)?)?;
+            return Ok(format!("{written} {}", error.and_then(|error| error.raw_os_error()).unwrap_or(0)));
+        }
+        // 0 is the writer itself, whatever pid namespace it is in.
+        "join" => std::fs::write(path(first)?, "0")?,
+        "comm" => tasks::name(&bytes(first)?)?,
+        "adj" => std::fs::write("/proc/self/oom_score_adj", first.ok_or_else(|| wrong("nothing"))?)?,
+        "uid" => tasks::become_user(number(first)?)?,
+        "node" => tasks::bind_to_node(number(first)?)?,
+        "one-processor" => tasks::stay_on_one_processor()?,
+        "run-last" => tasks::run_last()?,
+        "write" => {
+            let result = std::fs::write(path(first)?, bytes(words.get(1))?);
+            return Ok(result.err().and_then(|error| error.raw_os_error()).unwrap_or(0).to_string());
+        }
+        "share" => {
+            tasks::stay_on_one_processor()?;
+            return Ok(tasks::share_memory()?.to_string());
+        }
+        "thread" => go_on_in_thread(first == Some(&"exit"))?,
+        "child" => {
+            let signal = child(first == Some(&"apart"))?;
+            say(&format!("ended {signal}"));
+        }
+        "quit" => exit(0),
+        _ => return Err(wrong("no such command")),
+    }
+    Ok(String::new())
+}
+
+fn go_on_in_thread(leader_exits: bool) -> io::Result<()> {
+    tasks::stay_on_one_processor()?;
+    let leader = tasks::thread_id();
+    let thread = std::thread::Builder::new().spawn(move || {
+        // The other one must be out of the way, or asleep, before anybody is told.
+        let resting = if leader_exits { 'Z' } else { 'S' };
+        while state(leader) != Some(resting) {
+            std::thread::yield_now();
+        }
+        say(&format!("ok {}", tasks::thread_id()));
+        serve()
+    })?;
+    if leader_exits {
+        tasks::end_thread();
+    }
+    tasks::run_last()?;
+    // It never returns: it serves until the process ends.
+    let _never = thread.join();
+    exit(0)
+}
+
+fn state(thread: libc::pid_t) -> Option<char> {
+    let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&stat).into_owned();
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Starts a child on the same stdin and stdout and waits for its end: the signal, 0 if it ended by itself.
+fn child(apart: bool) -> io::Result<i32> {
+    if apart {
+        tasks::new_pid_namespace()?;
+    }
+    let mut child = Command::new(std::env::current_exe()?).arg(super::SUBCOMMAND).spawn()?;
+    say(&format!("spawned {}", child.id()));
+    Ok(child.wait()?.signal().unwrap_or(0))
+}

@@ -1,0 +1,113 @@
+//! The scenarios as one static program, for a guest whose only other program is an init script.
+//! One line each on stdout: `PASS name (1.2 s)`, `FAIL name: why`, `n/a name: why not`; last,
+//! `N passed, N failed`. Exit code 1 if any failed.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use oomtrace_tests::scenarios::{self, Outcome, Scenario};
+use oomtrace_tests::session::{Session, is_guest};
+use oomtrace_tests::tracer::{self, Hook};
+
+/// Real OOM kills against the kernel's own report.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The program under test; else what OOMTRACE_BIN says, else what `cargo xtask build` leaves.
+    #[arg(long)]
+    oomtrace: Option<PathBuf>,
+    /// How it may look into the killer.
+    #[arg(long, value_enum, default_value_t)]
+    hook: Hook,
+    /// Only these.
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    scenario: Vec<String>,
+    /// Say which there are here.
+    #[arg(long)]
+    list: bool,
+    /// Write every line of oomtrace's to this file too, for a check against its schema elsewhere.
+    #[arg(long, value_name = "PATH")]
+    lines: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    oomtrace_tests::hog::serve_if_asked();
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("FAIL set-up: {error:#}"));
+            say("0 passed, 1 failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A console that is gone hears nothing more.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+fn chosen(arguments: &Arguments) -> Result<Vec<&'static Scenario>> {
+    let mut wanted: BTreeSet<&str> = arguments.scenario.iter().map(String::as_str).collect();
+    let all = scenarios::all(is_guest());
+    let chosen =
+        all.filter(|scenario| arguments.scenario.is_empty() || wanted.remove(scenario.name)).collect();
+    ensure!(wanted.is_empty(), "no such scenario here: {wanted:?}; see --list");
+    Ok(chosen)
+}
+
+fn run(arguments: &Arguments) -> Result<bool> {
+    let chosen = chosen(arguments)?;
+    if arguments.list {
+        for scenario in chosen {
+            say(scenario.name);
+        }
+        return Ok(true);
+    }
+    let binary = arguments.oomtrace.clone().map_or_else(tracer::binary, Ok)?;
+    let mut session = Session::start(&binary, arguments.hook)?;
+    let (mut passed, mut failed) = (0, 0);
+    for scenario in chosen {
+        let began = Instant::now();
+        match scenario.run(&mut session) {
+            Ok(Outcome::Passed) => {
+                passed += 1;
+                say(&format!("PASS {} ({:.1} s)", scenario.name, began.elapsed().as_secs_f64()));
+            }
+            Ok(Outcome::NotApplicable(reason)) => say(&format!("n/a {}: {reason}", scenario.name)),
+            Err(error) => {
+                failed += 1;
+                say(&format!("FAIL {}: {error:#}", scenario.name));
+            }
+        }
+    }
+    if let Some(file) = &arguments.lines {
+        let lines: String = session.tracer().lines().into_iter().map(|line| line.text + "\n").collect();
+        std::fs::write(file, lines)?;
+    }
+    match session.finish() {
+        Ok(mut latencies) => {
+            passed += 1;
+            say("PASS orderly_end");
+            latencies.sort_unstable();
+            let microseconds = |share: usize| {
+                latencies
+                    .get((latencies.len() * share / 100).min(latencies.len().saturating_sub(1)))
+                    .map_or(0, |ns| ns / 1000)
+            };
+            say(&format!("kill to line: p50 {} µs, p99 {} µs", microseconds(50), microseconds(99)));
+        }
+        Err(error) => {
+            failed += 1;
+            say(&format!("FAIL orderly_end: {error:#}"));
+        }
+    }
+    say(&format!("{passed} passed, {failed} failed"));
+    Ok(failed == 0)
+}

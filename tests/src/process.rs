@@ -1,0 +1,83 @@
+//! What `/proc` says of a process before it is killed.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result, anyhow};
+
+/// A process, and the thread of it that is expected to be named as the victim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Its parent's process id.
+    pub parent_pid: u32,
+    /// Process id in its own pid namespace.
+    pub namespace_pid: u32,
+    /// The thread's name.
+    pub comm: Vec<u8>,
+    /// Real user id.
+    pub uid: u32,
+    /// -1000 to 1000.
+    pub oom_score_adj: i32,
+    /// `starttime` of `/proc/PID/stat`: clock ticks since boot.
+    pub start_ticks: u64,
+    /// `/proc/PID/exe`.
+    pub executable: Vec<u8>,
+    /// `/proc/PID/cmdline`, NULs as spaces.
+    pub command_line: Vec<u8>,
+    /// `RssAnon` of `/proc/PID/status`, bytes.
+    pub anon_bytes: u64,
+}
+
+impl ProcessFacts {
+    /// Reads them.
+    pub fn of(pid: u32, tid: u32) -> Result<Self> {
+        let read = |file: String| fs::read(&file).with_context(|| format!("read {file}"));
+        let status = String::from_utf8_lossy(&read(format!("/proc/{pid}/status"))?).into_owned();
+        let field = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            line.map(str::trim).ok_or_else(|| anyhow!("/proc/{pid}/status has no {key}"))
+        };
+        let first = |text: &str| text.split_whitespace().next().unwrap_or_default().to_owned();
+        let last = |text: &str| text.split_whitespace().last().unwrap_or_default().to_owned();
+
+        let stat = String::from_utf8_lossy(&read(format!("/proc/{pid}/stat"))?).into_owned();
+        // After the name, which may hold anything, come the fields from the third on.
+        let (_, fields) = stat.rsplit_once(") ").ok_or_else(|| anyhow!("/proc/{pid}/stat has no name"))?;
+        let start_ticks = fields.split(' ').nth(19).ok_or_else(|| anyhow!("/proc/{pid}/stat is short"))?;
+
+        let mut comm = read(format!("/proc/{pid}/task/{tid}/comm"))?;
+        comm.pop();
+        let mut command_line = read(format!("/proc/{pid}/task/{tid}/cmdline"))?;
+        command_line.pop();
+        for byte in &mut command_line {
+            if *byte == 0 {
+                *byte = b' ';
+            }
+        }
+        let adj = String::from_utf8_lossy(&read(format!("/proc/{pid}/oom_score_adj"))?).into_owned();
+        // A process whose first thread has ended has no /proc/PID/exe any more.
+        let executable = fs::read_link(format!("/proc/{pid}/task/{tid}/exe"))
+            .map(|path| path.as_os_str().as_bytes().to_vec())
+            .unwrap_or_default();
+        Ok(Self {
+            pid,
+            tid,
+            parent_pid: field("PPid")?.parse()?,
+            // Before 4.1 there is none; no such kernel runs this.
+            namespace_pid: last(field("NSpid")?).parse()?,
+            comm,
+            uid: first(field("Uid")?).parse()?,
+            oom_score_adj: adj.trim().parse()?,
+            start_ticks: start_ticks.parse()?,
+            executable,
+            command_line,
+            // Absent for a process whose first thread has ended.
+            anon_bytes: field("RssAnon").ok().and_then(|text| first(text).parse::<u64>().ok()).unwrap_or(0)
+                * 1024,
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! The killer's choice is already on its way out.
+
+use anyhow::{Result, ensure};
+
+use super::{LIMIT, MIB, Outcome};
+use crate::counters::wall_clock_ns;
+use crate::session::Session;
+
+/// The largest process has called `exit` and is held, by ptrace, just before it gives its memory
+/// back. The killer marks it, kills nobody, counts nothing and logs nothing.
+pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
+    const HELD: u64 = 10 * MIB;
+    let cgroup = session.cgroup(b"exiting")?;
+    cgroup.limit(LIMIT)?;
+    let mut large = session.hog_in(&cgroup, b"hog-exiting")?;
+    let mut small = session.hog_in(&cgroup, b"hog-small")?;
+    large.hold(HELD)?;
+    let facts = large.facts()?;
+    let process = libc::pid_t::try_from(large.pid())?;
+    // SAFETY: a child of ours that has not been waited for; the options are a number.
+    let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, process, 0, libc::PTRACE_O_TRACEEXIT) };
+    ensure!(seized == 0, "ptrace: {}", std::io::Error::last_os_error());
+    large.tell("quit")?;
+    let mut status = 0;
+    // SAFETY: a status that is alive through the call.
+    let waited = unsafe { libc::waitpid(process, &raw mut status, libc::__WALL) };
+    ensure!(
+        waited == process && status >> 16 == libc::PTRACE_EVENT_EXIT,
+        "the hog did not stop on its way out"
+    );
+
+    let released = wall_clock_ns();
+    // Over the limit once; fits as soon as the other one's memory is back.
+    small.hold(LIMIT - HELD + 4 * MIB)?;
+    let line = session.line_of(facts.tid, released)?;
+    // SAFETY: a tracee of this thread.
+    unsafe { libc::ptrace(libc::PTRACE_DETACH, process, 0, 0) };
+
+    let place = cgroup.place();
+    for (field, truth) in [
+        ("oom.kill", "\"already_exiting\"".to_owned()),
+        ("oom.scope", "\"memcg\"".to_owned()),
+        ("oom.cgroup.id", format!("\"{}\"", place.id)),
+        ("victim.pid", facts.pid.to_string()),
+        ("victim.parent_pid", facts.parent_pid.to_string()),
+        ("victim.comm", format!("{:?}", String::from_utf8_lossy(&facts.comm))),
+        ("victim.cgroup.path", format!("{:?}", String::from_utf8_lossy(&place.path))),
+        ("victim.cgroup.id", format!("\"{}\"", place.id)),
+        ("oom.cgroup.events.oom_kill", "0".to_owned()),
+        ("trigger.pid", small.pid().to_string()),
+    ] {
+        let told = line.get(field).map(ToString::to_string);
+        ensure!(
+            told.as_ref() == Some(&truth),
+            "field {field}: expected {truth}, oomtrace {told:?}: {}",
+            line.text
+        );
+    }
+    // The kernel logs nothing, and the figures of /proc are exacter than the killer's: near is all that can be asked.
+    let anon = line.number("victim.memory.anon_rss_bytes").unwrap_or_default();
+    ensure!(
+        anon.abs_diff(facts.anon_bytes) <= MIB,
+        "field victim.memory.anon_rss_bytes: /proc {}, oomtrace {anon}: {}",
+        facts.anon_bytes,
+        line.text
+    );
+    let kills = cgroup.events()?.get("oom_kill").copied();
+    ensure!(kills == Some(0), "the kernel counted {kills:?} kills: not the case that was meant");
+    ensure!(
+        !session.logged_tids()?.contains(&facts.tid),
+        "the kernel logged a kill: not the case that was meant"
+    );
+    ensure!(small.is_alive()?, "the small one was killed");
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,190 @@
+//! The machine, or some of its nodes, runs out. Only ever in a guest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{MIB, Outcome, not_applicable};
+use crate::cgroup::{Place, Version, mount_of};
+use crate::compare::ExpectedTrigger;
+use crate::counters::{memory_nodes, oom_kills, wall_clock_ns};
+use crate::hog::Hog;
+use crate::session::{Session, is_guest};
+
+/// The victim is in a cgroup without a limit.
+pub(super) fn in_a_cgroup(session: &mut Session) -> Result<Outcome> {
+    let cgroup = session.cgroup(b"host-wide")?;
+    let hog = session.hog_in(&cgroup, b"hog-host")?;
+    fill_machine(session, hog, cgroup.place())
+}
+
+/// The victim is in no cgroup at all.
+pub(super) fn in_the_root_cgroup(session: &mut Session) -> Result<Outcome> {
+    let mut hog = session.hog(b"hog-root")?;
+    hog.join(&session.hierarchy.mount.join("cgroup.procs"))?;
+    let root = session.hierarchy.root()?;
+    fill_machine(session, hog, &root)
+}
+
+/// oomtrace itself must live on.
+pub(super) fn five_times(session: &mut Session) -> Result<Outcome> {
+    for number in 1..=5 {
+        session.wait_for_report_room()?;
+        let cgroup = session.cgroup(format!("host-wide-{number}").as_bytes())?;
+        let hog = session.hog_in(&cgroup, format!("hog-host-{number}").as_bytes())?;
+        fill_machine(session, hog, cgroup.place())?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn fill_machine(session: &mut Session, mut hog: Hog, place: &Place) -> Result<Outcome> {
+    ensure!(is_guest(), "not on a machine that others need");
+    let (facts, kills_before, released) = (hog.facts()?, oom_kills()?, wall_clock_ns());
+    hog.grow("anon")?;
+    hog.killed()?;
+    let mut expected = session.killed_by_host(facts, place, released);
+    expected.trigger = ExpectedTrigger::Anybody;
+    session.check(&[expected])?;
+    let grown = oom_kills()? - kills_before;
+    ensure!(grown == 1, "the kernel counted {grown} kills, not 1");
+    Ok(Outcome::Passed)
+}
+
+/// A file with a value that is put back.
+struct Setting(PathBuf, String);
+
+impl Setting {
+    fn set(file: &str, value: &str) -> Result<Self> {
+        ensure!(is_guest(), "not on a machine that others need");
+        let before = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+        fs::write(file, value).with_context(|| format!("write {value} to {file}"))?;
+        Ok(Self(file.into(), before))
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _guest_ends_soon = fs::write(&self.0, &self.1);
+    }
+}
+
+/// `vm.oom_kill_allocating_task`: not the largest process dies, but the one that asked.
+pub(super) fn allocating_task(session: &mut Session) -> Result<Outcome> {
+    let _setting = Setting::set("/proc/sys/vm/oom_kill_allocating_task", "1")?;
+    let cgroup = session.cgroup(b"allocating")?;
+    let large_cgroup = session.cgroup(b"large")?;
+    let mut large = session.hog_in(&large_cgroup, b"hog-large")?;
+    large.hold(available()? / 10 * 6)?;
+    let mut hog = session.hog_in(&cgroup, b"hog-allocating")?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    hog.grow("anon")?;
+    hog.killed()?;
+    ensure!(large.is_alive()?, "the large one was killed");
+    let mut expected = session.killed_by_host(facts, cgroup.place(), released);
+    expected.kill = "allocating_task";
+    session.check(&[expected])?;
+    Ok(Outcome::Passed)
+}
+
+fn available() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("MemAvailable")?;
+    let kilobytes: u64 = line.split_whitespace().next().unwrap_or_default().parse()?;
+    Ok(kilobytes * 1024)
+}
+
+/// An operator asks for a kill.
+pub(super) fn sysrq_f(session: &mut Session) -> Result<Outcome> {
+    ensure!(is_guest(), "not on a machine that others need");
+    if !Path::new("/proc/sysrq-trigger").exists() {
+        return not_applicable("this kernel has no sysrq");
+    }
+    let cgroup = session.cgroup(b"sysrq")?;
+    let mut hog = session.hog_in(&cgroup, b"hog-sysrq")?;
+    hog.hold(64 * MIB)?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    fs::write("/proc/sysrq-trigger", "f").context("write f to /proc/sysrq-trigger")?;
+    hog.killed()?;
+    let mut expected = session.killed_by_host(facts, cgroup.place(), released);
+    expected.kill = "sysrq";
+    // A worker of the kernel.
+    expected.trigger = ExpectedTrigger::Anybody;
+    session.check(&[expected])?;
+    Ok(Outcome::Passed)
+}
+
+/// The last of several nodes; `None` on a machine with one.
+fn last_of_several_nodes() -> Result<Option<u32>> {
+    let nodes = memory_nodes()?;
+    Ok(nodes.last().copied().filter(|_| nodes.len() > 1))
+}
+
+/// A memory policy binds the victim to a node.
+pub(super) fn mempolicy(session: &mut Session) -> Result<Outcome> {
+    let Some(node) = last_of_several_nodes()? else { return not_applicable("one NUMA node") };
+    let cgroup = session.cgroup(b"mempolicy")?;
+    let mut hog = session.hog_in(&cgroup, b"hog-mempolicy")?;
+    hog.ask(&format!("node {node}"))?;
+    fill_node(session, hog, cgroup.place(), "mempolicy")
+}
+
+/// A cpuset allows the victim one node.
+pub(super) fn cpuset(session: &mut Session) -> Result<Outcome> {
+    let Some(node) = last_of_several_nodes()? else { return not_applicable("one NUMA node") };
+    let cgroup = session.cgroup(b"cpuset")?;
+    match session.hierarchy.version {
+        Version::V2 => {
+            fs::write(session.hierarchy.mount.join("cgroup.subtree_control"), "+cpuset")
+                .context("enable cpuset")?;
+            fs::write(session.scratch().file("cgroup.subtree_control"), "+cpuset")
+                .context("enable cpuset")?;
+            cgroup.write(&cgroup.file("cpuset.mems"), &node.to_string())?;
+            let hog = session.hog_in(&cgroup, b"hog-cpuset")?;
+            fill_node(session, hog, cgroup.place(), "cpuset")
+        }
+        Version::V1 => {
+            let dir = cpuset_hierarchy()?.join("oomtrace-test");
+            fs::create_dir(&dir).context("make a cpuset")?;
+            let cpus = fs::read_to_string("/sys/devices/system/cpu/online")?;
+            fs::write(dir.join("cpuset.cpus"), cpus.trim())?;
+            fs::write(dir.join("cpuset.mems"), node.to_string())?;
+            let mut hog = session.hog_in(&cgroup, b"hog-cpuset")?;
+            hog.join(&dir.join("cgroup.procs"))?;
+            let outcome = fill_node(session, hog, cgroup.place(), "cpuset");
+            let _guest_ends_soon = fs::remove_dir(&dir);
+            outcome
+        }
+    }
+}
+
+fn cpuset_hierarchy() -> Result<PathBuf> {
+    if let Some(mount) = mount_of("cgroup", "cpuset")? {
+        return Ok(mount);
+    }
+    let dir = PathBuf::from("/run/oomtrace-cpuset");
+    fs::create_dir_all(&dir)?;
+    // SAFETY: texts ended by NUL.
+    let result = unsafe {
+        libc::mount(
+            c"cgroup".as_ptr(),
+            c"/run/oomtrace-cpuset".as_ptr(),
+            c"cgroup".as_ptr(),
+            0,
+            c"cpuset".as_ptr().cast(),
+        )
+    };
+    ensure!(result == 0, "mount a cpuset hierarchy: {}", std::io::Error::last_os_error());
+    Ok(dir)
+}
+
+fn fill_node(session: &mut Session, mut hog: Hog, place: &Place, scope: &'static str) -> Result<Outcome> {
+    ensure!(is_guest(), "not on a machine that others need");
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    hog.grow("anon")?;
+    hog.killed()?;
+    let mut expected = session.killed_by_host(facts, place, released);
+    expected.scope = scope;
+    session.check(&[expected])?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,105 @@
+//! The scenarios: what is done to the machine, and what must be told of it.
+
+mod burst;
+mod exiting;
+mod group;
+mod host_wide;
+mod limits;
+mod names;
+mod nobody_killed;
+mod tasks;
+
+use anyhow::Result;
+
+use crate::session::Session;
+
+/// Bytes.
+const MIB: u64 = 1 << 20;
+/// The usual limit: small, and well above what a hog needs before it grows.
+const LIMIT: u64 = 16 * MIB;
+
+/// How a scenario ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ran, and all was told right.
+    Passed,
+    /// It cannot exist on this kernel or cgroup version, by its nature.
+    NotApplicable(String),
+}
+
+/// Where a scenario may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// It stays within a cgroup of its own.
+    Anywhere,
+    /// It fills or reconfigures the machine.
+    GuestOnly,
+}
+
+/// A scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it may run.
+    pub place: Where,
+    act: fn(&mut Session) -> Result<Outcome>,
+}
+
+impl Scenario {
+    /// Runs it.
+    pub fn run(&self, session: &mut Session) -> Result<Outcome> {
+        session.begin()?;
+        let outcome = (self.act)(session)?;
+        session.end()?;
+        Ok(outcome)
+    }
+}
+
+const fn anywhere(name: &'static str, act: fn(&mut Session) -> Result<Outcome>) -> Scenario {
+    Scenario { name, place: Where::Anywhere, act }
+}
+
+const fn guest_only(name: &'static str, act: fn(&mut Session) -> Result<Outcome>) -> Scenario {
+    Scenario { name, place: Where::GuestOnly, act }
+}
+
+const ALL: &[Scenario] = &[
+    anywhere("plain", limits::plain),
+    anywhere("raised_adj", tasks::raised_adj),
+    anywhere("thread_victim", tasks::thread_victim),
+    anywhere("exited_leader", tasks::exited_leader),
+    anywhere("child_with_living_parent", tasks::child_with_living_parent),
+    anywhere("pid_namespace", tasks::pid_namespace),
+    anywhere("shared_mm", tasks::shared_mm),
+    anywhere("already_exiting", exiting::already_exiting),
+    anywhere("shmem", limits::shmem),
+    anywhere("swap", limits::swap),
+    anywhere("limit_on_parent", limits::limit_on_parent),
+    anywhere("limit_lowered_by_another", limits::limit_lowered_by_another),
+    anywhere("max_below_usage_from_other_cgroup", limits::max_below_usage_from_other_cgroup),
+    anywhere("oom_group", group::oom_group),
+    anywhere("hostile_comm_and_path", names::hostile_comm_and_path),
+    anywhere("deep_path", names::deep_path),
+    anywhere("cgroup_removed_before_line", names::cgroup_removed_before_line),
+    guest_only("host_wide", host_wide::in_a_cgroup),
+    guest_only("host_wide_root_cgroup", host_wide::in_the_root_cgroup),
+    guest_only("host_wide_five_times", host_wide::five_times),
+    guest_only("allocating_task", host_wide::allocating_task),
+    guest_only("sysrq_f", host_wide::sysrq_f),
+    guest_only("cpuset", host_wide::cpuset),
+    guest_only("mempolicy", host_wide::mempolicy),
+    guest_only("no_killable_process", nobody_killed::no_killable_process),
+    guest_only("oom_kill_disable", nobody_killed::oom_kill_disable),
+    guest_only("burst_200", burst::two_hundred),
+    anywhere("burst_300", burst::three_hundred),
+];
+
+/// All that may run here.
+pub fn all(guest: bool) -> impl Iterator<Item = &'static Scenario> {
+    ALL.iter().filter(move |scenario| guest || scenario.place == Where::Anywhere)
+}
+
+fn not_applicable(reason: &str) -> Result<Outcome> {
+    Ok(Outcome::NotApplicable(reason.to_owned()))
+}

@@ -1,0 +1,75 @@
+//! Names that containers choose, and cgroups that are hard to name.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{LIMIT, Outcome};
+use crate::cgroup::Cgroup;
+use crate::counters::wall_clock_ns;
+use crate::session::Session;
+
+/// Neither can break a line, nor pass for another cgroup, process or key. A cgroup's name may hold anything but `/` and newline.
+pub(super) fn hostile_comm_and_path(session: &mut Session) -> Result<Outcome> {
+    let long = [b'n'; 200];
+    let names: &[(&[u8], &[u8])] = &[
+        (b"quote\"back\\slash", b"\"},\"x\":{\"y\":\""),
+        (b"\x1b[31mred\x07\t\r", b"a\nb\tc\r\x1b[2J"),
+        (b"\xff\xfe\xc3(\xed\xa0\x80", b"\xf0\x9f\x92\xff\xc3("),
+        (b",task_memcg=/evil,task=evil,pid=1,uid=0", b"x,pid=1,uid=0"),
+        (b"{\"type\":\"stop\"}", b") total-vm:1kB"),
+        (&long, b"fifteen bytes \xe2\x82\xac"),
+        (b"oom_memcg=/evil,oom_memcg=", b" \\x41\\ "),
+    ];
+    for (path, comm) in names {
+        session.wait_for_report_room()?;
+        let cgroup = session.cgroup(path)?;
+        cgroup.limit(LIMIT)?;
+        let mut hog = session.hog_in(&cgroup, comm)?;
+        let (facts, released) = (hog.facts()?, wall_clock_ns());
+        ensure!(Some(&*facts.comm) == comm.get(..comm.len().min(15)), "the hog's name: {:?}", facts.comm);
+        hog.grow("anon")?;
+        hog.killed()?;
+        let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+        session.check(&[expected])?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Far down: more levels than the kernel side looks at.
+pub(super) fn deep_path(session: &mut Session) -> Result<Outcome> {
+    const LEVELS: usize = 42;
+    let mut cgroups: Vec<Cgroup> = Vec::new();
+    for level in 2..=LEVELS {
+        let parent = cgroups.last().unwrap_or(session.scratch());
+        parent.allow_children()?;
+        let cgroup = parent.child(format!("level-{level}").as_bytes())?;
+        cgroups.push(cgroup);
+    }
+    let cgroup = cgroups.last().context("no levels")?;
+    cgroup.limit(LIMIT)?;
+    let mut hog = session.hog_in(cgroup, b"hog-deep")?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    hog.grow("anon")?;
+    hog.killed()?;
+    let expected = session.killed_by_limit(facts, cgroup, cgroup, LIMIT, released)?;
+    session.check(&[expected])?;
+    Ok(Outcome::Passed)
+}
+
+/// When the tracer comes to look, process and cgroup are gone.
+pub(super) fn cgroup_removed_before_line(session: &mut Session) -> Result<Outcome> {
+    let cgroup = session.cgroup(b"removed")?;
+    cgroup.limit(LIMIT)?;
+    let mut hog = session.hog_in(&cgroup, b"hog-removed")?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    session.tracer().freeze(true)?;
+    hog.grow("anon")?;
+    let killed = hog.killed();
+    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released);
+    let removed = cgroup.remove();
+    session.tracer().freeze(false)?;
+    killed.and(removed)?;
+    session.check(&[expected?])?;
+    // It came late on purpose.
+    session.latencies_ns.pop();
+    Ok(Outcome::Passed)
+}

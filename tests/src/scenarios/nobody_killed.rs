@@ -1,0 +1,95 @@
+//! A cgroup runs out and the killer ends without a victim.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{LIMIT, Outcome, not_applicable};
+use crate::cgroup::{Cgroup, Version};
+use crate::counters::wall_clock_ns;
+use crate::session::Session;
+use crate::tracer::Line;
+
+/// Only processes that may not be killed.
+pub(super) fn no_killable_process(session: &mut Session) -> Result<Outcome> {
+    let cgroup = session.cgroup(b"unkillable")?;
+    cgroup.limit(LIMIT)?;
+    let mut hog = session.hog_in(&cgroup, b"hog-unkillable")?;
+    hog.ask("adj -1000")?;
+    let facts = hog.facts()?;
+    // By a system call, which fails, and not by touching pages, which would fault for ever.
+    let answer = hog.ask(&format!("fill {}", 2 * LIMIT))?;
+    let refused = answer.split(' ').next_back().unwrap_or_default();
+    ensure!(refused == libc::ENOMEM.to_string(), "the hog could write: {answer}");
+    let logged = session.wait_for_log("report without a victim", |reports| {
+        reports.nobody.iter().find(|run| run.comm == facts.comm).cloned()
+    })?;
+    if !sees_runs(session)? {
+        return Ok(Outcome::Passed);
+    }
+    let line = memcg_oom(session, &cgroup)?;
+    check(&line, "outcome", &Value::from("no_killable_process"))?;
+    check(&line, "cgroup.limit_bytes", &Value::from(LIMIT))?;
+    check(&line, "order", &Value::from(logged.order))?;
+    check(&line, "gfp_mask_raw", &Value::from(logged.gfp_mask))?;
+    check(&line, "gfp_mask", &Value::from(logged.gfp_names))?;
+    check(&line, "trigger.pid", &Value::from(facts.pid))?;
+    check(&line, "trigger.comm", &Value::from(String::from_utf8_lossy(&facts.comm)))?;
+    Ok(Outcome::Passed)
+}
+
+/// v1: the tasks hang until somebody gives them room or allows the kill.
+pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
+    if session.hierarchy.version == Version::V2 {
+        return not_applicable("cgroup v2 has no oom_kill_disable");
+    }
+    let cgroup = session.cgroup(b"disabled")?;
+    cgroup.limit(LIMIT)?;
+    let control = cgroup.file("memory.oom_control");
+    cgroup.write(&control, "1")?;
+    let mut hog = session.hog_in(&cgroup, b"hog-hanging")?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    hog.grow("anon")?;
+    if sees_runs(session)? {
+        let line = memcg_oom(session, &cgroup)?;
+        check(&line, "outcome", &Value::from("kill_disabled"))?;
+    }
+    ensure!(hog.is_alive()?, "the hog was killed");
+    cgroup.write(&control, "0")?;
+    hog.killed()?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    if let Some(fired) = &mut expected.fired {
+        fired.events_of_this_kill_alone = false;
+    }
+    session.check(&[expected])?;
+    Ok(Outcome::Passed)
+}
+
+/// Without a function hook oomtrace cannot see runs without a victim, and must say so in its start line.
+fn sees_runs(session: &mut Session) -> Result<bool> {
+    if session.hook() != "none" {
+        return Ok(true);
+    }
+    let line = session.tracer().start_line();
+    let limits = line.get("limits").and_then(Value::as_array).context("no limits in the start line")?;
+    ensure!(!limits.is_empty(), "field limits: expected a sentence on what cannot be seen: {}", line.text);
+    Ok(false)
+}
+
+fn memcg_oom(session: &mut Session, cgroup: &Cgroup) -> Result<Line> {
+    let id = cgroup.place().id.to_string();
+    let line = session.claim("a memcg_oom line", |line| {
+        line.kind() == "memcg_oom" && line.get("cgroup.id").and_then(Value::as_str) == Some(&*id)
+    })?;
+    check(&line, "cgroup.path", &Value::from(String::from_utf8_lossy(&cgroup.place().path)))?;
+    Ok(line)
+}
+
+fn check(line: &Line, field: &str, truth: &Value) -> Result<()> {
+    let told = line.get(field);
+    ensure!(
+        told == Some(truth),
+        "memcg_oom field {field}: expected {truth}, oomtrace {told:?}: {}",
+        line.text
+    );
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! One run: the tracer, the kernel's log and the cgroups that all scenarios share, and the
+//! checks that hold for each of them. Scenarios run one after another: there is one log and one machine.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cgroup::{Cgroup, Hierarchy, Place, Scratch, Version};
+use crate::compare::{Expected, ExpectedTrigger, FiredLimit, HostFacts};
+use crate::counters;
+use crate::hog::{Hog, PATIENCE};
+use crate::kernel_log::{KernelLog, LoggedKill, Reports};
+use crate::process::ProcessFacts;
+use crate::tracer::{Hook, Line, Tracer};
+
+/// How many reports the kernel writes out before it holds the next ones back, less one for somebody else's.
+const REPORTS: usize = 9;
+/// For how long it does.
+const REPORT_WINDOW: Duration = Duration::from_millis(5100);
+
+/// A run.
+#[derive(Debug)]
+pub struct Session {
+    tracer: Tracer,
+    log: KernelLog,
+    scratch: Scratch,
+    /// The memory hierarchy.
+    pub hierarchy: Hierarchy,
+    host: HostFacts,
+    hook: String,
+    guest: bool,
+    /// Lines that a scenario has asked for, by `seq`.
+    claimed: BTreeSet<u64>,
+    /// Kills in the log when the last report window ended.
+    window_from: usize,
+    /// Kills in the log when the running scenario began.
+    scenario_from: usize,
+    /// Line read minus `time`, ns, of every kill checked.
+    pub latencies_ns: Vec<i128>,
+}
+
+/// May scenarios run here that hurt the machine? Only in a guest made for it, which says so twice.
+pub fn is_guest() -> bool {
+    let told = std::env::var_os("OOMTRACE_GUEST").is_some_and(|value| value == "1");
+    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    told && cmdline.split_whitespace().any(|word| word == "oomtrace.guest=1")
+}
+
+impl Session {
+    /// Starts everything.
+    pub fn start(binary: &Path, hook: Hook) -> Result<Self> {
+        // SAFETY: takes nothing, cannot fail.
+        ensure!(unsafe { libc::geteuid() } == 0, "real kills need root");
+        let hierarchy = Hierarchy::find()?;
+        let host = HostFacts::read()?;
+        let scratch = Scratch::make(&hierarchy)?;
+        let log = KernelLog::follow()?;
+        let tracer = Tracer::start(binary, hook)?;
+        let guest = is_guest();
+        if guest {
+            // After the tracer was started, so that it has to survive by itself.
+            std::fs::write("/proc/self/oom_score_adj", "-1000")
+                .context("protect the test from the killer")?;
+        }
+        let session = Self {
+            hook: tracer.attached(),
+            tracer,
+            log,
+            scratch,
+            hierarchy,
+            host,
+            guest,
+            claimed: BTreeSet::new(),
+            window_from: 0,
+            scenario_from: 0,
+            latencies_ns: Vec::new(),
+        };
+        session.check_start_line()?;
+        Ok(session)
+    }
+
+    fn check_start_line(&self) -> Result<()> {
+        let line = self.tracer.start_line();
+        let told = line.get("cgroup").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let unified = crate::cgroup::mount_of("cgroup2", "")?.is_some();
+        let right = match self.hierarchy.version {
+            Version::V2 => "v2",
+            Version::V1 if unified => "hybrid",
+            Version::V1 => "v1",
+        };
+        ensure!(told == right, "field cgroup: expected {right}, oomtrace {told}: {}", line.text);
+        Ok(())
+    }
+
+    /// How the tracer looks into the killer: `fentry`, `kprobe`, `none`.
+    pub fn hook(&self) -> &str {
+        &self.hook
+    }
+
+    /// The cgroup that holds all others of this run.
+    pub fn scratch(&self) -> &Cgroup {
+        self.scratch.cgroup()
+    }
+
+    /// The program under test.
+    pub fn tracer(&mut self) -> &mut Tracer {
+        &mut self.tracer
+    }
+
+    /// The machine.
+    pub fn host(&self) -> &HostFacts {
+        &self.host
+    }
+
+    /// A cgroup of the scenario's own.
+    pub fn cgroup(&self, name: &[u8]) -> Result<Cgroup> {
+        self.scratch().child(name)
+    }
+
+    /// A hog that has entered a cgroup and has a name.
+    pub fn hog_in(&self, cgroup: &Cgroup, comm: &[u8]) -> Result<Hog> {
+        let mut hog = self.hog(comm)?;
+        hog.join(&cgroup.procs())?;
+        Ok(hog)
+    }
+
+    /// A hog with a name, where this process is.
+    pub fn hog(&self, comm: &[u8]) -> Result<Hog> {
+        start_hog(self.guest, comm)
+    }
+
+    /// Must a hog be told that it may be killed?
+    pub fn guest(&self) -> bool {
+        self.guest
+    }
+
+    /// Waits until the kernel will write out a whole report again.
+    pub fn wait_for_report_room(&mut self) -> Result<()> {
+        let kills = self.log.look(|reports| reports.kills.len())?;
+        if kills.saturating_sub(self.window_from) >= REPORTS {
+            std::thread::sleep(REPORT_WINDOW);
+            self.window_from = self.log.look(|reports| reports.kills.len())?;
+        }
+        Ok(())
+    }
+
+    /// Begins a scenario.
+    pub fn begin(&mut self) -> Result<()> {
+        self.scenario_from = self.log.look(|reports| reports.kills.len())?;
+        self.wait_for_report_room()
+    }
+
+    /// What the line of a kill by a cgroup's limit must say; the victim itself allocated. To be asked after the kill.
+    pub fn killed_by_limit(
+        &self,
+        victim: ProcessFacts,
+        cgroup: &Cgroup,
+        fired: &Cgroup,
+        limit_bytes: u64,
+        released_ns: i128,
+    ) -> Result<Expected> {
+        let fired = fired_limit(fired, limit_bytes)?;
+        let mut expected = self.killed_by_host(victim, cgroup.place(), released_ns);
+        expected.scope = "memcg";
+        expected.fired = Some(fired);
+        Ok(expected)
+    }
+
+    /// What the line of a kill because the machine is full must say; the victim itself allocated.
+    pub fn killed_by_host(&self, victim: ProcessFacts, cgroup: &Place, released_ns: i128) -> Expected {
+        Expected {
+            host: self.host.clone(),
+            version: self.hierarchy.version,
+            hook: self.hook.clone(),
+            trigger: ExpectedTrigger::Victim(victim.comm.clone()),
+            victim,
+            cgroup: cgroup.clone(),
+            scope: "host",
+            kill: "selected",
+            fired: None,
+            released_ns,
+        }
+    }
+
+    /// Waits for the log and for the line of each kill, compares them, and claims the lines. In the order asked for.
+    pub fn check(&mut self, expected: &[Expected]) -> Result<Vec<Line>> {
+        let mut lines = Vec::new();
+        let mut differences = Vec::new();
+        for expected in expected {
+            let tid = expected.victim.tid;
+            let logged = self.logged_kill(tid)?;
+            let line = self.line_of(tid, expected.released_ns)?;
+            let found = expected.differences(&line, &logged);
+            if !found.is_empty() {
+                let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+                differences.push(format!("{}; the line: {}", found.join("; "), line.text));
+            }
+            lines.push(line);
+        }
+        ensure!(differences.is_empty(), "{}", differences.join("\n"));
+        Ok(lines)
+    }
+
+    /// What the log says of a thread's kill in this scenario: its first, if a group kill names it twice.
+    pub fn logged_kill(&self, tid: u32) -> Result<LoggedKill> {
+        let from = self.scenario_from;
+        self.wait_for_log(&format!("\"Killed process {tid}\" in the kernel log"), |reports| {
+            reports.kills.get(from..)?.iter().find(|kill| kill.killed.tid == tid).cloned()
+        })
+    }
+
+    /// Threads killed in this scenario, by the log; one that the killer passed twice stands there twice.
+    pub fn logged_tids(&self) -> Result<Vec<u32>> {
+        let from = self.scenario_from;
+        self.log.look(|reports| reports.kills.iter().skip(from).map(|kill| kill.killed.tid).collect())
+    }
+
+    /// Waits until `find` finds something in the log.
+    pub fn wait_for_log<T>(&self, what: &str, find: impl Fn(&Reports) -> Option<T>) -> Result<T> {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = self.log.look(&find)? {
+                return Ok(found);
+            }
+            ensure!(std::time::Instant::now() < deadline, "no {what} in {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits for the `oom_kill` line of a thread, and claims it.
+    pub fn line_of(&mut self, tid: u32, since_ns: i128) -> Result<Line> {
+        let line = self.claim(&format!("a line for the kill of {tid}"), |line| {
+            line.kind() == "oom_kill"
+                && line.number("victim.tid") == Some(tid.into())
+                && line.read_at_ns >= since_ns
+        })?;
+        if let Some(time) =
+            line.get("time").and_then(serde_json::Value::as_str).and_then(crate::compare::moment)
+        {
+            self.latencies_ns.push(line.read_at_ns - time);
+        }
+        Ok(line)
+    }
+
+    /// Waits for a line that nobody has claimed yet, and claims it.
+    pub fn claim(&mut self, what: &str, wanted: impl Fn(&Line) -> bool) -> Result<Line> {
+        let claimed = &self.claimed;
+        let line = self.tracer.wait_for(what, |lines| {
+            let free = |line: &&Line| line.number("seq").is_some_and(|seq| !claimed.contains(&seq));
+            lines.iter().filter(free).find(|line| wanted(line)).cloned()
+        })?;
+        self.claimed.extend(line.number("seq"));
+        Ok(line)
+    }
+
+    /// Ends a scenario: every line must be sound, and none of ours unasked for.
+    pub fn end(&mut self) -> Result<()> {
+        self.tracer.check_new_lines()?;
+        let ours = self.scratch().place().path.clone();
+        let ours = String::from_utf8_lossy(&ours).into_owned();
+        for line in self.tracer.lines() {
+            let Some(seq) = line.number("seq") else { continue };
+            if self.claimed.contains(&seq) {
+                continue;
+            }
+            self.claimed.insert(seq);
+            let path = line.get("victim.cgroup.path").or_else(|| line.get("cgroup.path"));
+            // On a host others may have kills of their own; in a guest there are no others.
+            if self.guest
+                || path.and_then(serde_json::Value::as_str).is_none_or(|path| path.starts_with(&ours))
+            {
+                bail!("a line that nobody caused: {}", line.text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the run: the tracer must end in order.
+    pub fn finish(mut self) -> Result<Vec<i128>> {
+        self.end()?;
+        self.tracer.stop()?;
+        Ok(self.latencies_ns)
+    }
+}
+
+/// A hog with a name. `protected`: this process may not be killed, and its children must not inherit that.
+pub fn start_hog(protected: bool, comm: &[u8]) -> Result<Hog> {
+    let mut hog = Hog::start()?;
+    if protected {
+        hog.ask("adj 0")?;
+    }
+    hog.name(comm)?;
+    Ok(hog)
+}
+
+/// What the files of the cgroup whose limit fired say after the kill.
+pub fn fired_limit(cgroup: &Cgroup, limit_bytes: u64) -> Result<FiredLimit> {
+    Ok(FiredLimit {
+        place: cgroup.place().clone(),
+        limit_bytes,
+        swap_limit_bytes: None,
+        events: cgroup.events()?,
+        events_of_this_kill_alone: true,
+        refusals: cgroup.number("memory.failcnt"),
+        peak_bytes: cgroup.peak(),
+        oom_group: cgroup.number("memory.oom.group") == Some(1),
+        lowered: false,
+    })
+}
+
+impl HostFacts {
+    /// Reads them.
+    pub fn read() -> Result<Self> {
+        let text = |name: &str| {
+            let file = format!("/proc/sys/kernel/{name}");
+            let text = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+            anyhow::Ok(text.trim_end().to_owned())
+        };
+        // SAFETY: numbers in, numbers out.
+        let (page, ticks) = unsafe { (libc::sysconf(libc::_SC_PAGESIZE), libc::sysconf(libc::_SC_CLK_TCK)) };
+        Ok(Self {
+            name: text("hostname")?,
+            kernel: text("osrelease")?,
+            boot_id: text("random/boot_id")?,
+            page_bytes: page.try_into()?,
+            ticks_a_second: ticks.try_into()?,
+            boot_wall_ns: counters::boot_time_ns(),
+            memory_and_swap: counters::memory_and_swap()?,
+        })
+    }
+}
