@@ -56,7 +56,9 @@ struct Archive {
 }
 
 impl Archive {
-    /// Appends one file (no device node: the kernel's own archive has /dev/console, devtmpfs the others): a header of hexadecimal fields, the name, the content; name and content padded to 4 bytes.
+    /// Appends one file: a header of hexadecimal fields, the name, the content; name and content padded to 4 bytes.
+    ///
+    /// Never a device node: `/dev/console` is in the kernel's own archive, devtmpfs has the others.
     fn entry(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
         self.inode += 1;
         let size = u32::try_from(content.len())?;

@@ -225,38 +225,40 @@ impl Guest<'_> {
         let log = directory.join(format!("{stem}.log"));
         eprintln!("vm: {stem}");
         let started = Instant::now();
-        let mut told = 0;
+        let mut failed = false;
         let console = machine.boot(&log, &budget, |line| {
             if let Some((scenario, outcome)) = table::told_by(line) {
                 eprintln!("vm:   {line}");
+                failed |= matches!(outcome, Outcome::Fail(_));
                 table.add(&column, scenario, outcome);
-                told += 1;
             } else if matches!(job, Job::Command(_)) {
                 eprintln!("{line}");
             }
         })?;
         eprintln!("vm:   {:?} after {} s", console.end, started.elapsed().as_secs());
 
-        let mut failure = |row: &str, text: String| table.add(&column, row, Outcome::Fail(text));
-        match &console.end {
-            End::Exit(0) => {}
-            // A scenario that failed has told so; the code adds nothing.
-            End::Exit(_) if told > 0 => {}
-            End::Exit(code) => failure("guest", format!("exit code {code}")),
-            End::Refused(reason) => failure("guest", reason.clone()),
-            End::TimedOut(reason) => failure("guest", reason.clone()),
-            End::Crashed => failure("guest", "stopped without a result".to_owned()),
-        }
-        if let (Job::Command(_), End::Exit(0)) = (job, &console.end) {
-            table.add(&column, "command", Outcome::Pass);
+        let failure = match &console.end {
+            End::Exit(0) => None,
+            End::Exit(code) => Some(format!("ended with code {code}")),
+            End::Refused(reason) | End::TimedOut(reason) => Some(reason.clone()),
+            End::Crashed => Some("the guest stopped without a result".to_owned()),
+        };
+        if self.scenarios.is_empty() {
+            table.add(&column, "command", failure.map_or(Outcome::Pass, Outcome::Fail));
+            return Ok(());
         }
         let silent: Vec<&str> =
             self.scenarios.iter().copied().filter(|scenario| !table.has(&column, scenario)).collect();
         for scenario in &silent {
-            table.add(&column, scenario, Outcome::Fail("did not tell how it ended".to_owned()));
+            let reason = failure.clone().unwrap_or_else(|| "the guest ended well".to_owned());
+            table.add(&column, scenario, Outcome::Fail(format!("did not tell how it ended: {reason}")));
         }
-        let no_result = !matches!(console.end, End::Exit(_)) || told == 0 && matches!(job, Job::Scenarios(_));
-        if no_result || !silent.is_empty() {
+        // The code of a guest in which a scenario failed only repeats that; any other bad end is a failure of its own.
+        let repeated = failed && matches!(console.end, End::Exit(_));
+        if let Some(reason) = failure.filter(|_| silent.is_empty() && !repeated) {
+            table.add(&column, "guest", Outcome::Fail(reason));
+        }
+        if !silent.is_empty() || !matches!(console.end, End::Exit(_)) {
             eprintln!("vm: the end of the console of {stem}:");
             for line in console.tail() {
                 eprintln!("    {line}");
