@@ -4,6 +4,8 @@
 
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root TERM=dumb
+# The scenarios that hurt a whole machine ask for this and for oomtrace.guest=1 on the kernel command line.
+export OOMTRACE_GUEST=1
 
 finish() {
     echo

@@ -3,7 +3,7 @@
 //! In: paths of static programs. Out: bytes in the `newc` format that the kernel unpacks
 //! (Documentation/driver-api/early-userspace/buffer-format.rst). Left uncompressed: emulated CPUs unpack slowly.
 
-use std::{fs, path::Path};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -16,19 +16,12 @@ const PROGRAM: u32 = 0o100_755;
 const TEXT: u32 = 0o100_644;
 const SYMLINK: u32 = 0o120_777;
 
-/// The programs of a guest and what its init script is to do.
-pub struct Contents<'a> {
-    /// Static programs and their names in `/bin`; `busybox` among them.
-    pub programs: &'a [(&'a str, &'a Path)],
-    /// A shell fragment that the init script reads: variables and the function `job`.
-    pub job: &'a str,
-}
-
-/// Packs the archive.
+/// Packs the archive: static `programs` under their names in `/bin`, `busybox` among them, and `job`, a shell fragment
+/// that init.sh reads: its variables and the function `job`.
 ///
 /// # Errors
 /// If a program cannot be read, or is too large for the format (4 GiB).
-pub fn pack(contents: &Contents<'_>) -> Result<Vec<u8>> {
+pub fn pack(programs: &[(&str, PathBuf)], job: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var", "var/log"] {
         archive.entry(directory, DIRECTORY, b"")?;
@@ -41,8 +34,8 @@ pub fn pack(contents: &Contents<'_>) -> Result<Vec<u8>> {
     )?;
     archive.entry("etc/group", TEXT, b"root:x:0:\nnogroup:x:65534:\n")?;
     archive.entry("init", PROGRAM, INIT.as_bytes())?;
-    archive.entry("job", TEXT, contents.job.as_bytes())?;
-    for (name, program) in contents.programs {
+    archive.entry("job", TEXT, job.as_bytes())?;
+    for (name, program) in programs {
         let bytes = fs::read(program).with_context(|| format!("{} cannot be read", program.display()))?;
         archive.entry(&format!("bin/{name}"), PROGRAM, &bytes)?;
     }

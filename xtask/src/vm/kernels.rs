@@ -153,29 +153,41 @@ impl Store {
         Ok(program)
     }
 
-    /// The emulator; installed if it is missing and that is allowed.
+    /// The emulator.
     ///
     /// # Errors
     /// If it is missing and cannot be installed.
     pub fn qemu(&self) -> Result<PathBuf> {
         let (program, package) = self.arch.qemu();
-        let find = || {
-            let path = env::var_os("PATH")?;
-            env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
-        };
-        if let Some(path) = find() {
-            return Ok(path);
-        }
-        let install = ["apt-get", "install", "-y", "--no-install-recommends", package];
-        eprintln!("vm: {program} is missing: {}", install.join(" "));
-        let [apt, arguments @ ..] = install;
-        let status = Command::new(apt).args(arguments).stdout(std::io::stderr()).status();
+        installed(program, &[package])
+    }
+
+    /// The architecture of the guests.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// A sysroot for Debian's own compiler on this machine, with the standard library of arm64.
+    ///
+    /// # Errors
+    /// If Debian's compiler is missing, or the library of its exact version cannot be fetched.
+    pub fn arm64_sysroot(&self) -> Result<PathBuf> {
+        let compiler = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "rustc-web"]).output()?;
         ensure!(
-            status.is_ok_and(|status| status.success()),
-            "{program} is missing and cannot be installed; as root: {}",
-            install.join(" ")
+            compiler.status.success(),
+            "no standard library for arm64: run rustup target add aarch64-unknown-linux-gnu, or install rustc-web"
         );
-        find().with_context(|| format!("{package} brought no {program}"))
+        let version = String::from_utf8_lossy(&compiler.stdout).into_owned();
+        let sysroot = self.cache.join(format!("sysroot-arm64-{version}"));
+        if !sysroot.exists() {
+            let package = format!("libstd-rust-web-dev={version}");
+            eprintln!("vm: fetching {package}");
+            let unpacked = tempfile::tempdir_in(&self.cache)?;
+            self.apt()?.unpack(&package, unpacked.path())?;
+            fs::rename(unpacked.path().join("usr"), &sysroot)
+                .with_context(|| format!("{package} is not laid out as expected"))?;
+        }
+        Ok(sysroot)
     }
 
     /// Unpacks `package` and keeps the one file that `choose` finds in it, as `destination`.
@@ -208,4 +220,26 @@ impl Store {
         let apt = Apt::update(&self.cache, self.arch.debian())?;
         Ok(self.apt.get_or_init(|| apt))
     }
+}
+
+/// The path of `program`; `packages` are installed if it is missing and that is allowed.
+///
+/// # Errors
+/// If it is missing and cannot be installed.
+pub fn installed(program: &str, packages: &[&str]) -> Result<PathBuf> {
+    let find = || {
+        let path = env::var_os("PATH")?;
+        env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
+    };
+    if let Some(path) = find() {
+        return Ok(path);
+    }
+    let arguments = format!("install -y --no-install-recommends {}", packages.join(" "));
+    eprintln!("vm: {program} is missing: apt-get {arguments}");
+    let status = Command::new("apt-get").args(arguments.split(' ')).stdout(std::io::stderr()).status();
+    ensure!(
+        status.is_ok_and(|status| status.success()),
+        "{program} is missing and cannot be installed; as root: apt-get {arguments}"
+    );
+    find().with_context(|| format!("{} brought no {program}", packages.join(", ")))
 }

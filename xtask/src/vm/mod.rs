@@ -4,6 +4,7 @@
 //! sequence under full emulation. A kernel that cannot be fetched, and a guest that does not answer, are failures.
 
 mod debian;
+mod guest;
 mod initramfs;
 mod kernels;
 mod programs;
@@ -11,9 +12,9 @@ mod qemu;
 mod table;
 
 use std::{
-    fs::{self, File},
+    fs,
     io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -22,11 +23,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use self::{
-    initramfs::Contents,
+    guest::{Guest, Kit},
     kernels::{Arch, Store},
     programs::Programs,
-    qemu::{Budget, End, Machine},
-    table::{Outcome, Table},
+    table::Table,
 };
 
 /// The kernels of a run that names none: the oldest, the two that most machines have, and the newest.
@@ -34,7 +34,7 @@ const MAIN: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
 
 /// Scenarios that need another machine than the rest, and which.
 const SPECIAL: [(&str, Special); 3] =
-    [("cpuset", Special::Numa), ("mempolicy", Special::Numa), ("lockdown", Special::Lockdown)];
+    [("cpuset", Special::Numa), ("mempolicy", Special::Numa), ("swap", Special::Swap)];
 
 /// What to boot and what to run there.
 #[derive(Debug, clap::Args)]
@@ -81,11 +81,11 @@ pub struct Args {
     /// Seconds that one guest may take
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
-    /// A static oomtrace; without one it is built
-    #[arg(long, value_name = "PATH", requires = "scenarios")]
+    /// A static oomtrace; without one it is built (but not for --command)
+    #[arg(long, value_name = "PATH")]
     oomtrace: Option<PathBuf>,
-    /// A static scenario program; without one it is built
-    #[arg(long, value_name = "PATH", requires = "oomtrace")]
+    /// A static scenario program; without one it is built (but not for --command)
+    #[arg(long, value_name = "PATH")]
     scenarios: Option<PathBuf>,
 }
 
@@ -113,7 +113,7 @@ enum Missing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Special {
     Numa,
-    Lockdown,
+    Swap,
 }
 
 /// Boots every guest that `args` ask for.
@@ -126,159 +126,51 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return list(args, &store);
     }
     let kernels = kernels(args, &store)?;
-    let qemu = store.qemu()?;
-    let busybox = store.busybox()?;
-    let job = match &args.command {
-        Some(command) => Job::Command(command),
-        None => Job::Scenarios(programs(args)?),
-    };
-    let scenarios = match &job {
-        Job::Command(_) => Vec::new(),
-        Job::Scenarios(programs) => selected(&args.scenario, &programs.list()?)?,
-    };
     let directory = programs::target_directory().join("vm");
     fs::create_dir_all(&directory)?;
+    let mut kit = Kit {
+        arch: args.arch,
+        qemu: store.qemu()?,
+        programs: vec![("busybox", store.busybox()?)],
+        directory,
+        timeout: Duration::from_secs(args.timeout),
+    };
+    let (oomtrace, scenarios) = programs(args, &store)?;
+    let names = match &args.command {
+        Some(_) => Vec::new(),
+        // Only a program of this machine's architecture runs here.
+        None => {
+            let runs = args.arch == Arch::X86_64;
+            selected(&args.scenario, &programs::scenarios(scenarios.as_deref().filter(|_| runs))?)?
+        }
+    };
+    kit.programs.extend(oomtrace.map(|path| ("oomtrace", path)));
+    kit.programs.extend(scenarios.map(|path| ("oomtrace-scenarios", path)));
 
     let mut table = Table::default();
     let started = Instant::now();
     for cgroup in &args.cgroup {
         for hook in &args.hook {
             for (kernel, image) in &kernels {
-                for (special, group) in by_machine(&scenarios) {
+                for (special, scenarios) in by_machine(&names) {
                     let guest = Guest {
-                        args,
-                        kernel,
+                        column: format!("{kernel} {} {}", word(*cgroup), word(*hook)),
                         image,
                         cgroup: word(*cgroup),
                         hook: word(*hook),
                         special,
-                        scenarios: group,
+                        scenarios,
+                        args,
                     };
-                    guest.run(&qemu, &busybox, &job, &directory, &mut table)?;
+                    guest.run(&kit, &mut table)?;
                 }
             }
         }
     }
     let mut stdout = std::io::stdout().lock();
     write!(stdout, "\n{table}")?;
-    writeln!(stdout, "\n{} s; consoles in {}", started.elapsed().as_secs(), directory.display())?;
+    writeln!(stdout, "\n{} s; consoles in {}", started.elapsed().as_secs(), kit.directory.display())?;
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What a guest is to do.
-enum Job<'a> {
-    Command(&'a str),
-    Scenarios(Programs),
-}
-
-/// One boot.
-struct Guest<'a> {
-    args: &'a Args,
-    kernel: &'a str,
-    image: &'a Path,
-    cgroup: String,
-    hook: String,
-    special: Option<Special>,
-    scenarios: Vec<&'a str>,
-}
-
-impl Guest<'_> {
-    fn run(
-        &self,
-        qemu: &Path,
-        busybox: &Path,
-        job: &Job<'_>,
-        directory: &Path,
-        table: &mut Table,
-    ) -> Result<()> {
-        let column = format!("{} {} {}", self.kernel, self.cgroup, self.hook);
-        let special = self.special.map(|special| format!("-{special:?}").to_lowercase()).unwrap_or_default();
-        let stem = format!("{}{special}", column.replace(' ', "-"));
-
-        let mut programs = vec![("busybox", busybox)];
-        if let Job::Scenarios(built) = job {
-            programs.extend([("oomtrace", &*built.oomtrace), ("oomtrace-scenarios", &*built.scenarios)]);
-        }
-        let initramfs = tempfile::NamedTempFile::new_in(directory)?;
-        fs::write(&initramfs, initramfs::pack(&Contents { programs: &programs, job: &self.job(job) })?)?;
-        let swap = match self.args.swap {
-            Some(mib) => {
-                let file = tempfile::NamedTempFile::new_in(directory)?;
-                File::options().write(true).open(&file)?.set_len(mib << 20)?;
-                Some(file)
-            }
-            None => None,
-        };
-        let lockdown = if self.special == Some(Special::Lockdown) { " lockdown=confidentiality" } else { "" };
-        let machine = Machine {
-            arch: self.args.arch,
-            qemu,
-            kernel: self.image,
-            initramfs: initramfs.path(),
-            memory: self.args.memory,
-            numa: self.args.numa || self.special == Some(Special::Numa),
-            swap: swap.as_ref().map(tempfile::NamedTempFile::path),
-            command_line: &format!("{}{lockdown}", self.args.cmdline_extra),
-        };
-        let total = Duration::from_secs(self.args.timeout);
-        let budget = Budget { total, silence: total.min(Duration::from_secs(150)) };
-        let log = directory.join(format!("{stem}.log"));
-        eprintln!("vm: {stem}");
-        let started = Instant::now();
-        let mut failed = false;
-        let console = machine.boot(&log, &budget, |line| {
-            if let Some((scenario, outcome)) = table::told_by(line) {
-                eprintln!("vm:   {line}");
-                failed |= matches!(outcome, Outcome::Fail(_));
-                table.add(&column, scenario, outcome);
-            } else if matches!(job, Job::Command(_)) {
-                eprintln!("{line}");
-            }
-        })?;
-        eprintln!("vm:   {:?} after {} s", console.end, started.elapsed().as_secs());
-
-        let failure = match &console.end {
-            End::Exit(0) => None,
-            End::Exit(code) => Some(format!("ended with code {code}")),
-            End::Refused(reason) | End::TimedOut(reason) => Some(reason.clone()),
-            End::Crashed => Some("the guest stopped without a result".to_owned()),
-        };
-        if self.scenarios.is_empty() {
-            table.add(&column, "command", failure.map_or(Outcome::Pass, Outcome::Fail));
-            return Ok(());
-        }
-        let silent: Vec<&str> =
-            self.scenarios.iter().copied().filter(|scenario| !table.has(&column, scenario)).collect();
-        for scenario in &silent {
-            let reason = failure.clone().unwrap_or_else(|| "the guest ended well".to_owned());
-            table.add(&column, scenario, Outcome::Fail(format!("did not tell how it ended: {reason}")));
-        }
-        // The code of a guest in which a scenario failed only repeats that; any other bad end is a failure of its own.
-        let repeated = failed && matches!(console.end, End::Exit(_));
-        if let Some(reason) = failure.filter(|_| silent.is_empty() && !repeated) {
-            table.add(&column, "guest", Outcome::Fail(reason));
-        }
-        if !silent.is_empty() || !matches!(console.end, End::Exit(_)) {
-            eprintln!("vm: the end of the console of {stem}:");
-            for line in console.tail() {
-                eprintln!("    {line}");
-            }
-        }
-        Ok(())
-    }
-
-    /// What init.sh reads.
-    fn job(&self, job: &Job<'_>) -> String {
-        let command = match job {
-            Job::Command(command) => (*command).to_owned(),
-            Job::Scenarios(_) => {
-                let names: String = self.scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
-                format!("/bin/oomtrace-scenarios --oomtrace /bin/oomtrace --hook {}{names}", self.hook)
-            }
-        };
-        let without: Vec<String> = self.args.without.iter().map(|missing| word(*missing)).collect();
-        format!("CGROUP={}\nWITHOUT='{}'\njob() {{\n{command}\n}}\n", self.cgroup, without.join(" "))
-    }
 }
 
 /// The kernels to boot, all of them fetched.
@@ -301,13 +193,14 @@ fn kernels(args: &Args, store: &Store) -> Result<Vec<(String, PathBuf)>> {
     Ok(kernels)
 }
 
-fn programs(args: &Args) -> Result<Programs> {
-    match (&args.oomtrace, &args.scenarios) {
-        (Some(oomtrace), Some(scenarios)) => {
-            Ok(Programs { oomtrace: oomtrace.clone(), scenarios: scenarios.clone() })
-        }
-        _ => Programs::build(args.arch),
+/// The programs to pack: those given; the others are built, unless there is only a command to run.
+fn programs(args: &Args, store: &Store) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
+    let (oomtrace, scenarios) = (args.oomtrace.clone(), args.scenarios.clone());
+    if args.command.is_some() || (oomtrace.is_some() && scenarios.is_some()) {
+        return Ok((oomtrace, scenarios));
     }
+    let built = Programs::build(store)?;
+    Ok((oomtrace.or(Some(built.oomtrace)), scenarios.or(Some(built.scenarios))))
 }
 
 /// The scenarios to run: those asked for, or all that there are.
@@ -342,7 +235,7 @@ fn list(args: &Args, store: &Store) -> Result<ExitCode> {
         writeln!(stdout, "  {name:5} {package}")?;
     }
     writeln!(stdout, "scenarios:")?;
-    for scenario in programs(args)?.list()? {
+    for scenario in programs::scenarios(args.scenarios.as_deref())? {
         writeln!(stdout, "  {scenario}")?;
     }
     Ok(ExitCode::SUCCESS)

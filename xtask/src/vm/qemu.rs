@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -130,7 +130,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// If the emulator cannot be started or the log cannot be written. What the guest does is never an error here.
-    pub fn boot(&self, log: &PathBuf, budget: &Budget, mut each: impl FnMut(&str)) -> Result<Console> {
+    pub fn boot(&self, log: &Path, budget: &Budget, mut each: impl FnMut(&str)) -> Result<Console> {
         let mut file = File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
         let mut child = Command::new(self.qemu)
             .args(self.arguments())
