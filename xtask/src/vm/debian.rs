@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn both_source_formats_name_the_mirrors() {
-        let deb822 = "Types: deb\nURIs: http://mirror.test/debian/\nSuites: bookworm\n\nURIs: http://other.test/debian-security\n";
+        let deb822 = "URIs: http://other.test/debian-security\nSuites: x\n\nTypes: deb\nURIs: http://mirror.test/debian/\n";
         let list = sources_list(deb822).unwrap();
         assert!(list.contains("http://mirror.test/debian trixie-backports main\n"), "{list}");
         assert!(list.contains("http://other.test/debian-security bullseye-security main\n"), "{list}");
@@ -207,6 +207,7 @@ mod tests {
     fn newest_goes_by_number_not_by_letter() {
         let newest = |names: [&'static str; 2]| names.into_iter().max_by_key(|name| numbers(name)).unwrap();
         assert_eq!(newest(["linux-6.12.117+deb13", "linux-6.12.94+deb13.1"]), "linux-6.12.117+deb13");
+        assert_eq!(newest(["linux-6.12.95+deb13", "linux-6.12.94+deb13"]), "linux-6.12.95+deb13");
         assert_eq!(newest(["linux-6.12.115+deb13", "linux-6.12.115+deb13.1"]), "linux-6.12.115+deb13.1");
     }
 }
