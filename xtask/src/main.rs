@@ -9,6 +9,7 @@ mod setup;
 mod stage;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -30,11 +31,14 @@ enum Command {
     Run(run::Args),
     Test(test::Args),
     Lint(lint::Args),
+    /// Run the scenarios on other kernels, under emulation
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Setup(args) => setup::main(&args),
+        Command::Vm(args) => return vm(&args),
         Command::Build(args) => build::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Test(args) => test::main(&args),
@@ -42,6 +46,17 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A guest that fails ends this with the exit code of its own.
+fn vm(args: &vm::Args) -> ExitCode {
+    match vm::run(args) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

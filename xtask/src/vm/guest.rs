@@ -1,0 +1,158 @@
+//! One guest: packs it, boots it, and enters in the table what it told.
+//!
+//! In: a kernel, a layout of cgroups, a hook, scenarios. Out: rows of the table; on stderr what happens meanwhile and, of a guest that
+//! failed, the end of its console. A scenario that did not tell how it ended has failed.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use tempfile::NamedTempFile;
+
+use super::{
+    Args, Special, initramfs,
+    kernels::Arch,
+    qemu::{Budget, Console, End, Machine},
+    table::{self, Outcome, Table},
+    word,
+};
+
+/// How long a guest may say nothing. A stock kernel boots in 5 to 10 s, several times that on a busy machine.
+const SILENCE: Duration = Duration::from_secs(150);
+
+/// Swap of a guest whose scenario needs it, in MiB.
+const SWAP: u64 = 64;
+
+/// What all guests of a run share.
+pub struct Kit {
+    /// Their architecture.
+    pub arch: Arch,
+    /// The emulator.
+    pub qemu: PathBuf,
+    /// The programs packed, with their names there.
+    pub programs: Vec<(&'static str, PathBuf)>,
+    /// Where consoles are written.
+    pub directory: PathBuf,
+    /// How long one guest may take.
+    pub timeout: Duration,
+}
+
+/// One boot.
+pub struct Guest<'a> {
+    /// What it is called in the table.
+    pub column: String,
+    /// The kernel's image.
+    pub image: &'a Path,
+    /// `v1` or `v2`.
+    pub cgroup: String,
+    /// What `--hook` of oomtrace is given.
+    pub hook: String,
+    /// What the machine has more than others.
+    pub special: Option<Special>,
+    /// The scenarios to run; none if there is a command.
+    pub scenarios: Vec<&'a str>,
+    /// What else was asked for.
+    pub args: &'a Args,
+}
+
+impl Guest<'_> {
+    /// Boots it.
+    ///
+    /// # Errors
+    /// If it cannot be packed or the emulator cannot be started. All else is a failure in the table.
+    pub fn run(&self, kit: &Kit, table: &mut Table) -> Result<()> {
+        let mut name = self.column.replace(' ', "-");
+        if let Some(special) = self.special {
+            name.push_str(&format!("-{special:?}").to_lowercase());
+        }
+        eprintln!("vm: {name}");
+        let started = Instant::now();
+        let mut failed = false;
+        let console = self.boot(kit, &format!("{name}.log"), |line| {
+            if let Some((scenario, outcome)) = table::told_by(line) {
+                eprintln!("vm:   {line}");
+                failed |= matches!(outcome, Outcome::Fail(_));
+                table.add(&self.column, scenario, outcome);
+            } else if self.args.command.is_some() {
+                eprintln!("{line}");
+            }
+        })?;
+        eprintln!("vm:   {:?} after {} s", console.end, started.elapsed().as_secs());
+        if self.enter(&console.end, failed, table) {
+            eprintln!("vm: the end of the console of {name}:");
+            for line in console.tail() {
+                eprintln!("    {line}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs the file system, makes the swap, boots.
+    fn boot(&self, kit: &Kit, log: &str, each: impl FnMut(&str)) -> Result<Console> {
+        let initramfs = NamedTempFile::new_in(&kit.directory)?;
+        fs::write(&initramfs, initramfs::pack(&kit.programs, &self.job())?)?;
+        let mib = self.args.swap.or((self.special == Some(Special::Swap)).then_some(SWAP));
+        let swap = match mib {
+            Some(mib) => {
+                let file = NamedTempFile::new_in(&kit.directory)?;
+                let bytes = mib.checked_mul(1 << 20).context("--swap is too large")?;
+                File::options().write(true).open(&file)?.set_len(bytes)?;
+                Some(file)
+            }
+            None => None,
+        };
+        let machine = Machine {
+            arch: kit.arch,
+            qemu: &kit.qemu,
+            kernel: self.image,
+            initramfs: initramfs.path(),
+            memory: self.args.memory,
+            numa: self.args.numa || self.special == Some(Special::Numa),
+            swap: swap.as_ref().map(NamedTempFile::path),
+            command_line: &self.args.cmdline_extra,
+        };
+        let budget = Budget { total: kit.timeout, silence: SILENCE };
+        machine.boot(&kit.directory.join(log), &budget, each)
+    }
+
+    /// What init.sh reads.
+    fn job(&self) -> String {
+        let command = self.args.command.clone().unwrap_or_else(|| {
+            let names: String = self.scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
+            format!("oomtrace-scenarios --oomtrace /bin/oomtrace --hook {}{names}", self.hook)
+        });
+        let without: Vec<String> = self.args.without.iter().map(|missing| word(*missing)).collect();
+        format!("CGROUP={}\nWITHOUT='{}'\njob() {{\n{command}\n}}\n", self.cgroup, without.join(" "))
+    }
+
+    /// Enters what the guest's end adds to what its scenarios told, of which one `failed` or not. Whether its console
+    /// is worth showing.
+    fn enter(&self, end: &End, failed: bool, table: &mut Table) -> bool {
+        let reason = match end {
+            End::Exit(0) => None,
+            End::Exit(code) => Some(format!("ended with code {code}")),
+            End::Refused(reason) | End::TimedOut(reason) => Some(reason.clone()),
+            End::Crashed => Some("stopped without a result".to_owned()),
+        };
+        if self.scenarios.is_empty() {
+            table.add(&self.column, "command", reason.map_or(Outcome::Pass, Outcome::Fail));
+            return false;
+        }
+        let silent: Vec<&str> =
+            self.scenarios.iter().copied().filter(|scenario| !table.has(&self.column, scenario)).collect();
+        for scenario in &silent {
+            let reason = reason.as_deref().unwrap_or("ended well");
+            let text = format!("did not tell how it ended; the guest: {reason}");
+            table.add(&self.column, scenario, Outcome::Fail(text));
+        }
+        // The code of a guest in which a scenario failed only repeats that; any other bad end is a failure of its own.
+        let repeated = failed && matches!(end, End::Exit(_));
+        if let Some(reason) = reason.filter(|_| silent.is_empty() && !repeated) {
+            table.add(&self.column, "guest", Outcome::Fail(reason));
+        }
+        !silent.is_empty() || !matches!(end, End::Exit(_))
+    }
+}

@@ -1,0 +1,245 @@
+//! The kernels that guests boot, and the two programs that a guest needs besides: QEMU and busybox.
+//!
+//! In: a kernel's name (`6.12`). Out: the path of its image in the cache, fetched once. With everything cached there is
+//! no network. What cannot be fetched is an error, never a kernel less.
+
+use std::{
+    cell::OnceCell,
+    env,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
+
+use super::debian::Apt;
+
+/// The architecture of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    /// A PC.
+    #[value(name = "x86_64")]
+    X86_64,
+    /// QEMU's `virt` board.
+    Arm64,
+}
+
+impl Arch {
+    /// What Debian calls it.
+    fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// The emulator, and the package that has it.
+    fn qemu(self) -> (&'static str, &'static str) {
+        match self {
+            Self::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
+            Self::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
+        }
+    }
+
+    /// The kernels of this architecture by name, each with the beginnings of its package's name, best first.
+    ///
+    /// From 6.19 on `linux-image-*` is a stub and the image is in `linux-binary-*`; before a version is signed there is
+    /// only `linux-binary-unsigned-*`.
+    pub fn kernels(self) -> &'static [(&'static str, &'static [&'static str])] {
+        match self {
+            Self::X86_64 => &[
+                ("5.10", &["linux-image-5.10.0-"]),
+                ("6.1", &["linux-image-6.1.0-"]),
+                ("6.12", &["linux-image-6.12."]),
+                ("6.16", &["linux-image-6.16."]),
+                ("6.18", &["linux-image-6.18."]),
+                ("7.0", &["linux-binary-7.0."]),
+                ("7.2", &["linux-binary-7.2.", "linux-binary-unsigned-7.2."]),
+                ("7.3", &["linux-binary-7.3.", "linux-binary-unsigned-7.3."]),
+            ],
+            Self::Arm64 => &[("6.12", &["linux-image-6.12."])],
+        }
+    }
+}
+
+/// What was fetched for guests of one architecture, under `~/.cache/oomtrace`.
+pub struct Store {
+    cache: PathBuf,
+    arch: Arch,
+    apt: OnceCell<Apt>,
+}
+
+impl Store {
+    /// Opens the cache; fetches nothing yet.
+    ///
+    /// # Errors
+    /// If there is no home directory.
+    pub fn open(arch: Arch) -> Result<Self> {
+        let cache = match env::var_os("XDG_CACHE_HOME") {
+            Some(cache) => PathBuf::from(cache),
+            None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+        };
+        Ok(Self { cache: cache.join("oomtrace"), arch, apt: OnceCell::new() })
+    }
+
+    /// Where the image of the kernel `name` lies, cached or not.
+    pub fn image_path(&self, name: &str) -> PathBuf {
+        let directory = match self.arch {
+            Arch::X86_64 => name.to_owned(),
+            Arch::Arm64 => format!("{name}-{}", self.arch.debian()),
+        };
+        self.cache.join("kernels").join(directory).join("vmlinuz")
+    }
+
+    /// The image of the kernel `name`, fetched if it is not in the cache.
+    ///
+    /// # Errors
+    /// If there is no such kernel, or it cannot be fetched.
+    pub fn kernel(&self, name: &str) -> Result<PathBuf> {
+        let image = self.image_path(name);
+        if image.exists() {
+            return Ok(image);
+        }
+        let Some((_, prefixes)) = self.arch.kernels().iter().find(|(known, _)| *known == name) else {
+            bail!("no kernel {name} for {}; see --list", self.arch.debian());
+        };
+        let suffix = format!("-cloud-{}", self.arch.debian());
+        let mut package = None;
+        for prefix in *prefixes {
+            package = self.apt()?.newest(prefix, &suffix)?;
+            if package.is_some() {
+                break;
+            }
+        }
+        let package = package.with_context(|| format!("no package {}*{suffix}", prefixes.join("* or ")))?;
+        self.fetch(&package, &image, |unpacked| {
+            let modules = fs::read_dir(unpacked.join("usr/lib/modules")).into_iter().flatten().flatten();
+            let directories =
+                [unpacked.join("boot")].into_iter().chain(modules.map(|version| version.path()));
+            directories
+                .filter_map(|directory| fs::read_dir(directory).ok())
+                .flatten()
+                .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+                .find(|path| {
+                    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz"))
+                })
+        })
+        .with_context(|| format!("kernel {name} cannot be fetched"))?;
+        Ok(image)
+    }
+
+    /// The package that a cached kernel came from.
+    pub fn package(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.image_path(name).with_file_name("package")).ok()
+    }
+
+    /// A busybox that needs no library.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub fn busybox(&self) -> Result<PathBuf> {
+        let program = self.cache.join(format!("busybox-{}", self.arch.debian())).join("busybox");
+        if !program.exists() {
+            self.fetch("busybox-static", &program, |unpacked| {
+                ["usr/bin/busybox", "bin/busybox"]
+                    .into_iter()
+                    .map(|path| unpacked.join(path))
+                    .find(|path| path.exists())
+            })?;
+        }
+        Ok(program)
+    }
+
+    /// The emulator.
+    ///
+    /// # Errors
+    /// If it is missing and cannot be installed.
+    pub fn qemu(&self) -> Result<PathBuf> {
+        let (program, package) = self.arch.qemu();
+        installed(program, &[package])
+    }
+
+    /// The architecture of the guests.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// A sysroot for Debian's own compiler on this machine, with the standard library of arm64.
+    ///
+    /// # Errors
+    /// If Debian's compiler is missing, or the library of its exact version cannot be fetched.
+    pub fn arm64_sysroot(&self) -> Result<PathBuf> {
+        let compiler = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "rustc-web"]).output()?;
+        ensure!(
+            compiler.status.success(),
+            "no standard library for arm64: run rustup target add aarch64-unknown-linux-gnu, or install rustc-web"
+        );
+        let version = String::from_utf8_lossy(&compiler.stdout).into_owned();
+        let sysroot = self.cache.join(format!("sysroot-arm64-{version}"));
+        if !sysroot.exists() {
+            let package = format!("libstd-rust-web-dev={version}");
+            eprintln!("vm: fetching {package}");
+            let unpacked = tempfile::tempdir_in(&self.cache)?;
+            self.apt()?.unpack(&package, unpacked.path())?;
+            fs::rename(unpacked.path().join("usr"), &sysroot)
+                .with_context(|| format!("{package} is not laid out as expected"))?;
+        }
+        Ok(sysroot)
+    }
+
+    /// Unpacks `package` and keeps the one file that `choose` finds in it, as `destination`.
+    fn fetch(
+        &self,
+        package: &str,
+        destination: &Path,
+        choose: impl Fn(&Path) -> Option<PathBuf>,
+    ) -> Result<()> {
+        eprintln!("vm: fetching {package}");
+        let directory = destination.parent().context("a path in the cache has a parent")?;
+        fs::create_dir_all(directory)?;
+        let unpacked = tempfile::tempdir_in(directory)?;
+        self.apt()?.unpack(package, unpacked.path())?;
+        let file = choose(unpacked.path()).with_context(|| {
+            let wanted = destination.file_name().unwrap_or(OsStr::new("?")).display().to_string();
+            format!("{package} has no {wanted}")
+        })?;
+        fs::write(destination.with_file_name("package"), package)?;
+        // Last and in one step: what exists under its final name is whole.
+        fs::rename(file, destination)?;
+        Ok(())
+    }
+
+    /// The private apt; its lists are fetched on first use.
+    fn apt(&self) -> Result<&Apt> {
+        if let Some(apt) = self.apt.get() {
+            return Ok(apt);
+        }
+        let apt = Apt::update(&self.cache, self.arch.debian())?;
+        Ok(self.apt.get_or_init(|| apt))
+    }
+}
+
+/// The path of `program`; `packages` are installed if it is missing and that is allowed.
+///
+/// # Errors
+/// If it is missing and cannot be installed.
+pub fn installed(program: &str, packages: &[&str]) -> Result<PathBuf> {
+    let find = || {
+        let path = env::var_os("PATH")?;
+        env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
+    };
+    if let Some(path) = find() {
+        return Ok(path);
+    }
+    let arguments = format!("install -y --no-install-recommends {}", packages.join(" "));
+    eprintln!("vm: {program} is missing: apt-get {arguments}");
+    let status = Command::new("apt-get").args(arguments.split(' ')).stdout(std::io::stderr()).status();
+    ensure!(
+        status.is_ok_and(|status| status.success()),
+        "{program} is missing and cannot be installed; as root: apt-get {arguments}"
+    );
+    find().with_context(|| format!("{} brought no {program}", packages.join(", ")))
+}

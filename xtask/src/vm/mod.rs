@@ -1,0 +1,271 @@
+//! `cargo xtask vm`: the scenarios of `tests/` on other kernels, each in a guest of its own.
+//!
+//! In: which kernels, which layout of cgroups, which hooks, which scenarios. Out: one table, and whether all of it passed. Guests run in
+//! sequence under full emulation. A kernel that cannot be fetched, and a guest that does not answer, are failures.
+
+mod debian;
+mod guest;
+mod initramfs;
+mod kernels;
+mod programs;
+mod qemu;
+mod table;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use self::{
+    guest::{Guest, Kit},
+    kernels::{Arch, Store},
+    programs::Programs,
+    table::Table,
+};
+
+/// The kernels of a run that names none: the oldest, the two that most machines have, and the newest.
+const MAIN: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
+
+/// Scenarios that need another machine than the rest, and which.
+const SPECIAL: [(&str, Special); 3] =
+    [("cpuset", Special::Numa), ("mempolicy", Special::Numa), ("swap", Special::Swap)];
+
+/// What to boot and what to run there.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A kernel by name (see --list), or `all`; without one: 5.10, 6.1, 6.12 and 7.3
+    #[arg(long, value_name = "NAME")]
+    kernel: Vec<String>,
+    /// A kernel's image on this machine
+    #[arg(long, value_name = "PATH")]
+    kernel_image: Vec<PathBuf>,
+    /// Where the memory controller is
+    #[arg(long, value_enum, default_values_t = [Cgroup::V2])]
+    cgroup: Vec<Cgroup>,
+    /// Which function hooks oomtrace may use
+    #[arg(long, value_enum, default_values_t = [Hook::Auto])]
+    hook: Vec<Hook>,
+    /// A scenario by name (see --list); without one: all
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+    /// The machine's architecture
+    #[arg(long, value_enum, default_value_t = Arch::X86_64)]
+    arch: Arch,
+    /// List the kernels and the scenarios, and end
+    #[arg(long)]
+    list: bool,
+    /// Run this shell command in the guest instead of the scenarios, and show the console
+    #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
+    command: Option<String>,
+    /// What the guest does not have
+    #[arg(long, value_enum)]
+    without: Vec<Missing>,
+    /// Memory of the guest in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    memory: u32,
+    /// Two NUMA nodes, whatever the scenario
+    #[arg(long)]
+    numa: bool,
+    /// Swap in MiB
+    #[arg(long, value_name = "MIB")]
+    swap: Option<u64>,
+    /// Words added to the kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
+    cmdline_extra: String,
+    /// Seconds that one guest may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+    /// A static oomtrace; without one it is built (but not for --command)
+    #[arg(long, value_name = "PATH")]
+    oomtrace: Option<PathBuf>,
+    /// A static scenario program; without one it is built (but not for --command)
+    #[arg(long, value_name = "PATH")]
+    scenarios: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Cgroup {
+    V1,
+    V2,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Hook {
+    Auto,
+    Fentry,
+    Kprobe,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Missing {
+    Btf,
+    Tracefs,
+    Bpffs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Special {
+    Numa,
+    Swap,
+}
+
+/// Boots every guest that `args` ask for.
+///
+/// # Errors
+/// If a program cannot be built or a kernel cannot be fetched: before the first guest runs.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let store = Store::open(args.arch)?;
+    if args.list {
+        return list(args, &store);
+    }
+    let kernels = kernels(args, &store)?;
+    let directory = programs::target_directory().join("vm");
+    fs::create_dir_all(&directory)?;
+    let mut kit = Kit {
+        arch: args.arch,
+        qemu: store.qemu()?,
+        programs: vec![("busybox", store.busybox()?)],
+        directory,
+        timeout: Duration::from_secs(args.timeout),
+    };
+    let (oomtrace, scenarios) = programs(args, &store)?;
+    let names = match &args.command {
+        Some(_) => Vec::new(),
+        // Only a program of this machine's architecture runs here.
+        None => {
+            let runs = args.arch == Arch::X86_64;
+            selected(&args.scenario, &programs::scenarios(scenarios.as_deref().filter(|_| runs))?)?
+        }
+    };
+    kit.programs.extend(oomtrace.map(|path| ("oomtrace", path)));
+    kit.programs.extend(scenarios.map(|path| ("oomtrace-scenarios", path)));
+
+    let mut table = Table::default();
+    let started = Instant::now();
+    for cgroup in &args.cgroup {
+        for hook in &args.hook {
+            for (kernel, image) in &kernels {
+                for (special, scenarios) in by_machine(&names) {
+                    let guest = Guest {
+                        column: format!("{kernel} {} {}", word(*cgroup), word(*hook)),
+                        image,
+                        cgroup: word(*cgroup),
+                        hook: word(*hook),
+                        special,
+                        scenarios,
+                        args,
+                    };
+                    guest.run(&kit, &mut table)?;
+                }
+            }
+        }
+    }
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "\n{table}")?;
+    writeln!(stdout, "\n{} s; consoles in {}", started.elapsed().as_secs(), kit.directory.display())?;
+    Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The kernels to boot, all of them fetched.
+fn kernels(args: &Args, store: &Store) -> Result<Vec<(String, PathBuf)>> {
+    let known = || args.arch.kernels().iter().map(|(name, _)| *name);
+    let mut names: Vec<&str> = args.kernel.iter().map(String::as_str).collect();
+    if names.contains(&"all") {
+        names = known().collect();
+    } else if names.is_empty() && args.kernel_image.is_empty() {
+        names = known().filter(|name| MAIN.contains(name)).collect();
+    }
+    let mut kernels = Vec::new();
+    for name in names {
+        kernels.push((name.to_owned(), store.kernel(name)?));
+    }
+    for image in &args.kernel_image {
+        let name = image.file_name().context("--kernel-image is not a file")?.to_string_lossy().into_owned();
+        kernels.push((name, image.clone()));
+    }
+    Ok(kernels)
+}
+
+/// The programs to pack: those given; the others are built, unless there is only a command to run.
+fn programs(args: &Args, store: &Store) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
+    let (oomtrace, scenarios) = (args.oomtrace.clone(), args.scenarios.clone());
+    if args.command.is_some() || (oomtrace.is_some() && scenarios.is_some()) {
+        return Ok((oomtrace, scenarios));
+    }
+    let built = Programs::build(store)?;
+    Ok((oomtrace.or(Some(built.oomtrace)), scenarios.or(Some(built.scenarios))))
+}
+
+/// The scenarios to run: those asked for, or all that there are.
+fn selected(asked: &[String], known: &[String]) -> Result<Vec<String>> {
+    if let Some(name) = asked.iter().find(|name| !known.contains(name)) {
+        bail!("no scenario {name}; there are: {}", known.join(", "));
+    }
+    Ok(if asked.is_empty() { known } else { asked }.to_vec())
+}
+
+/// The scenarios grouped by the machine that they need; one empty group if there are none (a command to run).
+fn by_machine(scenarios: &[String]) -> Vec<(Option<Special>, Vec<&str>)> {
+    let mut groups: Vec<(Option<Special>, Vec<&str>)> = Vec::new();
+    for scenario in scenarios {
+        let special = SPECIAL.iter().find(|(name, _)| name == scenario).map(|(_, special)| *special);
+        match groups.iter_mut().find(|(known, _)| *known == special) {
+            Some((_, group)) => group.push(scenario),
+            None => groups.push((special, vec![scenario])),
+        }
+    }
+    if groups.is_empty() {
+        groups.push((None, Vec::new()));
+    }
+    groups
+}
+
+fn list(args: &Args, store: &Store) -> Result<ExitCode> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "kernels:")?;
+    for (name, _) in args.arch.kernels() {
+        let package = store.package(name).unwrap_or_else(|| "not fetched yet".to_owned());
+        writeln!(stdout, "  {name:5} {package}")?;
+    }
+    writeln!(stdout, "scenarios:")?;
+    for scenario in programs::scenarios(args.scenarios.as_deref())? {
+        writeln!(stdout, "  {scenario}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How a value is written on the command line.
+fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn scenarios_share_a_guest_unless_they_need_another_machine() {
+        let names = ["memcg-limit", "cpuset", "burst", "mempolicy"].map(str::to_owned);
+        assert_eq!(
+            by_machine(&names),
+            [(None, vec!["memcg-limit", "burst"]), (Some(Special::Numa), vec!["cpuset", "mempolicy"])]
+        );
+        assert_eq!(by_machine(&[]), [(None, Vec::new())]);
+    }
+
+    #[test]
+    fn an_unknown_scenario_is_refused() {
+        let known = ["burst".to_owned()];
+        assert_eq!(selected(&[], &known).unwrap(), known);
+        assert!(selected(&["brust".to_owned()], &known).is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! The programs that a guest runs, linked statically: a guest has no C library.
+//!
+//! In: an architecture. Out: paths of `oomtrace` as it is released, and of the scenario program of `tests/`; the names of
+//! the scenarios.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::kernels::{Arch, Store, installed};
+
+const SCENARIOS: &str = "oomtrace-scenarios";
+
+/// The one flag that makes a static program of the C library's usual target.
+const STATIC: &str = "-Ctarget-feature=+crt-static";
+
+/// The static programs of a guest.
+pub struct Programs {
+    /// The tracer.
+    pub oomtrace: PathBuf,
+    /// The scenarios of `tests/`.
+    pub scenarios: PathBuf,
+}
+
+impl Programs {
+    /// Builds both.
+    ///
+    /// # Errors
+    /// If the build fails, or what a build for another architecture needs cannot be had.
+    pub fn build(store: &Store) -> Result<Self> {
+        let target = match store.arch() {
+            Arch::X86_64 => "x86_64-unknown-linux-gnu",
+            Arch::Arm64 => "aarch64-unknown-linux-gnu",
+        };
+        eprintln!("vm: building the static programs");
+        for package in ["oomtrace", "oomtrace-tests"] {
+            let mut cargo = match store.arch() {
+                Arch::X86_64 => cargo(),
+                Arch::Arm64 => cross_cargo(store, target)?,
+            };
+            if cargo.get_envs().all(|(name, _)| name != "RUSTFLAGS") {
+                cargo.env("RUSTFLAGS", STATIC);
+            }
+            cargo.args(["build", "--release", "--bins", "--target", target, "--package", package]);
+            if package == "oomtrace-tests" {
+                // A guest has no use for the schema: on a host every line is checked against it.
+                cargo.arg("--no-default-features");
+            }
+            let status = cargo.status().context("cargo cannot be run")?;
+            ensure!(status.success(), "{package} cannot be built statically for {target}");
+        }
+        let directory = target_directory().join(target).join("release");
+        Ok(Self { oomtrace: directory.join("oomtrace"), scenarios: directory.join(SCENARIOS) })
+    }
+}
+
+/// The names of all scenarios: the first word of each line that `--list` prints, of `program` or else of one built for
+/// this machine.
+///
+/// # Errors
+/// If the program cannot be run or has none.
+pub fn scenarios(program: Option<&Path>) -> Result<Vec<String>> {
+    let mut command = match program {
+        Some(program) => Command::new(program),
+        None => {
+            let mut cargo = cargo();
+            cargo.args(["run", "--quiet", "--package", "oomtrace-tests", "--bin", SCENARIOS, "--"]);
+            cargo
+        }
+    };
+    let output = command.arg("--list").output().context("the scenario program cannot be run")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names: Vec<String> =
+        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    ensure!(
+        output.status.success() && !names.is_empty(),
+        "the scenario program lists no scenario: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(names)
+}
+
+/// Where cargo puts what it builds.
+pub fn target_directory() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace());
+    cargo
+}
+
+/// A cargo that builds for another architecture: of the toolchain in use if it has that target, else Debian's with the
+/// standard library of its own version out of Debian's arm64 package, which needs no installation.
+fn cross_cargo(store: &Store, target: &str) -> Result<Command> {
+    let linker = installed("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])?;
+    let library = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(["--print", "target-libdir", "--target", target])
+        .current_dir(workspace())
+        .output()
+        .context("rustc cannot be run")?;
+    let mut cargo = cargo();
+    if !Path::new(String::from_utf8_lossy(&library.stdout).trim()).is_dir() {
+        let sysroot = store.arm64_sysroot()?;
+        cargo = Command::new("/usr/bin/cargo");
+        cargo
+            .current_dir(workspace())
+            .env("RUSTC", "/usr/bin/rustc")
+            .env("RUSTFLAGS", format!("{STATIC} --sysroot={}", sysroot.display()));
+    }
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", linker);
+    Ok(cargo)
+}
+
+fn workspace() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
+}

@@ -1,0 +1,217 @@
+//! Boots one guest and reads its serial console until it says how it ended.
+//!
+//! In: a machine, a kernel image, an initramfs. Out: the console's lines and how the guest ended. The console goes to a
+//! file while it comes. Must not wait for ever: a guest has a budget in all and a budget of silence.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::kernels::Arch;
+
+/// How many lines of its console a failed guest shows.
+const TAIL: usize = 40;
+
+/// What init.sh begins its lines for the host with.
+const MARK: &str = "@@ ";
+
+/// A machine to emulate.
+pub struct Machine<'a> {
+    /// Its architecture.
+    pub arch: Arch,
+    /// The emulator.
+    pub qemu: &'a Path,
+    /// The kernel's image.
+    pub kernel: &'a Path,
+    /// The packed file system.
+    pub initramfs: &'a Path,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Memory and processors in two NUMA nodes.
+    pub numa: bool,
+    /// A raw file to swap to.
+    pub swap: Option<&'a Path>,
+    /// Words added to the kernel's command line.
+    pub command_line: &'a str,
+}
+
+/// How long a guest may take.
+pub struct Budget {
+    /// From power-on to the end.
+    pub total: Duration,
+    /// Between two lines on the console.
+    pub silence: Duration,
+}
+
+/// How a guest ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// It ran its job, which ended with this code.
+    Exit(i32),
+    /// It was not fit for its job: why.
+    Refused(String),
+    /// It said nothing more, or was not done in time: which of the two.
+    TimedOut(String),
+    /// It stopped without a result: a panic, or an emulator that did not start.
+    Crashed,
+}
+
+/// What a guest said.
+pub struct Console {
+    /// Every line, without its end.
+    pub lines: Vec<String>,
+    /// How it ended.
+    pub end: End,
+}
+
+impl Console {
+    /// The last lines, for a guest that failed.
+    pub fn tail(&self) -> &[String] {
+        self.lines.get(self.lines.len().saturating_sub(TAIL)..).unwrap_or_default()
+    }
+}
+
+impl Machine<'_> {
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |words: &str| arguments.extend(words.split(' ').map(OsString::from));
+        // Emulated in any case: the KVM of a nested machine cannot be relied on to run a stock kernel.
+        add("-accel tcg,thread=multi");
+        let console = match self.arch {
+            Arch::X86_64 => {
+                // QEMU 7.2 emulates cmpxchg16b wrongly: kernels from 6.12 on crash at random with it.
+                add("-cpu max,-cx16");
+                "ttyS0 mitigations=off tsc=reliable"
+            }
+            Arch::Arm64 => {
+                add("-machine virt -cpu cortex-a72");
+                "ttyAMA0"
+            }
+        };
+        add("-smp 2 -nodefaults -no-user-config -display none -no-reboot -serial stdio");
+        add(&format!("-m {}", self.memory));
+        if self.numa {
+            for node in 0..2 {
+                let half = self.memory / 2;
+                add(&format!("-object memory-backend-ram,id=m{node},size={half}M"));
+                add(&format!("-numa node,nodeid={node},memdev=m{node},cpus={node}"));
+            }
+        }
+        if let Some(swap) = self.swap {
+            // NVMe is the one disk that the cloud kernels have a driver for without a module.
+            add(&format!("-drive if=none,id=swap,format=raw,file={}", swap.display()));
+            add("-device nvme,drive=swap,serial=swap");
+        }
+        let command_line = format!(
+            "console={console} panic=-1 quiet nokaslr random.trust_cpu=on oomtrace.guest=1 {}",
+            self.command_line
+        );
+        for (flag, value) in [
+            ("-kernel", self.kernel.as_os_str()),
+            ("-initrd", self.initramfs.as_os_str()),
+            ("-append", command_line.trim().as_ref()),
+        ] {
+            arguments.push(flag.into());
+            arguments.push(value.into());
+        }
+        arguments
+    }
+
+    /// Runs the guest to its end; `each` sees every line as it comes.
+    ///
+    /// # Errors
+    /// If the emulator cannot be started or the log cannot be written. What the guest does is never an error here.
+    pub fn boot(&self, log: &Path, budget: &Budget, mut each: impl FnMut(&str)) -> Result<Console> {
+        let mut file = File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
+        let mut child = Command::new(self.qemu)
+            .args(self.arguments())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file.try_clone()?)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", self.qemu.display()))?;
+        let stdout = child.stdout.take().context("the emulator has an output")?;
+        let _guest = Guest(child);
+
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(stdout);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                line.clear();
+                if sender.send(text).is_err() {
+                    break;
+                }
+            }
+        });
+
+        let started = Instant::now();
+        let mut lines = Vec::new();
+        let end = loop {
+            let left = budget.total.saturating_sub(started.elapsed());
+            match receiver.recv_timeout(left.min(budget.silence)) {
+                Ok(line) => {
+                    writeln!(file, "{line}")?;
+                    each(&line);
+                    let end = end_told_by(&line);
+                    lines.push(line);
+                    if let Some(end) = end {
+                        break end;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break End::Crashed,
+                Err(RecvTimeoutError::Timeout) => {
+                    break End::TimedOut(if left < budget.silence {
+                        format!("not done after {} s", budget.total.as_secs())
+                    } else {
+                        format!("silent for {} s", budget.silence.as_secs())
+                    });
+                }
+            }
+        };
+        Ok(Console { lines, end })
+    }
+}
+
+/// The end that a line of init.sh tells, if it is such a line.
+fn end_told_by(line: &str) -> Option<End> {
+    let told = line.strip_prefix(MARK)?;
+    if let Some(reason) = told.strip_prefix("refused: ") {
+        return Some(End::Refused(reason.to_owned()));
+    }
+    told.strip_prefix("exit ")?.parse().ok().map(End::Exit)
+}
+
+/// An emulator that ends with its owner.
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Either may fail because it has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_marked_line_tells_the_end() {
+        assert_eq!(end_told_by("@@ exit 3"), Some(End::Exit(3)));
+        assert_eq!(end_told_by("@@ refused: no v1"), Some(End::Refused("no v1".to_owned())));
+        assert_eq!(end_told_by("@@ booted 6.12"), None);
+        assert_eq!(end_told_by("echo @@ exit 0"), None);
+    }
+}
