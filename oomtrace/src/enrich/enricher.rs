@@ -1,7 +1,7 @@
 //! Facts to events. One [`Enricher`] for the whole run: it holds what was learned before a
 //! kill, because afterwards it is gone.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::{
     Root,
@@ -97,6 +97,7 @@ impl Enricher {
         let process = self.process(facts, &mut absent);
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
         let log = self.log(facts, path.as_deref().unwrap_or_default());
+        let facts = &whole(facts, path.as_deref());
         let mut runs = std::mem::take(&mut self.runs);
         let oom = oom::oom(facts, log, &mut runs, &self.context(), &mut absent);
         self.runs = runs;
@@ -323,6 +324,19 @@ impl Enricher {
         let path =
             absent.unless(path, key, "cgroup not known: made before oomtrace could see it, or too deep");
         Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
+    }
+}
+
+/// The facts with the head of the path that was cut in the kernel.
+fn whole<'a>(facts: &'a OomKillFacts, path: Option<&[u8]>) -> Cow<'a, OomKillFacts> {
+    match path {
+        Some(path) if facts.lineage.path_cut => {
+            let mut whole = facts.clone();
+            whole.lineage.path = path.to_vec();
+            whole.lineage.path_cut = false;
+            Cow::Owned(whole)
+        }
+        _ => Cow::Borrowed(facts),
     }
 }
 

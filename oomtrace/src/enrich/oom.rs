@@ -202,7 +202,7 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
 /// The nearest ancestor that was full is the one whose limit fired: a charge goes from the
 /// leaf up, and stops at the first that refuses.
 fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) -> Oom {
-    for key in ["oom.domain_bytes", "oom.order", "oom.gfp_mask"] {
+    for key in ["oom.domain_bytes", "oom.order", "oom.gfp_mask", "oom.gfp_mask_raw"] {
         absent.because(key, NOT_IN_LIMITS);
     }
     let full = lineage.levels.iter().enumerate().find(|(_, facts)| is_full(facts, context));
@@ -236,7 +236,9 @@ fn gfp(oom: &mut Oom, mask: Option<u32>, names: Option<String>, context: &Contex
     oom.gfp_mask_raw = mask;
     oom.gfp_mask = names.or_else(|| Some(context.gfp?.names(mask?)));
     if mask.is_none() {
-        absent.because("oom.gfp_mask", "no invoked line in the kernel log");
+        for key in ["oom.gfp_mask", "oom.gfp_mask_raw"] {
+            absent.because(key, "no invoked line in the kernel log");
+        }
     } else if oom.gfp_mask.is_none() {
         absent.because("oom.gfp_mask", "this kernel publishes no names of its flags");
     }
