@@ -174,6 +174,8 @@ fn ids_that_would_be_paths() {
     let mut host = Host::new();
     host.write("/run/containerd/io.containerd.runtime.v2.task/config.json", "{}");
     host.write("/run/containerd/config.json", "{}");
+    host.bundle("/run/containerd", "default", "web", "/default/web", json!({}));
+    host.write("/run/containerd/io.containerd.runtime.v2.task/default/config.json", "{}");
     for path in
         ["/default/..", "/../default", "/default/.", "/default/...", "/-/x", "/a b/c", "/default/a..b"]
     {
