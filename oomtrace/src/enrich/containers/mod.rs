@@ -171,18 +171,25 @@ impl Runtimes {
 
     /// The runtimes whose state is there, as `docker=/var/lib/docker`.
     pub fn found(&self) -> Vec<String> {
-        let docker = self.dirs.docker.iter().map(|dir| (Runtime::Docker, dir, "containers"));
-        let containerd = self.dirs.containerd.iter().map(|dir| (Runtime::Containerd, dir, oci::TASKS));
-        // CRI-O and Podman keep their containers in one store: which of them it is shows by the containers.
-        let podman = self.dirs.podman.iter().map(|dir| (Runtime::Podman, dir, ""));
-        docker
-            .chain(containerd)
-            .chain(podman)
-            .filter(|(runtime, dir, inside)| match runtime {
-                Runtime::Podman => podman::is_store(dir),
-                _ => dir.holds(Path::new(inside)),
-            })
-            .map(|(runtime, dir, _)| format!("{}={}", runtime.name(), dir.path().display()))
+        // CRI-O and Podman share a store: each has a directory of its own besides.
+        let crio = self.root.path("/run/crio").exists();
+        let all = [
+            (Runtime::Docker, &self.dirs.docker),
+            (Runtime::Containerd, &self.dirs.containerd),
+            (Runtime::CriO, &self.dirs.crio),
+            (Runtime::Podman, &self.dirs.podman),
+        ];
+        let there = |runtime: Runtime, dir: &StateDir| match runtime {
+            Runtime::Docker => dir.holds(Path::new("containers")),
+            Runtime::Containerd => dir.holds(Path::new(oci::TASKS)),
+            Runtime::CriO => crio && dir.holds(Path::new("overlay-containers")),
+            Runtime::Podman => podman::is_store(dir, !crio),
+            Runtime::Lxc | Runtime::Nspawn => false,
+        };
+        all.into_iter()
+            .flat_map(|(runtime, dirs)| dirs.iter().map(move |dir| (runtime, dir)))
+            .filter(|(runtime, dir)| there(*runtime, dir))
+            .map(|(runtime, dir)| format!("{}={}", runtime.name(), dir.path().display()))
             .collect()
     }
 

@@ -28,9 +28,12 @@ struct Metadata {
     image_name: Option<String>,
 }
 
-/// There is a list of containers.
-pub fn is_store(dir: &StateDir) -> bool {
-    STORES.iter().any(|store| LISTS.iter().any(|list| dir.holds(&Path::new(store).join(list))))
+/// There is a list of Podman's containers: one that has Podman's database beside it or, if
+/// `alone`, any.
+pub fn is_store(dir: &StateDir, alone: bool) -> bool {
+    let listed =
+        || STORES.iter().any(|store| LISTS.iter().any(|list| dir.holds(&Path::new(store).join(list))));
+    (alone || ["libpod", "db.sql"].iter().any(|own| dir.holds(Path::new(own)))) && listed()
 }
 
 /// Podman's container `id`, by the graph root `dir`.

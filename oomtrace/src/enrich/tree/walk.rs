@@ -2,6 +2,7 @@
 //! nodes out. Ids are the inode numbers in the directory entries, so no cgroup is
 //! `stat`ed: 10,000 take 0.2 s instead of 2 s.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +31,8 @@ pub struct WalkSummary {
     pub cgroups: usize,
     /// Directories that could not be read though they were there, or are deeper than is walked.
     pub skipped: usize,
+    /// Cgroups that were thought to exist and do not: their removal was not told.
+    pub gone: usize,
     /// The mount shows a part of the tree only: the tracer is in a cgroup namespace of its own.
     pub part: bool,
 }
@@ -51,7 +54,8 @@ struct Level {
 
 impl CgroupTree {
     /// Takes in the cgroups below `mount`, the mount of the memory hierarchy. Attach first,
-    /// then walk: a cgroup made meanwhile is told by both.
+    /// then walk: a cgroup made meanwhile is told by both. A later walk, after changes were
+    /// lost, also finds what is gone.
     pub fn walk(&mut self, mount: &Path, now: BootTime) -> Result<WalkSummary, WalkError> {
         let refused = |errno: Errno| WalkError { mount: mount.to_owned(), source: errno.into() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -79,7 +83,9 @@ impl CgroupTree {
             None => self.store.insert_root(id, part),
         };
         let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
-        let below = self.take_in(&dir, root, now, &mut buffer, &mut summary)?;
+        let mut unseen: HashSet<CgroupId> =
+            self.store.live().map(|(_, id)| id).filter(|known| *known != id).collect();
+        let below = self.take_in(&dir, root, now, &mut buffer, &mut unseen, &mut summary)?;
         let mut levels = vec![Level { dir, below }];
         while let Some(level) = levels.last_mut() {
             let Some((slot, name)) = level.below.pop() else {
@@ -89,7 +95,7 @@ impl CgroupTree {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(&level.dir, &name, flags, Mode::empty());
             let read = opened.and_then(|dir| {
-                let below = self.take_in(&dir, slot, now, &mut buffer, &mut summary)?;
+                let below = self.take_in(&dir, slot, now, &mut buffer, &mut unseen, &mut summary)?;
                 Ok(Level { dir, below })
             });
             match read {
@@ -98,6 +104,13 @@ impl CgroupTree {
                 // Removed since: its removal is told by the kernel.
                 Err(Errno::NOENT | Errno::NODEV) => {}
                 Ok(_) | Err(_) => summary.skipped += 1,
+            }
+        }
+        // Only a whole walk shows what is not there.
+        if summary.skipped == 0 {
+            summary.gone = unseen.len();
+            for id in unseen {
+                self.bury(id, now);
             }
         }
         Ok(summary)
@@ -110,6 +123,7 @@ impl CgroupTree {
         parent: Slot,
         now: BootTime,
         buffer: &mut [MaybeUninit<u8>],
+        unseen: &mut HashSet<CgroupId>,
         summary: &mut WalkSummary,
     ) -> Result<Vec<(Slot, CString)>, Errno> {
         let mut below = Vec::new();
@@ -121,6 +135,7 @@ impl CgroupTree {
                 continue;
             }
             summary.cgroups += 1;
+            unseen.remove(&CgroupId(entry.ino()));
             if let Some(slot) = self.insert_at(parent, name.to_bytes(), CgroupId(entry.ino()), now) {
                 below.push((slot, name.to_owned()));
             }

@@ -1,0 +1,376 @@
+//! A tree of state files for each grammar, as the runtimes write them.
+
+use oomtrace::enrich::containers::Runtime;
+use oomtrace::enrich::tree::TreeLimits;
+use serde_json::json;
+
+use crate::host::*;
+
+#[test]
+fn docker_by_cgroupfs() {
+    let mut host = Host::new();
+    host.docker(A, "api-service");
+    let identity = host.life(&format!("/docker/{A}"), "/worker", &["/var/lib/docker"]);
+    assert_eq!(name(&identity), Some(("docker", A, Some("api-service"))));
+    let container = identity.container.unwrap();
+    assert_eq!(container.image.unwrap().name, "api:v2.0");
+    assert_eq!(container.restart_count, Some(3));
+    let labels: Vec<_> = container.labels.into_iter().collect();
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let kept = [label("com.docker.compose.project", "shop"), label("com.docker.compose.service", "api")];
+    assert_eq!(labels, kept);
+    assert_eq!((identity.systemd, identity.k8s, identity.missing), (None, None, vec![]));
+}
+
+#[test]
+fn docker_by_systemd() {
+    let mut host = Host::new();
+    host.docker(A, "api-service");
+    let path = format!("/system.slice/docker-{A}.scope");
+    let identity = host.life(&path, "", &["/var/lib/docker"]);
+    assert_eq!(name(&identity), Some(("docker", A, Some("api-service"))));
+    assert_eq!(unit(&identity), Some(format!("docker-{A}.scope").as_str()));
+    let inside = host.identify(&[], format!("{path}/system.slice/nginx.service"));
+    assert_eq!(
+        unit(&inside),
+        Some(format!("docker-{A}.scope").as_str()),
+        "its own systemd's units are not ours"
+    );
+}
+
+#[test]
+fn docker_below_a_parent_of_the_operators_choice() {
+    for (parent, path) in [
+        ("/batch/night", format!("/batch/night/{A}")),
+        ("", format!("/anything/{A}")),
+        ("batch-night.slice", format!("/batch.slice/batch-night.slice/docker-{A}.scope")),
+        (&*format!("/docker/{B}"), format!("/docker/{B}/{A}")),
+        ("/system.slice/jobs.service", format!("/system.slice/jobs.service/{A}")),
+    ] {
+        let mut host = Host::new();
+        host.docker(A, "job");
+        host.docker(B, "other");
+        host.cgroup_parent(A, parent);
+        let identity = host.life(&path, "", &["/var/lib/docker"]);
+        assert_eq!(name(&identity), Some(("docker", A, Some("job"))), "{path}");
+    }
+}
+
+#[test]
+fn docker_elsewhere_on_the_disk() {
+    let path = format!("/docker/{A}");
+    let mut host = Host::new();
+    host.docker_at("/data/docker", A, "by-daemon-json");
+    host.write("/etc/docker/daemon.json", r#"{"data-root": "/data/docker"}"#);
+    host.restart();
+    assert_eq!(name(&host.life(&path, "", &[])), Some(("docker", A, Some("by-daemon-json"))));
+
+    // By the pid file, and where there is none by a search of /proc.
+    for pid_file in [true, false] {
+        for line in ["dockerd\0--data-root\0/big/docker\0", "dockerd\0-H\0fd://\0--data-root=/big/docker\0"] {
+            let mut host = Host::new();
+            host.docker_at("/big/docker", A, "by-command-line");
+            host.write("/proc/77/comm", "dockerd\n");
+            host.write("/proc/77/cmdline", line);
+            if pid_file {
+                host.write("/run/docker.pid", "77");
+                host.restart();
+                assert_eq!(
+                    host.tree.runtimes().found(),
+                    [format!("docker={}", host.at("/big/docker").display())]
+                );
+            }
+            assert_eq!(name(&host.life(&path, "", &[])), Some(("docker", A, Some("by-command-line"))));
+        }
+    }
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let root = elsewhere.path().join("docker");
+    let mut host = Host::with(TreeLimits::default(), &[(Runtime::Docker, root.clone())]);
+    host.docker_at("/x", A, "by-option");
+    std::fs::rename(host.at("/x"), &root).unwrap();
+    assert_eq!(name(&host.life(&path, "", &[])), Some(("docker", A, Some("by-option"))));
+}
+
+#[test]
+fn docker_with_remapped_users() {
+    let mut host = Host::new();
+    host.docker_at("/var/lib/docker/231072.231072", A, "mapped");
+    host.restart();
+    assert_eq!(name(&host.life(&format!("/docker/{A}"), "", &[])), Some(("docker", A, Some("mapped"))));
+}
+
+#[test]
+fn docker_in_docker() {
+    let mut host = Host::new();
+    host.docker(A, "ci-runner");
+    let identity = host.life(&format!("/docker/{A}"), &format!("/docker/{B}"), &["/var/lib/docker"]);
+    assert_eq!(name(&identity), Some(("docker", A, Some("ci-runner"))));
+    assert_eq!(identity.container.unwrap().nested, [B]);
+    let deeper = host.identify(&[], format!("/docker/{A}/docker/{B}/docker/{C}"));
+    assert_eq!(deeper.container.unwrap().nested, [B, C]);
+    // The scope of the outer one, the kubelet's tree in it: kind.
+    let node = format!("/system.slice/docker-{A}.scope/kubelet.slice/kubelet-kubepods.slice");
+    let inner = host.identify(
+        &[],
+        format!("{node}/kubelet-kubepods-pod{}.slice/cri-containerd-{B}.scope", UID.replace('-', "_")),
+    );
+    assert_eq!(inner.container.unwrap().nested, [B]);
+}
+
+#[test]
+fn containerd_by_ctr() {
+    let mut host = Host::new();
+    host.bundle("/run/containerd", "default", "web-1", "/default/web-1", json!({}));
+    let identity = host.life("/default/web-1", "/sub", &["/run/containerd"]);
+    assert_eq!(name(&identity), Some(("containerd", "web-1", Some("web-1"))));
+}
+
+#[test]
+fn containerd_with_a_state_directory_of_its_own() {
+    let mut host = Host::new();
+    host.write(
+        "/etc/containerd/config.toml",
+        "version = 2\nroot = \"/r\"\nstate = \"/srv/state\"\n[grpc]\nstate = \"/x\"\n",
+    );
+    host.bundle("/srv/state", "default", "web", "/default/web", json!({}));
+    host.restart();
+    assert_eq!(host.tree.runtimes().found(), [format!("containerd={}", host.at("/srv/state").display())]);
+    assert_eq!(name(&host.life("/default/web", "", &[])), Some(("containerd", "web", Some("web"))));
+}
+
+#[test]
+fn nerdctl() {
+    for (said, path) in [
+        (format!("/default/{A}"), format!("/default/{A}")),
+        (format!("system.slice:nerdctl:{A}"), format!("/system.slice/nerdctl-{A}.scope")),
+    ] {
+        let mut host = Host::new();
+        host.bundle(
+            "/run/containerd",
+            "default",
+            A,
+            &said,
+            json!({"nerdctl/name": "shop-db", "nerdctl/namespace": "default"}),
+        );
+        let identity = host.life(&path, "", &["/run/containerd"]);
+        assert_eq!(name(&identity), Some(("containerd", A, Some("shop-db"))));
+    }
+}
+
+#[test]
+fn kubernetes_by_containerd() {
+    let slice = UID.replace('-', "_");
+    let fs = |prefix: &str, quality: &str| format!("{prefix}/kubepods{quality}/pod{UID}/{A}");
+    let mut cases = vec![
+        (fs("", "/burstable"), fs("", "/burstable"), None),
+        (fs("", "/besteffort"), fs("", "/besteffort"), None),
+        (fs("", ""), fs("", ""), None),
+        (fs("/kubelet", "/burstable"), fs("/kubelet", "/burstable"), None),
+    ];
+    for (parents, leaf) in [
+        ("/kubepods.slice/kubepods-burstable.slice", "kubepods-burstable"),
+        ("/kubepods.slice/kubepods-besteffort.slice", "kubepods-besteffort"),
+        ("/kubepods.slice", "kubepods"),
+        (
+            "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice",
+            "kubelet-kubepods-burstable",
+        ),
+    ] {
+        let scope = format!("cri-containerd-{A}.scope");
+        cases.push((
+            format!("{leaf}-pod{slice}.slice:cri-containerd:{A}"),
+            format!("{parents}/{leaf}-pod{slice}.slice/{scope}"),
+            Some(scope),
+        ));
+    }
+    for state in ["/run/containerd", "/run/k3s/containerd"] {
+        for (said, path, scope) in &cases {
+            let mut host = Host::new();
+            host.pod_member(state, said);
+            let identity = host.life(path, "", &[state]);
+            assert_eq!(name(&identity), Some(("containerd", A, Some("api"))), "{path}");
+            assert_eq!(pod(&identity), IN_POD, "{path}");
+            assert_eq!(unit(&identity), scope.as_deref());
+            assert_eq!(identity.container.unwrap().image.unwrap().name, "registry.example/api:v2");
+        }
+    }
+    // Nothing is left but the path.
+    for (_, path, _) in &cases {
+        let identity = Host::new().identify(&[], path);
+        assert_eq!(name(&identity), Some(("containerd", A, None)), "{path}");
+        assert_eq!(pod(&identity), [None, None, Some(UID), None], "{path}");
+        assert!(why(&identity, "container.name").contains("no state found"), "{identity:?}");
+        assert!(why(&identity, "k8s.pod.name").contains("no state found"), "{identity:?}");
+    }
+}
+
+#[test]
+fn a_sandbox_is_no_container_of_its_pod() {
+    let mut host = Host::new();
+    let path = format!("/kubepods/pod{UID}/{A}");
+    let annotations = json!({"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-name": "api-7d9f",
+        "io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-uid": UID});
+    host.bundle("/run/containerd", "k8s.io", A, &path, annotations);
+    let identity = host.life(&path, "", &[]);
+    assert_eq!(name(&identity), Some(("containerd", A, None)));
+    assert_eq!(pod(&identity), [Some("shop"), Some("api-7d9f"), Some(UID), None]);
+    assert!(why(&identity, "container.name").contains("sandbox"));
+}
+
+#[test]
+fn a_pods_own_cgroup() {
+    let identity = Host::new().identify(&[], format!("/kubepods/burstable/pod{UID}"));
+    assert_eq!(pod(&identity), [None, None, Some(UID), None]);
+    assert!(why(&identity, "container").contains("pod"));
+}
+
+#[test]
+fn kubernetes_by_docker() {
+    let mut host = Host::new();
+    let path = format!("/kubepods/burstable/pod{UID}/{A}");
+    let labels = json!({"io.kubernetes.pod.name": "api-7d9f", "io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.uid": UID,
+        "io.kubernetes.container.name": "api", "io.kubernetes.docker.type": "container",
+        "annotation.io.kubernetes.container.restartCount": "2"});
+    let config = json!({"Name": "/k8s_api_api-7d9f_shop_0", "Config": {"Image": "api", "Labels": labels}});
+    host.write(&format!("/var/lib/docker/containers/{A}/config.v2.json"), config.to_string());
+    host.cgroup_parent(A, &format!("/kubepods/burstable/pod{UID}"));
+    let identity = host.life(&path, "", &[]);
+    assert_eq!(name(&identity), Some(("docker", A, Some("k8s_api_api-7d9f_shop_0"))));
+    assert_eq!(pod(&identity), IN_POD);
+    assert_eq!(identity.k8s.unwrap().container.unwrap().restart_count, Some(2));
+}
+
+#[test]
+fn cri_o() {
+    let slice = format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
+    let parents = "/kubepods.slice/kubepods-burstable.slice";
+    for (said, path, below) in [
+        (format!("{slice}:crio:{A}"), format!("{parents}/{slice}/crio-{A}.scope"), ""),
+        (format!("{slice}:crio:{A}"), format!("{parents}/{slice}/crio-{A}.scope"), "/container"),
+        (format!("/kubepods/pod{UID}/crio-{A}"), format!("/kubepods/pod{UID}/crio-{A}"), ""),
+    ] {
+        for store in ["/run/containers/storage", "/var/lib/containers/storage"] {
+            let mut host = Host::new();
+            let spec = json!({"linux": {"cgroupsPath": said}, "annotations": {
+                "io.kubernetes.container.name": "api", "io.kubernetes.pod.name": "api-7d9f",
+                "io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.uid": UID,
+                "io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.cri-o.ImageName": "quay.example/api:v2",
+                "io.kubernetes.cri-o.Metadata": "{\"name\":\"api\",\"attempt\":4}"}});
+            host.write(&format!("{store}/overlay-containers/{A}/userdata/config.json"), spec.to_string());
+            let identity = host.life(&path, below, &[store]);
+            assert_eq!(name(&identity), Some(("cri-o", A, Some("api"))));
+            assert_eq!(pod(&identity), IN_POD);
+            assert_eq!(identity.k8s.unwrap().container.unwrap().restart_count, Some(4));
+        }
+    }
+    let monitor = Host::new().identify(&[], format!("{parents}/{slice}/crio-conmon-{A}.scope"));
+    assert_eq!(monitor.container, None, "the monitor is not the container");
+}
+
+#[test]
+fn podman() {
+    for path in [
+        format!("/libpod_parent/libpod-{A}"),
+        format!("/libpod_parent/{C}/libpod-{A}"),
+        format!("/machine.slice/libpod-{A}.scope"),
+        format!("/machine.slice/machine-libpod_pod_{C}.slice/libpod-{A}.scope"),
+    ] {
+        for below in ["", "/container"] {
+            let mut host = Host::new();
+            host.podman("/var/lib/containers/storage", &[(B, "other"), (A, "hog")]);
+            let identity = host.life(&path, below, &["/var/lib/containers"]);
+            assert_eq!(name(&identity), Some(("podman", A, Some("hog"))), "{path}");
+            assert_eq!(identity.container.unwrap().image.unwrap().name, "localhost/hog:latest");
+        }
+    }
+}
+
+#[test]
+fn podman_in_a_unit_and_with_a_store_of_its_own() {
+    let mut host = Host::new();
+    host.write(
+        "/etc/containers/storage.conf",
+        "[storage]\n  driver = \"overlay\"\n  graphroot = \"/srv/pods\"\n",
+    );
+    host.restart();
+    host.podman("/srv/pods", &[(A, "quadlet")]);
+    let path = format!("/system.slice/web.service/libpod-payload-{A}");
+    let spec = json!({"linux": {"cgroupsPath": path}});
+    host.write(&format!("/srv/pods/overlay-containers/{A}/userdata/config.json"), spec.to_string());
+    let identity = host.life(&path, "", &["/srv/pods"]);
+    assert_eq!(name(&identity), Some(("podman", A, Some("quadlet"))));
+    assert_eq!(unit(&identity), Some("web.service"));
+}
+
+#[test]
+fn podman_of_a_user() {
+    let mut host = Host::new();
+    host.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n");
+    host.podman("/home/ann/.local/share/containers/storage", &[(A, "anns")]);
+    let path = format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope");
+    let identity = host.life(&path, "/container", &["/home/ann"]);
+    assert_eq!(name(&identity), Some(("podman", A, Some("anns"))));
+}
+
+#[test]
+fn lxc_and_incus() {
+    for (path, id) in [
+        ("/lxc.payload.web", "web"),
+        ("/lxc.payload.shop_web", "shop_web"),
+        ("/lxc/web", "web"),
+        ("/lxc.payload/web", "web"),
+    ] {
+        let identity = Host::new().life(path, "/init.scope", &[]);
+        assert_eq!(name(&identity), Some(("lxc", id, Some(id))), "{path}");
+        assert_eq!(unit(&identity), None);
+    }
+    assert_eq!(Host::new().identify(&[], "/lxc.monitor.web").container, None);
+}
+
+#[test]
+fn nspawn() {
+    for (path, id) in [
+        ("/machine.slice/machine-web.scope/payload", "web"),
+        ("/machine.slice/machine-my\\x2dbox.scope/payload/init.scope", "my-box"),
+        ("/machine.slice/systemd-nspawn@my-box.service/payload", "my-box"),
+    ] {
+        let identity = Host::new().identify(&[], path);
+        assert_eq!(name(&identity), Some(("systemd-nspawn", id, Some(id))), "{path}");
+        assert_eq!(unit(&identity), path.split('/').nth(2));
+    }
+    let machine =
+        Host::new().identify(&[], "/machine.slice/machine-qemu\\x2d1\\x2dvm.scope/libvirt/emulator");
+    assert_eq!(machine.container, None, "libvirt's machines are no containers");
+}
+
+#[test]
+fn systemd_units() {
+    for (path, expected) in [
+        ("/system.slice/nginx.service", "nginx.service"),
+        ("/system.slice/nginx.service/worker", "nginx.service"),
+        ("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service"),
+        ("/system.slice/dev-disk-by\\x2duuid-1.swap", "dev-disk-by\\x2duuid-1.swap"),
+        ("/system.slice/_memory.service", "memory.service"),
+        ("/init.scope", "init.scope"),
+        ("/system.slice", "system.slice"),
+        ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/app-x.service/y", "app-x.service"),
+        ("/user.slice/user-1000.slice/user@1000.service/init.scope", "init.scope"),
+        ("/system.slice/run-r1.scope/evil.service", "run-r1.scope"),
+        ("/system.slice/user@1000.service/app.slice/x.service", "user@1000.service"),
+    ] {
+        let identity = Host::new().identify(&[], path);
+        assert_eq!((identity.container.as_ref(), unit(&identity)), (None, Some(expected)), "{path}");
+        assert_eq!(identity.missing, vec![], "{path}");
+    }
+}
+
+#[test]
+fn a_cgroup_made_by_hand() {
+    for path in ["/", "/hog", "/a/b", "/a/b.service", "/stray/x.slice"] {
+        let identity = Host::new().identify(&[], path);
+        assert_eq!((identity.container.as_ref(), unit(&identity)), (None, None), "{path}");
+        assert!(!why(&identity, "container").is_empty(), "{path}");
+    }
+}

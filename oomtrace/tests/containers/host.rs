@@ -1,0 +1,168 @@
+//! A host whose `/` is a directory of the test: state files in, identities out.
+
+use std::path::PathBuf;
+
+use oomtrace::decode::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
+use oomtrace::enrich::Root;
+use oomtrace::enrich::containers::owner::Identity;
+use oomtrace::enrich::containers::{Runtime, Runtimes};
+use oomtrace::enrich::tree::{CgroupTree, Seen, TreeLimits};
+use serde_json::json;
+
+pub const A: &str = "aa11bb22cc33dd44ee55ff66778899000123456789abcdef0123456789abcdef";
+pub const B: &str = "bb22cc33dd44ee55ff66778899000123456789abcdef0123456789abcdefaa11";
+pub const C: &str = "cc33dd44ee55ff66778899000123456789abcdef0123456789abcdefaa11bb22";
+pub const UID: &str = "6f1c0a52-3b7e-4c58-9d51-0a1b2c3d4e5f";
+pub const SECOND: u64 = 1_000_000_000;
+
+/// A host whose `/` is a directory of its own.
+pub struct Host {
+    pub dir: tempfile::TempDir,
+    pub tree: CgroupTree,
+    pub now: u64,
+    pub next_id: u64,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        Self::with(TreeLimits::default(), &[])
+    }
+
+    pub fn with(limits: TreeLimits, extra: &[(Runtime, PathBuf)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = CgroupTree::new(Runtimes::discover(Root::at(dir.path()), extra), limits);
+        Self { dir, tree, now: SECOND, next_id: 1000 }
+    }
+
+    /// Reads the configuration of the host again, as a start of the tracer does.
+    pub fn restart(&mut self) {
+        self.tree =
+            CgroupTree::new(Runtimes::discover(Root::at(self.dir.path()), &[]), TreeLimits::default());
+    }
+
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path.trim_start_matches('/'))
+    }
+
+    pub fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+        std::fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        std::fs::write(self.at(path), text).unwrap();
+    }
+
+    pub fn gone(&self, path: &str) {
+        std::fs::remove_dir_all(self.at(path)).unwrap();
+    }
+
+    pub fn docker_at(&self, root: &str, id: &str, name: &str) {
+        let config = json!({
+            "StreamConfig": {}, "State": {"Running": true, "OOMKilled": false}, "ID": id, "Name": format!("/{name}"),
+            "Config": {"Hostname": "x", "Image": "api:v2.0", "Labels": {
+                "com.docker.compose.project": "shop", "com.docker.compose.service": "api", "secret": "no"}},
+            "RestartCount": 3, "Driver": "overlay2"
+        });
+        self.write(&format!("{root}/containers/{id}/config.v2.json"), config.to_string());
+    }
+
+    pub fn docker(&self, id: &str, name: &str) {
+        self.docker_at("/var/lib/docker", id, name);
+    }
+
+    pub fn cgroup_parent(&self, id: &str, parent: &str) {
+        let config = json!({"Memory": 67_108_864, "CgroupParent": parent});
+        self.write(&format!("/var/lib/docker/containers/{id}/hostconfig.json"), config.to_string());
+    }
+
+    pub fn bundle(
+        &self,
+        state: &str,
+        namespace: &str,
+        id: &str,
+        cgroups_path: &str,
+        annotations: serde_json::Value,
+    ) {
+        let spec = json!({"ociVersion": "1.1.0", "process": {"args": ["x"]}, "annotations": annotations,
+            "linux": {"cgroupsPath": cgroups_path, "namespaces": []}});
+        let file = format!("{state}/io.containerd.runtime.v2.task/{namespace}/{id}/config.json");
+        self.write(&file, spec.to_string());
+    }
+
+    pub fn pod_member(&self, state: &str, cgroups_path: &str) {
+        let annotations = json!({
+            "io.kubernetes.cri.container-name": "api", "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.image-name": "registry.example/api:v2", "io.kubernetes.cri.sandbox-name": "api-7d9f",
+            "io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-uid": UID});
+        self.bundle(state, "k8s.io", A, cgroups_path, annotations);
+    }
+
+    pub fn podman(&self, graph_root: &str, names: &[(&str, &str)]) {
+        let list: Vec<_> = names
+            .iter()
+            .map(|(id, name)| json!({"id": id, "names": [name], "image": "0123", "layer": "x",
+                "metadata": json!({"image-name": "localhost/hog:latest", "image-id": "0123", "name": name}).to_string()}))
+            .collect();
+        self.write(&format!("{graph_root}/overlay-containers/containers.json"), json!(list).to_string());
+    }
+
+    pub fn change(&mut self, kind: CgroupChangeKind, id: CgroupId, path: &[u8]) {
+        self.now += 1;
+        self.tree.apply(&CgroupChange { time: BootTime(self.now), id, kind, path: path.to_vec() });
+    }
+
+    pub fn made(&mut self, path: impl AsRef<[u8]>) -> CgroupId {
+        self.next_id += 1;
+        let id = CgroupId(self.next_id);
+        self.change(CgroupChangeKind::Made, id, path.as_ref());
+        while self.tree.resolve_next(BootTime(self.now)) {}
+        id
+    }
+
+    pub fn removed(&mut self, id: CgroupId, path: &str) {
+        self.change(CgroupChangeKind::Removed, id, path.as_bytes());
+    }
+
+    pub fn identify(&mut self, ids: &[CgroupId], path: impl AsRef<[u8]>) -> Identity {
+        self.now += 1;
+        let seen = Seen { ids, path: path.as_ref(), path_is_whole: true };
+        self.tree.identify(seen, BootTime(self.now))
+    }
+
+    /// A container's life: its cgroup is made, the victim is in `below`, and everything is
+    /// gone before the kill is told.
+    pub fn life(&mut self, path: &str, below: &str, files: &[&str]) -> Identity {
+        let id = self.made(path);
+        let victim = format!("{path}{below}");
+        let ids: Vec<CgroupId> = if below.is_empty() { vec![id] } else { vec![self.made(&victim), id] };
+        self.removed(id, path);
+        for file in files {
+            self.gone(file);
+        }
+        let identity = self.identify(&ids, &victim);
+        assert_eq!(self.identify(&[], &victim), identity, "by the path alone");
+        identity
+    }
+}
+
+pub fn name(identity: &Identity) -> Option<(&str, &str, Option<&str>)> {
+    let container = identity.container.as_ref()?;
+    Some((&container.runtime.name, &container.id, container.name.as_deref()))
+}
+
+pub fn unit(identity: &Identity) -> Option<&str> {
+    identity.systemd.as_ref().map(|systemd| systemd.unit.as_str())
+}
+
+pub fn pod(identity: &Identity) -> [Option<&str>; 4] {
+    let k8s = identity.k8s.as_ref().expect("a pod");
+    [
+        k8s.namespace.as_ref().map(|name| name.name.as_str()),
+        k8s.pod.name.as_deref(),
+        k8s.pod.uid.as_deref(),
+        k8s.container.as_ref().map(|container| container.name.as_str()),
+    ]
+}
+
+pub const IN_POD: [Option<&str>; 4] = [Some("shop"), Some("api-7d9f"), Some(UID), Some("api")];
+
+pub fn why<'a>(identity: &'a Identity, key: &str) -> &'a str {
+    identity.missing.iter().find(|(at, _)| *at == key).map_or("", |(_, why)| why)
+}
