@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,12 +103,20 @@ impl Tracer {
     /// Starts it and waits until it is attached.
     pub fn start(binary: &Path, hook: Hook) -> Result<Self> {
         let schema = Schema::of(binary)?;
-        let mut child = Command::new(binary)
+        let mut command = Command::new(binary);
+        command
             .args(["run", "-o", "json", "--hook", hook.word()])
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start {}", binary.display()))?;
+            .stdout(Stdio::piped());
+        // It must not outlive a test that was killed.
+        // SAFETY: one system call, which is all that may be done between fork and exec.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let mut child = command.spawn().with_context(|| format!("start {}", binary.display()))?;
         let stdout = child.stdout.take().ok_or_else(|| anyhow!("no stdout"))?;
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);

@@ -40,6 +40,11 @@ impl<'a> Fields<'a> {
         self.line.get(field).is_some()
     }
 
+    /// A number that oomtrace says.
+    pub(super) fn own_number(&self, field: &str) -> Option<i128> {
+        self.line.get(field).and_then(integer)
+    }
+
     pub(super) fn number(&mut self, field: &str, source: &'static str, truth: impl Into<i128>) {
         let truth = truth.into();
         self.between(field, source, truth, truth);

@@ -16,6 +16,9 @@ use crate::tracer::Line;
 use fields::Fields;
 pub(crate) use fields::moment;
 
+/// A charge that may not fail goes over the limit by little; one that is made ahead for many pages stays below it by little.
+const SLACK: i128 = 1 << 20;
+
 /// A field that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -125,7 +128,7 @@ impl Expected {
         self.envelope(&mut fields);
         self.victim(&mut fields, log);
         self.oom(&mut fields, log);
-        self.oom_cgroup(&mut fields);
+        self.oom_cgroup(&mut fields, log);
         self.trigger(&mut fields, log);
         for key in ["container", "k8s", "systemd"] {
             fields.absent(key, "the scenario has", "none");
@@ -196,7 +199,12 @@ impl Expected {
 
     fn oom(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
         let hooked = self.hook != "none";
-        fields.present("oom.id", "the contract");
+        match fields.own_number("seq") {
+            // Alone in its run of the killer; the victims of a group share the first one's.
+            Some(seq) if self.kill != "group" => fields.number("oom.id", "its seq is", seq),
+            Some(seq) => fields.between("oom.id", "its seq is", 0, seq),
+            None => fields.present("seq", "the contract"),
+        }
         fields.text("oom.scope", "the scenario", self.scope.as_bytes());
         fields.text("oom.kill", "the scenario", self.kill.as_bytes());
         let evidence = match &log.chosen {
@@ -228,9 +236,10 @@ impl Expected {
                 }
             }
             None => {
-                for key in ["oom.order", "oom.gfp_mask_raw", "oom.gfp_mask"] {
+                for key in ["oom.order", "oom.gfp_mask"] {
                     fields.absent_with_reason(key, "a walk of the limits cannot know");
                 }
+                fields.absent("oom.gfp_mask_raw", "a walk of the limits cannot know", "it");
             }
         }
         self.domain(fields, log, hooked);
@@ -269,28 +278,44 @@ impl Expected {
         }
     }
 
-    fn oom_cgroup(&self, fields: &mut Fields<'_>) {
+    fn oom_cgroup(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
         let Some(fired) = &self.fired else {
             return fields.absent("oom.cgroup", "the scenario has", "none");
         };
         self.place(fields, "oom.cgroup", &fired.place);
         fields.number("oom.cgroup.limit_bytes", "the scenario", fired.limit_bytes);
-        // A charge that may not fail goes over the limit by little.
-        const SLACK: i128 = 1 << 20;
         let limit = i128::from(fired.limit_bytes);
         let most = fired.peak_bytes.map_or(limit + SLACK, i128::from);
         let least = if fired.lowered { limit } else { limit - SLACK };
         fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least, most);
         fields.between("oom.cgroup.peak_bytes", "the cgroup's files", least, most);
-        let (set, other) = match self.version {
-            Version::V2 => ("oom.cgroup.swap_limit_bytes", "oom.cgroup.memsw_limit_bytes"),
-            Version::V1 => ("oom.cgroup.memsw_limit_bytes", "oom.cgroup.swap_limit_bytes"),
+        let (swap_usage, set, others) = match self.version {
+            Version::V2 => (
+                "oom.cgroup.swap_usage_bytes",
+                "oom.cgroup.swap_limit_bytes",
+                ["memsw_limit_bytes", "memsw_usage_bytes"],
+            ),
+            Version::V1 => (
+                "oom.cgroup.memsw_usage_bytes",
+                "oom.cgroup.memsw_limit_bytes",
+                ["swap_limit_bytes", "swap_usage_bytes"],
+            ),
         };
+        // Nothing else runs in the cgroup, so what was in use when the report was written still is.
+        if matches!(self.trigger, ExpectedTrigger::Victim(_)) && self.kill == "selected" {
+            for (key, kilobytes) in [("oom.cgroup.usage_bytes", log.memory_kb), (swap_usage, log.swap_kb)] {
+                if let Some(kilobytes) = kilobytes {
+                    fields.number(key, "kernel log", i128::from(kilobytes) * 1024);
+                }
+            }
+        }
         match fired.swap_limit_bytes {
             Some(bytes) => fields.number(set, "the scenario", bytes),
             None => fields.absent(set, "the scenario has", "none"),
         }
-        fields.absent(other, "this cgroup version has", "none");
+        for other in others {
+            fields.absent(&format!("oom.cgroup.{other}"), "this cgroup version has", "none");
+        }
         match self.version {
             Version::V2 => fields.flag("oom.cgroup.oom_group", "the scenario", fired.oom_group),
             Version::V1 => fields.absent("oom.cgroup.oom_group", "cgroup v1 has", "none"),
@@ -298,7 +323,10 @@ impl Expected {
         for name in ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"] {
             let key = format!("oom.cgroup.events.{name}");
             let after = fired.events.get(name).copied();
-            let at_least = i128::from(matches!(name, "max" | "oom"));
+            // The kernel counts a kill before it marks the victim.
+            let counted = if name == "oom_kill" { after.unwrap_or(0).min(1) } else { 0 };
+            let at_least =
+                i128::from(counted) + i128::from(name == "oom" || (name == "max" && !fired.lowered));
             match (after, name) {
                 // Refused charges go on until the victim is gone; the group's kill is counted between its victims.
                 (Some(after), "max" | "oom_group_kill") => {
@@ -307,7 +335,7 @@ impl Expected {
                 (Some(after), _) if fired.events_of_this_kill_alone => {
                     fields.number(&key, "the cgroup's files", after);
                 }
-                (Some(after), _) => fields.between(&key, "the cgroup's files", 0, after.into()),
+                (Some(after), _) => fields.between(&key, "the cgroup's files", at_least, after.into()),
                 // v1 keeps these counts and shows them nowhere; each refusal is at most one.
                 (None, "max" | "oom") if self.version == Version::V1 => {
                     let most = fired.refusals.map_or(i128::MAX, i128::from);

@@ -1,1 +1,193 @@
+//! A comparison that cannot fail proves nothing: a real kill, its log, and every field of its line made wrong.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::kernel_log::Reports;
+
+fn logged() -> LoggedKill {
+    let mut reports = Reports::default();
+    for line in include_str!("../../fixtures/raised_adj.log").lines() {
+        reports.take(line.as_bytes(), false);
+    }
+    reports.kills.pop().unwrap()
+}
+
+fn line(value: Value) -> Line {
+    Line { text: value.to_string(), value, read_at_ns: moment("2026-11-21T05:04:30.540000000Z").unwrap() }
+}
+
+fn told() -> Value {
+    serde_json::from_str(include_str!("../../fixtures/raised_adj.json")).unwrap()
+}
+
+/// What the scenario knew.
+fn expected() -> Expected {
+    let place = Place { path: b"/oomtrace-test-28034/raised-adj".to_vec(), id: 39491 };
+    Expected {
+        host: HostFacts {
+            name: "node".into(),
+            kernel: "6.18.44".into(),
+            boot_id: "6f1c0d5e-0000-4000-8000-000000000000".into(),
+            page_bytes: 4096,
+            ticks_a_second: 100,
+            boot_wall_ns: moment("2026-11-21T04:04:30.500000000Z").unwrap(),
+            memory_and_swap: (24 << 30, 0),
+        },
+        version: Version::V1,
+        hook: "fentry".into(),
+        victim: ProcessFacts {
+            pid: 28041,
+            tid: 28041,
+            parent_pid: 28034,
+            namespace_pid: 28041,
+            comm: b"hog-adj".to_vec(),
+            uid: 4242,
+            oom_score_adj: 517,
+            start_ticks: 360_000,
+            executable: b"/usr/bin/hog".to_vec(),
+            command_line: b"/usr/bin/hog hog".to_vec(),
+            anon_bytes: 0,
+        },
+        cgroup: place.clone(),
+        scope: "memcg",
+        kill: "selected",
+        fired: Some(FiredLimit {
+            place,
+            limit_bytes: 16 << 20,
+            swap_limit_bytes: None,
+            events: [("oom_kill".to_owned(), 1)].into(),
+            events_of_this_kill_alone: true,
+            refusals: Some(19),
+            peak_bytes: Some(16 << 20),
+            oom_group: false,
+            lowered: false,
+        }),
+        trigger: ExpectedTrigger::Victim(b"hog-adj".to_vec()),
+        released_ns: moment("2026-11-21T05:04:30.530000000Z").unwrap(),
+    }
+}
+
+#[test]
+fn a_true_line_has_no_differences() {
+    assert_eq!(expected().differences(&line(told()), &logged()), []);
+}
+
+/// JSON pointers of all values that hold no others.
+fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value.as_object() {
+        Some(object) => object.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found)),
+        None => found.push(at.to_owned()),
+    }
+}
+
+/// The nearest wrong value: what a bug in units, rounding or attribution would leave.
+fn wrong(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Number(number) => {
+            let number = number.as_i64().unwrap();
+            [number + 1, number - 1, number / 1024, number * 10 + 7]
+                .into_iter()
+                .filter(|wrong| *wrong != number)
+                .map(Value::from)
+                .collect()
+        }
+        Value::String(text) => {
+            vec![json!(format!("{text}x")), json!(text.replacen("05:", "06:", 1) + " "), json!("")]
+        }
+        Value::Bool(flag) => vec![json!(!flag)],
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_field_made_wrong_is_found() {
+    let (expected, logged, told) = (expected(), logged(), told());
+    let mut pointers = Vec::new();
+    leaves(&told, "", &mut pointers);
+    assert!(pointers.len() > 50);
+    for pointer in pointers {
+        // Reasons are words.
+        if pointer.starts_with("/missing/") {
+            continue;
+        }
+        for value in wrong(told.pointer(&pointer).unwrap()) {
+            let within_bounds = match &*pointer {
+                // Refusals after the kill count too; a cgroup's peak may be passed before it.
+                "/oom/cgroup/events/max" => value.as_u64().is_some_and(|value| (1..=19).contains(&value)),
+                "/oom/cgroup/peak_bytes" => {
+                    value.as_u64().is_some_and(|value| (15 << 20..=16 << 20).contains(&value))
+                }
+
+                _ => false,
+            };
+            if within_bounds {
+                continue;
+            }
+            let mut lie = told.clone();
+            *lie.pointer_mut(&pointer).unwrap() = value.clone();
+            let found = expected.differences(&line(lie), &logged);
+            let field = pointer.trim_start_matches('/').replace('/', ".");
+            // Against its own number, `oom.id` is what differs.
+            let field = if field == "seq" { "oom.id".to_owned() } else { field };
+            assert!(found.iter().any(|one| one.field == field), "{field} = {value} was not found: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn every_field_left_out_is_found() {
+    let (expected, logged, told) = (expected(), logged(), told());
+    let mut pointers = Vec::new();
+    leaves(&told, "", &mut pointers);
+    for pointer in pointers.iter().filter(|pointer| !pointer.starts_with("/missing/")) {
+        // v1 shows these counts nowhere, so nothing can demand them.
+        if ["/oom/cgroup/events/max", "/oom/cgroup/events/oom"].contains(&pointer.as_str()) {
+            continue;
+        }
+        let mut lie = told.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        lie.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
+        let found = expected.differences(&line(lie), &logged);
+        let field = pointer.trim_start_matches('/').replace('/', ".");
+        assert!(found.iter().any(|one| one.field == field), "the lack of {field} was not found: {found:?}");
+    }
+}
+
+#[test]
+fn what_is_not_there_must_not_be_told() {
+    for key in ["/container", "/k8s", "/systemd", "/oom/cgroup/oom_group", "/oom/cgroup/events/low"] {
+        let mut lie = told();
+        let (parent, name) = key.rsplit_once('/').unwrap();
+        lie.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(name.to_owned(), json!(0));
+        let found = expected().differences(&line(lie), &logged());
+        let field = key.trim_start_matches('/').replace('/', ".");
+        assert!(found.iter().any(|one| one.field == field), "{field} was not found: {found:?}");
+    }
+}
+
+#[test]
+fn without_a_hook_unknown_facts_need_a_reason() {
+    let mut expected = expected();
+    expected.hook = "none".into();
+    let mut logged = logged();
+    (logged.chosen, logged.invoked) = (None, None);
+    let mut honest = told();
+    let oom = honest.pointer_mut("/oom").unwrap().as_object_mut().unwrap();
+    oom.insert("evidence".into(), json!("memcg_walk"));
+    for key in ["order", "gfp_mask", "gfp_mask_raw", "domain_bytes"] {
+        oom.remove(key);
+    }
+    honest.pointer_mut("/victim").unwrap().as_object_mut().unwrap().remove("oom_score_bytes");
+    let fields = |value: &Value| -> Vec<String> {
+        expected.differences(&line(value.clone()), &logged).into_iter().map(|one| one.field).collect()
+    };
+    let unknown = ["oom.order", "oom.gfp_mask", "oom.domain_bytes", "victim.oom_score_bytes"];
+    assert_eq!(fields(&honest), unknown);
+    for key in unknown {
+        honest.pointer_mut("/missing").unwrap().as_object_mut().unwrap().insert(key.into(), json!("no hook"));
+    }
+    assert_eq!(fields(&honest), [""; 0]);
+}

@@ -63,6 +63,10 @@ pub struct LoggedKill {
     pub invoked: Option<Invoked>,
     /// The choice.
     pub chosen: Option<Chosen>,
+    /// Usage of the cgroup whose limit fired, kB.
+    pub memory_kb: Option<u64>,
+    /// Its usage of swap on v2, of memory and swap on v1, kB.
+    pub swap_kb: Option<u64>,
     /// Process id → `swapents`, pages, of the table of tasks.
     pub swap_pages: BTreeMap<u32, u64>,
     /// The kill.
@@ -87,7 +91,7 @@ pub struct Reports {
 
 impl Reports {
     /// Takes one record; `continues`: it goes on where the last one ended.
-    pub(super) fn take(&mut self, text: &[u8], continues: bool) {
+    pub fn take(&mut self, text: &[u8], continues: bool) {
         let joined;
         let mut text = text;
         if let Some(mut head) = self.unfinished.take()
@@ -116,6 +120,10 @@ impl Reports {
             self.nobody.extend(self.current.invoked.take());
         } else if let Some(tid) = skipped(text) {
             self.skipped.push(tid);
+        } else if let Some(kilobytes) = usage(text, "memory: usage ") {
+            self.current.memory_kb = Some(kilobytes);
+        } else if let Some(kilobytes) = usage(text, "memory+swap: usage ").or(usage(text, "swap: usage ")) {
+            self.current.swap_kb = Some(kilobytes);
         } else if let Some(invoked) = self.current.invoked.as_mut() {
             if invoked.tid.is_none() && text.starts_with(b"CPU: ") {
                 invoked.tid = stack_head_tid(text);
@@ -189,6 +197,10 @@ fn invoked(text: &[u8]) -> Option<Invoked> {
     })
 }
 
+fn usage(text: &[u8], key: &str) -> Option<u64> {
+    number(&mut ascii(text)?, key, "kB, limit ")
+}
+
 fn stack_head_tid(text: &[u8]) -> Option<u32> {
     const WORD: &[u8] = b" PID: ";
     let mut rest = ascii(text.get(find(text, WORD)? + WORD.len()..)?.split(|byte| *byte == b' ').next()?)?;
@@ -252,6 +264,8 @@ mod tests {
         for line in [
             &b"a invoked oom-killer: gfp_mask=0x1(NO) invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL|__GFP_ZERO), order=0, oom_score_adj=500"[..],
             b"CPU: 1 UID: 0 PID: 4320 Comm: a PID: 9 Not tainted 6.18.0",
+            b"memory: usage 16380kB, limit 16384kB, failcnt 19",
+            b"memory+swap: usage 16384kB, limit 9007199254740988kB, failcnt 0",
             b"[  pid  ]   uid  tgid total_vm      rss rss_anon rss_file rss_shmem pgtables_bytes swapents oom_score_adj name",
             b"[   4321]     0  4321    18552     4320     3968      352         0    81920       77             0 x",
         ] {
@@ -275,6 +289,7 @@ mod tests {
             chosen.place,
             b"oom_memcg=/t/a,task_memcg=/evil,task_memcg=/t/a,task_memcg=/evil,task=x,pid=4321"
         );
+        assert_eq!((kill.memory_kb, kill.swap_kb), (Some(16380), Some(16384)));
         assert_eq!(kill.swap_pages[&4321], 77);
         assert_eq!(kill.killed.comm, b"x) total-vm:9kB (y");
         assert_eq!((kill.killed.tid, kill.killed.uid, kill.killed.oom_score_adj), (4321, 65534, -17));

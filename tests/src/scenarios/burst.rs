@@ -58,7 +58,8 @@ fn burst(session: &mut Session, kills: usize) -> Result<Outcome> {
         let kill = kill?;
         let mut one = session.killed_by_host(kill.victim, &kill.cgroup, kill.released_ns);
         one.scope = "memcg";
-        one.fired = Some(kill.fired);
+        // With the killer's lock contended, a cgroup may ask more than once for its one kill.
+        one.fired = Some(FiredLimit { events_of_this_kill_alone: false, ..kill.fired });
         expected.push(one);
     }
     ensure!(expected.len() == kills, "{} kills were made, not {kills}", expected.len());

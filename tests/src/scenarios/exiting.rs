@@ -6,6 +6,36 @@ use super::{LIMIT, MIB, Outcome};
 use crate::counters::wall_clock_ns;
 use crate::session::Session;
 
+/// A process that stops just before it gives its memory back; it goes on when this is dropped.
+struct HeldAtExit(libc::pid_t);
+
+impl HeldAtExit {
+    fn seize(process: libc::pid_t) -> Result<Self> {
+        // SAFETY: a child of ours that has not been waited for; the options are a number.
+        let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, process, 0, libc::PTRACE_O_TRACEEXIT) };
+        ensure!(result == 0, "ptrace: {}", std::io::Error::last_os_error());
+        Ok(Self(process))
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut status = 0;
+        // SAFETY: a status that is alive through the call.
+        let waited = unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL) };
+        ensure!(
+            waited == self.0 && status >> 16 == libc::PTRACE_EVENT_EXIT,
+            "the hog did not stop on its way out"
+        );
+        Ok(())
+    }
+}
+
+impl Drop for HeldAtExit {
+    fn drop(&mut self) {
+        // SAFETY: a tracee of this thread.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, 0, 0) };
+    }
+}
+
 /// The largest process has called `exit` and is held, by ptrace, just before it gives its memory
 /// back. The killer marks it, kills nobody, counts nothing and logs nothing.
 pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
@@ -16,25 +46,16 @@ pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
     let mut small = session.hog_in(&cgroup, b"hog-small")?;
     large.hold(HELD)?;
     let facts = large.facts()?;
-    let process = libc::pid_t::try_from(large.pid())?;
-    // SAFETY: a child of ours that has not been waited for; the options are a number.
-    let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, process, 0, libc::PTRACE_O_TRACEEXIT) };
-    ensure!(seized == 0, "ptrace: {}", std::io::Error::last_os_error());
+    // Let go before the hog is waited for, whatever happens.
+    let held = HeldAtExit::seize(libc::pid_t::try_from(large.pid())?)?;
     large.tell("quit")?;
-    let mut status = 0;
-    // SAFETY: a status that is alive through the call.
-    let waited = unsafe { libc::waitpid(process, &raw mut status, libc::__WALL) };
-    ensure!(
-        waited == process && status >> 16 == libc::PTRACE_EVENT_EXIT,
-        "the hog did not stop on its way out"
-    );
+    held.wait()?;
 
     let released = wall_clock_ns();
     // Over the limit once; fits as soon as the other one's memory is back.
     small.hold(LIMIT - HELD + 4 * MIB)?;
     let line = session.line_of(facts.tid, released)?;
-    // SAFETY: a tracee of this thread.
-    unsafe { libc::ptrace(libc::PTRACE_DETACH, process, 0, 0) };
+    drop(held);
 
     let place = cgroup.place();
     for (field, truth) in [

@@ -14,21 +14,29 @@ pub(super) fn hostile_comm_and_path(session: &mut Session) -> Result<Outcome> {
         (b"quote\"back\\slash", b"\"},\"x\":{\"y\":\""),
         (b"\x1b[31mred\x07\t\r", b"a\nb\tc\r\x1b[2J"),
         (b"\xff\xfe\xc3(\xed\xa0\x80", b"\xf0\x9f\x92\xff\xc3("),
-        (b",task_memcg=/evil,task=evil,pid=1,uid=0", b"x,pid=1,uid=0"),
+        (b"x,task_memcg=/evil,task=evil,pid=1,uid=0", b"x,pid=1,uid=0"),
         (b"{\"type\":\"stop\"}", b") total-vm:1kB"),
         (&long, b"fifteen bytes \xe2\x82\xac"),
-        (b"oom_memcg=/evil,oom_memcg=", b" \\x41\\ "),
+        (b"oom_memcg=/evil,oom_memcg=/", b" \\x41\\ "),
     ];
     for (path, comm) in names {
         session.wait_for_report_room()?;
-        let cgroup = session.cgroup(path)?;
+        // A slash makes one more level, as in any container's path.
+        let mut levels: Vec<Cgroup> = Vec::new();
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let parent = levels.last().unwrap_or(session.scratch());
+            parent.allow_children()?;
+            let level = parent.child(name)?;
+            levels.push(level);
+        }
+        let cgroup = levels.last().context("no levels")?;
         cgroup.limit(LIMIT)?;
-        let mut hog = session.hog_in(&cgroup, comm)?;
+        let mut hog = session.hog_in(cgroup, comm)?;
         let (facts, released) = (hog.facts()?, wall_clock_ns());
         ensure!(Some(&*facts.comm) == comm.get(..comm.len().min(15)), "the hog's name: {:?}", facts.comm);
         hog.grow("anon")?;
         hog.killed()?;
-        let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+        let expected = session.killed_by_limit(facts, cgroup, cgroup, LIMIT, released)?;
         session.check(&[expected])?;
     }
     Ok(Outcome::Passed)
