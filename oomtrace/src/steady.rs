@@ -1,6 +1,8 @@
 //! Keeps this process answering while memory is short: its memory stays resident, and it runs
 //! before others when an event comes. Where that is not allowed the run goes on, and says so.
 
+use std::fs;
+
 use rustix::mm::{MlockAllFlags, mlockall};
 
 /// Lowest of the real-time priorities: before every ordinary task, behind every other real-time one.
@@ -11,6 +13,10 @@ pub fn hold(realtime: bool) -> Vec<String> {
     // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
     unsafe { libc::malloc_trim(0) };
     let mut refused = Vec::new();
+    // All of its memory is bounded, so to kill it would free little and hide the kill.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        refused.push(format!("oom_score_adj is not lowered ({error}): this process may be a victim itself"));
+    }
     // Pages are locked when they are first touched: memory that is only reserved stays free.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = mlockall(flags) {

@@ -66,9 +66,8 @@ impl Kernel {
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), u64::try_from(value).ok()?)))
             .collect();
-        GfpNames::from_bits(&bits).or_else(|| {
-            let format = tracefs::read("events/kmem/mm_page_alloc/format").ok()?;
-            GfpNames::from_format(&format, &bits)
-        })
+        // The table in tracefs is the very one that the kernel's log is written with.
+        let format = tracefs::read("events/kmem/mm_page_alloc/format").ok();
+        format.and_then(|format| GfpNames::from_format(&format, &bits)).or_else(|| GfpNames::from_bits(&bits))
     }
 }
