@@ -398,6 +398,10 @@ impl Decoder {
         // A level counts only if its bytes were sent: both records that have levels end with them.
         let sent = levels_bytes / size_of::<wire::MemcgLevel>();
         let count = usize::try_from(level_count).unwrap_or(usize::MAX).min(sent);
+        if level_count == 0 {
+            // Even a task of the root has a level: nothing was walked, and no names are not the root's path.
+            return Lineage { path_cut: true, levels_cut: true, ..Lineage::default() };
+        }
         Lineage {
             levels: levels.iter().take(count).map(|level| self.level(level)).collect(),
             path: whole_path(path.get(..usize::try_from(path_len).unwrap_or(usize::MAX)).unwrap_or(path)),
