@@ -55,6 +55,9 @@ pub struct Enricher {
 /// How long a victim's `/proc` files may delay its line. It is gone 1.9 ms after its mark at the earliest.
 const PROC_WAIT: Duration = Duration::from_millis(2);
 
+/// Why a fact is absent that the kernel side reads.
+const UNREAD: &str = "could not be read in the kernel";
+
 impl Enricher {
     /// One for a run.
     pub fn new(sources: Sources) -> Self {
@@ -134,7 +137,6 @@ impl Enricher {
         let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
         let identity =
             self.identify(task.memcg, &Lineage::default(), path.as_deref(), facts.time, &mut absent);
-        const UNREAD: &str = "could not be read in the kernel";
         let victim = SharedMmVictim {
             pid: absent.unless(task.tgid, "victim.pid", UNREAD),
             namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
@@ -167,28 +169,35 @@ impl Enricher {
         let context = self.context();
         let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
         let cgroup = match facts.lineage.levels.first() {
-            Some(level) => oom::cgroup_of(&facts.lineage, 0, level, context.version, &mut absent),
-            None => event::OomCgroup::default(),
+            Some(level) => {
+                oom::cgroup::cgroup_of("cgroup", &facts.lineage, 0, level, context.version, &mut absent)
+            }
+            None => {
+                absent.because("cgroup", UNREAD);
+                event::OomCgroup::default()
+            }
         };
         let killer = facts.oom.as_ref();
         let gfp_mask_raw = killer.and_then(|killer| killer.gfp_mask);
         let gfp_mask = gfp_mask_raw.and_then(|mask| Some(context.gfp?.names(mask)));
+        let outcome = match facts.outcome {
+            oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => Some(MemcgOomOutcome::NoKillableProcess),
+            oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
+            _ => None,
+        };
+        absent.unless(gfp_mask_raw, "gfp_mask_raw", UNREAD);
+        let no_names = if gfp_mask_raw.is_some() { oom::NO_GFP_NAMES } else { UNREAD };
+        absent.unless(gfp_mask.as_ref(), "gfp_mask", no_names);
         let id = facts.lineage.levels.first().map(|level| level.id);
         let identity = self.identify(id, &facts.lineage, path.as_deref(), facts.time, &mut absent);
         event::MemcgOom {
             envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
             cgroup,
-            order: killer.and_then(|killer| killer.order),
+            order: absent.unless(killer.and_then(|killer| killer.order), "order", UNREAD),
             gfp_mask,
             gfp_mask_raw,
             trigger: self.trigger(&facts.trigger, &mut absent),
-            outcome: match facts.outcome {
-                oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => {
-                    Some(MemcgOomOutcome::NoKillableProcess)
-                }
-                oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
-                _ => None,
-            },
+            outcome: absent.unless(outcome, "outcome", "not one that this version knows"),
             container: identity.container,
             k8s: identity.k8s,
             systemd: identity.systemd,
@@ -276,7 +285,6 @@ impl Enricher {
         oom_score_bytes: Option<i64>,
         absent: &mut Absent,
     ) -> Victim {
-        const UNREAD: &str = "could not be read in the kernel";
         let task = &facts.victim;
         let mut text = |key: &str, fact: Option<Result<Vec<u8>, super::process::Reason>>| match fact? {
             Ok(bytes) => Some(text_from_kernel(&bytes)),
@@ -341,7 +349,6 @@ fn whole<'a>(facts: &'a OomKillFacts, path: Option<&[u8]>) -> Cow<'a, OomKillFac
 }
 
 fn memory(facts: &MemoryFacts, absent: &mut Absent) -> VictimMemory {
-    const UNREAD: &str = "could not be read in the kernel";
     let rss = match (facts.anon_rss_bytes, facts.file_rss_bytes, facts.shmem_rss_bytes) {
         (Some(anon), Some(file), Some(shmem)) => Some(anon.saturating_add(file).saturating_add(shmem)),
         _ => None,
