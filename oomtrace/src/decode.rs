@@ -57,7 +57,7 @@ pub struct OomKillFacts {
     pub trigger: TaskFacts,
     /// What the killer's own state said, where a function hook saw it.
     pub oom: Option<OomControlFacts>,
-    /// Whether the kernel sent SIGKILL to the victim in this run; `None` where signals were not followed.
+    /// Whether the kernel sent SIGKILL to the victim in this run; `None` where that is not known.
     pub signalled: Option<bool>,
     /// The victim's memory cgroup and those above it.
     pub lineage: Lineage,
@@ -299,6 +299,8 @@ impl Decoder {
             // The old tracepoint names a thread; whose process it is was not to be had.
             victim.tgid = None;
         }
+        // Whose SIGKILL it was can be told only where the victim's task was found.
+        let followed = raw.flags & FLAG_SIGNALS_FOLLOWED != 0 && raw.flags & FLAG_PID_ONLY == 0;
         Ok(OomKillFacts {
             seq: raw.header.seq,
             time: BootTime(raw.header.boot_time_ns),
@@ -307,7 +309,7 @@ impl Decoder {
             memory: self.memory(&raw.memory),
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),
-            signalled: (raw.flags & FLAG_SIGNALS_FOLLOWED != 0).then_some(raw.flags & FLAG_SIGNALLED != 0),
+            signalled: followed.then_some(raw.flags & FLAG_SIGNALLED != 0),
             lineage: self.lineage(
                 raw.flags,
                 &raw.path,

@@ -271,6 +271,8 @@ fn signals_and_runs_are_known_or_not() {
         (FLAG_SIGNALS_FOLLOWED | FLAG_SIGNALLED, Some(true)),
         (FLAG_SIGNALS_FOLLOWED, Some(false)),
         (FLAG_SIGNALLED, None),
+        // A SIGKILL of whom, if the victim's task was not found?
+        (FLAG_SIGNALS_FOLLOWED | FLAG_PID_ONLY, None),
         (0, None),
     ] {
         let record = OomKill { flags, run: 0, ..records::oom_kill(3) };
@@ -379,7 +381,7 @@ fn of_a_pid_only_the_thread_is_known() {
     let facts = oom_kill(&records::pid_only(3));
     assert_eq!(facts.victim, TaskFacts { tid: Some(4000), ..TaskFacts::default() });
     assert_eq!(facts.memory, MemoryFacts::default());
-    assert_eq!((facts.oom, facts.run, facts.signalled), (None, None, Some(false)));
+    assert_eq!((facts.oom, facts.run, facts.signalled), (None, None, None));
 }
 
 /// Levels that were not sent are not levels of zeros.

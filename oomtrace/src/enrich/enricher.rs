@@ -40,7 +40,8 @@ pub struct Sources {
     pub gfp: Option<GfpNames>,
     /// Where memory cgroups are.
     pub version: CgroupVersion,
-    /// The distance between the clocks; `None` samples it for each event.
+    /// The distance between the clocks in a replay, where it is no later than the latest event; `None`
+    /// samples it for each event.
     pub clock: Option<ClockOffset>,
     /// The host's identity.
     pub host: Host,
@@ -50,6 +51,8 @@ pub struct Sources {
 pub struct Enricher {
     sources: Sources,
     runs: Runs,
+    /// The time of the latest event.
+    latest: BootTime,
 }
 
 /// How long a victim's `/proc` files may delay its line. It is gone 1.9 ms after its mark at the earliest.
@@ -61,7 +64,7 @@ const UNREAD: &str = "could not be read in the kernel";
 impl Enricher {
     /// One for a run.
     pub fn new(sources: Sources) -> Self {
-        Self { sources, runs: Runs::default() }
+        Self { sources, runs: Runs::default(), latest: BootTime(0) }
     }
 
     /// The memory cgroups.
@@ -87,7 +90,8 @@ impl Enricher {
 
     /// What a line of oomtrace's own starts with.
     pub fn own_envelope(&self) -> Envelope {
-        self.envelope(clock::boot_time(), None, Source::Oomtrace)
+        let now = if self.sources.clock.is_some() { self.latest } else { clock::boot_time() };
+        self.envelope(now, None, Source::Oomtrace)
     }
 
     fn clock(&self) -> ClockOffset {
@@ -96,6 +100,7 @@ impl Enricher {
 
     /// A kill.
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let process = self.process(facts, &mut absent);
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
@@ -132,6 +137,7 @@ impl Enricher {
 
     /// A process that died because it shares a victim's memory.
     pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let task = &facts.task;
         let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
@@ -149,7 +155,7 @@ impl Enricher {
                 "victim.start_time",
                 UNREAD,
             ),
-            cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", &mut absent),
+            cgroup: cgroup(task.memcg, path, "victim.cgroup", &mut absent),
         };
         SharedMmKill {
             envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
@@ -165,6 +171,7 @@ impl Enricher {
 
     /// A memory cgroup that ran out without a victim.
     pub fn memcg_oom(&mut self, facts: &MemcgOomFacts) -> event::MemcgOom {
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let context = self.context();
         let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
@@ -313,7 +320,7 @@ impl Enricher {
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
             oom_score_bytes,
             memory: memory(&facts.memory, absent),
-            cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", absent),
+            cgroup: cgroup(task.memcg, path, "victim.cgroup", absent),
         }
     }
 
@@ -322,17 +329,19 @@ impl Enricher {
         absent.unless(task.tgid, "trigger", "could not be read in the kernel")?;
         Some(Trigger {
             pid: task.tgid,
-            comm: task.comm.as_deref().map(text_from_kernel),
-            oom_score_adj: task.oom_score_adj,
-            cgroup: self.cgroup(task.memcg, path, "trigger.cgroup.path", absent),
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "trigger.comm", UNREAD),
+            oom_score_adj: absent.unless(task.oom_score_adj, "trigger.oom_score_adj", UNREAD),
+            cgroup: cgroup(task.memcg, path, "trigger.cgroup", absent),
         })
     }
+}
 
-    fn cgroup(&self, id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
-        let path =
-            absent.unless(path, key, "cgroup not known: made before oomtrace could see it, or too deep");
-        Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
-    }
+/// Where a task was; `key` is where it goes.
+fn cgroup(id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
+    const UNKNOWN: &str = "cgroup not known: made before oomtrace could see it, or too deep";
+    let path = absent.unless(path, &format!("{key}.path"), if id.is_some() { UNKNOWN } else { UNREAD });
+    absent.unless(id, &format!("{key}.id"), UNREAD);
+    Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
 }
 
 /// The facts with the head of the path that was cut in the kernel.

@@ -316,7 +316,7 @@ fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Abs
         }
     }
     if facts.signalled.is_none() {
-        absent.because("oom.kill", "signals were not followed");
+        absent.because("oom.kill", "whether it got a SIGKILL is not known");
         return None;
     }
     Some(Kill::Selected)

@@ -81,6 +81,19 @@ fn sizes_that_overflow_are_not_known() {
     assert_eq!((btf.size(0), btf.size(99), btf.size(u32::MAX)), (None, None, None));
 }
 
+/// Where a structure has bitfields, an offset has their size in its upper byte.
+#[test]
+fn a_structure_with_bitfields_has_its_other_members() {
+    let member =
+        |name: &str, bits: u32, size: u32| Entry { name: name.into(), words: vec![1, size << 24 | bits] };
+    let int = Type { words: vec![32], ..Type::plain(1, "int", 4) };
+    let entries = vec![member("flags", 64, 8), member("far", 800_000, 0), member("bit", 801, 1)];
+    let structure = Type { flag: true, entries, ..Type::plain(STRUCT, "with_bits", 200_000) };
+    let btf = Btf::parse(Types(vec![int, structure]).write()).unwrap();
+    let at = |name: &str| btf.member(2, name).map(|member| member.offset_bytes);
+    assert_eq!((at("flags"), at("far"), at("bit")), (Some(8), Some(100_000), None));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
