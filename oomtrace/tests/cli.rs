@@ -4,6 +4,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -172,7 +173,7 @@ fn root_without(capabilities: &'static [u32], arguments: &[&str]) -> Command {
     let mut command = oomtrace(arguments);
     // SAFETY: system calls only, which is all that may be done between fork and exec.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             for capability in capabilities {
                 if libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(*capability), 0, 0, 0) != 0 {
                     return Err(std::io::Error::last_os_error());
@@ -267,12 +268,9 @@ fn a_file_is_opened_anew_after_its_rotation() {
 fn a_reader_that_has_gone_is_no_error() {
     // Gone while it runs: found when the last line is written.
     let (mut running, _) = Running::start(oomtrace(&["run"]));
-    let (gone, _held) = std::io::pipe().unwrap();
-    drop(std::mem::replace(
-        &mut running.stdout,
-        BufReader::new(ChildStdout::from(std::os::fd::OwnedFd::from(gone))),
-    ));
-    drop(_held);
+    let (empty, writer) = std::io::pipe().unwrap();
+    drop(writer);
+    running.stdout = BufReader::new(ChildStdout::from(OwnedFd::from(empty)));
     running.signal(Signal::TERM);
     assert_eq!(running.end(), (0, String::new(), String::new()));
     // Gone before the first.
