@@ -79,8 +79,8 @@ pub struct SharedMmKillFacts {
 /// A memory cgroup ran out and nobody was killed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemcgOomFacts {
-    /// Number of the event.
-    pub seq: u64,
+    /// Number of the event; `None` where it was seen outside the killer's lock, which gives the numbers.
+    pub seq: Option<u64>,
     /// When.
     pub time: BootTime,
     /// Who ran the killer.
@@ -323,7 +323,7 @@ impl Decoder {
         const LEVELS: usize = std::mem::offset_of!(wire::MemcgOom, levels);
         let raw = prefix_zero_filled::<wire::MemcgOom>(bytes, LEVELS)?;
         Ok(MemcgOomFacts {
-            seq: raw.header.seq,
+            seq: (raw.header.seq != 0).then_some(raw.header.seq),
             time: BootTime(raw.header.boot_time_ns),
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),

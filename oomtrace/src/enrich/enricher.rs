@@ -167,7 +167,7 @@ impl Enricher {
         let context = self.context();
         let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
         let cgroup = match facts.lineage.levels.first() {
-            Some(level) => oom::cgroup_of(&facts.lineage, 0, level, context.version, &mut absent),
+            Some(level) => oom::cgroup_of(&facts.lineage, 0, level, context.version, "cgroup", &mut absent),
             None => event::OomCgroup::default(),
         };
         let killer = facts.oom.as_ref();
@@ -176,7 +176,7 @@ impl Enricher {
         let id = facts.lineage.levels.first().map(|level| level.id);
         let identity = self.identify(id, &facts.lineage, path.as_deref(), facts.time, &mut absent);
         event::MemcgOom {
-            envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
+            envelope: self.envelope(facts.time, facts.seq, Source::Ebpf),
             cgroup,
             order: killer.and_then(|killer| killer.order),
             gfp_mask,

@@ -112,6 +112,8 @@ pub fn oom(
     oom
 }
 
+/// Where the cgroup whose limit fired stands in the event.
+const KEY: &str = "oom.cgroup";
 const NEEDS_HOOK: &str = "only a function hook sees it";
 const NOT_IN_LIMITS: &str = "no function hook, and no oom-kill line in the kernel log";
 
@@ -131,7 +133,7 @@ fn from_killer(
     }
     let cgroup = match killer.memcg {
         Some(Some(id)) => match level(lineage, id) {
-            Some((index, facts)) => Some(cgroup_of(lineage, index, facts, context.version, absent)),
+            Some((index, facts)) => Some(cgroup_of(lineage, index, facts, context.version, KEY, absent)),
             None => {
                 absent.because("oom.cgroup.limit_bytes", "not among the victim's ancestors that were read");
                 Some(OomCgroup {
@@ -166,7 +168,7 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
     let cgroup = log.oom_memcg.as_ref().map(|path| {
         match (0..lineage.levels.len()).find(|index| path_of(lineage, *index).as_deref() == Some(path)) {
             Some(index) => match lineage.levels.get(index) {
-                Some(facts) => cgroup_of(lineage, index, facts, context.version, absent),
+                Some(facts) => cgroup_of(lineage, index, facts, context.version, KEY, absent),
                 None => OomCgroup::default(),
             },
             None => {
@@ -216,7 +218,7 @@ fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) ->
         scope: Some(Scope::Memcg),
         constraint: Some(Constraint::Memcg),
         evidence: Some(Evidence::MemcgWalk),
-        cgroup: Some(cgroup_of(lineage, index, facts, context.version, absent)),
+        cgroup: Some(cgroup_of(lineage, index, facts, context.version, KEY, absent)),
         ..Oom::default()
     }
 }
@@ -327,33 +329,30 @@ fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
     Some(path)
 }
 
-/// A cgroup's facts in the words of its version.
+/// A cgroup's facts in the words of its version; `key` is where in the event they stand.
 pub fn cgroup_of(
     lineage: &Lineage,
     index: usize,
     facts: &MemcgFacts,
     version: CgroupVersion,
+    key: &str,
     absent: &mut Absent,
 ) -> OomCgroup {
-    const UNLIMITED: &str = "max: no limit is set";
     let v2 = version == CgroupVersion::V2;
-    let mut limit = |key: &'static str, limit: Option<Limit>| match limit {
-        Some(Limit::Bytes(bytes)) => Some(bytes),
-        Some(Limit::Unlimited) => {
-            absent.because(key, UNLIMITED);
-            None
-        }
-        None => {
-            absent.because(key, "this kernel does not have it");
-            None
-        }
+    let mut limit = |name: &str, limit: Option<Limit>| {
+        let reason = match limit {
+            Some(Limit::Bytes(bytes)) => return Some(bytes),
+            Some(Limit::Unlimited) => "max: no limit is set",
+            None => "this kernel does not have it",
+        };
+        absent.because(&format!("{key}.{name}"), reason);
+        None
     };
-    let limit_bytes = limit("oom.cgroup.limit_bytes", facts.max);
-    let swap_key = if v2 { "oom.cgroup.swap_limit_bytes" } else { "oom.cgroup.memsw_limit_bytes" };
-    let swap_limit = limit(swap_key, facts.swap_max);
+    let limit_bytes = limit("limit_bytes", facts.max);
+    let swap_limit = limit(if v2 { "swap_limit_bytes" } else { "memsw_limit_bytes" }, facts.swap_max);
     let path = path_of(lineage, index).map(|path| text_from_kernel(&path));
     if path.is_none() {
-        absent.because("oom.cgroup.path", "deeper than what is read in the kernel");
+        absent.because(&format!("{key}.path"), "deeper than what is read in the kernel");
     }
     OomCgroup {
         cgroup: Cgroup { path, id: Some(facts.id.to_string()) },

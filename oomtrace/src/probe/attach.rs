@@ -5,7 +5,7 @@
 
 use aya::{
     Btf as AyaBtf, Ebpf,
-    programs::{FEntry, KProbe, ProgramError, RawTracePoint},
+    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint},
 };
 
 use super::{ProbeError, error::chain};
@@ -29,8 +29,43 @@ pub enum HookChoice {
 const TRACEPOINTS: [&str; 5] =
     ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename", "signal_generate", "mark_victim"];
 
-/// The functions, each with a program `<function>_<kind>`. The last is the one whose facts count.
-const FUNCTIONS: [&str; 2] = ["out_of_memory", "oom_kill_process"];
+/// A function hook: its program is `<function>_<kind>`.
+#[derive(Clone, Copy)]
+struct Hook {
+    function: &'static str,
+    /// When the function returns, not when it is entered.
+    returns: bool,
+    /// Without it the others of its kind are of no use.
+    essential: bool,
+}
+
+/// The function hooks, in the order in which they are attached.
+const HOOKS: [Hook; 5] = [
+    Hook { function: "out_of_memory", returns: false, essential: true },
+    Hook { function: "oom_kill_process", returns: false, essential: true },
+    Hook { function: "out_of_memory", returns: true, essential: false },
+    Hook { function: "mem_cgroup_out_of_memory", returns: false, essential: false },
+    Hook { function: "mem_cgroup_out_of_memory", returns: true, essential: false },
+];
+
+/// A way to hook a function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fentry,
+    Kprobe,
+}
+
+impl Kind {
+    /// Its name, as in a program's.
+    fn name(self, returns: bool) -> &'static str {
+        match (self, returns) {
+            (Self::Fentry, false) => "fentry",
+            (Self::Fentry, true) => "fexit",
+            (Self::Kprobe, false) => "kprobe",
+            (Self::Kprobe, true) => "kretprobe",
+        }
+    }
+}
 
 /// Attaches all that this kernel takes.
 pub(super) fn all(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
@@ -45,33 +80,78 @@ pub(super) fn all(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<
 }
 
 fn functions(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
-    let kinds: &[&str] = match choice {
-        HookChoice::Auto => &["fentry", "kprobe"],
-        HookChoice::Fentry => &["fentry"],
-        HookChoice::Kprobe => &["kprobe"],
+    let kinds: &[Kind] = match choice {
+        HookChoice::Auto => &[Kind::Fentry, Kind::Kprobe],
+        HookChoice::Fentry => &[Kind::Fentry],
+        HookChoice::Kprobe => &[Kind::Kprobe],
         HookChoice::None => &[],
     };
     let mut reasons = Vec::new();
     for kind in kinds {
-        let attached = match *kind {
-            "fentry" => fentry(ebpf, btf),
-            _ => kprobe(ebpf),
-        };
-        match attached {
-            Ok(()) => return Ok(statuses(kind, None)),
-            Err(error) if choice == HookChoice::Auto => reasons.push(format!("{kind}: {error}")),
+        match all_of(ebpf, *kind, btf) {
+            Ok(statuses) => return Ok(statuses),
+            Err(error) if choice == HookChoice::Auto => reasons.push(error.to_string()),
             Err(error) => return Err(error),
         }
     }
     let reason = if reasons.is_empty() { "not asked for".into() } else { reasons.join("; ") };
-    Ok(statuses("none", Some(reason)))
+    let none = |hook: &Hook| HookStatus {
+        name: hook.function.into(),
+        attached: "none".into(),
+        reason: Some(reason.clone()),
+    };
+    Ok(HOOKS.iter().filter(|hook| hook.essential).map(none).collect())
 }
 
-fn statuses(attached: &str, reason: Option<String>) -> Vec<HookStatus> {
-    FUNCTIONS
-        .iter()
-        .map(|name| HookStatus { name: (*name).into(), attached: attached.into(), reason: reason.clone() })
-        .collect()
+/// Attaches the function hooks as one kind. One that is not essential may fail.
+fn all_of(ebpf: &mut Ebpf, kind: Kind, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
+    if let Some(hook) = HOOKS.iter().find(|hook| hook.essential && btf.function(hook.function).is_none()) {
+        let reason = "this kernel has no such function".into();
+        return Err(ProbeError::Attach {
+            hook: format!("{}/{}", kind.name(false), hook.function),
+            reason,
+            os: None,
+        });
+    }
+    // Parsed only where it is needed: it takes a while and much memory.
+    let aya_btf = match kind {
+        Kind::Fentry => Some(AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))?),
+        Kind::Kprobe => None,
+    };
+    let mut statuses = Vec::new();
+    for hook in HOOKS {
+        let name = kind.name(hook.returns);
+        let (attached, reason) = match function(ebpf, hook, kind, aya_btf.as_ref()) {
+            Ok(()) => (name, None),
+            Err(error) if hook.essential => return Err(error),
+            Err(error) => ("none", Some(error.to_string())),
+        };
+        statuses.push(HookStatus { name: hook.function.into(), attached: attached.into(), reason });
+    }
+    Ok(statuses)
+}
+
+fn function(ebpf: &mut Ebpf, hook: Hook, kind: Kind, btf: Option<&AyaBtf>) -> Result<(), ProbeError> {
+    let Hook { function, returns, .. } = hook;
+    let name = format!("{function}_{}", kind.name(returns));
+    let attached = match (btf, returns) {
+        (Some(btf), false) => {
+            let program: &mut FEntry = program(ebpf, &name)?;
+            program.load(function, btf).map_err(|error| load_error(&name, &error))?;
+            program.attach().map(drop)
+        }
+        (Some(btf), true) => {
+            let program: &mut FExit = program(ebpf, &name)?;
+            program.load(function, btf).map_err(|error| load_error(&name, &error))?;
+            program.attach().map(drop)
+        }
+        (None, _) => {
+            let program: &mut KProbe = program(ebpf, &name)?;
+            program.load().map_err(|error| load_error(&name, &error))?;
+            program.attach(function, 0).map(drop)
+        }
+    };
+    attached.map_err(|error| attach_error(format!("{}/{function}", kind.name(returns)), &error))
 }
 
 fn raw_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<(), ProbeError> {
@@ -79,36 +159,6 @@ fn raw_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<(), ProbeError> {
     program.load().map_err(|error| load_error(name, &error))?;
     let hook = || format!("raw_tracepoint/{name}");
     program.attach(name).map(drop).map_err(|error| attach_error(hook(), &error))
-}
-
-fn fentry(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), ProbeError> {
-    for function in FUNCTIONS {
-        if btf.function(function).is_none() {
-            let reason = "this kernel has no such function".into();
-            return Err(ProbeError::Attach { hook: format!("fentry/{function}"), reason, os: None });
-        }
-    }
-    let btf = AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))?;
-    for function in FUNCTIONS {
-        let name = format!("{function}_fentry");
-        let program: &mut FEntry = program(ebpf, &name)?;
-        program.load(function, &btf).map_err(|error| load_error(&name, &error))?;
-    }
-    for function in FUNCTIONS {
-        let program: &mut FEntry = program(ebpf, &format!("{function}_fentry"))?;
-        program.attach().map_err(|error| attach_error(format!("fentry/{function}"), &error))?;
-    }
-    Ok(())
-}
-
-fn kprobe(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
-    for function in FUNCTIONS {
-        let name = format!("{function}_kprobe");
-        let program: &mut KProbe = program(ebpf, &name)?;
-        program.load().map_err(|error| load_error(&name, &error))?;
-        program.attach(function, 0).map_err(|error| attach_error(format!("kprobe/{function}"), &error))?;
-    }
-    Ok(())
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>
