@@ -66,6 +66,11 @@ impl Enricher {
         &mut self.sources.tree
     }
 
+    /// The kernel's log, where it is followed: to be read as it grows, so that a kill finds its own lines read.
+    pub fn log_mut(&mut self) -> Option<&mut KernelLog> {
+        self.sources.log.as_mut()
+    }
+
     /// A change of the tree of memory cgroups.
     pub fn cgroup_changed(&mut self, change: &CgroupChange) {
         self.sources.tree.apply(change);
