@@ -21,12 +21,12 @@ pub const KIND_MEMCG_OOM: u32 = 6;
 pub const COMM_LEN: usize = 16;
 /// How many memory cgroups are read, from the victim's up: deeper trees are marked [`FLAG_LEVELS_CUT`].
 pub const MAX_LEVELS: usize = 24;
-/// Bytes of cgroup names after which the walk adds no further one.
-pub const PATH_FULL: usize = 512;
+/// The last byte at which a cgroup name may start: one less than a power of two, a mask that every verifier follows.
+pub const PATH_FULL: usize = 511;
 /// `NAME_MAX` + 1: what one cgroup name can need.
 pub const NAME_LEN: usize = 256;
 /// Room for the names of a path: the last one may start at [`PATH_FULL`].
-pub const PATH_LEN: usize = PATH_FULL + NAME_LEN;
+pub const PATH_LEN: usize = PATH_FULL + 1 + NAME_LEN;
 /// The kernel builds the path of a cgroup tracepoint in a buffer of this size (`TRACE_CGROUP_PATH_LEN`).
 pub const CGROUP_PATH_LEN: usize = 1024;
 /// Room for the `message` argument of `oom_kill_process`.

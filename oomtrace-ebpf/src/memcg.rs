@@ -59,8 +59,10 @@ pub unsafe fn walk(reader: &mut Reader, to: &Walk, mut css: u64) -> Walked {
                 continue;
             }
             let name = reader.pointer(kn, layout!(kernfs_name));
-            // SAFETY: `used` is at most PATH_FULL, so NAME_LEN bytes have room in `path`.
-            let len = unsafe { reader.string(to.path.cast::<u8>().add(used), NAME_LEN as u32, name) };
+            // The comparison above bounds it; kernels before 6.x lose sight of that, and a mask they follow.
+            let at = core::hint::black_box(used) & PATH_FULL;
+            // SAFETY: `at` is at most PATH_FULL, so NAME_LEN bytes have room in `path`.
+            let len = unsafe { reader.string(to.path.cast::<u8>().add(at), NAME_LEN as u32, name) };
             if len < 0 {
                 walked.flags |= FLAG_PATH_CUT;
             } else {

@@ -165,24 +165,37 @@ fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeErro
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
-    let missing = || ProbeError::Load { program: name.into(), reason: "not in the object".into(), os: None };
+    let missing = || ProbeError::Load {
+        program: name.into(),
+        reason: "not in the object".into(),
+        os: None,
+        verifier: false,
+    };
     let program = ebpf.program_mut(name).ok_or_else(missing)?;
     program.try_into().map_err(|error| load_error(name, &error))
 }
 
 fn load_error(program: &str, error: &ProgramError) -> ProbeError {
+    let mut verifier = false;
     let (reason, os) = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            // The verifier says why in its last lines; all of it would bury the message.
-            let tail: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(3).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            // The verifier says why just before its statistics; all of it would bury the message.
+            let is_statistic = |line: &&str| {
+                line.is_empty()
+                    || ["verification time", "stack depth", "processed "]
+                        .iter()
+                        .any(|word| line.starts_with(word))
+            };
+            let mut tail: Vec<&str> = log.lines().rev().skip_while(is_statistic).take(2).collect();
+            tail.reverse();
+            verifier = !tail.is_empty();
             let log = if tail.is_empty() { String::new() } else { format!(" ({})", tail.join(" | ")) };
             (format!("{io_error}{log}"), io_error.raw_os_error())
         }
         other => chain(other),
     };
-    ProbeError::Load { program: program.into(), reason, os }
+    ProbeError::Load { program: program.into(), reason, os, verifier }
 }
 
 fn attach_error(hook: String, error: &ProgramError) -> ProbeError {
