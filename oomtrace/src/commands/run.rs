@@ -62,7 +62,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
 
     let kernel = Kernel::read(&root)?;
     let mut probe = attach(&kernel, args.hook, args.ring_size, args.debug)?;
-    let mut limits = Vec::new();
+    // Before any thread is started, which inherits it.
+    let mut limits = steady::hold(!args.no_realtime);
     let sources = sources(&root, &kernel, &probe, &args, &mut limits)?;
     let runtimes = sources.tree.runtimes().found();
     let mount = kernel.hierarchy.mount.clone();
@@ -71,7 +72,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         limits.push(format!("this kernel has no {}", kernel.resolved.absent.join(", ")));
     }
     drop(kernel);
-    limits.extend(steady::hold(!args.no_realtime));
+    steady::trim();
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };
     let decoder = Decoder::new(host::page_bytes());

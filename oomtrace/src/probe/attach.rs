@@ -3,12 +3,14 @@
 //! The raw tracepoints are the base: without them nothing can be said. The function hooks
 //! enrich: the best kind that this kernel takes is found by trying.
 
+use std::io;
+
 use aya::{
     Btf as AyaBtf, Ebpf,
     programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint},
 };
 
-use super::{ProbeError, error::chain};
+use super::{ProbeError, error::chain, fentry};
 use crate::{event::HookStatus, kernel::btf::Btf};
 
 /// Which kind of function hook to use.
@@ -113,9 +115,9 @@ fn all_of(ebpf: &mut Ebpf, kind: Kind, btf: &Btf) -> Result<Vec<HookStatus>, Pro
             os: None,
         });
     }
-    // Parsed only where it is needed: it takes a while and much memory.
+    // Parsed only where it is of use: it takes a while and much memory.
     let aya_btf = match kind {
-        Kind::Fentry => Some(AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))?),
+        Kind::Fentry => Some(ask(btf).and_then(|()| aya_types())?),
         Kind::Kprobe => None,
     };
     let mut statuses = Vec::new();
@@ -129,6 +131,22 @@ fn all_of(ebpf: &mut Ebpf, kind: Kind, btf: &Btf) -> Result<Vec<HookStatus>, Pro
         statuses.push(HookStatus { name: hook.function.into(), attached: attached.into(), reason });
     }
     Ok(statuses)
+}
+
+/// Asks the kernel with the smallest of fentry programs.
+fn ask(btf: &Btf) -> Result<(), ProbeError> {
+    let Hook { function, .. } = HOOKS[0];
+    let asked = btf.function(function).map_or_else(|| Err(io::ErrorKind::NotFound.into()), fentry::is_taken);
+    asked.map_err(|error| ProbeError::Load {
+        program: format!("a fentry program for {function}"),
+        reason: error.to_string(),
+        os: error.raw_os_error(),
+        verifier: false,
+    })
+}
+
+fn aya_types() -> Result<AyaBtf, ProbeError> {
+    AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))
 }
 
 fn function(ebpf: &mut Ebpf, hook: Hook, kind: Kind, btf: Option<&AyaBtf>) -> Result<(), ProbeError> {
