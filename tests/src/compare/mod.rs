@@ -228,7 +228,7 @@ impl Expected {
             Some(invoked) => {
                 fields.number("oom.order", "kernel log", invoked.order);
                 fields.number("oom.gfp_mask_raw", "kernel log", invoked.gfp_mask);
-                fields.text("oom.gfp_mask", "kernel log", invoked.gfp_names.as_bytes());
+                fields.flags("oom.gfp_mask", "kernel log", &invoked.gfp_names);
             }
             None if hooked => {
                 for key in ["oom.order", "oom.gfp_mask_raw", "oom.gfp_mask"] {
