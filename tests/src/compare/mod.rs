@@ -287,7 +287,9 @@ impl Expected {
         let limit = i128::from(fired.limit_bytes);
         let most = fired.peak_bytes.map_or(limit + SLACK, i128::from);
         let least = if fired.lowered { limit } else { limit - SLACK };
-        fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least, most);
+        // The first victims of a group give their memory back while the last are killed.
+        let least_usage = if self.kill == "group" { 0 } else { least };
+        fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least_usage, most);
         fields.between("oom.cgroup.peak_bytes", "the cgroup's files", least, most);
         let (swap_usage, set, others) = match self.version {
             Version::V2 => (
