@@ -40,10 +40,14 @@ pub(super) fn five_times(session: &mut Session) -> Result<Outcome> {
 
 fn fill(session: &mut Session, mut hog: Hog, place: &Place, scope: &'static str) -> Result<Outcome> {
     ensure!(is_guest(), "not on a machine that others need");
-    // While the hog gives its memory back the kernel may want another victim: it must find one that
-    // is larger than a tracer should be, and without any it would panic.
-    let mut bystander = session.hog(b"bystander")?;
-    bystander.hold(8 * MIB)?;
+    // While the hog gives its memory back the kernel may want further victims: it must find some that
+    // are larger than a tracer should be, and without any it would panic.
+    let mut bystanders = Vec::new();
+    for _ in 0..4 {
+        let mut bystander = session.hog(b"bystander")?;
+        bystander.hold(8 * MIB)?;
+        bystanders.push(bystander);
+    }
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
