@@ -200,9 +200,15 @@ impl Session {
     pub fn check(&mut self, expected: &[Expected]) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         let mut differences = Vec::new();
+        let mut head = None;
         for expected in expected {
             let tid = expected.victim.tid;
-            let logged = self.logged_kill(tid)?;
+            let mut logged = self.logged_kill(tid)?;
+            // One head for all victims of a group: it names the first.
+            if expected.kill == "group" {
+                logged.invoked = logged.invoked.or_else(|| head.clone());
+                head = logged.invoked.clone();
+            }
             let line = self.line_of(tid, expected.released_ns)?;
             let found = expected.differences(&line, &logged);
             if !found.is_empty() {

@@ -207,7 +207,7 @@ impl Expected {
         }
         fields.text("oom.scope", "the scenario", self.scope.as_bytes());
         fields.text("oom.kill", "the scenario", self.kill.as_bytes());
-        let evidence = match &log.chosen {
+        let evidence = match &log.invoked {
             _ if hooked => self.hook.as_str(),
             Some(_) => "kernel_log",
             None => "memcg_walk",
