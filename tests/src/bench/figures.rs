@@ -75,8 +75,7 @@ impl Figures {
     /// What has nothing beside it.
     fn alone(&self, to: &mut impl Write) -> Result<()> {
         for (tracepoint, runs) in &self.programs {
-            if runs.count > 0 {
-                let each = runs.ns / runs.count;
+            if let Some(each) = runs.ns.checked_div(runs.count) {
                 writeln!(to, "| BPF at `{tracepoint}`, ns a run ({} runs) | {each} | | | |", runs.count)?;
             }
         }
