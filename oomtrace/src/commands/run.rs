@@ -125,6 +125,13 @@ pub(super) fn sources(
     limits: &mut Vec<String>,
 ) -> Result<Sources, Failure> {
     let hooked = probe.hooks().iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none");
+    if !hooked {
+        limits.push(
+            "no function hook: a memory cgroup that runs out without a kill is not told, and whose limit fired comes from \
+             the kernel log, else from the cgroups' limits"
+                .into(),
+        );
+    }
     let log = if hooked {
         None
     } else {
