@@ -103,7 +103,9 @@ impl Pipeline {
                 Event::SharedMmKill(Box::new(self.enricher.shared_mm_kill(&facts)))
             }
             Ok(Record::MemcgOom(facts)) => {
-                self.losses.saw(facts.seq);
+                if let Some(seq) = facts.seq {
+                    self.losses.saw(seq);
+                }
                 Event::MemcgOom(Box::new(self.enricher.memcg_oom(&facts)))
             }
             Ok(Record::Cgroup(change)) => {

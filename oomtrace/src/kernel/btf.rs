@@ -3,6 +3,8 @@
 //!
 //! Format: Documentation/bpf/btf.rst. Any bytes may come in; none of them ends the process.
 
+use super::mapped::Bytes;
+
 /// Why the type information cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
@@ -19,7 +21,7 @@ pub type TypeId = u32;
 
 /// The kernel's type information.
 pub struct Btf {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Where each type starts; type 1 is the first.
     types: Vec<u32>,
     strings: usize,
@@ -76,7 +78,7 @@ const MEMBERS: u32 = 1 << 16;
 
 impl Btf {
     /// Reads the header and where each type starts.
-    pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
+    pub fn parse(bytes: Bytes) -> Result<Self, BtfError> {
         let word = |at: usize| word(&bytes, at).ok_or(BtfError::Malformed(at));
         let magic = word(0)?;
         if magic & 0xffff != 0xeb9f {
