@@ -89,10 +89,14 @@ pub fn run(args: Run) -> Result<(), Failure> {
         truncated: Vec::new(),
     };
     let mut session = Session { probe: &mut probe, pipeline, record, count: args.count };
-    let done = session.first(&Event::Start(Box::new(start)), mount.as_deref()).and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-        let runtime = runtime.map_err(Ended::Io)?;
-        runtime.block_on(session.until_asked_to_end(args.timeout))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let done = runtime.map_err(Ended::Io).and_then(|runtime| {
+        runtime.block_on(async {
+            // Before the first line: who has read it may ask for the last.
+            let asked = Asked::listen()?;
+            session.first(&Event::Start(Box::new(start)), mount.as_deref())?;
+            session.until_asked_to_end(asked, args.timeout).await
+        })
     });
     match done {
         // Nobody reads: the run has no purpose any more.
@@ -196,13 +200,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn until_asked_to_end(&mut self, timeout: Option<Duration>) -> Result<(), Ended> {
+    async fn until_asked_to_end(&mut self, mut asked: Asked, timeout: Option<Duration>) -> Result<(), Ended> {
         let (kills, cgroups) = self.probe.rings();
         let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
         let log = self.pipeline.enricher().log_mut().map(|log| wakeups(log)).transpose()?;
-        let mut interrupt = on(SignalKind::interrupt())?;
-        let mut terminate = on(SignalKind::terminate())?;
-        let mut hangup = on(SignalKind::hangup())?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let reason = loop {
             if self.drain()? {
@@ -217,9 +218,9 @@ impl Session<'_> {
                     ready.map_err(Ended::Io)?.clear_ready();
                     self.read_log();
                 }
-                _ = interrupt.recv() => break "SIGINT",
-                _ = terminate.recv() => break "SIGTERM",
-                _ = hangup.recv() => self.reopen(),
+                _ = asked.interrupt.recv() => break "SIGINT",
+                _ = asked.terminate.recv() => break "SIGTERM",
+                _ = asked.hangup.recv() => self.reopen(),
                 () = until(deadline) => break "timeout",
             }
         };
@@ -299,8 +300,23 @@ fn wakeups(source: &impl AsFd) -> Result<AsyncFd<OwnedFd>, Ended> {
         .map_err(|error| Ended::Io(error.into()))
 }
 
-fn on(kind: SignalKind) -> Result<Signal, Ended> {
-    signal(kind).map_err(Ended::Io)
+/// What the operator asks for.
+struct Asked {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Asked {
+    /// From here on, none of these signals ends the process by itself.
+    fn listen() -> Result<Self, Ended> {
+        let on = |kind| signal(kind).map_err(Ended::Io);
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
 }
 
 async fn readable(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
