@@ -100,7 +100,7 @@ fn what_is_typed_wrong_is_a_usage_error() {
         (&["run", "--timeout", "s"], "a number and a unit"),
         (&["run", "--timeout", "99999999999999999999s"], "--timeout"),
         (&["run", "--timeout", "18446744073709551615h"], "too long"),
-        (&["run", "--ring-size", "3KiB"], "power of two"),
+        (&["run", "--ring-size", "12KiB"], "power of two"),
         (&["run", "--ring-size", "1"], "at least a page"),
         (&["run", "--ring-size", "1024MiB"], "at most 256MiB"),
         (&["run", "--ring-size", "4GB"], "KiB and MiB"),
