@@ -31,7 +31,7 @@ use crate::{
     },
     event::{Event, Start},
     failure::{Code, Failure},
-    kernel::Kernel,
+    kernel::{Kernel, privilege},
     notify::Notify,
     pipeline::{Filter, Pipeline},
     probe::{HookChoice, Options, Probe, Ring},
@@ -88,6 +88,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     });
     let backfill = backfill.unwrap_or_default();
     limits.extend(backfill.limit().map(str::to_owned));
+    let missing = privilege::missing(&root).unwrap_or_default();
+    limits.extend(missing.iter().map(|capability| format!("no {}: {}", capability.name, capability.without)));
     limits.extend(steady::hold(!args.no_realtime));
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };

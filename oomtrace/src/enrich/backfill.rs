@@ -190,3 +190,91 @@ fn newest(reports: &Reports) -> Option<(Size, u64)> {
     let report = reports.iter().last()?;
     Some((Size { killed: report.killed.len(), group: report.group.is_some() }, report.meta.seq))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use super::*;
+    use crate::enrich::kernel_log::Lines;
+
+    const INVOKED: &str = "hog invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0";
+
+    fn chosen(pid: u32) -> String {
+        format!(
+            "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/a,task_memcg=/a/b,task=hog,pid={pid},uid=0"
+        )
+    }
+
+    fn killed(tid: u32) -> String {
+        format!(
+            "Memory cgroup out of memory: Killed process {tid} (hog) total-vm:8kB, anon-rss:4kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:4kB oom_score_adj:0"
+        )
+    }
+
+    fn group() -> String {
+        "Tasks in /a are going to be killed due to memory.oom.group set".to_owned()
+    }
+
+    /// One line a millisecond.
+    fn kills(texts: &[String]) -> Backfill {
+        let mut lines = Lines::default();
+        let lines: Vec<_> = texts
+            .iter()
+            .zip(1..)
+            .filter_map(|(text, at)| lines.push(format!("6,{at},{},-;{text}\n", at * 1000).as_bytes()))
+            .map(Ok)
+            .collect();
+        assert_eq!(lines.len(), texts.len(), "a line was not understood");
+        Backfill { kills: kills_of(lines.into_iter()).unwrap(), limit: None }
+    }
+
+    fn told(backfill: &Backfill) -> Vec<(u32, bool, bool)> {
+        backfill.kills.iter().map(|kill| (kill.killed.tid, kill.report.is_some(), kill.chosen)).collect()
+    }
+
+    #[test]
+    fn each_kill_once_with_its_own_report() {
+        let kills = kills(&[INVOKED.into(), chosen(5), killed(5), INVOKED.into(), chosen(6), killed(6)]);
+        assert_eq!(told(&kills), [(5, true, true), (6, true, true)]);
+        assert_eq!(kills.kills[1].report.as_ref().unwrap().pid(), 6);
+    }
+
+    #[test]
+    fn over_the_rate_limit_a_kill_has_no_report_and_never_another_s() {
+        let kills = kills(&[INVOKED.into(), chosen(5), killed(5), killed(6), killed(7)]);
+        assert_eq!(told(&kills), [(5, true, true), (6, false, false), (7, false, false)]);
+    }
+
+    #[test]
+    fn the_chosen_of_a_group_is_told_once() {
+        let kills = kills(&[INVOKED.into(), chosen(5), killed(5), group(), killed(4), killed(5), killed(6)]);
+        assert_eq!(told(&kills), [(5, true, true), (4, true, false), (6, true, false)]);
+    }
+
+    #[test]
+    fn a_second_group_over_the_rate_limit_is_not_of_the_first() {
+        let kills =
+            kills(&[INVOKED.into(), chosen(5), killed(5), group(), killed(6), killed(7), group(), killed(8)]);
+        let told: Vec<_> = told(&kills).into_iter().map(|(tid, report, _)| (tid, report)).collect();
+        assert_eq!(told, [(5, true), (6, true), (7, false), (8, false)]);
+    }
+
+    #[test]
+    fn it_ends_where_the_live_ones_begin() {
+        let all = || kills(&[killed(5), killed(6), killed(7), killed(8)]);
+        let tids = |first| {
+            let mut kills = all();
+            kills.end_before(first);
+            told(&kills).into_iter().map(|(tid, ..)| tid).collect::<Vec<_>>()
+        };
+        let at = |ms: u64| BootTime(ms * 1_000_000 + suspended_ns());
+        assert_eq!(tids(None), [5, 6, 7, 8]);
+        // By the thread, however far off the clocks are.
+        assert_eq!(tids(Some((Some(7), at(60_000)))), [5, 6]);
+        assert_eq!(tids(Some((Some(5), at(0)))), []);
+        // An event that the log does not have: by the clock.
+        assert_eq!(tids(Some((Some(99), at(3)))), [5, 6]);
+        assert_eq!(tids(Some((None, at(60_000)))), [5, 6, 7, 8]);
+    }
+}

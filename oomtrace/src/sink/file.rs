@@ -9,7 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, SeekFrom, fstat, ftruncate, openat, seek, stat, tell};
+use rustix::fs::{
+    CWD, FallocateFlags, FileType, Mode, OFlags, SeekFrom, fallocate, fstat, ftruncate, openat, seek, stat,
+    tell,
+};
 use rustix::io::Errno;
 
 use super::queue::{Outlet, Queue};
@@ -149,7 +152,7 @@ impl Outlet for Target {
             say(&format!("oomtrace: {error}: {}", errno_of(error)));
         }
         self.stuck = rotated.is_err();
-        Ok(())
+        reserve(self.fd.as_fd(), bytes)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
@@ -162,6 +165,20 @@ impl Outlet for Target {
 
     fn take_back(&mut self, written: usize) -> bool {
         take_back(self.fd.as_fd(), written)
+    }
+}
+
+/// Takes the room for a line that a regular file is about to get, so that a full disk refuses it whole: half a
+/// line that is cut off again makes who follows the file begin anew.
+///
+/// # Errors
+/// There is no room.
+pub(super) fn reserve(fd: BorrowedFd<'_>, bytes: usize) -> Result<(), Errno> {
+    let Some((size, bytes)) = regular_size(fd).zip(u64::try_from(bytes).ok()) else { return Ok(()) };
+    match fallocate(fd, FallocateFlags::KEEP_SIZE, size, bytes) {
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => Err(errno),
+        // Where it is not known how to, the write itself tells.
+        _ => Ok(()),
     }
 }
 

@@ -52,8 +52,8 @@ impl Stdout {
 }
 
 impl Outlet for Stdout {
-    fn before_line(&mut self, _: usize) -> Result<(), Errno> {
-        Ok(())
+    fn before_line(&mut self, bytes: usize) -> Result<(), Errno> {
+        super::file::reserve(self.fd(), bytes)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
