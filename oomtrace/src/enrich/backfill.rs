@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(tids(None), [5, 6, 7, 8]);
         // By the thread, however far off the clocks are.
         assert_eq!(tids(Some((Some(7), at(60_000)))), [5, 6]);
-        assert_eq!(tids(Some((Some(5), at(0)))), []);
+        assert_eq!(tids(Some((Some(5), at(0)))), [0; 0]);
         // An event that the log does not have: by the clock.
         assert_eq!(tids(Some((Some(99), at(3)))), [5, 6]);
         assert_eq!(tids(Some((None, at(60_000)))), [5, 6, 7, 8]);
