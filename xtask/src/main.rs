@@ -3,6 +3,7 @@
 //! Each command first sets up what it needs, so that none has to be remembered in an order.
 
 mod build;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -31,6 +32,7 @@ enum Command {
     Run(run::Args),
     Test(test::Args),
     Lint(lint::Args),
+    Fuzz(fuzz::Args),
     /// Run the scenarios on other kernels, under emulation
     Vm(vm::Args),
 }
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Test(args) => test::main(&args),
         Command::Lint(args) => lint::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
