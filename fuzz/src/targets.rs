@@ -155,7 +155,7 @@ fn cgroup(dir: &Path) -> Result<Check> {
     Ok(Box::new(move |bytes| {
         for path in bytes.split(|byte| *byte == b'\n') {
             now += 1;
-            let id = CgroupId(u64::from(path.len() as u8 % 32));
+            let id = CgroupId(u64::try_from(path.len() % 32).unwrap_or_default());
             let kind = match path.len() % 5 {
                 0 => CgroupChangeKind::Removed,
                 1 => CgroupChangeKind::Renamed,

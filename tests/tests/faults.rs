@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, fn(&World) -> Result<()>); 9] = [
+    let tests: [(&str, Test); 9] = [
         ("full_disk", full_disk),
         ("blocked_pipe", blocked_pipe),
         ("blocked_pipe_and_a_small_ring", blocked_pipe_and_a_small_ring),
@@ -59,6 +59,8 @@ fn main() -> ExitCode {
     drop(world);
     conclusion.exit_code()
 }
+
+type Test = fn(&World) -> Result<()>;
 
 struct World {
     scratch: Scratch,
@@ -117,11 +119,10 @@ struct Run {
 
 impl Run {
     fn signal(&self, signal: libc::c_int) -> Result<()> {
+        let pid = libc::pid_t::try_from(self.child.id())?;
         // SAFETY: a child of ours that has not been waited for.
-        ensure!(
-            unsafe { libc::kill(libc::pid_t::try_from(self.child.id())?, signal) } == 0,
-            "signal {signal}"
-        );
+        let sent = unsafe { libc::kill(pid, signal) };
+        ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
         Ok(())
     }
 

@@ -63,7 +63,11 @@ impl Outlet for Stdout {
         if self.own.is_none() && self.kind != FileType::RegularFile && !has_room(self.fd()) {
             return Err(Errno::AGAIN);
         }
-        rustix::io::write(self.fd(), bytes)
+        rustix::io::write(self.fd(), bytes).map_err(|errno| match errno {
+            // A terminal that was hung up.
+            Errno::IO if self.kind == FileType::CharacterDevice => Errno::PIPE,
+            errno => errno,
+        })
     }
 
     fn take_back(&mut self, written: usize) -> bool {
