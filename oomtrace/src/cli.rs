@@ -77,6 +77,9 @@ pub struct Run {
     /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
+    /// Do not tell what a container's runtime itself says of a kill, some seconds later.
+    #[arg(long)]
+    pub no_verdict: bool,
     /// Do not ask for real-time scheduling.
     #[arg(long)]
     pub no_realtime: bool,

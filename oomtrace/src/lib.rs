@@ -20,3 +20,4 @@ pub mod probe;
 pub mod render;
 pub mod sink;
 pub mod steady;
+pub mod verdict;

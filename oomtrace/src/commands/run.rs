@@ -34,6 +34,7 @@ use crate::{
     probe::{HookChoice, Options, Probe, Ring},
     sink::{FileSink, Sink, SinkError, StdoutSink},
     steady,
+    verdict::Verdicts,
 };
 
 /// Bytes of the ring of cgroup changes: some 2,000 changes of a usual path.
@@ -68,11 +69,15 @@ pub fn run(args: Run) -> Result<(), Failure> {
         limits.push(format!("this kernel has no {}", kernel.resolved.absent.join(", ")));
     }
     drop(kernel);
+    let verdicts = (!args.no_verdict).then(Verdicts::start).transpose();
+    let verdicts = verdicts
+        .map_err(|error| Failure::message(Code::RunTime, format!("cannot start a thread: {error}")))?;
     limits.extend(steady::hold(!args.no_realtime));
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };
     let decoder = Decoder::new(host::page_bytes());
-    let mut pipeline = Pipeline::new(decoder, Enricher::new(sources), filter, render(output, terminal), sink);
+    let mut pipeline = Pipeline::new(decoder, Enricher::new(sources), filter, render(output, terminal), sink)
+        .with_verdicts(verdicts);
     let start = Start {
         envelope: pipeline.enricher().own_envelope(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -204,6 +209,7 @@ impl Session<'_> {
                 _ = interrupt.recv() => break "SIGINT",
                 _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => self.reopen(),
+                answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
                 () = until(deadline) => break "timeout",
             }
         };

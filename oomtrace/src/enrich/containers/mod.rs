@@ -149,8 +149,9 @@ pub struct Runtimes {
     scanned: Option<BootTime>,
 }
 
-/// A search of `/proc` for daemons is made at most this often.
-const SCAN_EVERY_NS: u64 = 10_000_000_000;
+/// A search of `/proc` for daemons is made at most this often: the name of a container whose daemon was
+/// started since the last one is worth a few milliseconds, also at a kill.
+const SCAN_EVERY_NS: u64 = 1_000_000_000;
 
 /// Where a container is looked up.
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +168,11 @@ impl Runtimes {
     pub fn discover(root: Root, extra: &[(Runtime, PathBuf)]) -> Self {
         let dirs = StateDirs::configured(&root, extra);
         Self { root, dirs, texts: Texts::default(), scanned: None }
+    }
+
+    /// Where their state is.
+    pub fn dirs(&self) -> &StateDirs {
+        &self.dirs
     }
 
     /// The runtimes whose state is there, as `docker=/var/lib/docker`.
@@ -195,17 +201,15 @@ impl Runtimes {
 
     /// What the runtime's files say about the container that `shape` claims, or why they
     /// say nothing. A container that is not found makes it look for daemons with other
-    /// directories: at most every ten seconds, and unless `at_leisure` only the first time.
+    /// directories: at most once a second.
     pub fn look_up(
         &mut self,
         shape: &Shape<'_>,
         place: Place<'_>,
         now: BootTime,
-        at_leisure: bool,
     ) -> Result<Facts, String> {
         let mut answer = self.look_up_once(shape, place);
-        let stale =
-            self.scanned.is_none_or(|then| at_leisure && now.0.saturating_sub(then.0) >= SCAN_EVERY_NS);
+        let stale = self.scanned.is_none_or(|then| now.0.saturating_sub(then.0) >= SCAN_EVERY_NS);
         let searchable =
             !matches!(shape, Shape::Lxc(_) | Shape::Nspawn(_) | Shape::Podman(_) | Shape::CriO(_))
                 && (shape.is_plain() || grammar::is_hex_id(shape.id()));
