@@ -61,7 +61,17 @@ impl Pipeline {
     ) -> Self {
         // A line is under 4096 bytes: taken now, it never grows.
         let line = Vec::with_capacity(8 << 10);
-        Self { decoder, enricher, filter, render, sink, losses: Losses::default(), verdicts: None, line, events: 0 }
+        Self {
+            decoder,
+            enricher,
+            filter,
+            render,
+            sink,
+            losses: Losses::default(),
+            verdicts: None,
+            line,
+            events: 0,
+        }
     }
 
     /// Has the runtimes' word told of kills in their containers.

@@ -68,7 +68,8 @@ const BPF_LINKER: &str = "0.13.0";
 const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 pub fn main(args: &Args) -> Result<()> {
-    let asked = [(args.containers, CONTAINERS), (args.containers, DOCKER_CLI), (args.vm, VM), (args.bench, BENCH)];
+    let asked =
+        [(args.containers, CONTAINERS), (args.containers, DOCKER_CLI), (args.vm, VM), (args.bench, BENCH)];
     let asked = asked.into_iter().filter_map(|(asked, need)| asked.then_some(need));
     for need in [BUILD, TEST].into_iter().chain(asked) {
         ensure(need)?;

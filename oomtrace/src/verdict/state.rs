@@ -75,7 +75,9 @@ pub(super) fn home(dirs: &StateDirs, runtime: Runtime, id: &str) -> Option<Home>
 /// What the files say now.
 pub(super) fn read(home: &Home, id: &str) -> Says {
     let read = match home {
-        Home::Docker(dir) => dir.json(&docker_file(id), FILE_MAX_BYTES).map(|file: DockerFile| file.state.says()),
+        Home::Docker(dir) => {
+            dir.json(&docker_file(id), FILE_MAX_BYTES).map(|file: DockerFile| file.state.says())
+        }
         Home::Cri(dir) => dir.json(&cri_file(id), FILE_MAX_BYTES).map(|status: CriStatus| status.says()),
         // The list has no state; that it cannot be read would be no sign of the container's end.
         Home::Podman(dir) => podman::container(dir, id, b"", &mut Texts::default()).map(|_| Says::Unreadable),

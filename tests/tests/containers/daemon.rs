@@ -44,7 +44,11 @@ impl Daemon {
             if let Some(status) = daemon.child.try_wait()? {
                 bail!("{name} ended: {status}; {}", daemon.last_words());
             }
-            ensure!(Instant::now() < deadline, "{name} was not ready in {PATIENCE:?}; {}", daemon.last_words());
+            ensure!(
+                Instant::now() < deadline,
+                "{name} was not ready in {PATIENCE:?}; {}",
+                daemon.last_words()
+            );
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         Ok(daemon)
@@ -54,7 +58,10 @@ impl Daemon {
     fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        format!("its log ends with: {}", lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join(" | "))
+        format!(
+            "its log ends with: {}",
+            lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join(" | ")
+        )
     }
 
     /// Sends it a signal.

@@ -45,12 +45,7 @@ pub(crate) struct Docker {
 
 impl Docker {
     /// Starts one with `DIR/NAME` as its data-root, unless `options` say another.
-    pub(crate) fn start(
-        dir: &Path,
-        name: &'static str,
-        containerd: &Path,
-        options: &[&str],
-    ) -> Result<Self> {
+    pub(crate) fn start(dir: &Path, name: &'static str, containerd: &Path, options: &[&str]) -> Result<Self> {
         let mut docker = Self {
             dir: dir.to_owned(),
             name,
@@ -94,13 +89,16 @@ impl Docker {
     /// `docker ARGUMENTS`; what it said.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Result<String> {
         // Whatever daemon the caller's environment names is not meant.
-        output(Command::new("docker").env_remove("DOCKER_CONTEXT").args(["-H", &self.socket()]).args(arguments))
+        output(
+            Command::new("docker").env_remove("DOCKER_CONTEXT").args(["-H", &self.socket()]).args(arguments),
+        )
     }
 
     /// Runs a script in a container of its own, in the background. The container's id.
     pub(crate) fn run(&self, name: &str, options: &[&str], script: &str) -> Result<String> {
         let gates = format!("{}:/gate:ro", self.gates.display());
-        let mut arguments = vec!["run", "-d", "--pull", "never", "--network", "none", "--name", name, "-v", &gates];
+        let mut arguments =
+            vec!["run", "-d", "--pull", "never", "--network", "none", "--name", name, "-v", &gates];
         arguments.extend_from_slice(options);
         arguments.extend_from_slice(&[IMAGE, "/bin/sh", "-c", script]);
         self.cli(&arguments)
@@ -166,8 +164,16 @@ fn verdict_as_inspected(world: &mut World, kill: &Line, id: &str) -> Result<()> 
 }
 
 fn pid_1(world: &mut World) -> Result<()> {
-    let labels = ["-m", LIMIT, "--label", "com.docker.compose.project=shop", "--label",
-        "com.docker.compose.service=api", "--label", "secret=x"];
+    let labels = [
+        "-m",
+        LIMIT,
+        "--label",
+        "com.docker.compose.project=shop",
+        "--label",
+        "com.docker.compose.service=api",
+        "--label",
+        "secret=x",
+    ];
     let id = world.docker.run("shop-api-1", &labels, &format!("exec {EAT}"))?;
     let line = world.kill_in(&id)?;
     let mut container = told(&id, "shop-api-1");
@@ -219,7 +225,8 @@ fn renamed(world: &mut World) -> Result<()> {
 }
 
 fn restarted(world: &mut World) -> Result<()> {
-    let id = world.docker.run("again", &["-m", LIMIT, "--restart", "on-failure:2"], &format!("exec {EAT}"))?;
+    let id =
+        world.docker.run("again", &["-m", LIMIT, "--restart", "on-failure:2"], &format!("exec {EAT}"))?;
     for restarts in 0..=2 {
         let line = world.kill_in(&id)?;
         let mut container = told(&id, "again");
@@ -264,7 +271,8 @@ fn limit_on_the_parent(world: &mut World) -> Result<()> {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup")?.flatten() {
         let ours = hierarchy.path().join(&top);
         if ours != *scratch.cgroup().file("").as_path() {
-            let _not_in_this_hierarchy = std::fs::remove_dir(ours.join("shop")).and_then(|()| std::fs::remove_dir(&ours));
+            let _not_in_this_hierarchy =
+                std::fs::remove_dir(ours.join("shop")).and_then(|()| std::fs::remove_dir(&ours));
         }
     }
     Ok(())
@@ -354,7 +362,11 @@ fn daemon_dead(world: &mut World) -> Result<()> {
     let verdict = world.verdict_of(&line)?;
     expect(
         &verdict,
-        &[("container.name", json!("living")), ("runtime_says.oom_killed", json!(false)), ("missed", json!(true))],
+        &[
+            ("container.name", json!("living")),
+            ("runtime_says.oom_killed", json!(false)),
+            ("missed", json!(true)),
+        ],
     )?;
     docker.start_again()?;
     let state = until("the container's state", || Ok(docker.state(&id).ok()))?;
