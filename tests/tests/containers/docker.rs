@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Case;
 use crate::daemon::Daemon;
-use crate::image::{EAT, IMAGE, gated};
+use crate::image::{EAT, IMAGE, PAUSE, gated};
 use crate::world::{World, expect, output, until};
 
 pub(crate) const CASES: &[Case] = &[
@@ -83,6 +83,14 @@ impl Docker {
     /// Takes in the image.
     pub(crate) fn import(&self, tar: &Path) -> Result<()> {
         self.cli(&["import", &tar.display().to_string(), IMAGE])?;
+        Ok(())
+    }
+
+    /// Writes the image, and that of a pod's sandbox, to a file that containerd takes in.
+    pub(crate) fn save(&self, tar: &Path, saved: &Path) -> Result<()> {
+        let sleep = "ENTRYPOINT [\"/bin/sleep\", \"86400\"]";
+        self.cli(&["import", "--change", sleep, &tar.display().to_string(), PAUSE])?;
+        self.cli(&["save", "-o", &saved.display().to_string(), IMAGE, PAUSE])?;
         Ok(())
     }
 
@@ -266,15 +274,7 @@ fn limit_on_the_parent(world: &mut World) -> Result<()> {
     expect(&verdict, &[("container.name", json!("eater")), ("false_positive", expected)])?;
     ensure!(world.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
     world.docker.remove(&[&id, &bystander])?;
-    // Docker made the parent in every hierarchy.
-    let top = format!("oomtrace-test-{}", std::process::id());
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup")?.flatten() {
-        let ours = hierarchy.path().join(&top);
-        if ours != *scratch.cgroup().file("").as_path() {
-            let _not_in_this_hierarchy =
-                std::fs::remove_dir(ours.join("shop")).and_then(|()| std::fs::remove_dir(&ours));
-        }
-    }
+    world.tidy();
     Ok(())
 }
 

@@ -9,6 +9,10 @@ use anyhow::{Context, Result, ensure};
 pub(crate) const EAT: &str = "dd if=/dev/zero of=/dev/null bs=256M count=1";
 /// Its name in the image store.
 pub(crate) const IMAGE: &str = "oomtrace-test:1";
+/// The same in containerd's image store.
+pub(crate) const CRI_IMAGE: &str = "docker.io/library/oomtrace-test:1";
+/// The image of a pod's sandbox, which only sleeps.
+pub(crate) const PAUSE: &str = "oomtrace-test:pause";
 
 /// Makes the root file system as `DIR/rootfs.tar`.
 pub(crate) fn rootfs(dir: &Path) -> Result<PathBuf> {

@@ -3,9 +3,12 @@
 //! The runtimes' daemons are started here, with directories and sockets of their own, and ended here.
 //! A runtime that cannot start is a failure. Cases run one after another: they share the daemons and the tracer.
 
+mod containerd;
+mod cri;
 mod daemon;
 mod docker;
 mod image;
+mod podman;
 mod storm;
 mod world;
 
@@ -27,7 +30,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let shared = Shared::default();
-    let cases = docker::CASES.iter().chain(storm::CASES);
+    let cases =
+        [docker::CASES, containerd::CASES, cri::CASES, podman::CASES, storm::CASES].into_iter().flatten();
     let mut trials: Vec<Trial> = cases
         .map(|(name, run)| {
             let shared = Arc::clone(&shared);

@@ -78,7 +78,17 @@ impl World {
         let containerd = Containerd::start(dir.path())?;
         let docker = Docker::start(dir.path(), "docker", &containerd.socket, &[])?;
         docker.import(&dir.path().join("rootfs.tar"))?;
-        let tracer = Tracer::start(&binary, Hook::Auto)?;
+        let saved = dir.path().join("image.tar");
+        docker.save(&dir.path().join("rootfs.tar"), &saved)?;
+        output(
+            Command::new("ctr")
+                .arg("-a")
+                .arg(&containerd.socket)
+                .args(["-n", "k8s.io", "images", "import"])
+                .arg(saved),
+        )?;
+        let podman = format!("podman={}", dir.path().join("podman").display());
+        let tracer = Tracer::start_with(&binary, Hook::Auto, &["--runtime-root", &podman])?;
         Ok(Self { tracer, docker, containerd, hierarchy, claimed: BTreeSet::new(), dir })
     }
 
@@ -90,6 +100,19 @@ impl World {
     /// The directory of the gates, which containers see as `/gate`.
     pub(crate) fn gates(&self) -> PathBuf {
         self.dir().join("gate")
+    }
+
+    /// The image, as a file that containerd takes in.
+    pub(crate) fn saved(&self) -> PathBuf {
+        self.dir().join("image.tar")
+    }
+
+    /// Removes what runtimes left of this run's own cgroups in the other hierarchies of cgroup v1.
+    pub(crate) fn tidy(&self) {
+        let own = format!("oomtrace-test-{}", std::process::id());
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            remove_empty(&hierarchy.path().join(&own));
+        }
     }
 
     /// Opens a gate: see [`image::gated`].
@@ -127,6 +150,17 @@ impl World {
     pub(crate) fn finish(self) -> Result<()> {
         self.tracer.stop().map(drop)
     }
+}
+
+/// Removes a cgroup and those below it, where no process is in them.
+fn remove_empty(dir: &Path) {
+    for below in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&below.path());
+        }
+    }
+    // Not there, or the scratch cgroup itself, which its owner removes.
+    let _left = std::fs::remove_dir(dir);
 }
 
 fn is_in(line: &Line, part: &str) -> bool {
