@@ -35,6 +35,8 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 struct Note {
     of: u64,
+    /// When the kernel killed: nanoseconds since 1970.
+    time_ns: i128,
     runtime: Runtime,
     container: Container,
     /// Other containers below the cgroup whose limit fired.
@@ -51,7 +53,7 @@ pub struct Answer {
     pub container: Container,
     /// The runtime's view, or why there is none.
     pub says: Result<RuntimeSays, &'static str>,
-    /// Bystanders that are flagged by now and were not at the kill: id and name.
+    /// Bystanders that are flagged by now and were not before the kill: id and name.
     flagged: Vec<(String, String)>,
 }
 
@@ -104,6 +106,7 @@ impl Verdicts {
     pub fn want(&self, kill: &OomKill, tree: &CgroupTree) {
         let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return };
         let Some(runtime) = Runtime::with_files(&container.runtime.name) else { return };
+        let Ok(time) = kill.envelope.time.parse::<jiff::Timestamp>() else { return };
         if !state::has_verdicts(runtime, kill.k8s.is_some()) {
             return;
         }
@@ -113,6 +116,7 @@ impl Verdicts {
         let bystanders = above.map(|path| bystanders(tree, path, &container.id)).unwrap_or_default();
         let note = Note {
             of,
+            time_ns: time.as_nanosecond(),
             runtime,
             container: container.clone(),
             bystanders,

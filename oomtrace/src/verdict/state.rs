@@ -94,6 +94,19 @@ pub(super) fn is_flagged(home: &Home, id: &str) -> bool {
     matches!(read(home, id), Says::Settled(says) | Says::Open(says) if says.oom_killed == Some(true))
 }
 
+/// How far the clock of file times is behind: a tick of the slowest kernels.
+const TICK_NS: i128 = 10_000_000;
+
+/// Were they flagged before `kill_ns`, of the calendar? A runtime may be quicker than who asks after the kill.
+pub(super) fn was_flagged_before(home: &Home, id: &str, kill_ns: i128) -> bool {
+    let written = match home {
+        Home::Docker(dir) => dir.modified_ns(&docker_file(id)),
+        Home::Cri(dir) => dir.modified_ns(&cri_file(id)),
+        Home::Podman(_) => None,
+    };
+    is_flagged(home, id) && written.is_none_or(|written| written < kill_ns - TICK_NS)
+}
+
 fn docker_file(id: &str) -> PathBuf {
     ["containers", id, "config.v2.json"].iter().collect()
 }
@@ -151,16 +164,10 @@ impl DockerState {
     }
 }
 
-/// containerd's CRI plugin writes its status with a version around it.
+/// containerd's CRI plugin's own view, as its checkpoint has it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct CriStatus {
-    status: CriState,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct CriState {
     /// Nanoseconds of the calendar; 0 while it runs.
     finished_at: i64,
     exit_code: i64,
@@ -169,11 +176,11 @@ struct CriState {
 
 impl CriStatus {
     fn says(self) -> Says {
-        let ended = self.status.finished_at != 0;
-        let flagged = self.status.reason.as_deref() == Some("OOMKilled");
+        let ended = self.finished_at != 0;
+        let flagged = self.reason.as_deref() == Some("OOMKilled");
         let says = RuntimeSays {
             oom_killed: Some(flagged),
-            exit_code: ended.then_some(self.status.exit_code),
+            exit_code: ended.then_some(self.exit_code),
             status: Some(if ended { "CONTAINER_EXITED" } else { "CONTAINER_RUNNING" }.to_owned()),
         };
         if ended || flagged { Says::Settled(says) } else { Says::Open(says) }
@@ -186,4 +193,75 @@ pub(super) fn podman_says(output: &[u8]) -> Says {
         return Says::Unreadable;
     }
     serde_json::from_slice::<DockerState>(output).map_or(Says::Unreadable, DockerState::says)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    /// What is said of a container whose file holds `text`.
+    fn said(runtime: Runtime, file: &Path, text: &str) -> Says {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(file);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+        let state = vec![StateDir::system(dir.path())];
+        let dirs = StateDirs { docker: state.clone(), containerd_roots: state, ..StateDirs::default() };
+        let home = home(&dirs, runtime, ID).unwrap();
+        read(&home, ID)
+    }
+
+    fn docker(state: &str) -> Says {
+        said(Runtime::Docker, &docker_file(ID), &format!(r#"{{"State":{{{state}}}}}"#))
+    }
+
+    fn says(oom_killed: bool, exit_code: Option<i64>, status: &str) -> RuntimeSays {
+        RuntimeSays { oom_killed: Some(oom_killed), exit_code, status: Some(status.to_owned()) }
+    }
+
+    #[track_caller]
+    fn settled(said: Says, expected: RuntimeSays) {
+        let Says::Settled(said) = said else { panic!("{said:?}") };
+        assert_eq!(said, expected);
+    }
+
+    #[track_caller]
+    fn open(said: Says, expected: RuntimeSays) {
+        let Says::Open(said) = said else { panic!("{said:?}") };
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn docker_settles_when_the_container_ended_or_is_flagged() {
+        settled(docker(r#""OOMKilled":true,"ExitCode":137"#), says(true, Some(137), "exited"));
+        settled(docker(r#""OOMKilled":false,"ExitCode":137"#), says(false, Some(137), "exited"));
+        settled(docker(r#""Running":true,"OOMKilled":true"#), says(true, None, "running"));
+        open(docker(r#""Running":true,"OOMKilled":false"#), says(false, None, "running"));
+        open(docker(r#""Running":true,"Paused":true"#), says(false, None, "paused"));
+        open(docker(r#""Running":true,"Restarting":true,"ExitCode":1"#), says(false, Some(1), "restarting"));
+    }
+
+    #[test]
+    fn a_pod_s_container_is_flagged_by_its_reason() {
+        let file = cri_file(ID);
+        let cri = |text: &str| said(Runtime::Containerd, &file, text);
+        let killed = r#"{"Version":"v1","FinishedAt":7,"ExitCode":137,"Reason":"OOMKilled"}"#;
+        settled(cri(killed), says(true, Some(137), "CONTAINER_EXITED"));
+        let missed = r#"{"Version":"v1","FinishedAt":7,"ExitCode":137,"Reason":""}"#;
+        settled(cri(missed), says(false, Some(137), "CONTAINER_EXITED"));
+        let running = r#"{"Version":"v1","FinishedAt":0,"ExitCode":0,"Reason":""}"#;
+        open(cri(running), says(false, None, "CONTAINER_RUNNING"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_gone() {
+        assert!(matches!(docker(r#""Running":7"#), Says::Unreadable));
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::Docker(StateDir::system(dir.path()));
+        assert!(matches!(read(&home, ID), Says::Gone));
+    }
 }

@@ -18,7 +18,7 @@ const LATEST: Duration = Duration::from_secs(10);
 struct Pending {
     note: Note,
     home: Home,
-    /// Bystanders that were not flagged at the kill, by their place in the note.
+    /// Bystanders that were not flagged before the kill, by their place in the note.
     clean: Vec<(usize, Home)>,
     since: Instant,
 }
@@ -66,7 +66,7 @@ fn pending(note: Note) -> Option<Pending> {
     let home = state::home(&note.dirs, note.runtime, &note.container.id)?;
     let clean = |(at, (runtime, id, _)): (usize, &(_, String, String))| {
         let home = state::home(&note.dirs, *runtime, id)?;
-        (!state::is_flagged(&home, id)).then_some((at, home))
+        (!state::was_flagged_before(&home, id, note.time_ns)).then_some((at, home))
     };
     let clean = note.bystanders.iter().enumerate().filter_map(clean).collect();
     Some(Pending { home, clean, since: Instant::now(), note })

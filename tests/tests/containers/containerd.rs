@@ -16,13 +16,7 @@ fn over_its_limit(world: &mut World) -> Result<()> {
     let namespace = format!("oomtrace-test-{}", std::process::id());
     let socket = world.containerd.socket.clone();
     let ctr = |arguments: &[&str]| {
-        output(
-            Command::new("ctr")
-                .arg("-a")
-                .arg(&socket)
-                .args(["-n", &namespace])
-                .args(arguments),
-        )
+        output(Command::new("ctr").arg("-a").arg(&socket).args(["-n", &namespace]).args(arguments))
     };
     ctr(&["images", "import", &world.saved().display().to_string()])?;
     let script = format!("exec {EAT}");

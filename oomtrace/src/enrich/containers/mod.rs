@@ -165,10 +165,11 @@ pub struct Place<'a> {
 }
 
 impl Runtimes {
-    /// The runtimes that the configuration of this host and `extra`, directories named by
-    /// the operator, tell of.
+    /// The runtimes that the configuration of this host, its running daemons and `extra`,
+    /// directories named by the operator, tell of.
     pub fn discover(root: Root, extra: &[(Runtime, PathBuf)]) -> Self {
-        let dirs = StateDirs::configured(&root, extra);
+        let mut dirs = StateDirs::configured(&root, extra);
+        dirs.add_running(&root);
         Self { root, dirs, texts: Texts::default(), no_scan_before: BootTime(0) }
     }
 
