@@ -1,5 +1,6 @@
 //! Podman: no daemon, its own storage.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -16,10 +17,10 @@ pub(crate) const CASES: &[Case] =
 const LIMIT_BYTES: u64 = 32 << 20;
 
 /// `podman ARGUMENTS`, with a storage of this run's own; what it said.
-fn podman(world: &World, arguments: &[&str]) -> Result<String> {
+pub(crate) fn podman(dir: &Path, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("podman");
     for (option, name) in [("--root", "podman"), ("--runroot", "podman-run"), ("--tmpdir", "podman-tmp")] {
-        command.arg(option).arg(world.dir().join(name));
+        command.arg(option).arg(dir.join(name));
     }
     command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"]);
     output(command.args(arguments))
@@ -27,8 +28,8 @@ fn podman(world: &World, arguments: &[&str]) -> Result<String> {
 
 /// Runs a script in a container of its own, in the background. The container's id.
 fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
-    if podman(world, &["image", "exists", IMAGE]).is_err() {
-        podman(world, &["import", &world.dir().join("rootfs.tar").display().to_string(), IMAGE])?;
+    if podman(world.dir(), &["image", "exists", IMAGE]).is_err() {
+        podman(world.dir(), &["import", &world.dir().join("rootfs.tar").display().to_string(), IMAGE])?;
     }
     let gates = format!("{}:/gate:ro", world.gates().display());
     // Without these it asks for more than a container of this host may have.
@@ -38,7 +39,7 @@ fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<Stri
     arguments.extend_from_slice(&["-m", "32m"]);
     arguments.extend_from_slice(options);
     arguments.extend_from_slice(&[IMAGE, "/bin/sh", "-c", script]);
-    podman(world, &arguments)
+    podman(world.dir(), &arguments)
 }
 
 fn killed(world: &mut World, id: &str, name: &str, path: &str) -> Result<Line> {
@@ -64,8 +65,10 @@ fn over_its_limit(world: &mut World) -> Result<()> {
     let id = run(world, "plain", &[], &format!("exec {EAT}"))?;
     let line = killed(world, &id, "plain", &format!("/libpod_parent/libpod-{id}"))?;
     let verdict = world.verdict_of(&line)?;
-    let state: Value =
-        serde_json::from_str(&podman(world, &["container", "inspect", "--format", "{{json .State}}", &id])?)?;
+    let state: Value = serde_json::from_str(&podman(
+        world.dir(),
+        &["container", "inspect", "--format", "{{json .State}}", &id],
+    )?)?;
     let field = |key: &str| state.get(key).cloned().unwrap_or_default();
     expect(
         &verdict,
@@ -77,21 +80,21 @@ fn over_its_limit(world: &mut World) -> Result<()> {
             ("missed", json!(field("OOMKilled") != json!(true))),
         ],
     )?;
-    podman(world, &["rm", "-f", &id]).map(drop)
+    podman(world.dir(), &["rm", "-f", &id]).map(drop)
 }
 
 fn renamed(world: &mut World) -> Result<()> {
     let id = run(world, "before", &[], &gated("podman", &format!("exec {EAT}")))?;
-    podman(world, &["rename", "before", "after"])?;
+    podman(world.dir(), &["rename", "before", "after"])?;
     world.open("podman")?;
     killed(world, &id, "after", &format!("/libpod_parent/libpod-{id}"))?;
-    podman(world, &["rm", "-f", &id]).map(drop)
+    podman(world.dir(), &["rm", "-f", &id]).map(drop)
 }
 
 fn in_a_pod(world: &mut World) -> Result<()> {
     // Without an infra container, for which there is no image here, a pod has no cgroup of its own.
-    podman(world, &["pod", "create", "--infra=false", "--share", "", "--name", "shop"])?;
+    podman(world.dir(), &["pod", "create", "--infra=false", "--share", "", "--name", "shop"])?;
     let id = run(world, "member", &["--pod", "shop"], &format!("exec {EAT}"))?;
     killed(world, &id, "member", &format!("/libpod_parent/libpod-{id}"))?;
-    podman(world, &["pod", "rm", "-f", "shop"]).map(drop)
+    podman(world.dir(), &["pod", "rm", "-f", "shop"]).map(drop)
 }

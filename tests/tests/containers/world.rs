@@ -15,12 +15,14 @@ use tempfile::TempDir;
 use crate::daemon::Daemon;
 use crate::docker::Docker;
 use crate::image;
+use crate::podman;
 
 /// The daemons and the tracer. Dropped from the top: the tracer first, the directory last.
 #[derive(Debug)]
 pub(crate) struct World {
     /// The program under test.
     pub(crate) tracer: Tracer,
+    containers: Containers,
     /// Docker, by its defaults but for the directories.
     pub(crate) docker: Docker,
     /// What runs Docker's containers, and is driven by itself as well.
@@ -29,7 +31,46 @@ pub(crate) struct World {
     pub(crate) hierarchy: Hierarchy,
     /// Kills that a case has asked for, by `seq`.
     claimed: BTreeSet<u64>,
+    mounts: Mounts,
     dir: TempDir,
+}
+
+/// What failed cases leave running, ended while its daemons still are there.
+#[derive(Debug)]
+struct Containers {
+    socket: PathBuf,
+    dir: PathBuf,
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        let ctr =
+            |arguments: &[&str]| output(Command::new("ctr").arg("-a").arg(&self.socket).args(arguments));
+        // Whatever cannot be ended shows as a mount or a cgroup that stays.
+        for namespace in ctr(&["namespaces", "list", "-q"]).unwrap_or_default().lines() {
+            for task in ctr(&["-n", namespace, "tasks", "list", "-q"]).unwrap_or_default().lines() {
+                let _ended = ctr(&["-n", namespace, "tasks", "delete", "-f", task]);
+            }
+        }
+        if self.dir.join("podman").exists() {
+            let _ended = podman::podman(&self.dir, &["rm", "-f", "-a"]);
+        }
+    }
+}
+
+/// What runtimes mounted in the directory of the run, and left.
+#[derive(Debug)]
+struct Mounts(PathBuf);
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        // The last one mounted may be inside of an earlier one.
+        for target in targets.filter(|target| Path::new(target).starts_with(&self.0)).rev() {
+            let _stays = output(Command::new("umount").arg(target));
+        }
+    }
 }
 
 /// containerd, with its CRI plugin.
@@ -89,7 +130,16 @@ impl World {
         )?;
         let podman = format!("podman={}", dir.path().join("podman").display());
         let tracer = Tracer::start_with(&binary, Hook::Auto, &["--runtime-root", &podman])?;
-        Ok(Self { tracer, docker, containerd, hierarchy, claimed: BTreeSet::new(), dir })
+        Ok(Self {
+            tracer,
+            containers: Containers { socket: containerd.socket.clone(), dir: dir.path().to_owned() },
+            docker,
+            containerd,
+            hierarchy,
+            claimed: BTreeSet::new(),
+            mounts: Mounts(dir.path().to_owned()),
+            dir,
+        })
     }
 
     /// The directory of this run.
@@ -148,7 +198,10 @@ impl World {
 
     /// Ends everything in order.
     pub(crate) fn finish(self) -> Result<()> {
-        self.tracer.stop().map(drop)
+        self.tracer.stop()?;
+        let dir = self.dir.path().to_owned();
+        drop((self.containers, self.docker, self.containerd, self.mounts));
+        self.dir.close().with_context(|| format!("remove {}", dir.display()))
     }
 }
 
