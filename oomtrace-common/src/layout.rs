@@ -65,6 +65,8 @@ layout! {
     cred_uid,
     /// `signal_struct.oom_score_adj`.
     signal_oom_score_adj,
+    /// `signal_struct.flags`.
+    signal_flags,
     /// `signal_struct.pids[PIDTYPE_TGID]`.
     signal_pid_tgid,
     /// `pid.level`.
@@ -75,6 +77,10 @@ layout! {
     upid_size,
     /// `upid.nr`.
     upid_nr,
+    /// `mm_struct.arg_start`.
+    mm_arg_start,
+    /// `mm_struct.arg_end`.
+    mm_arg_end,
     /// `mm_struct.total_vm`, in pages.
     mm_total_vm,
     /// `mm_struct.pgtables_bytes`.

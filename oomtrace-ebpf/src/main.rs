@@ -12,8 +12,8 @@ mod oom;
 mod task;
 
 use aya_ebpf::{
-    macros::{fentry, kprobe, raw_tracepoint},
-    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use oomtrace_common::{
     layout::MARK_VICTIM_PID,
@@ -96,6 +96,50 @@ pub fn oom_kill_process_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(oc), Some(message)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) {
         oom::chosen(SOURCE_KPROBE, oc, message);
     }
+    0
+}
+
+/// `out_of_memory` returns: the run ends.
+#[fexit(function = "out_of_memory")]
+pub fn out_of_memory_fexit(_: FExitContext) -> i32 {
+    oom::run_ends();
+    0
+}
+
+/// As [`out_of_memory_fexit`].
+#[kretprobe]
+pub fn out_of_memory_kretprobe(_: RetProbeContext) -> u32 {
+    oom::run_ends();
+    0
+}
+
+/// `mem_cgroup_out_of_memory(memcg, gfp_mask, order)`: a cgroup has run out.
+#[fentry(function = "mem_cgroup_out_of_memory")]
+pub fn mem_cgroup_out_of_memory_fentry(ctx: FEntryContext) -> i32 {
+    oom::memcg_ran_out(ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2));
+    0
+}
+
+/// As [`mem_cgroup_out_of_memory_fentry`].
+#[kprobe]
+pub fn mem_cgroup_out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(memcg), Some(gfp_mask), Some(order)) = (ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2)) {
+        oom::memcg_ran_out(memcg, gfp_mask, order);
+    }
+    0
+}
+
+/// `mem_cgroup_out_of_memory` returns; what it returns comes after its three arguments.
+#[fexit(function = "mem_cgroup_out_of_memory")]
+pub fn mem_cgroup_out_of_memory_fexit(ctx: FExitContext) -> i32 {
+    oom::memcg_call_ends(SOURCE_FENTRY, ctx.arg::<u64>(3));
+    0
+}
+
+/// As [`mem_cgroup_out_of_memory_fexit`].
+#[kretprobe]
+pub fn mem_cgroup_out_of_memory_kretprobe(ctx: RetProbeContext) -> u32 {
+    oom::memcg_call_ends(SOURCE_KPROBE, ctx.ret::<u64>());
     0
 }
 

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use oomtrace_common::{
     counter,
@@ -43,6 +43,25 @@ pub static RUN: Array<Run> = Array::with_max_entries(1, 0);
 #[map]
 pub static SIGKILL: PerCpuArray<Sigkill> = PerCpuArray::with_max_entries(1, 0);
 
+/// Tasks for which a memory cgroup has run out, by `bpf_get_current_pid_tgid`: more than wait
+/// for the one `oom_lock` on any machine. Preallocated, as hash maps are by default.
+#[map]
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(1024, 0);
+
+/// A call of `mem_cgroup_out_of_memory`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// The `mem_cgroup` that ran out.
+    pub memcg: u64,
+    /// The allocation's flags.
+    pub gfp_mask: u32,
+    /// The allocation's order.
+    pub order: i32,
+    /// 1 when the killer itself was entered, 0 before.
+    pub ran: u64,
+}
+
 /// A run of the killer.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -53,6 +72,8 @@ pub struct Run {
     pub first: u64,
     /// What the function hooks read.
     pub oom: OomControl,
+    /// The `oom_control`, which lives on the caller's stack until the run ends.
+    pub oc: u64,
     /// `oc->chosen`.
     pub chosen: u64,
     /// Who marked the last victim, in this run or an earlier one.

@@ -2,24 +2,26 @@
 //!
 //! All of it runs under the kernel's one `oom_lock`, so nothing here races with itself.
 
-use core::mem::offset_of;
+use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_ktime_get_boot_ns, generated::{bpf_get_current_task, bpf_ringbuf_output}},
+    helpers::{bpf_ktime_get_boot_ns, generated::{bpf_get_current_task, bpf_probe_read_user, bpf_ringbuf_output}},
 };
 use aya_log_ebpf::debug;
 use oomtrace_common::{
     counter,
     record::{
-        FLAG_PID_ONLY, FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED, Header, KIND_OOM_KILL, KIND_SHARED_MM_KILL,
-        MAX_LEVELS, MESSAGE_LEN, MemcgLevel, OomControl, OomKill, SOURCE_NONE, SharedMmKill, oc_fact, task_fact,
+        COMMAND_LINE_LEN, FLAG_COMMAND_LINE_CUT, FLAG_PID_ONLY, FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED, Header,
+        KIND_MEMCG_OOM, KIND_OOM_KILL, KIND_SHARED_MM_KILL, Lineage, MESSAGE_LEN, MemcgOom,
+        OUTCOME_NO_KILLABLE_PROCESS, OUTCOME_RELIEVED, OomControl, OomKill, SOURCE_NONE, SharedMmKill, oc_fact,
+        task_fact,
     },
 };
 
 use crate::{
-    maps::{self, Run},
-    memcg::{self, Walk},
+    maps::{self, Call, Run},
+    memcg,
     memory::{Reader, layout},
     task,
 };
@@ -28,15 +30,125 @@ use crate::{
 #[inline(always)]
 pub fn run_starts(source: u32, oc: u64) {
     let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
+    if let Some(call) = maps::CALLS.get_ptr_mut(&maps::caller()) {
+        // SAFETY: a pointer into the map, checked for NULL; only this task has this key.
+        unsafe { (*call).ran = 1 };
+    }
     // SAFETY: a pointer into the map, checked for NULL; `oom_lock` serialises its writers.
     unsafe {
         (*run).by = maps::caller();
         (*run).first = 0;
+        (*run).oc = oc;
         (*run).chosen = 0;
         oom_control(run, source, oc);
         // The killer works these out later; `oom_kill_process` will have them.
         (*run).oom.present &= !(oc_fact::TOTAL_PAGES | oc_fact::CONSTRAINT | oc_fact::CHOSEN_POINTS);
     }
+}
+
+/// `out_of_memory` returns: with nothing chosen and nobody marked, nothing there may be killed.
+#[inline(always)]
+pub fn run_ends() {
+    let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
+    let mut reader = Reader::default();
+    // SAFETY: a pointer into the map, checked for NULL; still under `oom_lock`.
+    unsafe {
+        if (*run).by != maps::caller() {
+            return;
+        }
+        let oc = (*run).oc;
+        let mut chosen = 0u64;
+        let read = reader.copy(&raw mut chosen, oc, layout!(oc_chosen));
+        let memcg = reader.pointer(oc, layout!(oc_memcg));
+        // Chosen is -1 where an earlier victim has not yet gone: that one was told.
+        if read != 0 && chosen == 0 && (*run).first == 0 && memcg != 0 {
+            let seq = maps::next_seq();
+            nobody_killed(&mut reader, seq, OUTCOME_NO_KILLABLE_PROCESS, memcg, &raw const (*run).oom);
+        }
+        (*run).by = 0;
+    }
+    maps::count(counter::READ_FAILED, reader.failed());
+}
+
+/// `mem_cgroup_out_of_memory(memcg, gfp_mask, order)` was entered.
+#[inline(always)]
+pub fn memcg_ran_out(memcg: u64, gfp_mask: u32, order: i32) {
+    let call = Call { memcg, gfp_mask, order, ran: 0 };
+    if maps::CALLS.insert(&maps::caller(), &call, 0).is_err() {
+        maps::count(counter::NO_SCRATCH, 1);
+    }
+}
+
+/// `mem_cgroup_out_of_memory` returns: true without the killer having run, if enough was free by then.
+#[inline(always)]
+pub fn memcg_call_ends(source: u32, returned: u64) {
+    // SIGNAL_GROUP_EXIT: a caller that is dying itself gets true as well, and needs nothing.
+    const DYING: u32 = 4;
+    let caller = maps::caller();
+    let Some(call) = maps::CALLS.get_ptr(&caller) else { return };
+    // SAFETY: a pointer into the map, checked for NULL; only this task has this key.
+    let call = unsafe { *call };
+    // The key was there a moment ago and is this task's own.
+    let _there = maps::CALLS.remove(&caller);
+    if call.ran != 0 || returned & 0xff == 0 {
+        return;
+    }
+    let mut reader = Reader::default();
+    // SAFETY: the helper takes no argument.
+    let current = unsafe { bpf_get_current_task() };
+    let signal = reader.pointer(current, layout!(task_signal));
+    if reader.u32(signal, layout!(signal_flags)) & DYING == 0 {
+        let css = call.memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
+        let mut oom = OomControl {
+            source,
+            present: oc_fact::GFP_MASK | oc_fact::ORDER,
+            oom_memcg_id: 0,
+            total_pages: 0,
+            chosen_points: 0,
+            gfp_mask: call.gfp_mask,
+            order: call.order,
+            constraint: 0,
+            reserved: 0,
+            message: [0; MESSAGE_LEN],
+        };
+        let cgroup = reader.pointer(css, layout!(css_cgroup));
+        let kn = reader.pointer(cgroup, layout!(cgroup_kn));
+        // SAFETY: `oom` is a local; `nobody_killed` only reads it.
+        unsafe {
+            oom.present |= reader.copy(&raw mut oom.oom_memcg_id, kn, layout!(kernfs_id)) * oc_fact::MEMCG;
+            // Seen outside `oom_lock`, where no number can be given.
+            nobody_killed(&mut reader, 0, OUTCOME_RELIEVED, call.memcg, &raw const oom);
+        }
+    }
+    maps::count(counter::READ_FAILED, reader.failed());
+}
+
+/// Tells of a memory cgroup that ran out without a victim.
+///
+/// # Safety
+/// `oom` must be readable.
+#[inline(always)]
+unsafe fn nobody_killed(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64, oom: *const OomControl) {
+    let Some(mut entry) = maps::KILLS.reserve::<MemcgOom>(0) else {
+        maps::count(counter::RING_FULL, 1);
+        return;
+    };
+    let to = entry.as_mut_ptr();
+    // SAFETY: the reservation has room for the record; what of it is not written is not counted in its length.
+    unsafe {
+        (*to).outcome = outcome;
+        (*to).reserved = 0;
+        (*to).oom = *oom;
+        trigger(reader, &raw mut (*to).trigger);
+        let css = memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
+        memcg::walk(reader, &raw mut (*to).lineage, css);
+        let levels = memcg::levels_bytes(&raw const (*to).lineage).unwrap_or(0);
+        let size = (offset_of!(MemcgOom, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
+        (*to).header =
+            Header { kind: KIND_MEMCG_OOM, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
+    }
+    entry.submit(0);
+    maps::count(counter::EMITTED, 1);
 }
 
 /// `oom_kill_process(oc, message)` was entered.
@@ -138,7 +250,6 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
     let mut reader = Reader::default();
     // SAFETY: `to` and `run` point into map values, checked for NULL; `oom_lock` serialises their writers.
     let status = unsafe {
-        (*to).reserved = 0;
         (*to).flags = FLAG_SIGNALS_FOLLOWED;
         if let Some(last) = maps::SIGKILL.get_ptr(0) {
             if (*last).by == caller && (*last).task == task {
@@ -154,16 +265,15 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
             (*to).victim.tid = pid;
             (*to).victim.tgid = 0;
             (*to).memory.present = 0;
-            (*to).path_len = 0;
-            (*to).level_count = 0;
+            (*to).command_line_len = 0;
+            (*to).lineage.flags = 0;
+            (*to).lineage.path_len = 0;
+            (*to).lineage.level_count = 0;
         } else {
             let css = task::facts(&mut reader, &raw mut (*to).victim, task);
             task::memory(&mut reader, &raw mut (*to).memory, mm);
-            let walk = Walk { path: &raw mut (*to).path, levels: &raw mut (*to).levels };
-            let walked = memcg::walk(&mut reader, &walk, css);
-            (*to).path_len = walked.path_len;
-            (*to).level_count = walked.level_count;
-            (*to).flags |= walked.flags;
+            command_line(&mut reader, to, mm);
+            memcg::walk(&mut reader, &raw mut (*to).lineage, css);
         }
 
         (*to).run = 0;
@@ -182,16 +292,43 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
         (*run).victim_mm = mm;
         (*run).victim_tgid = u64::from((*to).victim.tgid);
 
-        let levels = u64::from((*to).level_count);
-        if levels > MAX_LEVELS as u64 {
-            return;
-        }
-        let size = offset_of!(OomKill, levels) as u64 + levels * size_of::<MemcgLevel>() as u64;
+        let Some(levels) = memcg::levels_bytes(&raw const (*to).lineage) else { return };
+        let size = (offset_of!(OomKill, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
         (*to).header = Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
         bpf_ringbuf_output((&raw const maps::KILLS).cast_mut().cast(), to.cast(), size, 0)
     };
     sent(status, &reader);
     debug!(ctx, "mark_victim: seq {} status {} failed reads {}", seq, status, reader.failed());
+}
+
+/// The start of the victim's command line, where the victim itself runs the killer: it is in
+/// its own memory, which this program may read as far as it is resident.
+///
+/// # Safety
+/// `to` must be writable.
+#[inline(always)]
+unsafe fn command_line(reader: &mut Reader, to: *mut OomKill, mm: u64) {
+    const MOST: u64 = COMMAND_LINE_LEN as u64 - 1;
+    // SAFETY: the helpers take no pointer but one to the record, which has room for MOST bytes.
+    unsafe {
+        (*to).command_line_len = 0;
+        let own = reader.pointer(bpf_get_current_task(), layout!(task_mm));
+        if mm == 0 || own != mm {
+            return;
+        }
+        let start = reader.pointer(mm, layout!(mm_arg_start));
+        let len = reader.pointer(mm, layout!(mm_arg_end)).wrapping_sub(start);
+        let kept = if len > MOST { MOST } else { len };
+        let kept = core::hint::black_box(kept) & MOST;
+        let text = (&raw mut (*to).command_line).cast();
+        // Not resident is no failure: `/proc` may still tell.
+        if bpf_probe_read_user(text, kept as u32, start as *const c_void) == 0 {
+            (*to).command_line_len = kept as u32;
+            if len > MOST {
+                (*to).flags |= FLAG_COMMAND_LINE_CUT;
+            }
+        }
+    }
 }
 
 /// The kernel itself has sent SIGKILL to `task`.

@@ -59,6 +59,11 @@ impl Failure {
         }
     }
 
+    /// With another exit code.
+    pub fn with(self, code: Code) -> Self {
+        Self { code, ..self }
+    }
+
     /// With what the operator can do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -81,7 +86,7 @@ impl From<KernelError> for Failure {
         let failure = Self::new(Code::Unsupported, &error);
         match error {
             KernelError::NoBtf(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Self { code: Code::Privilege, ..failure }.hint("run it as root")
+                failure.with(Code::Privilege).hint("run it as root")
             }
             KernelError::NoBtf(_) => failure.hint(
                 "a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed (any distribution's since 2021)",

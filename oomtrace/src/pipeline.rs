@@ -5,8 +5,8 @@
 
 use crate::{
     decode::{Decoder, Record},
-    enrich::{clock, enricher::Enricher},
-    event::{Event, Lost, OomKill, Scope, Source, Stop, Verdict},
+    enrich::enricher::Enricher,
+    event::{Envelope, Event, Lost, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
     render::Render,
     sink::{Sink, SinkError},
@@ -95,7 +95,7 @@ impl Pipeline {
     pub fn verdict(&mut self, answer: Answer) -> Result<(), SinkError> {
         let false_positive = self.verdicts.as_ref().map(|verdicts| verdicts.false_positives(&answer));
         let verdict = Verdict {
-            envelope: self.enricher.envelope(clock::boot_time(), None, Source::Runtime),
+            envelope: Envelope { source: Source::Runtime, ..self.enricher.own_envelope() },
             of: answer.of,
             missed: answer.missed(),
             missing: answer.missing(),
@@ -151,7 +151,9 @@ impl Pipeline {
                 Event::SharedMmKill(Box::new(self.enricher.shared_mm_kill(&facts)))
             }
             Ok(Record::MemcgOom(facts)) => {
-                self.losses.saw(facts.seq);
+                if let Some(seq) = facts.seq {
+                    self.losses.saw(seq);
+                }
                 Event::MemcgOom(Box::new(self.enricher.memcg_oom(&facts)))
             }
             Ok(Record::Cgroup(change)) => {

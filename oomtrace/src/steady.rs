@@ -1,16 +1,20 @@
 //! Keeps this process answering while memory is short: its memory stays resident, and it runs
 //! before others when an event comes. Where that is not allowed the run goes on, and says so.
 
+use std::fs;
+
 use rustix::mm::{MlockAllFlags, mlockall};
 
 /// Lowest of the real-time priorities: before every ordinary task, behind every other real-time one.
 const PRIORITY: libc::c_int = 1;
 
-/// Gives back what start-up used, locks what stays, asks for real-time scheduling. Returns what was not allowed.
+/// Locks memory, asks for real-time scheduling and not to be a victim. Returns what was not allowed.
 pub fn hold(realtime: bool) -> Vec<String> {
-    // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
-    unsafe { libc::malloc_trim(0) };
     let mut refused = Vec::new();
+    // All of its memory is bounded, so to kill it would free little and hide the kill.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        refused.push(format!("oom_score_adj is not lowered ({error}): this process may be a victim itself"));
+    }
     // Pages are locked when they are first touched: memory that is only reserved stays free.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = mlockall(flags) {
@@ -22,6 +26,12 @@ pub fn hold(realtime: bool) -> Vec<String> {
     refused
 }
 
+/// Gives back what start-up used and nothing needs any more.
+pub fn trim() {
+    // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// For this thread; those that it starts later inherit it.
 fn first_in_first_out() -> std::io::Result<()> {
     let parameter = libc::sched_param { sched_priority: PRIORITY };
@@ -30,4 +40,11 @@ fn first_in_first_out() -> std::io::Result<()> {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
+}
+
+/// This thread again as any other: what it does may wait.
+pub fn ordinary() {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameter is a local that lives through the call. To be scheduled later than before is always allowed.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameter) };
 }

@@ -55,7 +55,8 @@ fn say(line: &str) {
 
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Scenario>> {
     let mut wanted: BTreeSet<&str> = arguments.scenario.iter().map(String::as_str).collect();
-    let all = scenarios::all(is_guest());
+    // Listed wherever: who asks may be about to start a guest.
+    let all = scenarios::all(is_guest() || arguments.list);
     let chosen =
         all.filter(|scenario| arguments.scenario.is_empty() || wanted.remove(scenario.name)).collect();
     ensure!(wanted.is_empty(), "no such scenario here: {wanted:?}; see --list");

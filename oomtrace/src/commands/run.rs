@@ -4,12 +4,15 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::{
+        Interest,
+        unix::{AsyncFd, AsyncFdReadyGuard},
+    },
     signal::unix::{Signal, SignalKind, signal},
     time::Instant,
 };
@@ -31,7 +34,7 @@ use crate::{
     failure::{Code, Failure},
     kernel::Kernel,
     pipeline::{Filter, Pipeline},
-    probe::{HookChoice, Options, Probe, Ring},
+    probe::{HookChoice, Options, Probe},
     sink::{FileSink, Sink, SinkError, StdoutSink},
     steady,
     verdict::Verdicts,
@@ -60,7 +63,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
 
     let kernel = Kernel::read(&root)?;
     let mut probe = attach(&kernel, args.hook, args.ring_size, args.debug)?;
-    let mut limits = Vec::new();
+    // Before any thread is started, which inherits it.
+    let mut limits = steady::hold(!args.no_realtime);
     let sources = sources(&root, &kernel, &probe, &args, &mut limits)?;
     let runtimes = sources.tree.runtimes().found();
     let mount = kernel.hierarchy.mount.clone();
@@ -72,7 +76,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let verdicts = (!args.no_verdict).then(Verdicts::start).transpose();
     let verdicts = verdicts
         .map_err(|error| Failure::message(Code::RunTime, format!("cannot start a thread: {error}")))?;
-    limits.extend(steady::hold(!args.no_realtime));
+    steady::trim();
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };
     let decoder = Decoder::new(host::page_bytes());
@@ -126,6 +130,13 @@ pub(super) fn sources(
     limits: &mut Vec<String>,
 ) -> Result<Sources, Failure> {
     let hooked = probe.hooks().iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none");
+    if !hooked {
+        limits.push(
+            "no function hook: a memory cgroup that runs out without a kill is not told, and whose limit fired comes from \
+             the kernel log, else from the cgroups' limits"
+                .into(),
+        );
+    }
     let log = if hooked {
         None
     } else {
@@ -193,6 +204,7 @@ impl Session<'_> {
     async fn until_asked_to_end(&mut self, timeout: Option<Duration>) -> Result<(), Ended> {
         let (kills, cgroups) = self.probe.rings();
         let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
+        let log = self.pipeline.enricher().log_mut().map(|log| wakeups(log)).transpose()?;
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut terminate = on(SignalKind::terminate())?;
         let mut hangup = on(SignalKind::hangup())?;
@@ -206,6 +218,10 @@ impl Session<'_> {
                 biased;
                 ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
                 ready = cgroups.readable() => ready.map_err(Ended::Io)?.clear_ready(),
+                ready = readable(log.as_ref()) => {
+                    ready.map_err(Ended::Io)?.clear_ready();
+                    self.read_log();
+                }
                 _ = interrupt.recv() => break "SIGINT",
                 _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => self.reopen(),
@@ -259,6 +275,14 @@ impl Session<'_> {
         }
     }
 
+    /// The killer's report is written before its victim is marked, so it is read while the killer works.
+    fn read_log(&mut self) {
+        if let Some(log) = self.pipeline.enricher().log_mut() {
+            // A kill reads the log itself: what is not to be had now is not missed.
+            let _at_the_kill = log.catch_up();
+        }
+    }
+
     fn reopen(&mut self) {
         if let Err(error) = self.pipeline.sink().reopen() {
             eprintln!("{}", Failure::from(error));
@@ -273,9 +297,9 @@ fn keep(file: &mut File, record: &[u8]) -> io::Result<()> {
     file.write_all(record)
 }
 
-/// Tells when a ring has got a record.
-fn wakeups(ring: &Ring) -> Result<AsyncFd<OwnedFd>, Ended> {
-    let fd = std::os::fd::AsFd::as_fd(ring).try_clone_to_owned().map_err(Ended::Io)?;
+/// Tells when there is something to read.
+fn wakeups(source: &impl AsFd) -> Result<AsyncFd<OwnedFd>, Ended> {
+    let fd = source.as_fd().try_clone_to_owned().map_err(Ended::Io)?;
     // SAFETY: the AsyncFd owns the descriptor, which nothing else closes or replaces.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
         .map_err(|error| Ended::Io(error.into()))
@@ -283,6 +307,13 @@ fn wakeups(ring: &Ring) -> Result<AsyncFd<OwnedFd>, Ended> {
 
 fn on(kind: SignalKind) -> Result<Signal, Ended> {
     signal(kind).map_err(Ended::Io)
+}
+
+async fn readable(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    match fd {
+        Some(fd) => fd.readable().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(deadline: Option<Instant>) {

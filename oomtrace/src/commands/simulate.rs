@@ -1,10 +1,152 @@
-//! stub
-use crate::{cli::Simulate, failure::Failure};
-/// x
-pub fn simulate(_: &Simulate) -> Result<(), Failure> {
-    Ok(())
+//! `oomtrace simulate`: a real kill to look at. A child of this program is killed in a
+//! scratch cgroup; its event is shown and held against the kernel's own log, field by field.
+
+mod compare;
+mod scratch;
+
+use std::{
+    hint::black_box,
+    io::{Read, Write},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{
+    print::print,
+    render,
+    run::{attach, sources},
+    terminal,
+};
+use crate::{
+    cli::{RingSize, Run, Simulate},
+    decode::{Decoder, OomKillFacts, Record},
+    enrich::{Root, enricher::Enricher, host, kernel_log::KernelLog},
+    event::{Event, OomKill},
+    failure::{Code, Failure},
+    kernel::Kernel,
+    probe::Probe,
+};
+use scratch::Scratch;
+
+/// What the scratch cgroup may use, and what the child tries to.
+const LIMIT_BYTES: usize = 16 << 20;
+/// A kill takes milliseconds; a busy machine may take longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `oomtrace simulate`.
+///
+/// # Errors
+/// If this host cannot be traced, if no kill came, or if a field differs from the kernel's log.
+pub fn simulate(args: &Simulate) -> Result<(), Failure> {
+    let root = Root::host();
+    let kernel = Kernel::read(&root)?;
+    let mut probe = attach(&kernel, args.hook, RingSize::default(), false)?;
+    // Made after the programs are attached, so that they tell its path.
+    let scratch = Scratch::make(&kernel.hierarchy, LIMIT_BYTES)?;
+    let mut limits = Vec::new();
+    let run = Run { hook: args.hook, ..Run::default() };
+    let mut enricher = Enricher::new(sources(&root, &kernel, &probe, &run, &mut limits)?);
+    // A reader of its own: what the event was made from is not what it is held against.
+    let mut log = KernelLog::open(&root).map_err(|error| {
+        let failure = Failure::message(Code::Privilege, format!("cannot read the kernel log: {error}"));
+        failure.hint("CAP_SYSLOG is needed to compare; `oomtrace run` works without")
+    })?;
+
+    let mut child = victim_process()?;
+    let killed = scratch.add(child.id()).and_then(|()| {
+        go(&mut child)?;
+        event_of(child.id(), &mut probe, &mut enricher)
+    });
+    // Whatever came of it, nothing is left behind.
+    let _gone_already = child.kill();
+    let ended = child.wait();
+    let id = scratch.id();
+    drop(scratch);
+    let kill = killed?;
+    ended.map_err(|error| Failure::message(Code::RunTime, format!("cannot wait for the child: {error}")))?;
+
+    let mut line = Vec::new();
+    let event = Event::OomKill(Box::new(kill.clone()));
+    let rendered = render(args.output, terminal()).line(&event, &mut line);
+    rendered.map_err(|error| Failure::new(Code::RunTime, &error))?;
+    print(|out| out.write_all(&line))?;
+
+    let _read_so_far = log.catch_up();
+    let path = kill.victim.cgroup.path.clone().unwrap_or_default();
+    let report = kill.victim.pid.and_then(|pid| log.take(pid, path.as_bytes()));
+    let comparison = compare::compare(&kill, report.as_ref(), id, LIMIT_BYTES);
+    eprint!("{comparison}");
+    if comparison.all_equal() {
+        return Ok(());
+    }
+    Err(Failure::message(Code::RunTime, "the event differs from the kernel's log")
+        .hint("please report it, with both"))
 }
-/// x
-pub fn victim(_: usize) -> Result<(), Failure> {
-    Ok(())
+
+/// The child: waits until it is in its cgroup, then uses up memory until it is killed.
+///
+/// # Errors
+/// If nobody killed it.
+pub fn victim(bytes: usize) -> Result<(), Failure> {
+    let mut go = [0];
+    let asked = std::io::stdin().read_exact(&mut go);
+    asked.map_err(|error| Failure::message(Code::RunTime, format!("not for use by hand: {error}")))?;
+    let memory = vec![1u8; bytes];
+    black_box(&memory);
+    // The kernel kills in its own time.
+    thread::sleep(PATIENCE);
+    Err(Failure::message(Code::RunTime, "still alive"))
+}
+
+fn victim_process() -> Result<Child, Failure> {
+    let spawned = Command::new("/proc/self/exe")
+        .arg("simulate-victim")
+        .arg((LIMIT_BYTES * 2).to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    spawned.map_err(|error| Failure::message(Code::RunTime, format!("cannot start the child: {error}")))
+}
+
+fn go(child: &mut Child) -> Result<(), Failure> {
+    let written = match &mut child.stdin {
+        Some(stdin) => stdin.write_all(b"g"),
+        None => Ok(()),
+    };
+    written.map_err(|error| Failure::message(Code::RunTime, format!("cannot speak to the child: {error}")))
+}
+
+/// The event of this process, among any others that happen.
+fn event_of(pid: u32, probe: &mut Probe, enricher: &mut Enricher) -> Result<OomKill, Failure> {
+    let decoder = Decoder::new(host::page_bytes());
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        while let Some(record) = probe.cgroups().next() {
+            if let Ok(Record::Cgroup(change)) = decoder.record(&record) {
+                enricher.cgroup_changed(&change);
+            }
+        }
+        while let Some(record) = probe.kills().next() {
+            if let Ok(Record::OomKill(facts)) = decoder.record(&record)
+                && is_of(&facts, pid)
+            {
+                return Ok(enricher.oom_kill(&facts));
+            }
+        }
+        let (kills, _) = probe.rings();
+        let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let _woken_or_not = poll(&mut [PollFd::new(kills, PollFlags::IN)], Some(&wait));
+    }
+    let failure =
+        Failure::message(Code::RunTime, format!("no OOM kill was seen within {} s", PATIENCE.as_secs()));
+    Err(failure
+        .hint("is memory accounted in this cgroup hierarchy? `oomtrace check` says what this host offers"))
+}
+
+fn is_of(facts: &OomKillFacts, pid: u32) -> bool {
+    facts.victim.tgid.or(facts.victim.tid) == Some(pid)
 }

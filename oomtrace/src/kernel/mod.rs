@@ -3,14 +3,16 @@
 pub mod btf;
 pub mod gfp;
 pub mod layout;
+pub mod mapped;
 pub mod privilege;
 pub mod tracefs;
 
-use std::{fs, io};
+use std::io;
 
 use btf::{Btf, BtfError};
 use gfp::GfpNames;
 use layout::{LayoutError, Resolved};
+use mapped::Bytes;
 
 use crate::enrich::{
     Root,
@@ -54,7 +56,7 @@ impl Kernel {
     /// Names what is missing.
     pub fn read(root: &Root) -> Result<Self, KernelError> {
         let hierarchy = MemoryHierarchy::detect(root)?;
-        let btf = Btf::parse(fs::read(root.path(BTF)).map_err(KernelError::NoBtf)?)?;
+        let btf = Btf::parse(Bytes::of_kernel_types(&root.path(BTF)).map_err(KernelError::NoBtf)?)?;
         let resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
         Ok(Self { btf, resolved, hierarchy })
     }
@@ -66,9 +68,8 @@ impl Kernel {
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), u64::try_from(value).ok()?)))
             .collect();
-        GfpNames::from_bits(&bits).or_else(|| {
-            let format = tracefs::read("events/kmem/mm_page_alloc/format").ok()?;
-            GfpNames::from_format(&format, &bits)
-        })
+        // The table in tracefs is the very one that the kernel's log is written with.
+        let format = tracefs::read("events/kmem/mm_page_alloc/format").ok();
+        format.and_then(|format| GfpNames::from_format(&format, &bits)).or_else(|| GfpNames::from_bits(&bits))
     }
 }

@@ -3,12 +3,14 @@
 //! The raw tracepoints are the base: without them nothing can be said. The function hooks
 //! enrich: the best kind that this kernel takes is found by trying.
 
+use std::io;
+
 use aya::{
     Btf as AyaBtf, Ebpf,
-    programs::{FEntry, KProbe, ProgramError, RawTracePoint},
+    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint},
 };
 
-use super::{ProbeError, error::chain};
+use super::{ProbeError, error::chain, fentry};
 use crate::{event::HookStatus, kernel::btf::Btf};
 
 /// Which kind of function hook to use.
@@ -29,8 +31,43 @@ pub enum HookChoice {
 const TRACEPOINTS: [&str; 5] =
     ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename", "signal_generate", "mark_victim"];
 
-/// The functions, each with a program `<function>_<kind>`. The last is the one whose facts count.
-const FUNCTIONS: [&str; 2] = ["out_of_memory", "oom_kill_process"];
+/// A function hook: its program is `<function>_<kind>`.
+#[derive(Clone, Copy)]
+struct Hook {
+    function: &'static str,
+    /// When the function returns, not when it is entered.
+    returns: bool,
+    /// Without it the others of its kind are of no use.
+    essential: bool,
+}
+
+/// The function hooks, in the order in which they are attached.
+const HOOKS: [Hook; 5] = [
+    Hook { function: "out_of_memory", returns: false, essential: true },
+    Hook { function: "oom_kill_process", returns: false, essential: true },
+    Hook { function: "out_of_memory", returns: true, essential: false },
+    Hook { function: "mem_cgroup_out_of_memory", returns: false, essential: false },
+    Hook { function: "mem_cgroup_out_of_memory", returns: true, essential: false },
+];
+
+/// A way to hook a function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fentry,
+    Kprobe,
+}
+
+impl Kind {
+    /// Its name, as in a program's.
+    fn name(self, returns: bool) -> &'static str {
+        match (self, returns) {
+            (Self::Fentry, false) => "fentry",
+            (Self::Fentry, true) => "fexit",
+            (Self::Kprobe, false) => "kprobe",
+            (Self::Kprobe, true) => "kretprobe",
+        }
+    }
+}
 
 /// Attaches all that this kernel takes.
 pub(super) fn all(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
@@ -45,33 +82,94 @@ pub(super) fn all(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<
 }
 
 fn functions(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
-    let kinds: &[&str] = match choice {
-        HookChoice::Auto => &["fentry", "kprobe"],
-        HookChoice::Fentry => &["fentry"],
-        HookChoice::Kprobe => &["kprobe"],
+    let kinds: &[Kind] = match choice {
+        HookChoice::Auto => &[Kind::Fentry, Kind::Kprobe],
+        HookChoice::Fentry => &[Kind::Fentry],
+        HookChoice::Kprobe => &[Kind::Kprobe],
         HookChoice::None => &[],
     };
     let mut reasons = Vec::new();
     for kind in kinds {
-        let attached = match *kind {
-            "fentry" => fentry(ebpf, btf),
-            _ => kprobe(ebpf),
-        };
-        match attached {
-            Ok(()) => return Ok(statuses(kind, None)),
-            Err(error) if choice == HookChoice::Auto => reasons.push(format!("{kind}: {error}")),
+        match all_of(ebpf, *kind, btf) {
+            Ok(statuses) => return Ok(statuses),
+            Err(error) if choice == HookChoice::Auto => reasons.push(error.to_string()),
             Err(error) => return Err(error),
         }
     }
     let reason = if reasons.is_empty() { "not asked for".into() } else { reasons.join("; ") };
-    Ok(statuses("none", Some(reason)))
+    let none = |hook: &Hook| HookStatus {
+        name: hook.function.into(),
+        attached: "none".into(),
+        reason: Some(reason.clone()),
+    };
+    Ok(HOOKS.iter().filter(|hook| hook.essential).map(none).collect())
 }
 
-fn statuses(attached: &str, reason: Option<String>) -> Vec<HookStatus> {
-    FUNCTIONS
-        .iter()
-        .map(|name| HookStatus { name: (*name).into(), attached: attached.into(), reason: reason.clone() })
-        .collect()
+/// Attaches the function hooks as one kind. One that is not essential may fail.
+fn all_of(ebpf: &mut Ebpf, kind: Kind, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
+    if let Some(hook) = HOOKS.iter().find(|hook| hook.essential && btf.function(hook.function).is_none()) {
+        let reason = "this kernel has no such function".into();
+        return Err(ProbeError::Attach {
+            hook: format!("{}/{}", kind.name(false), hook.function),
+            reason,
+            os: None,
+        });
+    }
+    // Parsed only where it is of use: it takes a while and much memory.
+    let aya_btf = match kind {
+        Kind::Fentry => Some(ask(btf).and_then(|()| aya_types())?),
+        Kind::Kprobe => None,
+    };
+    let mut statuses = Vec::new();
+    for hook in HOOKS {
+        let name = kind.name(hook.returns);
+        let (attached, reason) = match function(ebpf, hook, kind, aya_btf.as_ref()) {
+            Ok(()) => (name, None),
+            Err(error) if hook.essential => return Err(error),
+            Err(error) => ("none", Some(error.to_string())),
+        };
+        statuses.push(HookStatus { name: hook.function.into(), attached: attached.into(), reason });
+    }
+    Ok(statuses)
+}
+
+/// Asks the kernel with the smallest of fentry programs.
+fn ask(btf: &Btf) -> Result<(), ProbeError> {
+    let Hook { function, .. } = HOOKS[0];
+    let asked = btf.function(function).map_or_else(|| Err(io::ErrorKind::NotFound.into()), fentry::is_taken);
+    asked.map_err(|error| ProbeError::Load {
+        program: format!("a fentry program for {function}"),
+        reason: error.to_string(),
+        os: error.raw_os_error(),
+        verifier: false,
+    })
+}
+
+fn aya_types() -> Result<AyaBtf, ProbeError> {
+    AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))
+}
+
+fn function(ebpf: &mut Ebpf, hook: Hook, kind: Kind, btf: Option<&AyaBtf>) -> Result<(), ProbeError> {
+    let Hook { function, returns, .. } = hook;
+    let name = format!("{function}_{}", kind.name(returns));
+    let attached = match (btf, returns) {
+        (Some(btf), false) => {
+            let program: &mut FEntry = program(ebpf, &name)?;
+            program.load(function, btf).map_err(|error| load_error(&name, &error))?;
+            program.attach().map(drop)
+        }
+        (Some(btf), true) => {
+            let program: &mut FExit = program(ebpf, &name)?;
+            program.load(function, btf).map_err(|error| load_error(&name, &error))?;
+            program.attach().map(drop)
+        }
+        (None, _) => {
+            let program: &mut KProbe = program(ebpf, &name)?;
+            program.load().map_err(|error| load_error(&name, &error))?;
+            program.attach(function, 0).map(drop)
+        }
+    };
+    attached.map_err(|error| attach_error(format!("{}/{function}", kind.name(returns)), &error))
 }
 
 fn raw_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<(), ProbeError> {
@@ -81,58 +179,41 @@ fn raw_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<(), ProbeError> {
     program.attach(name).map(drop).map_err(|error| attach_error(hook(), &error))
 }
 
-fn fentry(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), ProbeError> {
-    for function in FUNCTIONS {
-        if btf.function(function).is_none() {
-            let reason = "this kernel has no such function".into();
-            return Err(ProbeError::Attach { hook: format!("fentry/{function}"), reason, os: None });
-        }
-    }
-    let btf = AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))?;
-    for function in FUNCTIONS {
-        let name = format!("{function}_fentry");
-        let program: &mut FEntry = program(ebpf, &name)?;
-        program.load(function, &btf).map_err(|error| load_error(&name, &error))?;
-    }
-    for function in FUNCTIONS {
-        let program: &mut FEntry = program(ebpf, &format!("{function}_fentry"))?;
-        program.attach().map_err(|error| attach_error(format!("fentry/{function}"), &error))?;
-    }
-    Ok(())
-}
-
-fn kprobe(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
-    for function in FUNCTIONS {
-        let name = format!("{function}_kprobe");
-        let program: &mut KProbe = program(ebpf, &name)?;
-        program.load().map_err(|error| load_error(&name, &error))?;
-        program.attach(function, 0).map_err(|error| attach_error(format!("kprobe/{function}"), &error))?;
-    }
-    Ok(())
-}
-
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
-    let missing = || ProbeError::Load { program: name.into(), reason: "not in the object".into(), os: None };
+    let missing = || ProbeError::Load {
+        program: name.into(),
+        reason: "not in the object".into(),
+        os: None,
+        verifier: false,
+    };
     let program = ebpf.program_mut(name).ok_or_else(missing)?;
     program.try_into().map_err(|error| load_error(name, &error))
 }
 
 fn load_error(program: &str, error: &ProgramError) -> ProbeError {
+    let mut verifier = false;
     let (reason, os) = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            // The verifier says why in its last lines; all of it would bury the message.
-            let tail: Vec<&str> = log.lines().rev().filter(|line| !line.is_empty()).take(3).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            // The verifier says why just before its statistics; all of it would bury the message.
+            let is_statistic = |line: &&str| {
+                line.is_empty()
+                    || ["verification time", "stack depth", "processed "]
+                        .iter()
+                        .any(|word| line.starts_with(word))
+            };
+            let mut tail: Vec<&str> = log.lines().rev().skip_while(is_statistic).take(2).collect();
+            tail.reverse();
+            verifier = !tail.is_empty();
             let log = if tail.is_empty() { String::new() } else { format!(" ({})", tail.join(" | ")) };
             (format!("{io_error}{log}"), io_error.raw_os_error())
         }
         other => chain(other),
     };
-    ProbeError::Load { program: program.into(), reason, os }
+    ProbeError::Load { program: program.into(), reason, os, verifier }
 }
 
 fn attach_error(hook: String, error: &ProgramError) -> ProbeError {

@@ -17,6 +17,8 @@ pub enum ProbeError {
         reason: String,
         /// The kernel's error, where there is one.
         os: Option<i32>,
+        /// The verifier refused it.
+        verifier: bool,
     },
     /// A program could not be attached.
     #[error("failed to attach {hook}: {reason}")]
@@ -48,9 +50,11 @@ impl ProbeError {
     /// Whether the kernel said EPERM or EACCES.
     pub fn is_permission(&self) -> bool {
         match self {
-            Self::Load { os, .. } | Self::Attach { os, .. } => {
+            // The verifier's own refusal is EACCES as well, and says why.
+            Self::Load { os, verifier: false, .. } | Self::Attach { os, .. } => {
                 matches!(os, Some(code) if [libc::EPERM, libc::EACCES].contains(code))
             }
+            Self::Load { .. } => false,
             Self::Maps(reason) | Self::Ring { reason, .. } => {
                 reason.contains("Operation not permitted") || reason.contains("Permission denied")
             }

@@ -6,6 +6,7 @@
 
 mod attach;
 mod error;
+mod fentry;
 mod log;
 mod object;
 mod ring;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::Sender;
 use super::api::Daemon;
 use super::state::{self, Home, Says};
 use super::{Answer, Note, PENDING_MAX};
+use crate::steady;
 
 /// Docker has written a container's end by then, under load too.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -25,6 +26,7 @@ struct Pending {
 
 /// Notes in, answers out, until one of the two ends.
 pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>) {
+    steady::ordinary();
     let mut soon = VecDeque::<Pending>::new();
     let mut later = VecDeque::<Pending>::new();
     let mut daemon = Daemon::default();

@@ -1,0 +1,95 @@
+//! The scratch cgroup: made, limited, and removed when it is dropped.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    enrich::host::MemoryHierarchy,
+    event::CgroupVersion,
+    failure::{Code, Failure},
+};
+
+/// A memory cgroup with a small limit.
+pub struct Scratch {
+    dir: PathBuf,
+    id: u64,
+}
+
+impl Scratch {
+    /// Makes it directly below the root of the hierarchy.
+    pub fn make(hierarchy: &MemoryHierarchy, limit_bytes: usize) -> Result<Self, Failure> {
+        let Some(mount) = &hierarchy.mount else {
+            let failure = Failure::message(Code::Unsupported, "the memory cgroups are mounted nowhere");
+            return Err(failure.hint("mount -t cgroup2 none /sys/fs/cgroup"));
+        };
+        let v2 = hierarchy.version == CgroupVersion::V2;
+        if v2 {
+            memory_is_delegated(mount)?;
+        }
+        let dir = mount.join(format!("oomtrace-simulate-{}", std::process::id()));
+        fs::create_dir(&dir).map_err(|error| cannot("make", &dir, &error))?;
+        let mut scratch = Self { dir, id: 0 };
+        scratch.id =
+            fs::metadata(&scratch.dir).map_err(|error| cannot("look at", &scratch.dir, &error))?.ino();
+        scratch.write(if v2 { "memory.max" } else { "memory.limit_in_bytes" }, &limit_bytes.to_string())?;
+        // With swap to go to, the child would not be killed for long.
+        let swap = if v2 { ("memory.swap.max", 0) } else { ("memory.memsw.limit_in_bytes", limit_bytes) };
+        let _no_swap_accounting = scratch.write(swap.0, &swap.1.to_string());
+        Ok(scratch)
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Moves a process into it.
+    pub fn add(&self, pid: u32) -> Result<(), Failure> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<(), Failure> {
+        let path = self.dir.join(file);
+        fs::write(&path, text).map_err(|error| cannot("write", &path, &error))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A process that was just killed may stay in it for a moment.
+        for _ in 0..50 {
+            if fs::remove_dir(&self.dir).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("oomtrace: cannot remove {}: please rmdir it", self.dir.display());
+    }
+}
+
+fn memory_is_delegated(mount: &Path) -> Result<(), Failure> {
+    let path = mount.join("cgroup.subtree_control");
+    let text = fs::read_to_string(&path).map_err(|error| cannot("read", &path, &error))?;
+    if text.split_ascii_whitespace().any(|controller| controller == "memory") {
+        return Ok(());
+    }
+    let failure =
+        Failure::message(Code::Unsupported, "the memory controller is not enabled below the root cgroup");
+    Err(failure.hint(format!("echo +memory > {}", path.display())))
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
+    let failure = Failure::message(Code::RunTime, format!("cannot {what} {}: {error}", path.display()));
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => failure.with(Code::Privilege).hint("run it as root"),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            failure.hint("the cgroup file system is mounted read-only here: run it on the host")
+        }
+        _ => failure,
+    }
+}
