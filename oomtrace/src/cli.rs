@@ -29,6 +29,8 @@ pub enum Command {
     Run(Run),
     /// Say what this host offers and lacks. Exits with 0 if `run` can work.
     Check(Check),
+    /// List the containers of this host as a kill in them would be told.
+    Containers(Containers),
     /// Kill a child of its own in a scratch cgroup, show the event, and compare it with the kernel's log.
     Simulate(Simulate),
     /// Print the JSON Schema of the output.
@@ -90,6 +92,9 @@ pub struct Run {
     /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
+    /// Do not tell what a container's runtime itself says of a kill, some seconds later.
+    #[arg(long)]
+    pub no_verdict: bool,
     /// Do not ask for real-time scheduling.
     #[arg(long)]
     pub no_realtime: bool,
@@ -105,6 +110,17 @@ pub struct Run {
 #[derive(Args, Debug)]
 pub struct Check {
     /// How to write it.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// As for `run`.
+    #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
+    pub runtime_root: Vec<(Runtime, PathBuf)>,
+}
+
+/// Options of `containers`.
+#[derive(Args, Debug)]
+pub struct Containers {
+    /// How to write them; `json` is a line each.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// As for `run`.

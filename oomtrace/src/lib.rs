@@ -22,3 +22,4 @@ pub mod render;
 pub mod sink;
 pub mod stderr;
 pub mod steady;
+pub mod verdict;

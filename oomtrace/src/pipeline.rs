@@ -10,10 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     decode::{BootTime, Decoder, Record},
     enrich::{backfill::LoggedKill, enricher::Enricher},
-    event::{Event, Lost, OomKill, Scope, Stop},
+    event::{Envelope, Event, Lost, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
     render::Render,
     sink::{Sink, SinkError, Wait},
+    verdict::{Answer, Verdicts},
 };
 
 /// Which kills are printed. What is filtered out is not lost.
@@ -47,6 +48,7 @@ pub struct Pipeline {
     render: Render,
     sink: Box<dyn Sink>,
     losses: Losses,
+    verdicts: Option<Verdicts>,
     line: Vec<u8>,
     /// Events printed: kills, shared-memory kills, cgroups that ran out.
     events: u64,
@@ -63,7 +65,50 @@ impl Pipeline {
     ) -> Self {
         // A line is under 4096 bytes: taken now, it never grows.
         let line = Vec::with_capacity(8 << 10);
-        Self { decoder, enricher, filter, render, sink, losses: Losses::default(), line, events: 0 }
+        Self {
+            decoder,
+            enricher,
+            filter,
+            render,
+            sink,
+            losses: Losses::default(),
+            verdicts: None,
+            line,
+            events: 0,
+        }
+    }
+
+    /// Has the runtimes' word told of kills in their containers.
+    pub fn with_verdicts(mut self, verdicts: Option<Verdicts>) -> Self {
+        self.verdicts = verdicts;
+        self
+    }
+
+    /// The next word of a runtime: for [`Self::verdict`]. Can be dropped while it waits.
+    pub async fn next_verdict(&mut self) -> Answer {
+        match &mut self.verdicts {
+            Some(verdicts) => verdicts.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Prints what a runtime says of a kill.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn verdict(&mut self, answer: Answer) -> Result<(), SinkError> {
+        let false_positive = self.verdicts.as_ref().map(|verdicts| verdicts.false_positives(&answer));
+        let verdict = Verdict {
+            envelope: Envelope { source: Source::Runtime, ..self.enricher.own_envelope() },
+            of: answer.of,
+            missed: answer.missed(),
+            missing: answer.missing(),
+            container: answer.container,
+            runtime_says: answer.says.ok(),
+            false_positive: false_positive.unwrap_or_default(),
+            truncated: Vec::new(),
+        };
+        self.print(&Event::Verdict(Box::new(verdict)))
     }
 
     /// What is known of the host.
@@ -97,6 +142,9 @@ impl Pipeline {
             Ok(Record::OomKill(facts)) => {
                 self.losses.saw(facts.seq);
                 let kill = self.enricher.oom_kill(&facts);
+                if let Some(verdicts) = &mut self.verdicts {
+                    verdicts.saw(&kill);
+                }
                 if !self.filter.takes(&kill) {
                     return Ok(());
                 }
@@ -122,7 +170,11 @@ impl Pipeline {
             }
         };
         self.events += 1;
-        self.print(&event)
+        self.print(&event)?;
+        if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event) {
+            verdicts.want(kill, self.enricher.tree());
+        }
+        Ok(())
     }
 
     /// A kill from before the programs were attached.

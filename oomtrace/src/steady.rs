@@ -41,3 +41,10 @@ fn first_in_first_out() -> std::io::Result<()> {
         _ => Err(std::io::Error::last_os_error()),
     }
 }
+
+/// This thread again as any other: what it does may wait.
+pub fn ordinary() {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameter is a local that lives through the call. To be scheduled later than before is always allowed.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameter) };
+}

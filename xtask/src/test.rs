@@ -17,6 +17,8 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     setup::ensure(setup::TEST)?;
+    setup::ensure(setup::CONTAINERS)?;
+    setup::ensure(setup::DOCKER_CLI)?;
 
     let mut stages = Stages::default();
     stages.run(

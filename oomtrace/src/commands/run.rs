@@ -42,6 +42,7 @@ use crate::{
     sink::{FileSink, Rotation, Sink, SinkError, StdoutSink, Wait},
     stderr::say,
     steady,
+    verdict::Verdicts,
 };
 
 /// How long the output may hold up the end of a run.
@@ -95,11 +96,15 @@ pub fn run(args: Run) -> Result<(), Failure> {
     limits.extend(backfill.limit().map(str::to_owned));
     let missing = privilege::missing(&root).unwrap_or_default();
     limits.extend(missing.iter().map(|capability| format!("no {}: {}", capability.name, capability.without)));
+    let verdicts = (!args.no_verdict).then(Verdicts::start).transpose();
+    let verdicts = verdicts
+        .map_err(|error| Failure::message(Code::RunTime, format!("cannot start a thread: {error}")))?;
     steady::trim();
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };
     let decoder = Decoder::new(host::page_bytes());
-    let mut pipeline = Pipeline::new(decoder, Enricher::new(sources), filter, render(output, terminal), sink);
+    let mut pipeline = Pipeline::new(decoder, Enricher::new(sources), filter, render(output, terminal), sink)
+        .with_verdicts(verdicts);
     let start = Start {
         envelope: pipeline.enricher().own_envelope(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -279,6 +284,7 @@ impl Session<'_> {
                 _ = interrupt.recv() => break "SIGINT",
                 _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => self.reopen(),
+                answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
                 () = until(deadline) => break "timeout",
                 () = room_in_output(room) => {}
                 () = next_tick(&mut watchdog) => {}
