@@ -104,6 +104,14 @@ impl Store {
         })
     }
 
+    /// Those with facts, gone or not.
+    pub fn with_facts(&self) -> impl Iterator<Item = (Slot, CgroupId, &Facts)> {
+        (0u32..).zip(&self.nodes).filter_map(|(at, node)| {
+            let node = node.as_ref()?;
+            Some((Slot(at), node.id, node.facts.as_deref()?))
+        })
+    }
+
     /// The cgroup with this id, gone or not.
     pub fn slot_of(&self, id: CgroupId) -> Option<Slot> {
         self.by_id
