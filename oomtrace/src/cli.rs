@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    enrich::containers::Runtime,
+    enrich::{backfill::Since, containers::Runtime},
     event::{CgroupVersion, Scope},
     probe::HookChoice,
 };
@@ -62,6 +62,15 @@ pub struct Run {
     /// Append to this file instead of printing; reopened on SIGHUP.
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// Put the file aside before it gets larger than this: it becomes PATH.1, which becomes PATH.2 [KiB, MiB, GiB].
+    #[arg(long, value_name = "BYTES", value_parser = file_size, requires = "file")]
+    pub file_max_size: Option<u64>,
+    /// How many files that were put aside are kept.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=999), requires = "file_max_size")]
+    pub file_keep: u32,
+    /// First tell of the kills that the kernel's log still knows: all of them (`boot`), or those not older than `30m`.
+    #[arg(long, value_name = "boot|TIME", value_parser = since)]
+    pub since: Option<Since>,
     /// Only kills in the container with this name or id.
     #[arg(long, value_name = "NAME")]
     pub container: Option<String>,
@@ -207,6 +216,34 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err("the units of time are ms, s, m and h".into()),
     };
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".into())
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    match text {
+        "boot" => Ok(Since::Boot),
+        ago => duration(ago).map(Since::Ago),
+    }
+}
+
+/// Nothing smaller is worth a file: a line may have 4096 bytes.
+const SMALLEST_FILE: u64 = 4096;
+
+fn file_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a size is a number and a unit, as in 10MiB".to_owned())?;
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err("the units of size are KiB, MiB and GiB".into()),
+    };
+    let bytes = number.checked_mul(1 << shift).ok_or("too large")?;
+    if bytes < SMALLEST_FILE {
+        return Err(format!("at least {SMALLEST_FILE} bytes"));
+    }
+    Ok(bytes)
 }
 
 fn ring_size(text: &str) -> Result<RingSize, String> {

@@ -3,13 +3,17 @@
 //! A record that cannot be read, a fact that is missing and an output that refuses end
 //! nothing: they are counted, and told.
 
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::{
-    decode::{Decoder, Record},
-    enrich::enricher::Enricher,
+    decode::{BootTime, Decoder, Record},
+    enrich::{backfill::LoggedKill, enricher::Enricher},
     event::{Envelope, Event, Lost, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
     render::Render,
-    sink::{Sink, SinkError},
+    sink::{Sink, SinkError, Wait},
     verdict::{Answer, Verdicts},
 };
 
@@ -176,6 +180,34 @@ impl Pipeline {
         Ok(())
     }
 
+    /// A kill from before the programs were attached.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn logged_kill(&mut self, kill: &LoggedKill) -> Result<(), SinkError> {
+        let kill = self.enricher.logged_kill(kill);
+        if !self.filter.takes(&kill) {
+            return Ok(());
+        }
+        self.events += 1;
+        self.print(&Event::OomKill(Box::new(kill)))
+    }
+
+    /// The thread and the time of the event in a record of the killer's.
+    pub fn moment(&self, record: &[u8]) -> Option<(Option<u32>, BootTime)> {
+        match self.decoder.record(record).ok()? {
+            Record::OomKill(facts) => Some((facts.victim.tid, facts.time)),
+            Record::SharedMmKill(facts) => Some((None, facts.time)),
+            Record::MemcgOom(facts) => Some((None, facts.time)),
+            Record::Cgroup(_) => None,
+        }
+    }
+
+    /// Events that could not be told so far.
+    pub fn lost(&self) -> u64 {
+        self.losses.events()
+    }
+
     /// Tells what was lost since the last time; `counters` were read after the ring was drained.
     ///
     /// # Errors
@@ -192,7 +224,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The last line.
+    /// The last line. If the output takes it is for [`Self::settle`] to say.
     ///
     /// # Errors
     /// Only [`SinkError::Closed`].
@@ -204,14 +236,46 @@ impl Pipeline {
             lost: self.losses.events(),
             truncated: Vec::new(),
         };
-        self.print(&Event::Stop(Box::new(stop)))?;
-        match self.sink.finish() {
-            Err(SinkError::Closed) => Err(SinkError::Closed),
-            _ => Ok(()),
+        self.print(&Event::Stop(Box::new(stop)))
+    }
+
+    /// Whether the output still keeps a line that it could not write.
+    pub fn is_stalled(&self) -> bool {
+        self.sink.waits_for().is_some()
+    }
+
+    /// Writes what the output had to keep.
+    ///
+    /// # Errors
+    /// Why it still keeps something.
+    pub fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    /// Waits until the output has all lines, for so long at the most. True if it has.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn settle(&mut self, limit: Duration) -> Result<bool, SinkError> {
+        let began = Instant::now();
+        loop {
+            match self.sink.flush() {
+                Ok(()) => return Ok(true),
+                Err(SinkError::Closed) => return Err(SinkError::Closed),
+                Err(_) if began.elapsed() >= limit => return Ok(false),
+                Err(_) => {}
+            }
+            let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let _tried_again_anyway = match self.sink.waits_for() {
+                Some(Wait::Reader(fd)) => {
+                    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&wait))
+                }
+                _ => poll(&mut [], Some(&wait)),
+            };
         }
     }
 
-    /// Prints a line; an output that refuses it has the line counted as lost.
+    /// Prints a line; one that the output neither writes nor keeps is counted as lost.
     ///
     /// # Errors
     /// Only [`SinkError::Closed`].
@@ -222,7 +286,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether the output took the line.
+    /// Whether the output took the line, to write it now or later.
     fn print_or_fail(&mut self, event: &Event) -> Result<bool, SinkError> {
         if self.render.line(event, &mut self.line).is_err() {
             return Ok(false);

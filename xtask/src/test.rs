@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::{build, setup, stage::Stages, workspace};
+use crate::{build, fuzz, setup, stage::Stages, workspace};
 
 /// Run the tests: pure ones, fixtures and replay, then real OOM kills (as root)
 #[derive(clap::Args)]
@@ -27,6 +27,9 @@ pub fn main(args: &Args) -> Result<()> {
             .args(["--workspace", "--exclude", "oomtrace-tests", "--no-fail-fast", "--"])
             .args(&args.filter),
     );
+    if args.filter.is_empty() {
+        stages.run("mutated input for every parser, 20 s", &mut fuzz::shortly());
+    }
     let mut binary = None;
     if stages.call("build", || build::binary().map(|built| binary = Some(built))) {
         let mut kills = workspace::cargo("test");
