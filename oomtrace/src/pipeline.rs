@@ -172,7 +172,10 @@ impl Pipeline {
         self.events += 1;
         self.print(&event)?;
         if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event) {
-            verdicts.want(kill, self.enricher.tree());
+            let asked = verdicts.want(kill, self.enricher.tree());
+            if !asked {
+                self.losses.no_verdict();
+            }
         }
         Ok(())
     }

@@ -56,17 +56,21 @@ impl Backfill {
     pub fn read(root: &Root, since: Since) -> io::Result<Self> {
         let mut log = Backlog::open(root)?;
         let mut kills = kills_of(&mut log)?;
-        if let Since::Ago(ago) = since {
-            let from = monotonic_ns(clock::boot_time())
-                .saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX));
-            kills.retain(|kill| log_ns(&kill.meta) >= from);
-        }
+        let from = match since {
+            Since::Boot => 0,
+            Since::Ago(ago) => {
+                let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+                monotonic_ns(clock::boot_time()).saturating_sub(ago)
+            }
+        };
+        kills.retain(|kill| log_ns(&kill.meta) >= from);
         // Number 0 is the first since boot.
-        let limit = log.begins().filter(|first| first.seq > 0 || log.overruns() > 0).map(|first| {
-            let from = ClockOffset::sample().rfc3339(boot_time(&first));
-            format!("the kernel log begins at about {from}: what was before is overwritten")
+        let cut = |first: &RecordMeta| (first.seq > 0 && log_ns(first) > from) || log.overruns() > 0;
+        let limit = log.begins().filter(cut).map(|first| {
+            let begins = ClockOffset::sample().rfc3339(boot_time(&first));
+            format!("the kernel log begins at about {begins}: what was before is overwritten")
         });
-        Ok(Self { kills, limit: limit.filter(|_| since == Since::Boot) })
+        Ok(Self { kills, limit })
     }
 
     /// What the log no longer has, as a sentence.

@@ -154,9 +154,9 @@ impl CgroupTree {
     fn insert(&mut self, names: &[&[u8]], id: CgroupId, now: BootTime) {
         let Some((name, above)) = names.split_last() else { return };
         if let Some(known) = self.store.slot_of(id)
-            && self.store.slot_at(names) != Some(known)
+            && (self.store.slot_at(names) != Some(known) || self.store.is_dead(known))
         {
-            // The id is another cgroup's by now. Before the parent is looked for: it may go with it.
+            // The id is another cgroup's by now, or the same place's once more. Before the parent is looked for: it may go with it.
             self.store.forget(known);
         }
         let parent = self.store.parent_for(above);

@@ -13,6 +13,8 @@ mod state;
 mod watch;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use tokio::sync::mpsc::{Receiver, channel};
@@ -74,6 +76,8 @@ impl Answer {
 #[derive(Debug)]
 pub struct Verdicts {
     notes: SyncSender<Note>,
+    /// Notes that the thread has not done with.
+    pending: Arc<AtomicUsize>,
     answers: Receiver<Answer>,
     killed: VecDeque<String>,
 }
@@ -86,11 +90,13 @@ impl Verdicts {
     pub fn start() -> std::io::Result<Self> {
         let (notes, theirs) = sync_channel(PENDING_MAX);
         let (answer, answers) = channel(PENDING_MAX);
+        let pending = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::clone(&pending);
         std::thread::Builder::new()
             .name("oomtrace-verdict".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || watch::watch(&theirs, &answer))?;
-        Ok(Self { notes, answers, killed: VecDeque::new() })
+            .spawn(move || watch::watch(&theirs, &answer, &waiting))?;
+        Ok(Self { notes, pending, answers, killed: VecDeque::new() })
     }
 
     /// A kill was seen: it is its container's own, whoever is asked about.
@@ -102,13 +108,13 @@ impl Verdicts {
         self.killed.push_back(container.id.clone());
     }
 
-    /// A kill was told: its verdict is wanted. Reads no file.
-    pub fn want(&self, kill: &OomKill, tree: &CgroupTree) {
-        let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return };
-        let Some(runtime) = Runtime::with_files(&container.runtime.name) else { return };
-        let Ok(time) = kill.envelope.time.parse::<jiff::Timestamp>() else { return };
+    /// A kill was told: its verdict is wanted. Reads no file. False if too many are wanted already.
+    pub fn want(&self, kill: &OomKill, tree: &CgroupTree) -> bool {
+        let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return true };
+        let Some(runtime) = Runtime::with_files(&container.runtime.name) else { return true };
+        let Ok(time) = kill.envelope.time.parse::<jiff::Timestamp>() else { return true };
         if !state::has_verdicts(runtime, kill.k8s.is_some()) {
-            return;
+            return true;
         }
         // A limit of the container's own has no bystanders.
         let fired = kill.oom.cgroup.as_ref().and_then(|fired| fired.cgroup.path.as_deref());
@@ -122,8 +128,11 @@ impl Verdicts {
             bystanders,
             dirs: tree.runtimes().dirs().clone(),
         };
-        // More kills at once than anybody reads verdicts on.
-        let _full = self.notes.try_send(note);
+        if self.pending.fetch_add(1, Ordering::Relaxed) < PENDING_MAX && self.notes.try_send(note).is_ok() {
+            return true;
+        }
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+        false
     }
 
     /// The next answer. Never, where the thread is gone.

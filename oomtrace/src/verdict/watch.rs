@@ -1,6 +1,7 @@
 //! When a runtime is asked: 2 s after the kill, and at 10 s if it had not settled by then.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::api::Daemon;
 use super::state::{self, Home, Says};
-use super::{Answer, Note, PENDING_MAX};
+use super::{Answer, Note};
 use crate::steady;
 
 /// Docker has written a container's end by then, under load too.
@@ -25,8 +26,12 @@ struct Pending {
 }
 
 /// Notes in, answers out, until one of the two ends.
-pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>) {
+/// `waiting` counts the notes that are not done with.
+pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &AtomicUsize) {
     steady::ordinary();
+    let done = || {
+        waiting.fetch_sub(1, Ordering::Relaxed);
+    };
     let mut soon = VecDeque::<Pending>::new();
     let mut later = VecDeque::<Pending>::new();
     let mut daemon = Daemon::default();
@@ -39,13 +44,17 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>) {
             None => notes.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match came {
-            Ok(note) if soon.len() + later.len() < PENDING_MAX => soon.extend(pending(note)),
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(note) => match pending(note) {
+                Some(pending) => soon.push_back(pending),
+                None => done(),
+            },
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         while let Some(pending) = soon.pop_front_if(|pending| pending.since.elapsed() >= SETTLED) {
             match says(&pending, &mut daemon, false) {
                 Some(said) => {
+                    done();
                     if answers.blocking_send(answer(pending, said)).is_err() {
                         return;
                     }
@@ -54,6 +63,7 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>) {
             }
         }
         while let Some(pending) = later.pop_front_if(|pending| pending.since.elapsed() >= LATEST) {
+            done();
             if let Some(said) = says(&pending, &mut daemon, true)
                 && answers.blocking_send(answer(pending, said)).is_err()
             {

@@ -335,6 +335,12 @@ impl Store {
         let Some((name, above)) = names.split_last() else { return };
         let Some(old_parent) = self.node(slot).map(|node| node.parent) else { return };
         let parent = self.parent_for(above);
+        if self.is_within(parent, slot) {
+            // Below itself: changes were lost that freed that name. Where it is now is not known.
+            self.drop_unused(parent);
+            self.forget(slot);
+            return;
+        }
         if let Some(older) = self.child(parent, name).filter(|older| *older != slot) {
             self.unname(older);
         }
