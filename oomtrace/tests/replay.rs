@@ -45,6 +45,14 @@ impl Replay {
                 mirror::check(line).unwrap_or_else(|why| panic!("{why} in {line}"));
                 let value: Value = serde_json::from_str(line).unwrap();
                 schema.validate(&value).unwrap_or_else(|why| panic!("{why} in {line}"));
+                for key in value["missing"].as_object().into_iter().flat_map(|missing| missing.keys()) {
+                    let pointer = format!("/{}", key.replace('.', "/"));
+                    assert_eq!(
+                        value.pointer(&pointer),
+                        None,
+                        "{key} is there and said to be missing: {line}"
+                    );
+                }
             }
         }
         text
@@ -134,12 +142,16 @@ fn the_machine_a_cpuset_and_a_policy_ran_out() {
 
 #[test]
 fn what_is_not_a_kill() {
+    let mut unread = records::memcg_oom(5, OUTCOME_RELIEVED);
+    unread.lineage.levels[0].present = 0;
+    unread.oom = records::no_killer();
     insta::assert_snapshot!(Replay::new().made(&[
         records::cgroup_change(KIND_CGROUP_MKDIR, 30, b"/pod/leaf").sent(),
         records::shared_mm_kill(1, 9).sent(),
         records::memcg_oom(2, OUTCOME_NO_KILLABLE_PROCESS).sent(),
         records::memcg_oom(3, OUTCOME_RELIEVED).sent(),
         records::memcg_oom(4, 77).sent(),
+        unread.sent(),
         records::cgroup_change(KIND_CGROUP_RMDIR, 30, b"/pod/leaf").sent(),
     ]));
 }
