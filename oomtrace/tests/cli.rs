@@ -48,11 +48,16 @@ struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command) -> (Self, Value) {
+    fn spawn(mut command: Command) -> Self {
         as_root();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut running = Self { child, stdout };
+        Self { child, stdout }
+    }
+
+    /// With its first line.
+    fn start(command: Command) -> (Self, Value) {
+        let mut running = Self::spawn(command);
         let first = running.line();
         (running, first)
     }
@@ -240,11 +245,10 @@ fn it_ends_with_a_line_when_asked_to() {
 /// Without a command it is `run`, and a file gets the lines that standard output does not.
 #[test]
 fn a_file_is_opened_anew_after_its_rotation() {
-    as_root();
     let dir = tempfile::tempdir().unwrap();
     let (file, rotated) = (dir.path().join("events"), dir.path().join("events.1"));
-    let mut command = oomtrace(&["--file", file.to_str().unwrap()]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let command = oomtrace(&["--file", file.to_str().unwrap()]);
+    let running = Running::spawn(command);
     let text = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let wait_until = |what: &str, condition: &dyn Fn() -> bool| {
         let began = Instant::now();
@@ -256,14 +260,10 @@ fn a_file_is_opened_anew_after_its_rotation() {
     };
     wait_until("a line", &|| text(&file).ends_with('\n'));
     std::fs::rename(&file, &rotated).unwrap();
-    let pid = Pid::from_child(&child);
-    kill_process(pid, Signal::HUP).unwrap();
+    running.signal(Signal::HUP);
     wait_until("a new file", &|| file.exists());
-    kill_process(pid, Signal::TERM).unwrap();
-    assert!(child.wait().unwrap().success());
-    let mut out = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-    assert_eq!(out, "");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end(), (0, String::new(), String::new()));
     assert!(text(&rotated).contains(r#""type":"start""#));
     assert!(text(&file).contains(r#""type":"stop""#) && !text(&file).contains(r#""type":"start""#));
 }
