@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{enrich::containers::Runtime, event::Scope, probe::HookChoice};
+use crate::{enrich::containers::Runtime, event::Scope, probe::{DEFAULT_DIR, HookChoice}};
 
 /// Tells of every OOM kill on this host, one line each: who died, in which container, whose limit fired.
 #[derive(Debug, Parser)]
@@ -27,6 +27,12 @@ pub enum Command {
     Check(Check),
     /// Kill a child of its own in a scratch cgroup, show the event, and compare it with the kernel's log.
     Simulate(Simulate),
+    /// Detach what `run --pin` left attached, and remove it.
+    Detach {
+        /// As given to `run --pin`.
+        #[arg(value_name = "DIR", default_value = DEFAULT_DIR)]
+        dir: PathBuf,
+    },
     /// Print the JSON Schema of the output.
     Schema,
     /// Print completions for a shell.
@@ -77,6 +83,17 @@ pub struct Run {
     /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
+    /// Stay attached when this process ends, for whatever reason, and take over what an earlier run left:
+    /// no kill between the two is lost. DIR is on a bpffs. `oomtrace detach` ends it.
+    #[arg(
+        long,
+        value_name = "DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = DEFAULT_DIR,
+        conflicts_with = "debug"
+    )]
+    pub pin: Option<PathBuf>,
     /// Do not ask for real-time scheduling.
     #[arg(long)]
     pub no_realtime: bool,

@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod losses;
 pub mod pipeline;
 pub mod probe;
+pub mod reconcile;
 pub mod render;
 pub mod sink;
 pub mod steady;

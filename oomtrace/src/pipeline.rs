@@ -113,12 +113,27 @@ impl Pipeline {
                 return Ok(());
             }
             Err(_) => {
-                self.losses.unreadable();
+                self.losses.unreadable(1);
                 return Ok(());
             }
         };
         self.events += 1;
         self.print(&event)
+    }
+
+    /// What was lost so far, to be kept for the next run.
+    pub fn known_losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// Goes on with the losses of an earlier run.
+    pub fn resume(&mut self, losses: Losses) {
+        self.losses = losses;
+    }
+
+    /// Records that were left in a format of another version.
+    pub fn unreadable(&mut self, count: u64) {
+        self.losses.unreadable(count);
     }
 
     /// Tells what was lost since the last time; `counters` were read after the ring was drained.
