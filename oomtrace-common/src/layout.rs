@@ -79,6 +79,10 @@ layout! {
     upid_size,
     /// `upid.nr`.
     upid_nr,
+    /// `mm_struct.arg_start`.
+    mm_arg_start,
+    /// `mm_struct.arg_end`.
+    mm_arg_end,
     /// `mm_struct.total_vm`, in pages.
     mm_total_vm,
     /// `mm_struct.pgtables_bytes`.

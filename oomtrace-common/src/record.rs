@@ -29,6 +29,8 @@ pub const NAME_LEN: usize = 256;
 pub const PATH_LEN: usize = PATH_FULL + 1 + NAME_LEN;
 /// The kernel builds the path of a cgroup tracepoint in a buffer of this size (`TRACE_CGROUP_PATH_LEN`).
 pub const CGROUP_PATH_LEN: usize = 1024;
+/// Room for the start of a command line: one more than the mask that bounds its length.
+pub const COMMAND_LINE_LEN: usize = 512;
 /// Room for the `message` argument of `oom_kill_process`.
 pub const MESSAGE_LEN: usize = 64;
 
@@ -245,9 +247,9 @@ pub struct OomControl {
     pub message: [u8; MESSAGE_LEN],
 }
 
-/// [`OomKill::flags`]: names were left out, the path is only its last part.
+/// [`Lineage::flags`]: names were left out, the path is only its last part.
 pub const FLAG_PATH_CUT: u32 = 1 << 0;
-/// [`OomKill::flags`]: the victim has more ancestors than [`MAX_LEVELS`].
+/// [`Lineage::flags`]: the cgroup has more ancestors than [`MAX_LEVELS`].
 pub const FLAG_LEVELS_CUT: u32 = 1 << 1;
 /// [`OomKill::flags`]: the kernel sent the victim its SIGKILL in this run, before it marked it: a kill was made.
 pub const FLAG_SIGNALLED: u32 = 1 << 2;
@@ -255,8 +257,32 @@ pub const FLAG_SIGNALLED: u32 = 1 << 2;
 pub const FLAG_SIGNALS_FOLLOWED: u32 = 1 << 3;
 /// [`OomKill::flags`]: only the pid is known; the task could not be found.
 pub const FLAG_PID_ONLY: u32 = 1 << 4;
+/// [`OomKill::flags`]: the command line is longer than what is sent of it.
+pub const FLAG_COMMAND_LINE_CUT: u32 = 1 << 5;
 
-/// One call of `mark_victim`. Sent without the unused tail of `levels`.
+/// A memory cgroup and its ancestors, as a walk from it to the root found them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct Lineage {
+    /// [`FLAG_PATH_CUT`] and [`FLAG_LEVELS_CUT`].
+    pub flags: u32,
+    /// Bytes used in `path`.
+    pub path_len: u32,
+    /// Entries used in `levels`.
+    pub level_count: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The names of the cgroup and of its ancestors below the root, leaf first, each NUL-terminated.
+    pub path: [u8; PATH_LEN],
+    /// The cgroup and its ancestors, leaf first, the root included. A record is sent without its unused tail.
+    pub levels: [MemcgLevel; MAX_LEVELS],
+}
+
+/// One call of `mark_victim`. Sent without the unused tail of `lineage.levels`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -278,16 +304,12 @@ pub struct OomKill {
     pub oom: OomControl,
     /// Bits of the `FLAG_*` constants.
     pub flags: u32,
-    /// Bytes used in `path`.
-    pub path_len: u32,
-    /// Entries used in `levels`.
-    pub level_count: u32,
-    /// Always 0.
-    pub reserved: u32,
-    /// The names of the victim's memory cgroup and of its ancestors below the root, leaf first, each NUL-terminated.
-    pub path: [u8; PATH_LEN],
-    /// The victim's memory cgroup and its ancestors, leaf first, the root included.
-    pub levels: [MemcgLevel; MAX_LEVELS],
+    /// Bytes used in `command_line`; 0 where it could not be read in the kernel.
+    pub command_line_len: u32,
+    /// The victim's arguments, NUL-separated. Only where the victim itself ran the killer: its memory is at hand then.
+    pub command_line: [u8; COMMAND_LINE_LEN],
+    /// The victim's memory cgroup and those above it.
+    pub lineage: Lineage,
 }
 
 /// A cgroup of the memory hierarchy was made, removed or renamed. Sent without the unused tail of `path`.
@@ -331,7 +353,7 @@ pub const OUTCOME_NO_KILLABLE_PROCESS: u32 = 1;
 /// [`MemcgOom::outcome`]: enough was freed by somebody's exit.
 pub const OUTCOME_RELIEVED: u32 = 2;
 
-/// A memory cgroup ran out and the killer ended without a victim. Sent without the unused tail of `levels`.
+/// A memory cgroup ran out and the killer ended without a victim. Sent without the unused tail of `lineage.levels`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -347,16 +369,10 @@ pub struct MemcgOom {
     pub oom: OomControl,
     /// One of the `OUTCOME_*` constants.
     pub outcome: u32,
-    /// Bits of the `FLAG_*` constants.
-    pub flags: u32,
-    /// Bytes used in `path`.
-    pub path_len: u32,
-    /// Entries used in `levels`.
-    pub level_count: u32,
-    /// As in [`OomKill::path`], for the cgroup that ran out.
-    pub path: [u8; PATH_LEN],
-    /// As in [`OomKill::levels`], for the cgroup that ran out.
-    pub levels: [MemcgLevel; MAX_LEVELS],
+    /// Always 0.
+    pub reserved: u32,
+    /// The cgroup that ran out and those above it.
+    pub lineage: Lineage,
 }
 
 // No implicit padding: each size is the sum of its members. Offsets that both compilers must agree on.
@@ -371,13 +387,15 @@ const _: () = {
     assert!(offset_of!(OomKill, memory) == 160);
     assert!(offset_of!(OomKill, oom) == 216);
     assert!(offset_of!(OomKill, flags) == 328);
-    assert!(offset_of!(OomKill, path) == 344);
-    assert!(offset_of!(OomKill, levels) == 344 + PATH_LEN);
-    assert!(size_of::<OomKill>() == 344 + PATH_LEN + MAX_LEVELS * size_of::<MemcgLevel>());
+    assert!(offset_of!(OomKill, command_line) == 336);
+    assert!(offset_of!(OomKill, lineage) == 848);
+    assert!(offset_of!(Lineage, path) == 16);
+    assert!(offset_of!(Lineage, levels) == 784);
+    assert!(size_of::<Lineage>() == 784 + MAX_LEVELS * size_of::<MemcgLevel>());
+    assert!(size_of::<OomKill>() == 848 + size_of::<Lineage>());
     assert!(offset_of!(CgroupChange, path) == 40);
     assert!(size_of::<CgroupChange>() == 40 + CGROUP_PATH_LEN);
     assert!(size_of::<SharedMmKill>() == 96);
-    assert!(offset_of!(MemcgOom, path) == 216);
-    assert!(offset_of!(MemcgOom, levels) == 216 + PATH_LEN);
-    assert!(size_of::<MemcgOom>() == 216 + PATH_LEN + MAX_LEVELS * size_of::<MemcgLevel>());
+    assert!(offset_of!(MemcgOom, lineage) == 208);
+    assert!(size_of::<MemcgOom>() == 208 + size_of::<Lineage>());
 };

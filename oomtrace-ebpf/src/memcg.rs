@@ -1,13 +1,13 @@
 //! Facts of memory cgroups: the walk from one up to the root, and the changes of the tree.
 
-use core::{mem::offset_of, ptr};
+use core::{hint::black_box, mem::offset_of, ptr};
 
 use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, generated::bpf_ringbuf_output};
 use oomtrace_common::{
     counter,
     record::{
-        CGROUP_PATH_LEN, CgroupChange, FLAG_LEVELS_CUT, FLAG_PATH_CUT, Header, MAX_LEVELS, MemcgLevel, NAME_LEN,
-        PATH_FULL, PATH_LEN, level_fact,
+        CGROUP_PATH_LEN, CgroupChange, FLAG_LEVELS_CUT, FLAG_PATH_CUT, Header, Lineage, MAX_LEVELS, MemcgLevel,
+        NAME_LEN, PATH_FULL, level_fact,
     },
 };
 
@@ -16,65 +16,70 @@ use crate::{
     memory::{Reader, layout},
 };
 
-/// Where a walk writes to.
-pub struct Walk {
-    /// `path` of the record.
-    pub path: *mut [u8; PATH_LEN],
-    /// `levels` of the record.
-    pub levels: *mut [MemcgLevel; MAX_LEVELS],
-}
-
-/// What a walk found.
-pub struct Walked {
-    /// Bytes used in `path`.
-    pub path_len: u32,
-    /// Entries used in `levels`.
-    pub level_count: u32,
-    /// `FLAG_*` bits.
-    pub flags: u32,
-}
-
 /// Walks from the css of a memory cgroup to the root.
 ///
+/// What it counts is kept in the record, not in registers: what is read back from there is any
+/// number to the verifier, so that the ways out of the loop are one to it, and not each a
+/// state to be followed to the program's end.
+///
 /// # Safety
-/// The pointers of `to` must be writable.
+/// `to` must be writable.
 #[inline(always)]
-pub unsafe fn walk(reader: &mut Reader, to: &Walk, mut css: u64) -> Walked {
-    let mut walked = Walked { path_len: 0, level_count: 0, flags: 0 };
-    let mut used = 0usize;
-    for level in 0..MAX_LEVELS {
-        if css == 0 {
-            break;
+pub unsafe fn walk(reader: &mut Reader, to: *mut Lineage, mut css: u64) {
+    // SAFETY: `to` is writable by this function's contract, and so is each of its fields; all are integers.
+    unsafe {
+        (*to).reserved = 0;
+        let flags = &raw mut (*to).flags;
+        let path_len = &raw mut (*to).path_len;
+        let level_count = &raw mut (*to).level_count;
+        ptr::write_volatile(flags, 0);
+        ptr::write_volatile(path_len, 0);
+        ptr::write_volatile(level_count, 0);
+        let path = (&raw mut (*to).path).cast::<u8>();
+        let levels = (&raw mut (*to).levels).cast::<MemcgLevel>();
+        for level in 0..MAX_LEVELS {
+            if css == 0 {
+                break;
+            }
+            let cgroup = reader.pointer(css, layout!(css_cgroup));
+            let kn = reader.pointer(cgroup, layout!(cgroup_kn));
+            facts(reader, levels.add(level), css, kn);
+            ptr::write_volatile(level_count, level as u32 + 1);
+            css = reader.pointer(css, layout!(css_parent));
+            // The root has no name.
+            if css != 0 {
+                let used = ptr::read_volatile(path_len) as usize;
+                if used > PATH_FULL {
+                    ptr::write_volatile(flags, FLAG_PATH_CUT);
+                    continue;
+                }
+                let name = reader.pointer(kn, layout!(kernfs_name));
+                // The comparison bounds it already; the verifiers of 5.10 and 6.1 lose sight of that, but follow a mask.
+                let at = black_box(used) & PATH_FULL;
+                let len = reader.string(path.add(at), NAME_LEN as u32, name);
+                if len < 0 {
+                    ptr::write_volatile(flags, FLAG_PATH_CUT);
+                } else {
+                    ptr::write_volatile(path_len, (at + (len as usize & (NAME_LEN * 2 - 1))) as u32);
+                }
+            }
         }
-        let cgroup = reader.pointer(css, layout!(css_cgroup));
-        let kn = reader.pointer(cgroup, layout!(cgroup_kn));
-        // SAFETY: `level` is below MAX_LEVELS, and `levels` is writable by this function's contract.
-        unsafe { facts(reader, &raw mut (*to.levels)[level], css, kn) };
-        walked.level_count = level as u32 + 1;
-        css = reader.pointer(css, layout!(css_parent));
-        // The root has no name.
         if css != 0 {
-            if used > PATH_FULL {
-                walked.flags |= FLAG_PATH_CUT;
-                continue;
-            }
-            let name = reader.pointer(kn, layout!(kernfs_name));
-            // The comparison above bounds it; kernels before 6.x lose sight of that, and a mask they follow.
-            let at = core::hint::black_box(used) & PATH_FULL;
-            // SAFETY: `at` is at most PATH_FULL, so NAME_LEN bytes have room in `path`.
-            let len = unsafe { reader.string(to.path.cast::<u8>().add(at), NAME_LEN as u32, name) };
-            if len < 0 {
-                walked.flags |= FLAG_PATH_CUT;
-            } else {
-                used += (len as usize) & (NAME_LEN * 2 - 1);
-            }
+            ptr::write_volatile(flags, FLAG_LEVELS_CUT | FLAG_PATH_CUT);
         }
     }
-    if css != 0 {
-        walked.flags |= FLAG_LEVELS_CUT | FLAG_PATH_CUT;
-    }
-    walked.path_len = used as u32;
-    walked
+}
+
+/// Bytes of the levels that a walk filled in; never more than there is room for.
+///
+/// # Safety
+/// `lineage` must be readable.
+#[inline(always)]
+pub unsafe fn levels_bytes(lineage: *const Lineage) -> Option<u64> {
+    // SAFETY: by this function's contract.
+    let levels = u64::from(unsafe { ptr::read_volatile(&raw const (*lineage).level_count) });
+    // The walk fills in no more; the verifier cannot know.
+    (levels <= MAX_LEVELS as u64).then_some(levels * size_of::<MemcgLevel>() as u64)
 }
 
 /// Fills in `to` from the `mem_cgroup` whose css is at `css`.

@@ -2,25 +2,26 @@
 //!
 //! All of it runs under the kernel's one `oom_lock`, so nothing here races with itself.
 
-use core::mem::offset_of;
+use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_ktime_get_boot_ns, generated::{bpf_get_current_task, bpf_ringbuf_output}},
+    helpers::{bpf_ktime_get_boot_ns, generated::{bpf_get_current_task, bpf_probe_read_user, bpf_ringbuf_output}},
 };
 use aya_log_ebpf::debug;
 use oomtrace_common::{
     counter,
     record::{
-        FLAG_PID_ONLY, FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED, Header, KIND_MEMCG_OOM, KIND_OOM_KILL,
-        KIND_SHARED_MM_KILL, MAX_LEVELS, MESSAGE_LEN, MemcgLevel, MemcgOom, OUTCOME_NO_KILLABLE_PROCESS,
-        OUTCOME_RELIEVED, OomControl, OomKill, SOURCE_NONE, SharedMmKill, oc_fact, task_fact,
+        COMMAND_LINE_LEN, FLAG_COMMAND_LINE_CUT, FLAG_PID_ONLY, FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED, Header,
+        KIND_MEMCG_OOM, KIND_OOM_KILL, KIND_SHARED_MM_KILL, Lineage, MESSAGE_LEN, MemcgOom,
+        OUTCOME_NO_KILLABLE_PROCESS, OUTCOME_RELIEVED, OomControl, OomKill, SOURCE_NONE, SharedMmKill, oc_fact,
+        task_fact,
     },
 };
 
 use crate::{
     maps::{self, Call, Run},
-    memcg::{self, Walk},
+    memcg,
     memory::{Reader, layout},
     task,
 };
@@ -136,15 +137,13 @@ unsafe fn nobody_killed(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64,
     // SAFETY: the reservation has room for the record; what of it is not written is not counted in its length.
     unsafe {
         (*to).outcome = outcome;
+        (*to).reserved = 0;
         (*to).oom = *oom;
         trigger(reader, &raw mut (*to).trigger);
         let css = memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
-        let walk = Walk { path: &raw mut (*to).path, levels: &raw mut (*to).levels };
-        let walked = memcg::walk(reader, &walk, css);
-        (*to).flags = walked.flags;
-        (*to).path_len = walked.path_len;
-        (*to).level_count = walked.level_count;
-        let size = offset_of!(MemcgOom, levels) + walked.level_count as usize * size_of::<MemcgLevel>();
+        memcg::walk(reader, &raw mut (*to).lineage, css);
+        let levels = memcg::levels_bytes(&raw const (*to).lineage).unwrap_or(0);
+        let size = (offset_of!(MemcgOom, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
         (*to).header =
             Header { kind: KIND_MEMCG_OOM, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
     }
@@ -251,7 +250,6 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
     let mut reader = Reader::default();
     // SAFETY: `to` and `run` point into map values, checked for NULL; `oom_lock` serialises their writers.
     let status = unsafe {
-        (*to).reserved = 0;
         (*to).flags = FLAG_SIGNALS_FOLLOWED;
         if let Some(last) = maps::SIGKILL.get_ptr(0) {
             if (*last).by == caller && (*last).task == task {
@@ -270,16 +268,15 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
             (*to).victim.tid = pid;
             (*to).victim.tgid = 0;
             (*to).memory.present = 0;
-            (*to).path_len = 0;
-            (*to).level_count = 0;
+            (*to).command_line_len = 0;
+            (*to).lineage.flags = 0;
+            (*to).lineage.path_len = 0;
+            (*to).lineage.level_count = 0;
         } else {
             let css = task::facts(&mut reader, &raw mut (*to).victim, task);
             task::memory(&mut reader, &raw mut (*to).memory, mm);
-            let walk = Walk { path: &raw mut (*to).path, levels: &raw mut (*to).levels };
-            let walked = memcg::walk(&mut reader, &walk, css);
-            (*to).path_len = walked.path_len;
-            (*to).level_count = walked.level_count;
-            (*to).flags |= walked.flags;
+            command_line(&mut reader, to, mm);
+            memcg::walk(&mut reader, &raw mut (*to).lineage, css);
         }
 
         (*to).run = 0;
@@ -298,16 +295,43 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
         (*run).victim_mm = mm;
         (*run).victim_tgid = u64::from((*to).victim.tgid);
 
-        let levels = u64::from((*to).level_count);
-        if levels > MAX_LEVELS as u64 {
-            return;
-        }
-        let size = offset_of!(OomKill, levels) as u64 + levels * size_of::<MemcgLevel>() as u64;
+        let Some(levels) = memcg::levels_bytes(&raw const (*to).lineage) else { return };
+        let size = (offset_of!(OomKill, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
         (*to).header = Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
         bpf_ringbuf_output((&raw const maps::KILLS).cast_mut().cast(), to.cast(), size, 0)
     };
     sent(status, &reader);
     debug!(ctx, "mark_victim: seq {} status {} failed reads {}", seq, status, reader.failed());
+}
+
+/// The start of the victim's command line, where the victim itself runs the killer: it is in
+/// its own memory, which this program may read as far as it is resident.
+///
+/// # Safety
+/// `to` must be writable.
+#[inline(always)]
+unsafe fn command_line(reader: &mut Reader, to: *mut OomKill, mm: u64) {
+    const MOST: u64 = COMMAND_LINE_LEN as u64 - 1;
+    // SAFETY: the helpers take no pointer but one to the record, which has room for MOST bytes.
+    unsafe {
+        (*to).command_line_len = 0;
+        let own = reader.pointer(bpf_get_current_task(), layout!(task_mm));
+        if mm == 0 || own != mm {
+            return;
+        }
+        let start = reader.pointer(mm, layout!(mm_arg_start));
+        let len = reader.pointer(mm, layout!(mm_arg_end)).wrapping_sub(start);
+        let kept = if len > MOST { MOST } else { len };
+        let kept = core::hint::black_box(kept) & MOST;
+        let text = (&raw mut (*to).command_line).cast();
+        // Not resident is no failure: `/proc` may still tell.
+        if bpf_probe_read_user(text, kept as u32, start as *const c_void) == 0 {
+            (*to).command_line_len = kept as u32;
+            if len > MOST {
+                (*to).flags |= FLAG_COMMAND_LINE_CUT;
+            }
+        }
+    }
 }
 
 /// The kernel itself has sent SIGKILL to `task`.

@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{enrich::containers::Runtime, event::Scope, probe::{DEFAULT_DIR, HookChoice}};
+use crate::{
+    enrich::containers::Runtime,
+    event::{CgroupVersion, Scope},
+    probe::{DEFAULT_DIR, HookChoice},
+};
 
 /// Tells of every OOM kill on this host, one line each: who died, in which container, whose limit fired.
 #[derive(Debug, Parser)]
@@ -138,6 +142,12 @@ pub struct Replay {
     /// How to write events.
     #[arg(short, long, value_enum, default_value_t = Output::Json)]
     pub output: Output,
+    /// Where memory cgroups were on the host of the records: `v1`, `v2`, `hybrid`.
+    #[arg(long, default_value = "v2", value_parser = cgroup_version)]
+    pub cgroup: CgroupVersion,
+    /// Bytes of a page on the host of the records.
+    #[arg(long, default_value_t = 4096)]
+    pub page_size: u64,
 }
 
 /// How events are written.
@@ -174,6 +184,15 @@ pub struct RingSize(pub u32);
 impl Default for RingSize {
     fn default() -> Self {
         Self(512 << 10)
+    }
+}
+
+fn cgroup_version(text: &str) -> Result<CgroupVersion, String> {
+    match text {
+        "v1" => Ok(CgroupVersion::V1),
+        "v2" => Ok(CgroupVersion::V2),
+        "hybrid" => Ok(CgroupVersion::Hybrid),
+        _ => Err("the versions are v1, v2 and hybrid".into()),
     }
 }
 

@@ -6,8 +6,8 @@
 //! them ends the process.
 
 use oomtrace_common::record::{
-    self as wire, COMM_LEN, FLAG_LEVELS_CUT, FLAG_PATH_CUT, FLAG_PID_ONLY, FLAG_SIGNALLED,
-    FLAG_SIGNALS_FOLLOWED, level_fact, memory_fact, oc_fact, task_fact,
+    self as wire, COMM_LEN, FLAG_COMMAND_LINE_CUT, FLAG_LEVELS_CUT, FLAG_PATH_CUT, FLAG_PID_ONLY,
+    FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED, level_fact, memory_fact, oc_fact, task_fact,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -57,10 +57,21 @@ pub struct OomKillFacts {
     pub trigger: TaskFacts,
     /// What the killer's own state said, where a function hook saw it.
     pub oom: Option<OomControlFacts>,
-    /// Whether the kernel sent SIGKILL to the victim in this run; `None` where signals were not followed.
+    /// The start of the victim's command line, where it could be read in the kernel.
+    pub command_line: Option<CommandLine>,
+    /// Whether the kernel sent SIGKILL to the victim in this run; `None` where that is not known.
     pub signalled: Option<bool>,
     /// The victim's memory cgroup and those above it.
     pub lineage: Lineage,
+}
+
+/// The start of a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// The arguments, each ended by NUL; any bytes.
+    pub arguments: Vec<u8>,
+    /// There is more of it.
+    pub cut: bool,
 }
 
 /// A process that shares a victim's memory.
@@ -249,6 +260,9 @@ pub enum DecodeError {
     },
 }
 
+/// Where the levels start in a lineage, the last member of each record that has one.
+const LEVELS_IN_LINEAGE: usize = std::mem::offset_of!(wire::Lineage, levels);
+
 /// Reads records of a kernel with this page size.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
@@ -289,7 +303,7 @@ impl Decoder {
     }
 
     fn oom_kill(&self, bytes: &[u8]) -> Result<OomKillFacts, DecodeError> {
-        const LEVELS: usize = std::mem::offset_of!(wire::OomKill, levels);
+        const LEVELS: usize = std::mem::offset_of!(wire::OomKill, lineage) + LEVELS_IN_LINEAGE;
         let mut raw = prefix_zero_filled::<wire::OomKill>(bytes, LEVELS)?;
         if raw.flags & FLAG_PID_ONLY != 0 {
             raw.victim.present &= task_fact::IDS;
@@ -299,6 +313,8 @@ impl Decoder {
             // The old tracepoint names a thread; whose process it is was not to be had.
             victim.tgid = None;
         }
+        // Whose SIGKILL it was can be told only where the victim's task was found.
+        let followed = raw.flags & FLAG_SIGNALS_FOLLOWED != 0 && raw.flags & FLAG_PID_ONLY == 0;
         Ok(OomKillFacts {
             seq: raw.header.seq,
             time: BootTime(raw.header.boot_time_ns),
@@ -307,20 +323,17 @@ impl Decoder {
             memory: self.memory(&raw.memory),
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),
-            signalled: (raw.flags & FLAG_SIGNALS_FOLLOWED != 0).then_some(raw.flags & FLAG_SIGNALLED != 0),
-            lineage: self.lineage(
-                raw.flags,
-                &raw.path,
-                raw.path_len,
-                &raw.levels,
-                raw.level_count,
-                bytes.len() - LEVELS,
-            ),
+            command_line: (raw.command_line_len != 0).then(|| CommandLine {
+                arguments: first(&raw.command_line, raw.command_line_len).to_vec(),
+                cut: raw.flags & FLAG_COMMAND_LINE_CUT != 0,
+            }),
+            signalled: followed.then_some(raw.flags & FLAG_SIGNALLED != 0),
+            lineage: self.lineage(&raw.lineage, bytes.len() - LEVELS),
         })
     }
 
     fn memcg_oom(&self, bytes: &[u8]) -> Result<MemcgOomFacts, DecodeError> {
-        const LEVELS: usize = std::mem::offset_of!(wire::MemcgOom, levels);
+        const LEVELS: usize = std::mem::offset_of!(wire::MemcgOom, lineage) + LEVELS_IN_LINEAGE;
         let raw = prefix_zero_filled::<wire::MemcgOom>(bytes, LEVELS)?;
         Ok(MemcgOomFacts {
             seq: (raw.header.seq != 0).then_some(raw.header.seq),
@@ -328,14 +341,7 @@ impl Decoder {
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),
             outcome: raw.outcome,
-            lineage: self.lineage(
-                raw.flags,
-                &raw.path,
-                raw.path_len,
-                &raw.levels,
-                raw.level_count,
-                bytes.len() - LEVELS,
-            ),
+            lineage: self.lineage(&raw.lineage, bytes.len() - LEVELS),
         })
     }
 
@@ -386,23 +392,19 @@ impl Decoder {
         })
     }
 
-    fn lineage(
-        &self,
-        flags: u32,
-        path: &[u8],
-        path_len: u32,
-        levels: &[wire::MemcgLevel],
-        level_count: u32,
-        levels_bytes: usize,
-    ) -> Lineage {
+    fn lineage(&self, raw: &wire::Lineage, levels_bytes: usize) -> Lineage {
         // A level counts only if its bytes were sent: both records that have levels end with them.
         let sent = levels_bytes / size_of::<wire::MemcgLevel>();
-        let count = usize::try_from(level_count).unwrap_or(usize::MAX).min(sent);
+        let count = usize::try_from(raw.level_count).unwrap_or(usize::MAX).min(sent);
+        if raw.level_count == 0 {
+            // Even a task of the root has a level: nothing was walked, and no names are not the root's path.
+            return Lineage { path_cut: true, levels_cut: true, ..Lineage::default() };
+        }
         Lineage {
-            levels: levels.iter().take(count).map(|level| self.level(level)).collect(),
-            path: whole_path(path.get(..usize::try_from(path_len).unwrap_or(usize::MAX)).unwrap_or(path)),
-            path_cut: flags & FLAG_PATH_CUT != 0,
-            levels_cut: flags & FLAG_LEVELS_CUT != 0,
+            levels: raw.levels.iter().take(count).map(|level| self.level(level)).collect(),
+            path: whole_path(first(&raw.path, raw.path_len)),
+            path_cut: raw.flags & FLAG_PATH_CUT != 0,
+            levels_cut: raw.flags & FLAG_LEVELS_CUT != 0,
         }
     }
 
@@ -462,6 +464,11 @@ fn prefix_zero_filled<T: FromBytes + zerocopy::IntoBytes + KnownLayout + Immutab
     Ok(value)
 }
 
+/// The first `len` bytes, or all if there are fewer.
+fn first(bytes: &[u8], len: u32) -> &[u8] {
+    bytes.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(bytes)
+}
+
 fn task(raw: &wire::Task) -> TaskFacts {
     let has = |bit| raw.present & bit != 0;
     TaskFacts {
@@ -498,8 +505,7 @@ fn whole_path(names: &[u8]) -> Vec<u8> {
 fn cgroup_change(bytes: &[u8], kind: CgroupChangeKind) -> Result<Record, DecodeError> {
     let raw =
         prefix_zero_filled::<wire::CgroupChange>(bytes, std::mem::offset_of!(wire::CgroupChange, path))?;
-    let len = usize::try_from(raw.path_len).unwrap_or(usize::MAX);
-    let path = raw.path.get(..len).unwrap_or(&raw.path);
+    let path = first(&raw.path, raw.path_len);
     Ok(Record::Cgroup(CgroupChange {
         time: BootTime(raw.header.boot_time_ns),
         id: CgroupId(raw.cgroup_id),

@@ -8,10 +8,8 @@ use rustix::mm::{MlockAllFlags, mlockall};
 /// Lowest of the real-time priorities: before every ordinary task, behind every other real-time one.
 const PRIORITY: libc::c_int = 1;
 
-/// Gives back what start-up used, locks what stays, asks for real-time scheduling. Returns what was not allowed.
+/// Locks memory, asks for real-time scheduling and not to be a victim. Returns what was not allowed.
 pub fn hold(realtime: bool) -> Vec<String> {
-    // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
-    unsafe { libc::malloc_trim(0) };
     let mut refused = Vec::new();
     // All of its memory is bounded, so to kill it would free little and hide the kill.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
@@ -26,6 +24,12 @@ pub fn hold(realtime: bool) -> Vec<String> {
         refused.push(format!("no real-time scheduling ({error}): lines may be late while the host is busy"));
     }
     refused
+}
+
+/// Gives back what start-up used and nothing needs any more.
+pub fn trim() {
+    // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// For this thread; those that it starts later inherit it.

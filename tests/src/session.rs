@@ -2,7 +2,7 @@
 //! checks that hold for each of them. Scenarios run one after another: there is one log and one machine.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,6 +24,8 @@ const REPORT_WINDOW: Duration = Duration::from_millis(5100);
 #[derive(Debug)]
 pub struct Session {
     tracer: Tracer,
+    /// How the tracer was started.
+    program: (PathBuf, Hook),
     log: KernelLog,
     scratch: Scratch,
     /// The memory hierarchy.
@@ -31,6 +33,10 @@ pub struct Session {
     host: HostFacts,
     hook: String,
     guest: bool,
+    /// A tracer has died, so not all lines are to be had.
+    restarted: bool,
+    /// `oom_kill` of `/proc/vmstat` at the start.
+    counted_before: u64,
     /// Lines that a scenario has asked for, by `seq`.
     claimed: BTreeSet<u64>,
     /// Kills in the log when the last report window ended.
@@ -55,23 +61,23 @@ impl Session {
         ensure!(unsafe { libc::geteuid() } == 0, "real kills need root");
         let hierarchy = Hierarchy::find()?;
         let host = HostFacts::read()?;
+        let guest = is_guest();
+        protect(guest, true)?;
         let scratch = Scratch::make(&hierarchy)?;
         let log = KernelLog::follow()?;
-        let tracer = Tracer::start(binary, hook)?;
-        let guest = is_guest();
-        if guest {
-            // After the tracer was started, so that it has to survive by itself.
-            std::fs::write("/proc/self/oom_score_adj", "-1000")
-                .context("protect the test from the killer")?;
-        }
+        let counted_before = counters::oom_kills()?;
+        let tracer = start_tracer(binary, hook, guest)?;
         let session = Self {
             hook: tracer.attached(),
+            program: (binary.to_owned(), hook),
             tracer,
             log,
             scratch,
             hierarchy,
             host,
             guest,
+            restarted: false,
+            counted_before,
             claimed: BTreeSet::new(),
             window_from: 0,
             scenario_from: 0,
@@ -146,8 +152,14 @@ impl Session {
         Ok(())
     }
 
-    /// Begins a scenario.
+    /// Begins a scenario. If the last one cost the tracer its life, that one has failed, and this one gets a new tracer.
     pub fn begin(&mut self) -> Result<()> {
+        if self.tracer.has_ended()? {
+            let (binary, hook) = &self.program;
+            self.tracer = start_tracer(binary, *hook, self.guest)?;
+            self.claimed.clear();
+            self.restarted = true;
+        }
         self.scenario_from = self.log.look(|reports| reports.kills.len())?;
         self.wait_for_report_room()
     }
@@ -188,9 +200,15 @@ impl Session {
     pub fn check(&mut self, expected: &[Expected]) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         let mut differences = Vec::new();
+        let mut head = None;
         for expected in expected {
             let tid = expected.victim.tid;
-            let logged = self.logged_kill(tid)?;
+            let mut logged = self.logged_kill(tid)?;
+            // One head for all victims of a group: it names the first.
+            if expected.kill == "group" {
+                logged.invoked = logged.invoked.or_else(|| head.clone());
+                head = logged.invoked.clone();
+            }
             let line = self.line_of(tid, expected.released_ns)?;
             let found = expected.differences(&line, &logged);
             if !found.is_empty() {
@@ -262,6 +280,13 @@ impl Session {
         Ok(line)
     }
 
+    /// Claims all lines so far that `wanted` knows.
+    pub fn claim_all(&mut self, wanted: impl Fn(&Line) -> bool) {
+        self.claimed.extend(
+            self.tracer.lines().iter().filter(|line| wanted(line)).filter_map(|line| line.number("seq")),
+        );
+    }
+
     /// Ends a scenario: every line must be sound, and none of ours unasked for.
     pub fn end(&mut self) -> Result<()> {
         self.tracer.check_new_lines()?;
@@ -274,22 +299,81 @@ impl Session {
             }
             self.claimed.insert(seq);
             let path = line.get("victim.cgroup.path").or_else(|| line.get("cgroup.path"));
-            // On a host others may have kills of their own; in a guest there are no others.
-            if self.guest
-                || path.and_then(serde_json::Value::as_str).is_none_or(|path| path.starts_with(&ours))
-            {
+            // On a host others may have kills of their own; in a guest there are no others, but the kernel
+            // may want one more victim while the last one gives its memory back.
+            let ours = path.and_then(serde_json::Value::as_str).is_none_or(|path| path.starts_with(&ours));
+            if (self.guest || ours) && !(self.guest && self.is_logged_bystander(&line)?) {
                 bail!("a line that nobody caused: {}", line.text);
             }
         }
         Ok(())
     }
 
+    /// Is this the line of a host-wide kill that the kernel logged just so?
+    fn is_logged_bystander(&self, line: &Line) -> Result<bool> {
+        if line.get("oom.scope") != Some(&"host".into()) {
+            return Ok(false);
+        }
+        self.log.look(|reports| {
+            reports.kills.iter().map(|kill| &kill.killed).any(|killed| {
+                let memory = |name: &str| line.number(&format!("victim.memory.{name}_bytes"));
+                let kilobytes = |kilobytes: u64| Some(kilobytes * 1024);
+                line.number("victim.tid") == Some(killed.tid.into())
+                    && line.get("victim.comm") == Some(&String::from_utf8_lossy(&killed.comm).into())
+                    && memory("total_vm") == kilobytes(killed.total_vm_kb)
+                    && memory("anon_rss") == kilobytes(killed.anon_kb)
+                    && memory("file_rss") == kilobytes(killed.file_kb)
+                    && memory("shmem_rss") == kilobytes(killed.shmem_kb)
+                    && memory("pgtables") == kilobytes(killed.pgtables_kb)
+            })
+        })
+    }
+
+    /// In a guest every kill is ours to account for: counted, logged and told must be one.
+    fn reconcile(&mut self) -> Result<()> {
+        let counted = counters::oom_kills()? - self.counted_before;
+        self.wait_for_log("log line of each kill that the kernel counted", |reports| {
+            (reports.kills.len() as u64 >= counted).then_some(())
+        })?;
+        let logged =
+            self.log.look(|reports| reports.kills.iter().map(|kill| kill.killed.tid).collect::<Vec<_>>())?;
+        ensure!(
+            logged.len() as u64 == counted,
+            "the kernel counted {counted} kills and logged {}",
+            logged.len()
+        );
+        self.tracer.wait_for("a line for each kill that the kernel logged", |lines| {
+            let told: BTreeSet<u64> = lines.iter().filter_map(|line| line.number("victim.tid")).collect();
+            logged.iter().all(|tid| told.contains(&u64::from(*tid))).then_some(())
+        })
+    }
+
     /// Ends the run: the tracer must end in order.
     pub fn finish(mut self) -> Result<Vec<i128>> {
+        if self.guest && !self.restarted {
+            self.reconcile()?;
+        }
         self.end()?;
         self.tracer.stop()?;
         Ok(self.latencies_ns)
     }
+}
+
+/// In a guest that is to run out of memory: may this process, and those it starts from now on, be killed?
+fn protect(guest: bool, protected: bool) -> Result<()> {
+    if !guest {
+        return Ok(());
+    }
+    let value = if protected { "-1000" } else { "0" };
+    std::fs::write("/proc/self/oom_score_adj", value).context("protect the test from the killer")
+}
+
+/// Starts the tracer. In a guest this process may not be killed, but the tracer must look after itself.
+fn start_tracer(binary: &Path, hook: Hook, guest: bool) -> Result<Tracer> {
+    protect(guest, false)?;
+    let tracer = Tracer::start(binary, hook)?;
+    protect(guest, true)?;
+    Ok(tracer)
 }
 
 /// A hog with a name. `protected`: this process may not be killed, and its children must not inherit that.

@@ -145,6 +145,11 @@ impl Tracer {
         self.child.id()
     }
 
+    /// Has it ended, although nobody asked it to?
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// The start line.
     pub fn start_line(&self) -> &Line {
         &self.start

@@ -2,6 +2,7 @@
 //!
 //! Each command first sets up what it needs, so that none has to be remembered in an order.
 
+mod bench;
 mod build;
 mod lint;
 mod run;
@@ -31,6 +32,7 @@ enum Command {
     Run(run::Args),
     Test(test::Args),
     Lint(lint::Args),
+    Bench(bench::Args),
     /// Run the scenarios on other kernels, under emulation
     Vm(vm::Args),
 }
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Test(args) => test::main(&args),
         Command::Lint(args) => lint::main(&args),
+        Command::Bench(args) => bench::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod detach;
 pub mod print;
+mod reconciliation;
 pub mod replay;
 pub mod run;
 pub mod simulate;

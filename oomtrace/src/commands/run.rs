@@ -17,7 +17,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::{render, terminal};
+use oomtrace_common::layout::ABSENT;
+
+use super::{reconciliation::Reconciliation, render, terminal};
 use crate::{
     cli::{Output, RingSize, Run},
     decode::Decoder,
@@ -34,7 +36,8 @@ use crate::{
     failure::{Code, Failure},
     kernel::Kernel,
     pipeline::{Filter, Pipeline},
-    probe::{HookChoice, Options, Probe},
+    losses::Losses,
+    probe::{HookChoice, Left, Options, PinDir, Probe, TakeOver},
     sink::{FileSink, Sink, SinkError, StdoutSink},
     steady,
 };
@@ -61,8 +64,21 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let output = args.output.unwrap_or(if terminal { Output::Text } else { Output::Json });
 
     let kernel = Kernel::read(&root)?;
-    let mut probe = attach(&kernel, args.hook, args.ring_size, args.debug)?;
-    let mut limits = Vec::new();
+    let pins = args.pin.as_deref().map(PinDir::open).transpose()?;
+    let options = options(args.hook, args.ring_size, args.debug);
+    let TakeOver { probe, resumed, left } = match &pins {
+        Some((dir, _)) => Probe::pinned(&options, &kernel.resolved.layout, &kernel.btf, dir)?,
+        None => {
+            let probe = Probe::attach(&options, &kernel.resolved.layout, &kernel.btf)?;
+            TakeOver { probe, resumed: false, left: Vec::new() }
+        }
+    };
+    if let Some((_, Some(said))) = &pins {
+        eprintln!("oomtrace: {said}");
+    }
+    let reconciles = kernel.resolved.layout.signal_oom_mm != ABSENT;
+    // Before any thread is started, which inherits it.
+    let mut limits = steady::hold(!args.no_realtime);
     let sources = sources(&root, &kernel, &probe, &args, &mut limits)?;
     let runtimes = sources.tree.runtimes().found();
     let mount = kernel.hierarchy.mount.clone();
@@ -71,7 +87,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         limits.push(format!("this kernel has no {}", kernel.resolved.absent.join(", ")));
     }
     drop(kernel);
-    limits.extend(steady::hold(!args.no_realtime));
+    steady::trim();
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };
     let decoder = Decoder::new(host::page_bytes());
@@ -83,12 +99,15 @@ pub fn run(args: Run) -> Result<(), Failure> {
         hooks: probe.hooks().to_vec(),
         cgroup: version,
         runtimes,
-        resumed: false,
+        resumed,
         limits,
         truncated: Vec::new(),
     };
-    let mut session = Session { probe: &mut probe, pipeline, record, count: args.count };
-    let done = session.first(&Event::Start(Box::new(start)), mount.as_deref()).and_then(|()| {
+    let vmstat = reconciles.then(|| root.path("/proc/vmstat"));
+    let mut session =
+        Session { probe, pipeline, record, count: args.count, reconciliation: Reconciliation::new(vmstat) };
+    let first = session.replaced(&start, left).and_then(|()| session.first(start, mount.as_deref()));
+    let done = first.and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let runtime = runtime.map_err(Ended::Io)?;
         runtime.block_on(session.until_asked_to_end(args.timeout))
@@ -104,6 +123,10 @@ pub fn run(args: Run) -> Result<(), Failure> {
     }
 }
 
+fn options(hook: HookChoice, ring_size: RingSize, debug: bool) -> Options {
+    Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug }
+}
+
 /// Attaches with the sizes of this command.
 pub(super) fn attach(
     kernel: &Kernel,
@@ -111,8 +134,7 @@ pub(super) fn attach(
     ring_size: RingSize,
     debug: bool,
 ) -> Result<Probe, Failure> {
-    let options = Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug };
-    Ok(Probe::attach(&options, &kernel.resolved.layout, &kernel.btf)?)
+    Ok(Probe::attach(&options(hook, ring_size, debug), &kernel.resolved.layout, &kernel.btf)?)
 }
 
 /// What events are enriched from. What cannot be had is a limit of the run, not an error.
@@ -124,6 +146,13 @@ pub(super) fn sources(
     limits: &mut Vec<String>,
 ) -> Result<Sources, Failure> {
     let hooked = probe.hooks().iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none");
+    if !hooked {
+        limits.push(
+            "no function hook: a memory cgroup that runs out without a kill is not told, and whose limit fired comes from \
+             the kernel log, else from the cgroups' limits"
+                .into(),
+        );
+    }
     let log = if hooked {
         None
     } else {
@@ -168,24 +197,59 @@ impl From<SinkError> for Ended {
     }
 }
 
-struct Session<'a> {
-    probe: &'a mut Probe,
+struct Session {
+    probe: Probe,
     pipeline: Pipeline,
     record: Option<File>,
     count: Option<u64>,
+    reconciliation: Reconciliation,
 }
 
-impl Session<'_> {
+impl Session {
+    /// Tells what programs recorded that this run has replaced, and removes them.
+    fn replaced(&mut self, start: &Start, left: Vec<Left>) -> Result<(), Ended> {
+        let mut unreadable = 0;
+        for Left { generation, probe, unreadable: count } in left {
+            unreadable += count;
+            if let Some(probe) = probe {
+                let own = std::mem::replace(&mut self.probe, probe);
+                let hooks = self.probe.hooks().to_vec();
+                self.resume(Start { hooks, resumed: true, ..start.clone() })?;
+                self.drain()?;
+                self.probe = own;
+                if self.has_enough() {
+                    // What is left there is for the next run.
+                    return Ok(());
+                }
+            }
+            generation.remove().map_err(|error| Ended::Failure(error.into()))?;
+        }
+        self.pipeline.resume(Losses::default());
+        self.pipeline.unreadable(unreadable);
+        Ok(())
+    }
+
     /// The first line, and the cgroups that were there before. The programs are attached already, so
     /// nothing falls between.
-    fn first(&mut self, start: &Event, mount: Option<&std::path::Path>) -> Result<(), Ended> {
-        self.pipeline.print(start)?;
+    fn first(&mut self, start: Start, mount: Option<&std::path::Path>) -> Result<(), Ended> {
+        self.resume(start)?;
+        self.reconciliation.begin(&mut self.probe).map_err(|error| Ended::Failure(error.into()))?;
         if let Some(mount) = mount {
             self.drain()?;
             // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
             let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
         }
         Ok(())
+    }
+
+    /// Goes on where the run was that attached these programs.
+    fn resume(&mut self, start: Start) -> Result<(), Ended> {
+        if let Some(kept) = self.probe.kept() {
+            let losses = Losses::resume(kept.value());
+            self.pipeline.resume(losses);
+        }
+        self.pipeline.print(&Event::Start(Box::new(start)))?;
+        self.losses()
     }
 
     async fn until_asked_to_end(&mut self, timeout: Option<Duration>) -> Result<(), Ended> {
@@ -212,10 +276,17 @@ impl Session<'_> {
                 _ = interrupt.recv() => break "SIGINT",
                 _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => self.reopen(),
+                () = until(self.reconciliation.due()) => self.reconcile()?,
                 () = until(deadline) => break "timeout",
             }
         };
         self.drain()?;
+        self.reconcile()?;
+        if let Some(due) = self.reconciliation.due() {
+            tokio::time::sleep_until(due).await;
+            self.drain()?;
+            self.reconcile()?;
+        }
         self.probe.flush_log();
         self.pipeline.stop(reason)?;
         Ok(())
@@ -227,28 +298,62 @@ impl Session<'_> {
             self.cgroup_changes();
             let mut told = false;
             loop {
-                let Some(record) = self.probe.kills().next() else { break };
+                if self.has_enough() {
+                    return Ok(true);
+                }
+                let Some((record, kept)) = self.probe.next_kill() else { break };
                 if let Some(file) = &mut self.record {
                     keep(file, &record).map_err(Ended::Io)?;
                 }
                 // The record leaves the ring after its line was written.
-                self.pipeline.kill(&record)?;
+                if let Err(error) = self.pipeline.kill(&record) {
+                    // Never dropped, it stays for the next run.
+                    std::mem::forget(record);
+                    return Err(error.into());
+                }
+                if let Some(kept) = kept {
+                    kept.keep(|value| self.pipeline.known_losses().keep(value))
+                        .map_err(|error| Ended::Failure(error.into()))?;
+                }
                 drop(record);
                 told = true;
-                if self.count.is_some_and(|count| self.pipeline.events() >= count) {
-                    return Ok(true);
-                }
                 self.cgroup_changes();
             }
             if told {
-                let counters = self.probe.counters().map_err(|error| Ended::Failure(error.into()))?;
-                self.pipeline.losses(&counters)?;
+                self.losses()?;
+                self.reconciliation.something_happened();
             }
             // Names are read one cgroup at a time, so that a kill waits for one at the most.
             if !self.pipeline.enricher().tree().resolve_next(clock::boot_time()) && !told {
                 return Ok(false);
             }
         }
+    }
+
+    /// Whether as many kills were told as were asked for.
+    fn has_enough(&self) -> bool {
+        self.count.is_some_and(|count| self.pipeline.events() >= count)
+    }
+
+    /// Tells what was lost.
+    fn losses(&mut self) -> Result<(), Ended> {
+        let counters = self.probe.counters().map_err(|error| Ended::Failure(error.into()))?;
+        self.pipeline.losses(&counters)?;
+        if let Some(kept) = self.probe.kept() {
+            kept.keep(|value| self.pipeline.known_losses().keep(value))
+                .map_err(|error| Ended::Failure(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Holds what the programs saw against the kernel's own count.
+    fn reconcile(&mut self) -> Result<(), Ended> {
+        let envelope = self.pipeline.enricher().own_envelope();
+        let gap = self.reconciliation.look(&mut self.probe, envelope);
+        if let Some(gap) = gap.map_err(|error| Ended::Failure(error.into()))? {
+            self.pipeline.print(&Event::Gap(Box::new(gap)))?;
+        }
+        Ok(())
     }
 
     /// What became of cgroups before the next kill.

@@ -11,7 +11,7 @@ use super::{
     host,
     kernel_log::{KernelLog, OomDomain},
     oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
-    process::ProcessReader,
+    process::{self, ProcessFacts, ProcessReader},
     tree::{CgroupTree, Seen, lineage_ids},
 };
 use crate::{
@@ -40,7 +40,8 @@ pub struct Sources {
     pub gfp: Option<GfpNames>,
     /// Where memory cgroups are.
     pub version: CgroupVersion,
-    /// The distance between the clocks; `None` samples it for each event.
+    /// The distance between the clocks in a replay, where it is no later than the latest event; `None`
+    /// samples it for each event.
     pub clock: Option<ClockOffset>,
     /// The host's identity.
     pub host: Host,
@@ -50,15 +51,25 @@ pub struct Sources {
 pub struct Enricher {
     sources: Sources,
     runs: Runs,
+    /// The distance between the clocks, sampled once an event.
+    offset: ClockOffset,
+    /// The time of the latest event.
+    latest: BootTime,
 }
+
+/// Within this time of its mark a victim's id is its own.
+const FRESH_NS: u64 = 10_000_000;
 
 /// How long a victim's `/proc` files may delay its line. It is gone 1.9 ms after its mark at the earliest.
 const PROC_WAIT: Duration = Duration::from_millis(2);
 
+/// Why a fact is absent that the kernel side reads.
+const UNREAD: &str = "could not be read in the kernel";
+
 impl Enricher {
     /// One for a run.
     pub fn new(sources: Sources) -> Self {
-        Self { sources, runs: Runs::default() }
+        Self { sources, runs: Runs::default(), offset: ClockOffset::default(), latest: BootTime(0) }
     }
 
     /// The memory cgroups.
@@ -77,10 +88,10 @@ impl Enricher {
     }
 
     /// What a line starts with.
-    pub fn envelope(&self, time: BootTime, seq: Option<u64>, source: Source) -> Envelope {
+    fn envelope(&self, time: BootTime, seq: Option<u64>, source: Source) -> Envelope {
         Envelope {
             schema: SCHEMA,
-            time: self.clock().rfc3339(time),
+            time: self.offset.rfc3339(time),
             seq,
             source,
             host: self.sources.host.clone(),
@@ -88,23 +99,33 @@ impl Enricher {
     }
 
     /// What a line of oomtrace's own starts with.
-    pub fn own_envelope(&self) -> Envelope {
-        self.envelope(clock::boot_time(), None, Source::Oomtrace)
+    pub fn own_envelope(&mut self) -> Envelope {
+        self.sample_clock();
+        let now = if self.sources.clock.is_some() { self.latest } else { clock::boot_time() };
+        self.envelope(now, None, Source::Oomtrace)
     }
 
-    fn clock(&self) -> ClockOffset {
-        self.sources.clock.unwrap_or_else(ClockOffset::sample)
+    fn sample_clock(&mut self) {
+        self.offset = self.sources.clock.unwrap_or_else(ClockOffset::sample);
     }
 
     /// A kill.
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
+        self.sample_clock();
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let process = self.process(facts, &mut absent);
+        let cut = process.as_ref().is_some_and(|process| process.command_line_cut);
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
         let log = self.log(facts, path.as_deref().unwrap_or_default());
         let facts = &whole(facts, path.as_deref());
         let mut runs = std::mem::take(&mut self.runs);
-        let oom = oom::oom(facts, log, &mut runs, &self.context(), &mut absent);
+        let mut context = self.context();
+        // Only where nothing better tells how the victim was chosen.
+        if facts.oom.is_none() && log.as_ref().is_none_or(|log| log.constraint != event::Constraint::Memcg) {
+            context.kill_allocating_task = self.kill_allocating_task();
+        }
+        let oom = oom::oom(facts, log, &mut runs, &context, &mut absent);
         self.runs = runs;
         let identity =
             self.identify(facts.victim.memcg, &facts.lineage, path.as_deref(), facts.time, &mut absent);
@@ -127,19 +148,20 @@ impl Enricher {
             container: identity.container,
             k8s: identity.k8s,
             systemd: identity.systemd,
-            truncated: Vec::new(),
+            truncated: if cut { vec!["victim.command_line".into()] } else { Vec::new() },
             missing: absent.into_missing(),
         }
     }
 
     /// A process that died because it shares a victim's memory.
     pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
+        self.sample_clock();
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let task = &facts.task;
         let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
         let identity =
             self.identify(task.memcg, &Lineage::default(), path.as_deref(), facts.time, &mut absent);
-        const UNREAD: &str = "could not be read in the kernel";
         let victim = SharedMmVictim {
             pid: absent.unless(task.tgid, "victim.pid", UNREAD),
             namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
@@ -148,11 +170,11 @@ impl Enricher {
             uid: absent.unless(task.uid, "victim.uid", UNREAD),
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
             start_time: absent.unless(
-                task.start.map(|start| self.clock().rfc3339(start)),
+                task.start.map(|start| self.offset.rfc3339(start)),
                 "victim.start_time",
                 UNREAD,
             ),
-            cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", &mut absent),
+            cgroup: cgroup(task.memcg, path, "victim.cgroup", &mut absent),
         };
         SharedMmKill {
             envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
@@ -168,32 +190,41 @@ impl Enricher {
 
     /// A memory cgroup that ran out without a victim.
     pub fn memcg_oom(&mut self, facts: &MemcgOomFacts) -> event::MemcgOom {
+        self.sample_clock();
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let context = self.context();
         let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
         let cgroup = match facts.lineage.levels.first() {
-            Some(level) => oom::cgroup_of(&facts.lineage, 0, level, context.version, "cgroup", &mut absent),
-            None => event::OomCgroup::default(),
+            Some(level) => {
+                oom::cgroup::cgroup_of("cgroup", &facts.lineage, 0, level, context.version, &mut absent)
+            }
+            None => {
+                absent.because("cgroup", UNREAD);
+                event::OomCgroup::default()
+            }
         };
         let killer = facts.oom.as_ref();
         let gfp_mask_raw = killer.and_then(|killer| killer.gfp_mask);
         let gfp_mask = gfp_mask_raw.and_then(|mask| Some(context.gfp?.names(mask)));
+        let outcome = match facts.outcome {
+            oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => Some(MemcgOomOutcome::NoKillableProcess),
+            oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
+            _ => None,
+        };
+        absent.unless(gfp_mask_raw, "gfp_mask_raw", UNREAD);
+        let no_names = if gfp_mask_raw.is_some() { oom::NO_GFP_NAMES } else { UNREAD };
+        absent.unless(gfp_mask.as_ref(), "gfp_mask", no_names);
         let id = facts.lineage.levels.first().map(|level| level.id);
         let identity = self.identify(id, &facts.lineage, path.as_deref(), facts.time, &mut absent);
         event::MemcgOom {
             envelope: self.envelope(facts.time, facts.seq, Source::Ebpf),
             cgroup,
-            order: killer.and_then(|killer| killer.order),
+            order: absent.unless(killer.and_then(|killer| killer.order), "order", UNREAD),
             gfp_mask,
             gfp_mask_raw,
             trigger: self.trigger(&facts.trigger, &mut absent),
-            outcome: match facts.outcome {
-                oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => {
-                    Some(MemcgOomOutcome::NoKillableProcess)
-                }
-                oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
-                _ => None,
-            },
+            outcome: absent.unless(outcome, "outcome", "not one that this version knows"),
             container: identity.container,
             k8s: identity.k8s,
             systemd: identity.systemd,
@@ -203,24 +234,36 @@ impl Enricher {
     }
 
     fn context(&self) -> Context<'_> {
-        let allocating =
-            std::fs::read_to_string(self.sources.root.path("/proc/sys/vm/oom_kill_allocating_task"));
         Context {
             version: self.sources.version,
             gfp: self.sources.gfp.as_ref(),
             charge_batch_bytes: CHARGE_BATCH_PAGES.saturating_mul(host::page_bytes()),
-            kill_allocating_task: allocating.ok().map(|text| text.trim() != "0"),
+            kill_allocating_task: None,
         }
     }
 
-    fn process(&mut self, facts: &OomKillFacts, absent: &mut Absent) -> Option<super::process::ProcessFacts> {
+    /// `vm.oom_kill_allocating_task`.
+    fn kill_allocating_task(&self) -> Option<bool> {
+        let text = std::fs::read_to_string(self.sources.root.path("/proc/sys/vm/oom_kill_allocating_task"));
+        text.ok().map(|text| text.trim() != "0")
+    }
+
+    fn process(&mut self, facts: &OomKillFacts, absent: &mut Absent) -> Option<ProcessFacts> {
         let reader = self.sources.processes.as_mut();
         let (Some(reader), Some(tid), Some(tgid)) = (reader, facts.victim.tid, facts.victim.tgid) else {
             absent.because("victim.executable", "not read");
             absent.because("victim.command_line", "not read");
             return None;
         };
-        Some(reader.read(tid, tgid, facts.victim.start, PROC_WAIT))
+        let fresh = clock::boot_time().0.saturating_sub(facts.time.0) < FRESH_NS;
+        match facts.command_line.as_ref().filter(|_| fresh) {
+            Some(read) if let Some(text) = process::command_line_of(read) => Some(ProcessFacts {
+                executable: reader.executable(tid),
+                command_line: Ok(text),
+                command_line_cut: read.cut,
+            }),
+            _ => Some(reader.read(tid, tgid, facts.victim.start, PROC_WAIT)),
+        }
     }
 
     /// What the kernel's log says of the run. Only the one chosen has lines of its own.
@@ -277,13 +320,12 @@ impl Enricher {
         &self,
         facts: &OomKillFacts,
         path: Option<Vec<u8>>,
-        process: Option<super::process::ProcessFacts>,
+        process: Option<ProcessFacts>,
         oom_score_bytes: Option<i64>,
         absent: &mut Absent,
     ) -> Victim {
-        const UNREAD: &str = "could not be read in the kernel";
         let task = &facts.victim;
-        let mut text = |key: &str, fact: Option<Result<Vec<u8>, super::process::Reason>>| match fact? {
+        let mut text = |key: &str, fact: Option<Result<Vec<u8>, process::Reason>>| match fact? {
             Ok(bytes) => Some(text_from_kernel(&bytes)),
             Err(reason) => {
                 absent.because(key, reason.to_string());
@@ -303,14 +345,14 @@ impl Enricher {
             command_line,
             uid: absent.unless(task.uid, "victim.uid", UNREAD),
             start_time: absent.unless(
-                task.start.map(|start| self.clock().rfc3339(start)),
+                task.start.map(|start| self.offset.rfc3339(start)),
                 "victim.start_time",
                 UNREAD,
             ),
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
             oom_score_bytes,
             memory: memory(&facts.memory, absent),
-            cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", absent),
+            cgroup: cgroup(task.memcg, path, "victim.cgroup", absent),
         }
     }
 
@@ -319,17 +361,19 @@ impl Enricher {
         absent.unless(task.tgid, "trigger", "could not be read in the kernel")?;
         Some(Trigger {
             pid: task.tgid,
-            comm: task.comm.as_deref().map(text_from_kernel),
-            oom_score_adj: task.oom_score_adj,
-            cgroup: self.cgroup(task.memcg, path, "trigger.cgroup.path", absent),
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "trigger.comm", UNREAD),
+            oom_score_adj: absent.unless(task.oom_score_adj, "trigger.oom_score_adj", UNREAD),
+            cgroup: cgroup(task.memcg, path, "trigger.cgroup", absent),
         })
     }
+}
 
-    fn cgroup(&self, id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
-        let path =
-            absent.unless(path, key, "cgroup not known: made before oomtrace could see it, or too deep");
-        Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
-    }
+/// Where a task was; `key` is where it goes.
+fn cgroup(id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
+    const UNKNOWN: &str = "cgroup not known: made before oomtrace could see it, or too deep";
+    let path = absent.unless(path, &format!("{key}.path"), if id.is_some() { UNKNOWN } else { UNREAD });
+    absent.unless(id, &format!("{key}.id"), UNREAD);
+    Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
 }
 
 /// The facts with the head of the path that was cut in the kernel.
@@ -346,7 +390,6 @@ fn whole<'a>(facts: &'a OomKillFacts, path: Option<&[u8]>) -> Cow<'a, OomKillFac
 }
 
 fn memory(facts: &MemoryFacts, absent: &mut Absent) -> VictimMemory {
-    const UNREAD: &str = "could not be read in the kernel";
     let rss = match (facts.anon_rss_bytes, facts.file_rss_bytes, facts.shmem_rss_bytes) {
         (Some(anon), Some(file), Some(shmem)) => Some(anon.saturating_add(file).saturating_add(shmem)),
         _ => None,

@@ -11,9 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 
-use crate::decode::BootTime;
+use crate::decode::{BootTime, CommandLine};
 use crate::enrich::{Root, host};
 
 /// Bytes of a command line that are kept.
@@ -89,6 +89,7 @@ impl From<rustix::io::Errno> for Reason {
 #[derive(Debug)]
 pub struct ProcessReader {
     shared: Arc<Shared>,
+    proc: PathBuf,
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +137,20 @@ impl ProcessReader {
             .name("oomtrace-proc".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || serve(&theirs, &files))?;
-        Ok(Self { shared })
+        Ok(Self { shared, proc: root.path("/proc") })
+    }
+
+    /// The executable alone, read at once and by the caller: that takes no lock of the victim's memory.
+    ///
+    /// Whose id it is cannot be checked without one, so only for a victim marked a moment ago: an id is not used
+    /// again before all others were.
+    pub fn executable(&self, tid: u32) -> Result<Vec<u8>, Reason> {
+        match readlinkat(CWD, self.proc.join(format!("{tid}/exe")), Vec::new()) {
+            Ok(path) => Ok(path.into_bytes()),
+            // Whether the process has gone or only its memory makes no difference to the reader.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => Err(Reason::Released),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// The facts of the process `tgid`, one of whose threads `tid` has (or had) the memory, as far as they can be had
@@ -273,18 +287,27 @@ fn start_ticks(stat: &[u8]) -> Option<u64> {
 }
 
 fn command_line(dir: &OwnedFd) -> Result<(Vec<u8>, bool), Reason> {
-    let (mut text, cut) = read::<COMMAND_LINE_BYTES>(dir, "cmdline")?;
+    let (text, cut) = read::<COMMAND_LINE_BYTES>(dir, "cmdline")?;
+    one_line(text).map(|text| (text, cut)).ok_or(Reason::Empty)
+}
+
+/// What the kernel side read of the victim's arguments, as `/proc/PID/cmdline` has them. `None` where that has more than
+/// the arguments: a process that gave itself a title ends them without a NUL.
+pub fn command_line_of(read: &CommandLine) -> Option<Vec<u8>> {
+    let titled = !read.cut && read.arguments.last() != Some(&0);
+    if titled { None } else { one_line(read.arguments.clone()) }
+}
+
+/// Arguments joined with blanks; `None` if there is nothing.
+fn one_line(mut text: Vec<u8>) -> Option<Vec<u8>> {
     let kept = text.iter().rposition(|byte| !matches!(byte, 0 | b' ')).map_or(0, |last| last + 1);
     text.truncate(kept);
-    if text.is_empty() {
-        return Err(Reason::Empty);
-    }
     for byte in &mut text {
         if *byte == 0 {
             *byte = b' ';
         }
     }
-    Ok((text, cut))
+    (!text.is_empty()).then_some(text)
 }
 
 /// The first `N` bytes of a file, and whether there are more.

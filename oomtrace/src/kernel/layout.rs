@@ -99,6 +99,8 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutEr
         pid_numbers,
         upid_size: upid_size.unwrap_or_else(|| s.lack("sizeof(upid)".into())),
         upid_nr: s.wanted("upid", &["nr"]),
+        mm_arg_start: s.wanted("mm_struct", &["arg_start"]),
+        mm_arg_end: s.wanted("mm_struct", &["arg_end"]),
         mm_total_vm: s.wanted("mm_struct", &["total_vm"]),
         mm_pgtables_bytes: s.wanted("mm_struct", &["pgtables_bytes"]),
         mm_rss_file: rss(&mut s, "MM_FILEPAGES"),

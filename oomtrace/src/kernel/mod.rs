@@ -3,14 +3,16 @@
 pub mod btf;
 pub mod gfp;
 pub mod layout;
+pub mod mapped;
 pub mod privilege;
 pub mod tracefs;
 
-use std::{fs, io};
+use std::io;
 
 use btf::{Btf, BtfError};
 use gfp::GfpNames;
 use layout::{LayoutError, Resolved};
+use mapped::Bytes;
 
 use crate::enrich::{
     Root,
@@ -54,7 +56,7 @@ impl Kernel {
     /// Names what is missing.
     pub fn read(root: &Root) -> Result<Self, KernelError> {
         let hierarchy = MemoryHierarchy::detect(root)?;
-        let btf = Btf::parse(fs::read(root.path(BTF)).map_err(KernelError::NoBtf)?)?;
+        let btf = Btf::parse(Bytes::of_kernel_types(&root.path(BTF)).map_err(KernelError::NoBtf)?)?;
         let resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
         Ok(Self { btf, resolved, hierarchy })
     }

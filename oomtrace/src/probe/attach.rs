@@ -3,12 +3,14 @@
 //! The raw tracepoints are the base: without them nothing can be said. The function hooks
 //! enrich: the best kind that this kernel takes is found by trying.
 
+use std::io;
+
 use aya::{
     Btf as AyaBtf, Ebpf,
     programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint, links::FdLink},
 };
 
-use super::{Generation, ProbeError, error::chain};
+use super::{Generation, ProbeError, error::chain, fentry};
 use crate::{event::HookStatus, kernel::btf::Btf};
 
 /// Which kind of function hook to use.
@@ -156,9 +158,9 @@ fn all_of(
             os: None,
         });
     }
-    // Parsed only where it is needed: it takes a while and much memory.
+    // Parsed only where it is of use: it takes a while and much memory.
     let aya_btf = match kind {
-        Kind::Fentry => Some(AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))?),
+        Kind::Fentry => Some(ask(btf).and_then(|()| aya_types())?),
         Kind::Kprobe => None,
     };
     let mut statuses = Vec::new();
@@ -172,6 +174,22 @@ fn all_of(
         statuses.push(HookStatus { name: hook.function.into(), attached: attached.into(), reason });
     }
     Ok(statuses)
+}
+
+/// Asks the kernel with the smallest of fentry programs.
+fn ask(btf: &Btf) -> Result<(), ProbeError> {
+    let Hook { function, .. } = HOOKS[0];
+    let asked = btf.function(function).map_or_else(|| Err(io::ErrorKind::NotFound.into()), fentry::is_taken);
+    asked.map_err(|error| ProbeError::Load {
+        program: format!("a fentry program for {function}"),
+        reason: error.to_string(),
+        os: error.raw_os_error(),
+        verifier: false,
+    })
+}
+
+fn aya_types() -> Result<AyaBtf, ProbeError> {
+    AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))
 }
 
 fn function(
@@ -204,7 +222,7 @@ fn function(
             let program: &mut KProbe = program(ebpf, &name)?;
             program.load().map_err(|error| load_error(&name, &error))?;
             // Before 5.15 a kprobe has no link that could be pinned.
-            let fd = |link| FdLink::try_from(link).map_err(ProgramError::from);
+            let fd = |link| FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)));
             program
                 .attach(function, 0)
                 .and_then(|id| pins.map(|_| program.take_link(id).and_then(fd)).transpose())

@@ -1,7 +1,7 @@
 //! One owner at a time: an exclusive lock on the directory of the pins. It goes with its process.
 
 use std::{
-    fs, io,
+    fs,
     os::fd::OwnedFd,
     path::Path,
 };
@@ -15,7 +15,9 @@ use super::pin::PinError;
 
 /// Held until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lock(OwnedFd);
+pub(super) struct Lock {
+    _fd: OwnedFd,
+}
 
 impl Lock {
     /// Takes the lock on `dir`.
@@ -38,7 +40,7 @@ impl Lock {
             }
             let there = stat(dir).map_err(error)?;
             if (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino) {
-                return Ok(Self(fd));
+                return Ok(Self { _fd: fd });
             }
         }
     }

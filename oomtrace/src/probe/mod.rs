@@ -7,6 +7,7 @@
 mod attach;
 mod bpffs;
 mod error;
+mod fentry;
 mod lock;
 mod log;
 mod object;
@@ -22,7 +23,7 @@ pub use takeover::{Left, TakeOver};
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray},
+    maps::{MapData, PerCpuArray, ring_buf::RingBufItem},
 };
 use oomtrace_common::layout::KernelLayout;
 
@@ -81,6 +82,11 @@ impl Probe {
     /// What is kept for the next run; `None` where nothing is pinned.
     pub fn kept(&mut self) -> Option<&mut Kept> {
         self.kept.as_mut()
+    }
+
+    /// The oldest kill, and what is to be kept once it is told.
+    pub fn next_kill(&mut self) -> Option<(RingBufItem<'_>, Option<&mut Kept>)> {
+        Some((self.kills.next()?, self.kept.as_mut()))
     }
 
     /// The ring of kills.

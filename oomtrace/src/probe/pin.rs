@@ -282,7 +282,6 @@ impl Generation {
 }
 
 /// What one run leaves to the next.
-#[derive(Debug)]
 pub struct Kept {
     map: Array<MapData, Pinned>,
     value: Pinned,

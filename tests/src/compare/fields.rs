@@ -78,6 +78,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Names joined with `|`. Their order differs between kernels and means nothing.
+    pub(super) fn flags(&mut self, field: &str, source: &'static str, truth: &str) {
+        let sorted = |text: &str| {
+            let mut names: Vec<String> = text.split('|').map(str::to_owned).collect();
+            names.sort_unstable();
+            names
+        };
+        let told = self.line.get(field).and_then(Value::as_str);
+        if told.map(sorted) != Some(sorted(truth)) {
+            self.differs(field, source, truth);
+        }
+    }
+
     /// Text that may be unknown, but then with a reason; cut, but then said so.
     pub(super) fn text_if_known(&mut self, field: &str, source: &'static str, truth: &[u8]) {
         let whole = String::from_utf8_lossy(truth);

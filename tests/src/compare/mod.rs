@@ -207,7 +207,7 @@ impl Expected {
         }
         fields.text("oom.scope", "the scenario", self.scope.as_bytes());
         fields.text("oom.kill", "the scenario", self.kill.as_bytes());
-        let evidence = match &log.chosen {
+        let evidence = match &log.invoked {
             _ if hooked => self.hook.as_str(),
             Some(_) => "kernel_log",
             None => "memcg_walk",
@@ -228,7 +228,7 @@ impl Expected {
             Some(invoked) => {
                 fields.number("oom.order", "kernel log", invoked.order);
                 fields.number("oom.gfp_mask_raw", "kernel log", invoked.gfp_mask);
-                fields.text("oom.gfp_mask", "kernel log", invoked.gfp_names.as_bytes());
+                fields.flags("oom.gfp_mask", "kernel log", &invoked.gfp_names);
             }
             None if hooked => {
                 for key in ["oom.order", "oom.gfp_mask_raw", "oom.gfp_mask"] {
@@ -287,7 +287,9 @@ impl Expected {
         let limit = i128::from(fired.limit_bytes);
         let most = fired.peak_bytes.map_or(limit + SLACK, i128::from);
         let least = if fired.lowered { limit } else { limit - SLACK };
-        fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least, most);
+        // The first victims of a group give their memory back while the last are killed.
+        let least_usage = if self.kill == "group" { 0 } else { least };
+        fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least_usage, most);
         fields.between("oom.cgroup.peak_bytes", "the cgroup's files", least, most);
         let (swap_usage, set, others) = match self.version {
             Version::V2 => (

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{MIB, Outcome, not_applicable};
 use crate::cgroup::{Place, Version, mount_of};
 use crate::compare::ExpectedTrigger;
-use crate::counters::{memory_nodes, oom_kills, wall_clock_ns};
+use crate::counters::{memory_nodes, wall_clock_ns};
 use crate::hog::Hog;
 use crate::session::{Session, is_guest};
 
@@ -16,7 +16,7 @@ use crate::session::{Session, is_guest};
 pub(super) fn in_a_cgroup(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"host-wide")?;
     let hog = session.hog_in(&cgroup, b"hog-host")?;
-    fill_machine(session, hog, cgroup.place())
+    fill(session, hog, cgroup.place(), "host")
 }
 
 /// The victim is in no cgroup at all.
@@ -24,7 +24,7 @@ pub(super) fn in_the_root_cgroup(session: &mut Session) -> Result<Outcome> {
     let mut hog = session.hog(b"hog-root")?;
     hog.join(&session.hierarchy.mount.join("cgroup.procs"))?;
     let root = session.hierarchy.root()?;
-    fill_machine(session, hog, &root)
+    fill(session, hog, &root, "host")
 }
 
 /// oomtrace itself must live on.
@@ -33,21 +33,28 @@ pub(super) fn five_times(session: &mut Session) -> Result<Outcome> {
         session.wait_for_report_room()?;
         let cgroup = session.cgroup(format!("host-wide-{number}").as_bytes())?;
         let hog = session.hog_in(&cgroup, format!("hog-host-{number}").as_bytes())?;
-        fill_machine(session, hog, cgroup.place())?;
+        fill(session, hog, cgroup.place(), "host")?;
     }
     Ok(Outcome::Passed)
 }
 
-fn fill_machine(session: &mut Session, mut hog: Hog, place: &Place) -> Result<Outcome> {
+fn fill(session: &mut Session, mut hog: Hog, place: &Place, scope: &'static str) -> Result<Outcome> {
     ensure!(is_guest(), "not on a machine that others need");
-    let (facts, kills_before, released) = (hog.facts()?, oom_kills()?, wall_clock_ns());
+    // While the hog gives its memory back the kernel may want further victims: it must find some that
+    // are larger than a tracer should be, and without any it would panic.
+    let mut bystanders = Vec::new();
+    for _ in 0..4 {
+        let mut bystander = session.hog(b"bystander")?;
+        bystander.hold(8 * MIB)?;
+        bystanders.push(bystander);
+    }
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
     let mut expected = session.killed_by_host(facts, place, released);
+    expected.scope = scope;
     expected.trigger = ExpectedTrigger::Anybody;
     session.check(&[expected])?;
-    let grown = oom_kills()? - kills_before;
-    ensure!(grown == 1, "the kernel counted {grown} kills, not 1");
     Ok(Outcome::Passed)
 }
 
@@ -126,7 +133,7 @@ pub(super) fn mempolicy(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"mempolicy")?;
     let mut hog = session.hog_in(&cgroup, b"hog-mempolicy")?;
     hog.ask(&format!("node {node}"))?;
-    fill_node(session, hog, cgroup.place(), "mempolicy")
+    fill(session, hog, cgroup.place(), "mempolicy")
 }
 
 /// A cpuset allows the victim one node.
@@ -141,7 +148,7 @@ pub(super) fn cpuset(session: &mut Session) -> Result<Outcome> {
                 .context("enable cpuset")?;
             cgroup.write(&cgroup.file("cpuset.mems"), &node.to_string())?;
             let hog = session.hog_in(&cgroup, b"hog-cpuset")?;
-            fill_node(session, hog, cgroup.place(), "cpuset")
+            fill(session, hog, cgroup.place(), "cpuset")
         }
         Version::V1 => {
             let dir = cpuset_hierarchy()?.join("oomtrace-test");
@@ -151,7 +158,7 @@ pub(super) fn cpuset(session: &mut Session) -> Result<Outcome> {
             fs::write(dir.join("cpuset.mems"), node.to_string())?;
             let mut hog = session.hog_in(&cgroup, b"hog-cpuset")?;
             hog.join(&dir.join("cgroup.procs"))?;
-            let outcome = fill_node(session, hog, cgroup.place(), "cpuset");
+            let outcome = fill(session, hog, cgroup.place(), "cpuset");
             let _guest_ends_soon = fs::remove_dir(&dir);
             outcome
         }
@@ -176,15 +183,4 @@ fn cpuset_hierarchy() -> Result<PathBuf> {
     };
     ensure!(result == 0, "mount a cpuset hierarchy: {}", std::io::Error::last_os_error());
     Ok(dir)
-}
-
-fn fill_node(session: &mut Session, mut hog: Hog, place: &Place, scope: &'static str) -> Result<Outcome> {
-    ensure!(is_guest(), "not on a machine that others need");
-    let (facts, released) = (hog.facts()?, wall_clock_ns());
-    hog.grow("anon")?;
-    hog.killed()?;
-    let mut expected = session.killed_by_host(facts, place, released);
-    expected.scope = scope;
-    session.check(&[expected])?;
-    Ok(Outcome::Passed)
 }

@@ -1,0 +1,55 @@
+//! A file's bytes, mapped where the kernel lets it be mapped, else read.
+
+use std::{fs::File, io, ops::Deref, path::Path};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The bytes of a file that never changes.
+pub enum Bytes {
+    /// Read into memory.
+    Read(Vec<u8>),
+    /// Mapped.
+    Mapped(Mapping),
+}
+
+/// A mapping, gone when it is dropped.
+pub struct Mapping {
+    at: *mut std::ffi::c_void,
+    len: usize,
+}
+
+impl Bytes {
+    /// The kernel's types can be mapped since 6.16: that spares a copy of 5 MB, page by page.
+    ///
+    /// # Errors
+    /// If the file can be neither mapped nor read.
+    pub fn of_kernel_types(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let mapped = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, &file, 0) };
+        match mapped {
+            Ok(at) => Ok(Self::Mapped(Mapping { at, len })),
+            Err(_) => std::fs::read(path).map(Self::Read),
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Read(bytes) => bytes,
+            // SAFETY: the mapping is `len` bytes long, lives as long as `self`, and the kernel's types never change.
+            Self::Mapped(mapping) => unsafe { std::slice::from_raw_parts(mapping.at.cast(), mapping.len) },
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `of_kernel_types`, and all borrows of it have ended with its owner.
+        let _stays_until_exit = unsafe { munmap(self.at, self.len) };
+    }
+}

@@ -1,0 +1,97 @@
+//! The machine while it is measured: what is changed is put back, also after Ctrl-C.
+
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note(_signal: libc::c_int) {
+    ASKED_TO_END.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGINT and SIGTERM end the next [`pause`], and with it the run, instead of the process.
+pub fn end_orderly_on_signals() -> Result<()> {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let handler: extern "C" fn(libc::c_int) = note;
+        // SAFETY: the handler does nothing but store to an atomic.
+        let before = unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+        ensure!(before != libc::SIG_ERR, "signal: {}", std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Lets time pass.
+pub fn pause(time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    loop {
+        ensure!(!ASKED_TO_END.load(Ordering::Relaxed), "interrupted");
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(Duration::from_millis(200)));
+    }
+}
+
+/// bpftrace needs tracefs where it looks for it: mounted for this process and its children only, if it is not there.
+pub fn own_tracefs() -> Result<()> {
+    if Path::new("/sys/kernel/tracing/events").exists() {
+        return Ok(());
+    }
+    // SAFETY: takes a number; this process has one thread yet, and shares no mount namespace it must keep.
+    ensure!(unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0, "unshare: {}", std::io::Error::last_os_error());
+    mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE)?;
+    mount(c"tracefs", c"/sys/kernel/tracing", c"tracefs", 0)
+}
+
+fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> Result<()> {
+    // SAFETY: strings ended by NUL; no data.
+    let status =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) };
+    ensure!(status == 0, "mount {target:?}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// A file of `/proc/sys` with another value for a while.
+#[derive(Debug)]
+pub struct Setting {
+    path: PathBuf,
+    before: String,
+}
+
+impl Setting {
+    /// Changes it until this is dropped.
+    pub fn change(path: &str, value: &str) -> Result<Self> {
+        let before = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
+        std::fs::write(path, value).with_context(|| path.to_owned())?;
+        Ok(Self { path: path.into(), before })
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(&self.path, &self.before) {
+            crate::progress(&format!("{} is not as it was: {error}", self.path.display()));
+        }
+    }
+}
+
+/// What the figures were taken on.
+pub fn description() -> Result<String> {
+    let read = |path: &str| std::fs::read_to_string(path).with_context(|| path.to_owned());
+    let cpuinfo = read("/proc/cpuinfo")?;
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let printk = read("/proc/sys/kernel/printk")?;
+    Ok(format!(
+        "Linux {}, {} CPUs ({}), load {} at the end, console log level {}.",
+        read("/proc/sys/kernel/osrelease")?.trim(),
+        std::thread::available_parallelism()?,
+        model.map_or("model not told", |(_, model)| model.trim()),
+        read("/proc/loadavg")?.split(' ').take(3).collect::<Vec<_>>().join(" "),
+        printk.split_whitespace().next().unwrap_or("unknown"),
+    ))
+}

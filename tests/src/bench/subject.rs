@@ -1,0 +1,209 @@
+//! What is measured: a tracer as a process, and a reader of its output that is never late itself.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use jiff::Timestamp;
+use oomtrace_tests::counters::{boot_time_ns, wall_clock_ns};
+use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::tracer::at;
+use serde_json::Value;
+
+use crate::cost;
+
+/// Before the tracer's own.
+const PRIORITY: libc::c_int = 2;
+/// A tracer.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// oomtrace, by its path.
+    Oomtrace(PathBuf),
+    /// bpftrace with the shortest program that says who died.
+    Bpftrace,
+}
+
+/// A line of output and when it had come, ns of the wall clock.
+#[derive(Clone, Debug)]
+struct Line {
+    text: String,
+    read_at: i128,
+}
+
+/// A tracer that is attached.
+#[derive(Debug)]
+pub struct Running {
+    subject: Subject,
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+    lines: Arc<Mutex<Vec<Line>>>,
+    attached: Duration,
+}
+
+impl Subject {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Oomtrace(_) => "oomtrace",
+            Self::Bpftrace => "bpftrace",
+        }
+    }
+
+    /// Starts it and waits until it is attached.
+    pub fn start(&self, more: &[&OsStr]) -> Result<Running> {
+        let mut command = match self {
+            Self::Oomtrace(path) => {
+                let mut command = Command::new(path);
+                command.args(["run", "-o", "json"]);
+                command
+            }
+            Self::Bpftrace => {
+                let mut command = Command::new("bpftrace");
+                let program = r#"tracepoint:oom:mark_victim { printf("%llu %d\n", nsecs, args->pid); }"#;
+                command.args(["-B", "none", "-e", program]).stderr(Stdio::null());
+                command
+            }
+        };
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::piped());
+        let (began, spawned) = (wall_clock_ns(), Instant::now());
+        let mut child = command.spawn().with_context(|| format!("start {}", self.name()))?;
+        let stdout = child.stdout.take().ok_or_else(|| anyhow!("no stdout"))?;
+        let lines = Arc::default();
+        let theirs = Arc::clone(&lines);
+        let reader =
+            std::thread::Builder::new().name("reader".into()).spawn(move || read(stdout, &theirs))?;
+        let mut running =
+            Running { subject: self.clone(), child, reader: Some(reader), lines, attached: Duration::ZERO };
+        running.attached = match self {
+            Self::Oomtrace(_) => {
+                let start = |line: &Line| line.text.contains(r#""type":"start""#).then_some(line.read_at);
+                Duration::from_nanos(u64::try_from(running.find("start line", start)? - began)?)
+            }
+            // It does not tell, but then it has nothing more to do.
+            Self::Bpftrace => cost::asleep(running.pid(), spawned)?,
+        };
+        Ok(running)
+    }
+
+    /// When the kernel marked this victim, if the line tells of it; ns of the wall clock.
+    fn marked_at(&self, line: &Line, pid: u32) -> Option<i128> {
+        match self {
+            Self::Oomtrace(_) => {
+                let event: Value = serde_json::from_str(&line.text).ok()?;
+                let is_it = at(&event, "type")? == "oom_kill" && at(&event, "victim.pid")? == pid;
+                is_it.then_some(())?;
+                Some(at(&event, "time")?.as_str()?.parse::<Timestamp>().ok()?.as_nanosecond())
+            }
+            Self::Bpftrace => {
+                let (since_boot, of) = line.text.split_once(' ')?;
+                (of.parse() == Ok(pid)).then_some(())?;
+                // `nsecs` is the time since boot wherever the kernel has a helper for it (5.8).
+                Some(since_boot.parse::<i128>().ok()? + boot_time_ns())
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// From before its exec to when its word that it is attached was read.
+    pub fn attached(&self) -> Duration {
+        self.attached
+    }
+
+    /// ns from the kernel's mark of this victim to when the line was read.
+    pub fn latency(&self, pid: u32) -> Result<i128> {
+        let what = format!("a line of the kill of {pid}");
+        self.find(&what, |line| Some(line.read_at - self.subject.marked_at(line, pid)?))
+    }
+
+    fn find<T>(&self, what: &str, wanted: impl Fn(&Line) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = 0;
+        loop {
+            let new: Vec<Line> = lock(&self.lines).iter().skip(seen).cloned().collect();
+            seen += new.len();
+            if let Some(found) = new.iter().find_map(&wanted) {
+                return Ok(found);
+            }
+            let ended = self.reader.as_ref().is_none_or(JoinHandle::is_finished);
+            ensure!(!ended && Instant::now() < deadline, "{}: no {what}", self.subject.name());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends it by SIGINT.
+    pub fn stop(&mut self) -> Result<()> {
+        let pid = libc::pid_t::try_from(self.child.id())?;
+        // SAFETY: a child that was not waited for, so the id is still its own.
+        unsafe { libc::kill(pid, libc::SIGINT) };
+        self.child.wait()?;
+        if let Some(reader) = self.reader.take() {
+            reader.join().map_err(|_| anyhow!("the reader ended badly"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already waited for after `stop`: then both do nothing.
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+fn lock(lines: &Mutex<Vec<Line>>) -> std::sync::MutexGuard<'_, Vec<Line>> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read(mut stdout: impl Read, lines: &Mutex<Vec<Line>>) {
+    let _late_at_worst = first_in_first_out(PRIORITY);
+    let mut chunk = vec![0; 64 << 10];
+    let mut rest = Vec::new();
+    while let Ok(len @ 1..) = stdout.read(&mut chunk) {
+        let read_at = wall_clock_ns();
+        rest.extend_from_slice(chunk.get(..len).unwrap_or_default());
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            lock(lines).push(Line { text, read_at });
+        }
+    }
+}
+
+/// For the calling thread.
+fn first_in_first_out(priority: libc::c_int) -> std::io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameter is a local that lives through the call.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// The reader's own part of a latency: ns from before a write to a pipe to when the same reader has the line. One each of 200.
+pub fn pipe_cost() -> Result<Vec<i128>> {
+    let (reader, mut writer) = std::io::pipe()?;
+    let lines: Arc<Mutex<Vec<Line>>> = Arc::default();
+    let theirs = Arc::clone(&lines);
+    let thread = std::thread::spawn(move || read(reader, &theirs));
+    for _ in 0..200 {
+        std::thread::sleep(Duration::from_millis(5));
+        // As long as a line of a kill, and in one write as that is.
+        let line = format!("{:<1400}\n", wall_clock_ns());
+        writer.write_all(line.as_bytes())?;
+    }
+    drop(writer);
+    thread.join().map_err(|_| anyhow!("the reader ended badly"))?;
+    lock(&lines).iter().map(|line| Ok(line.read_at - line.text.parse::<i128>()?)).collect()
+}
