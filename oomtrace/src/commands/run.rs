@@ -106,7 +106,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let vmstat = reconciles.then(|| root.path("/proc/vmstat"));
     let mut session =
         Session { probe, pipeline, record, count: args.count, reconciliation: Reconciliation::new(vmstat) };
-    let first = session.replaced(&start, left).and_then(|()| session.first(start, mount.as_deref()));
+    let first = session.replaced(&start, left).and_then(|unread| session.first(start, unread, mount.as_deref()));
     let done = first.and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let runtime = runtime.map_err(Ended::Io)?;
@@ -206,8 +206,9 @@ struct Session {
 }
 
 impl Session {
-    /// Tells what programs recorded that this run has replaced, and removes them.
-    fn replaced(&mut self, start: &Start, left: Vec<Left>) -> Result<(), Ended> {
+    /// Tells what programs recorded that this run has replaced, and removes them: how many records could
+    /// not be read.
+    fn replaced(&mut self, start: &Start, left: Vec<Left>) -> Result<u64, Ended> {
         let mut unreadable = 0;
         for Left { generation, probe, unreadable: count } in left {
             unreadable += count;
@@ -219,20 +220,20 @@ impl Session {
                 self.probe = own;
                 if self.has_enough() {
                     // What is left there is for the next run.
-                    return Ok(());
+                    return Ok(unreadable);
                 }
             }
             generation.remove().map_err(|error| Ended::Failure(error.into()))?;
         }
-        self.pipeline.resume(Losses::default());
-        self.pipeline.unreadable(unreadable);
-        Ok(())
+        Ok(unreadable)
     }
 
     /// The first line, and the cgroups that were there before. The programs are attached already, so
     /// nothing falls between.
-    fn first(&mut self, start: Start, mount: Option<&std::path::Path>) -> Result<(), Ended> {
+    fn first(&mut self, start: Start, unread: u64, mount: Option<&std::path::Path>) -> Result<(), Ended> {
         self.resume(start)?;
+        self.pipeline.unreadable(unread);
+        self.losses()?;
         self.reconciliation.begin(&mut self.probe).map_err(|error| Ended::Failure(error.into()))?;
         if let Some(mount) = mount {
             self.drain()?;

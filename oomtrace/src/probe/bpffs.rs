@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -35,7 +36,7 @@ pub(super) fn make(dir: &Path) -> Result<Option<String>, PinError> {
             .map_err(|errno| PinError::NoBpffs { dir: dir.to_owned(), source: Some(errno.into()) })?;
         said = Some(format!("mounted a bpffs on {USUAL}; `oomtrace detach` unmounts it"));
     }
-    fs::create_dir_all(dir).map_err(|error| PinError::io("make", dir, error))?;
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(dir).map_err(|error| PinError::io("make", dir, error))?;
     Ok(said)
 }
 
@@ -49,7 +50,12 @@ pub(super) fn unmount_ours() -> Result<bool, PinError> {
         .filter(|line| line.split(' ').nth(1) == Some(USUAL))
         .next_back()
         .is_some_and(|line| line.starts_with(&format!("{SOURCE} {USUAL} bpf ")));
-    let empty = || fs::read_dir(USUAL).is_ok_and(|mut entries| entries.next().is_none());
+    // The kernel may have put files there, with a dot in their names, which only it can do.
+    let of_the_kernel = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().contains(&b'.');
+    let empty = || {
+        fs::read_dir(USUAL)
+            .is_ok_and(|entries| entries.into_iter().all(|entry| entry.is_ok_and(|entry| of_the_kernel(&entry))))
+    };
     if !ours || !empty() {
         return Ok(false);
     }

@@ -16,6 +16,7 @@ use std::{
     fs,
     hash::{Hash, Hasher},
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -178,7 +179,7 @@ impl Generation {
 
     /// Pins the maps of programs that are not attached yet.
     pub(super) fn pin_maps(&self, ebpf: &Ebpf) -> Result<(), PinError> {
-        fs::create_dir(&self.dir).map_err(|error| PinError::io("make", &self.dir, error))?;
+        fs::DirBuilder::new().mode(0o700).create(&self.dir).map_err(|error| PinError::io("make", &self.dir, error))?;
         for name in ["KILLS", "CGROUPS", "COUNTERS", "PINNED"] {
             let path = self.dir.join(name);
             let pinned = ebpf.map(name).map(|map| map.pin(&path));
