@@ -44,6 +44,10 @@ fn main() -> ExitCode {
 fn killed_every_half_second() -> Result<()> {
     let world = World::make("killed")?;
     let done = AtomicBool::new(false);
+    // The first must be attached before there is something to be seen.
+    let mut first = Run::start(&world.run(&[]))?;
+    world.started()?;
+    first.kill(libc::SIGKILL)?;
     let (victims, runs) = std::thread::scope(|scope| {
         let tracer = scope.spawn(|| -> Result<usize> {
             let mut runs = 0;
@@ -55,8 +59,7 @@ fn killed_every_half_second() -> Result<()> {
             }
             Ok(runs)
         });
-        // The first must be attached before there is something to be seen.
-        let victims = world.attached().and_then(|()| world.kills(400));
+        let victims = world.kills(400);
         done.store(true, Ordering::Relaxed);
         let runs = tracer.join().map_err(|_| anyhow::anyhow!("the tracer's thread panicked"))?;
         anyhow::Ok((victims?, runs?))
@@ -271,13 +274,6 @@ impl World {
         Ok(first?.path())
     }
 
-    fn attached(&self) -> Result<()> {
-        wait_for("pins", || {
-            Path::new(&self.pins()).exists()
-                && self.generation().is_ok_and(|dir| dir.join("link-raw_tracepoint-mark_victim").exists())
-        })
-    }
-
     fn started(&self) -> Result<()> {
         self.started_times(1)
     }
@@ -292,7 +288,9 @@ impl World {
     fn lines(&self) -> Result<Vec<Value>> {
         let text = fs::read_to_string(self.output())?;
         ensure!(text.ends_with('\n'), "the last line is torn");
-        text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line}")))
+            .collect()
     }
 
     /// Nothing is left.

@@ -62,11 +62,7 @@ impl Reconciliation {
     }
 
     /// Looks: a difference that was there at the last look too is a gap.
-    pub(super) fn look(
-        &mut self,
-        probe: &mut Probe,
-        envelope: Envelope,
-    ) -> Result<Option<Gap>, ProbeError> {
+    pub(super) fn look(&mut self, probe: &mut Probe, envelope: Envelope) -> Result<Option<Gap>, ProbeError> {
         self.looked = Instant::now();
         self.due = None;
         let Some(kernel) = self.kernel() else { return Ok(None) };

@@ -35,8 +35,8 @@ use crate::{
     event::{Event, Start},
     failure::{Code, Failure},
     kernel::Kernel,
-    pipeline::{Filter, Pipeline},
     losses::Losses,
+    pipeline::{Filter, Pipeline},
     probe::{HookChoice, Left, Options, PinDir, Probe, TakeOver},
     sink::{FileSink, Sink, SinkError, StdoutSink},
     steady,
@@ -106,7 +106,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let vmstat = reconciles.then(|| root.path("/proc/vmstat"));
     let mut session =
         Session { probe, pipeline, record, count: args.count, reconciliation: Reconciliation::new(vmstat) };
-    let first = session.replaced(&start, left).and_then(|unread| session.first(start, unread, mount.as_deref()));
+    let first =
+        session.replaced(&start, left).and_then(|unread| session.first(start, unread, mount.as_deref()));
     let done = first.and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let runtime = runtime.map_err(Ended::Io)?;

@@ -207,22 +207,19 @@ fn function(
         (Some(btf), false) => {
             let program: &mut FEntry = program(ebpf, &name)?;
             program.load(function, btf).map_err(|error| load_error(&name, &error))?;
-            program.attach().and_then(|id| {
-                pins.map(|_| program.take_link(id).map(FdLink::from)).transpose()
-            })
+            program.attach().and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
         }
         (Some(btf), true) => {
             let program: &mut FExit = program(ebpf, &name)?;
             program.load(function, btf).map_err(|error| load_error(&name, &error))?;
-            program.attach().and_then(|id| {
-                pins.map(|_| program.take_link(id).map(FdLink::from)).transpose()
-            })
+            program.attach().and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
         }
         (None, _) => {
             let program: &mut KProbe = program(ebpf, &name)?;
             program.load().map_err(|error| load_error(&name, &error))?;
             // Before 5.15 a kprobe has no link that could be pinned.
-            let fd = |link| FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)));
+            let fd =
+                |link| FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)));
             program
                 .attach(function, 0)
                 .and_then(|id| pins.map(|_| program.take_link(id).and_then(fd)).transpose())

@@ -36,7 +36,11 @@ pub(super) fn make(dir: &Path) -> Result<Option<String>, PinError> {
             .map_err(|errno| PinError::NoBpffs { dir: dir.to_owned(), source: Some(errno.into()) })?;
         said = Some(format!("mounted a bpffs on {USUAL}; `oomtrace detach` unmounts it"));
     }
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(dir).map_err(|error| PinError::io("make", dir, error))?;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(dir)
+        .map_err(|error| PinError::io("make", dir, error))?;
     Ok(said)
 }
 
@@ -53,8 +57,9 @@ pub(super) fn unmount_ours() -> Result<bool, PinError> {
     // The kernel may have put files there, with a dot in their names, which only it can do.
     let of_the_kernel = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().contains(&b'.');
     let empty = || {
-        fs::read_dir(USUAL)
-            .is_ok_and(|entries| entries.into_iter().all(|entry| entry.is_ok_and(|entry| of_the_kernel(&entry))))
+        fs::read_dir(USUAL).is_ok_and(|entries| {
+            entries.into_iter().all(|entry| entry.is_ok_and(|entry| of_the_kernel(&entry)))
+        })
     };
     if !ours || !empty() {
         return Ok(false);
@@ -77,9 +82,7 @@ fn nearest(path: &Path) -> PathBuf {
 /// As [`fs::remove_dir`], where what is not there is no error and what is in use stays.
 pub(super) fn remove_if_empty(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
-        Err(error)
-            if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) =>
-        {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
             Err(error)
         }
         _ => Ok(()),

@@ -1,13 +1,9 @@
 //! One owner at a time: an exclusive lock on the directory of the pins. It goes with its process.
 
-use std::{
-    fs,
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::{fs, os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{FlockOperation, Mode, OFlags, Stat, fstat, flock, major, minor, open, stat},
+    fs::{FlockOperation, Mode, OFlags, Stat, flock, fstat, major, minor, open, stat},
     io::Errno,
 };
 

@@ -179,7 +179,10 @@ impl Generation {
 
     /// Pins the maps of programs that are not attached yet.
     pub(super) fn pin_maps(&self, ebpf: &Ebpf) -> Result<(), PinError> {
-        fs::DirBuilder::new().mode(0o700).create(&self.dir).map_err(|error| PinError::io("make", &self.dir, error))?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(|error| PinError::io("make", &self.dir, error))?;
         for name in ["KILLS", "CGROUPS", "COUNTERS", "PINNED"] {
             let path = self.dir.join(name);
             let pinned = ebpf.map(name).map(|map| map.pin(&path));
