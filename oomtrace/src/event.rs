@@ -714,6 +714,8 @@ pub enum LossReason {
     UnreadableRecord,
     /// Lines: the output refused them.
     Sink,
+    /// Verdicts: too many kills waited for theirs.
+    VerdictQueueFull,
     /// Kill events: `seq` jumped and no counter says why.
     Unexplained,
 }

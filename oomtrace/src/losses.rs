@@ -33,12 +33,13 @@ pub struct Losses {
 }
 
 /// The reasons in the order in which they are kept for the next run.
-const KEPT: [LossReason; 6] = [
+const KEPT: [LossReason; 7] = [
     LossReason::RingFull,
     LossReason::CgroupRingFull,
     LossReason::NoScratch,
     LossReason::UnreadableRecord,
     LossReason::Sink,
+    LossReason::VerdictQueueFull,
     LossReason::Unexplained,
 ];
 
@@ -98,6 +99,11 @@ impl Losses {
         self.total(LossReason::Sink).total += 1;
     }
 
+    /// A kill will have no verdict.
+    pub fn no_verdict(&mut self) {
+        self.total(LossReason::VerdictQueueFull).total += 1;
+    }
+
     /// The kernel side's counters, read after the ring was drained.
     pub fn counted(&mut self, counters: &Counters) {
         for (reason, index) in [
@@ -130,7 +136,7 @@ impl Losses {
         self.total(reason).told += count;
     }
 
-    /// Kill events and lines lost in this run; cgroup changes cost names, not events.
+    /// Kill events and lines lost in this run; cgroup changes cost names, verdicts are no events.
     pub fn events(&self) -> u64 {
         self.total_events().saturating_sub(self.before)
     }
@@ -138,7 +144,9 @@ impl Losses {
     fn total_events(&self) -> u64 {
         self.known
             .iter()
-            .filter(|(reason, _)| **reason != LossReason::CgroupRingFull)
+            .filter(|(reason, _)| {
+                !matches!(reason, LossReason::CgroupRingFull | LossReason::VerdictQueueFull)
+            })
             .map(|(_, t)| t.total)
             .sum()
     }

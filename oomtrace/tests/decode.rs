@@ -10,12 +10,17 @@ use oomtrace::decode::{
     MemoryFacts, OomControlFacts, OomKillFacts, Record, SharedMmKillFacts, TaskFacts,
 };
 use oomtrace::event::{Evidence, MemoryEvents};
-use oomtrace_common::record::*;
+use oomtrace_common::record::{Lineage as WireLineage, *};
 use proptest::prelude::*;
 use records::{NO_LIMIT, Sent};
 use zerocopy::FromBytes;
 
 const PAGE: u64 = 4096;
+
+/// What a record without any level has at least.
+const LEVELS: usize = std::mem::offset_of!(WireLineage, levels);
+const LEVELS_OF_KILL: usize = std::mem::offset_of!(OomKill, lineage) + LEVELS;
+const LEVELS_OF_OOM: usize = std::mem::offset_of!(MemcgOom, lineage) + LEVELS;
 
 fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     Decoder::new(PAGE).record(bytes)
@@ -104,6 +109,7 @@ fn full_kill() -> OomKillFacts {
         },
         trigger: task(4100, b"trigger", 30),
         oom: Some(killer()),
+        command_line: None,
         signalled: Some(true),
         lineage: Lineage {
             levels: vec![unlimited(30), level(20, PAGE), unlimited(1)],
@@ -133,7 +139,7 @@ fn every_fact_of_the_others() {
     assert_eq!(
         memcg_oom(&records::memcg_oom(5, OUTCOME_RELIEVED)),
         MemcgOomFacts {
-            seq: 5,
+            seq: Some(5),
             time: BootTime(62_000_000_000),
             trigger: task(4100, b"trigger", 20),
             oom: Some(killer()),
@@ -222,7 +228,7 @@ fn each_bit_of_a_cgroup_is_its_fact() {
     ];
     for (bit, without) in cases {
         let (mut record, mut expected) = (records::oom_kill(3), full_kill());
-        record.levels[1].present &= !bit;
+        record.lineage.levels[1].present &= !bit;
         without(&mut expected.lineage.levels[1]);
         assert_eq!(oom_kill(&record), expected, "bit {bit:#x}");
     }
@@ -303,8 +309,8 @@ fn no_limit_is_told_from_a_huge_one() {
     for (page, none) in [(4096, NO_LIMIT), (65536, i64::MAX as u64 / 65536)] {
         let limit = |pages: u64| {
             let mut record = records::oom_kill(3);
-            record.levels[0].max_pages = pages;
-            record.levels[0].swap_max_pages = pages;
+            record.lineage.levels[0].max_pages = pages;
+            record.lineage.levels[0].swap_max_pages = pages;
             let Ok(Record::OomKill(facts)) = Decoder::new(page).record(&record.sent()) else { panic!() };
             let level = &facts.lineage.levels[0];
             assert_eq!(level.max, level.swap_max);
@@ -354,13 +360,32 @@ fn names_from_leaf_to_root_become_a_path() {
         assert_eq!(lineage.levels.len(), depth);
     }
     let flags = FLAG_PATH_CUT | FLAG_LEVELS_CUT;
-    let lineage = oom_kill(&OomKill { flags, ..records::oom_kill(3) }).lineage;
+    let mut record = records::oom_kill(3);
+    record.lineage.flags = flags;
+    let lineage = oom_kill(&record).lineage;
     assert_eq!((lineage.path_cut, lineage.levels_cut), (true, true));
-    let lineage = oom_kill(&OomKill { flags: FLAG_PATH_CUT, ..records::oom_kill(3) }).lineage;
+    record.lineage.flags = FLAG_PATH_CUT;
+    let lineage = oom_kill(&record).lineage;
     assert_eq!((lineage.path_cut, lineage.levels_cut), (true, false));
     // More than there is room for: as much as there is.
-    let lineage = oom_kill(&OomKill { path_len: u32::MAX, ..records::oom_kill(3) }).lineage;
+    let mut record = records::oom_kill(3);
+    record.lineage.path_len = u32::MAX;
+    let lineage = oom_kill(&record).lineage;
     assert!(lineage.path.ends_with(b"/pod/leaf"), "{:?}", lineage.path);
+}
+
+#[test]
+fn a_command_line_is_as_long_as_it_says() {
+    let mut record = records::oom_kill(3);
+    record.command_line[..8].copy_from_slice(b"a\0-b c\0\0");
+    assert_eq!(oom_kill(&record).command_line, None);
+    record.command_line_len = 7;
+    let read = oom_kill(&record).command_line.unwrap();
+    assert_eq!((read.arguments.as_slice(), read.cut), (b"a\0-b c\0".as_slice(), false));
+    record.flags |= FLAG_COMMAND_LINE_CUT;
+    record.command_line_len = u32::MAX;
+    let read = oom_kill(&record).command_line.unwrap();
+    assert_eq!((read.arguments.len(), read.cut), (COMMAND_LINE_LEN, true));
 }
 
 /// Nothing was walked: that is not the root.
@@ -389,7 +414,7 @@ fn of_a_pid_only_the_thread_is_known() {
 fn a_level_counts_if_it_was_sent() {
     for (level_count, levels) in [(0, 0), (2, 2), (3, 3), (4, 3), (24, 3), (u32::MAX, 3)] {
         let mut bytes = records::oom_kill(3).sent();
-        let at = std::mem::offset_of!(OomKill, level_count);
+        let at = std::mem::offset_of!(OomKill, lineage) + std::mem::offset_of!(WireLineage, level_count);
         bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(level_count));
         let Ok(Record::OomKill(facts)) = decode(&bytes) else { panic!() };
         assert_eq!(facts.lineage.levels.len(), levels, "{level_count}");
@@ -421,8 +446,8 @@ fn a_record_is_as_long_as_it_says() {
     );
     // It says less than its kind needs.
     for (mut bytes, kind, needed) in [
-        (bytes, KIND_OOM_KILL, std::mem::offset_of!(OomKill, levels)),
-        (records::memcg_oom(1, 1).sent(), KIND_MEMCG_OOM, std::mem::offset_of!(MemcgOom, levels)),
+        (bytes, KIND_OOM_KILL, LEVELS_OF_KILL),
+        (records::memcg_oom(1, 1).sent(), KIND_MEMCG_OOM, LEVELS_OF_OOM),
         (records::shared_mm_kill(1, 1).sent(), KIND_SHARED_MM_KILL, 96),
         (records::cgroup_change(KIND_CGROUP_MKDIR, 1, b"/a").sent(), KIND_CGROUP_MKDIR, 40),
     ] {
@@ -459,17 +484,17 @@ proptest! {
     fn any_record_from_the_wire_is_read(bytes in prop::collection::vec(any::<u8>(), size_of::<OomKill>())) {
         let mut record = OomKill::read_from_bytes(&bytes).unwrap();
         record.header.kind = KIND_OOM_KILL;
-        record.level_count %= MAX_LEVELS as u32 + 1;
+        record.lineage.level_count %= MAX_LEVELS as u32 + 1;
         let facts = oom_kill(&record);
         prop_assert_eq!(facts.seq, record.header.seq);
-        prop_assert_eq!(facts.lineage.levels.len(), record.level_count as usize);
+        prop_assert_eq!(facts.lineage.levels.len(), record.lineage.level_count as usize);
         let pid_only = record.flags & FLAG_PID_ONLY != 0;
         let has = |bit| record.victim.present & bit != 0 && !pid_only;
         prop_assert_eq!(facts.victim.uid, has(task_fact::UID).then_some(record.victim.uid));
         prop_assert_eq!(facts.victim.tgid, has(task_fact::IDS).then_some(record.victim.tgid));
         prop_assert!(facts.victim.comm.is_none_or(|comm| comm.len() <= COMM_LEN && !comm.contains(&0)));
         prop_assert!(!facts.lineage.path.contains(&0));
-        for (raw, level) in record.levels.iter().zip(&facts.lineage.levels) {
+        for (raw, level) in record.lineage.levels.iter().zip(&facts.lineage.levels) {
             prop_assert_eq!(level.id, CgroupId(raw.cgroup_id));
             prop_assert_eq!(level.usage_bytes.is_some(), raw.present & level_fact::USAGE != 0);
         }

@@ -182,7 +182,7 @@ fn each_fact_of_the_cgroup_may_be_absent() {
     for context in [V1, V2] {
         for bit in 0..16 {
             let mut record = records::oom_kill(3);
-            record.levels[1].present &= !(1 << bit);
+            record.lineage.levels[1].present &= !(1 << bit);
             told(&facts(&record), None, &context);
         }
     }

@@ -101,7 +101,7 @@ fn a_group_kill_on_v2() {
         record.run = 1;
         record.victim.tgid = 4000 + seq as u32;
         record.victim.tid = record.victim.tgid;
-        record.levels[1].oom_group = 1;
+        record.lineage.levels[1].oom_group = 1;
         if seq > 1 {
             record.oom.present &= !oc_fact::CHOSEN_POINTS;
         }

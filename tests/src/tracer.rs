@@ -102,10 +102,16 @@ pub struct Tracer {
 impl Tracer {
     /// Starts it and waits until it is attached.
     pub fn start(binary: &Path, hook: Hook) -> Result<Self> {
+        Self::start_with(binary, hook, &[])
+    }
+
+    /// The same, with more options of `oomtrace run`.
+    pub fn start_with(binary: &Path, hook: Hook, options: &[&str]) -> Result<Self> {
         let schema = Schema::of(binary)?;
         let mut command = Command::new(binary);
         command
             .args(["run", "-o", "json", "--hook", hook.word()])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         // It must not outlive a test that was killed.

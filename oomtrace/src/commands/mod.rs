@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod check;
+pub mod containers;
 pub mod detach;
 pub mod print;
 mod reconciliation;

@@ -1,7 +1,7 @@
 //! `oomtrace replay`: the pipeline without a kernel. Records that `run --record` kept in,
 //! lines out.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use super::{render, terminal};
 use crate::{
@@ -52,15 +52,15 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
         let (record, after) = next(rest).ok_or_else(|| cannot("ends in the middle of a record".into()))?;
-        match pipeline.kill(record) {
+        match pipeline.kill(record).and_then(|()| pipeline.settle(Duration::MAX)) {
             Err(SinkError::Closed) => return Ok(()),
             done => done?,
-        }
+        };
         rest = after;
     }
-    match pipeline.stop("end of records") {
+    match pipeline.stop("end of records").and_then(|()| pipeline.settle(Duration::MAX)) {
         Err(SinkError::Closed) => Ok(()),
-        done => Ok(done?),
+        done => Ok(done.map(drop)?),
     }
 }
 

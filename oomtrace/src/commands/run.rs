@@ -1,10 +1,13 @@
 //! `oomtrace run`: opens the output, reads the kernel, attaches, and tells of each event
 //! until it is asked to end.
 
+mod resume;
+
 use std::{
     fs::File,
     io::{self, Write},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     time::Duration,
 };
 
@@ -24,7 +27,9 @@ use crate::{
     cli::{Output, RingSize, Run},
     decode::Decoder,
     enrich::{
-        Root, clock,
+        Root,
+        backfill::Backfill,
+        clock,
         containers::Runtimes,
         enricher::{Enricher, Sources},
         host,
@@ -32,15 +37,23 @@ use crate::{
         process::ProcessReader,
         tree::{CgroupTree, TreeLimits},
     },
-    event::{Event, Start},
+    event::Start,
     failure::{Code, Failure},
-    kernel::Kernel,
-    losses::Losses,
+    kernel::{Kernel, privilege},
+    notify::Notify,
     pipeline::{Filter, Pipeline},
-    probe::{HookChoice, Left, Options, PinDir, Probe, TakeOver},
-    sink::{FileSink, Sink, SinkError, StdoutSink},
+    probe::{HookChoice, Left, Options, PinDir, PinError, Probe, ProbeError, Ring, TakeOver},
+    sink::{FileSink, Rotation, Sink, SinkError, StdoutSink, Wait},
+    stderr::say,
     steady,
+    verdict::Verdicts,
 };
+
+/// How long the output may hold up the end of a run.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How often an output is tried again of which nothing tells when it may work.
+const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 /// Bytes of the ring of cgroup changes: some 2,000 changes of a usual path.
 const CGROUP_RING_BYTES: u32 = 256 << 10;
@@ -53,7 +66,10 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let root = Root::host();
     // What can fail for the operator's reasons fails before anything is attached.
     let sink: Box<dyn Sink> = match &args.file {
-        Some(path) => Box::new(FileSink::open(path)?),
+        Some(path) => {
+            let rotation = args.file_max_size.map(|max_bytes| Rotation { max_bytes, keep: args.file_keep });
+            Box::new(FileSink::open(path, rotation)?)
+        }
         None => Box::new(StdoutSink::new()),
     };
     let record = args.record.as_ref().map(File::create).transpose();
@@ -73,10 +89,10 @@ pub fn run(args: Run) -> Result<(), Failure> {
             TakeOver { probe, resumed: false, left: Vec::new() }
         }
     };
-    if let Some((_, Some(said))) = &pins {
-        eprintln!("oomtrace: {said}");
+    if let Some((_, Some(mounted))) = &pins {
+        say(&format!("oomtrace: {mounted}"));
     }
-    let reconciles = kernel.resolved.layout.signal_oom_mm != ABSENT;
+    let vmstat = (kernel.resolved.layout.signal_oom_mm != ABSENT).then(|| root.path("/proc/vmstat"));
     // Before any thread is started, which inherits it.
     let mut limits = steady::hold(!args.no_realtime);
     let sources = sources(&root, &kernel, &probe, &args, &mut limits)?;
@@ -87,11 +103,26 @@ pub fn run(args: Run) -> Result<(), Failure> {
         limits.push(format!("this kernel has no {}", kernel.resolved.absent.join(", ")));
     }
     drop(kernel);
+    // What an earlier run has seen live is told already, or in its ring.
+    let since = args.since.filter(|_| !resumed && left.is_empty());
+    let backfill = since.map(|since| Backfill::read(&root, since)).transpose();
+    let backfill = backfill.unwrap_or_else(|error| {
+        limits.push(format!("earlier kills are not known: the kernel log cannot be read ({error})"));
+        None
+    });
+    let backfill = backfill.unwrap_or_default();
+    limits.extend(backfill.limit().map(str::to_owned));
+    let missing = privilege::missing(&root).unwrap_or_default();
+    limits.extend(missing.iter().map(|capability| format!("no {}: {}", capability.name, capability.without)));
+    let verdicts = (!args.no_verdict).then(Verdicts::start).transpose();
+    let verdicts = verdicts
+        .map_err(|error| Failure::message(Code::RunTime, format!("cannot start a thread: {error}")))?;
     steady::trim();
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };
     let decoder = Decoder::new(host::page_bytes());
-    let mut pipeline = Pipeline::new(decoder, Enricher::new(sources), filter, render(output, terminal), sink);
+    let mut pipeline = Pipeline::new(decoder, Enricher::new(sources), filter, render(output, terminal), sink)
+        .with_verdicts(verdicts);
     let start = Start {
         envelope: pipeline.enricher().own_envelope(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -103,15 +134,20 @@ pub fn run(args: Run) -> Result<(), Failure> {
         limits,
         truncated: Vec::new(),
     };
-    let vmstat = reconciles.then(|| root.path("/proc/vmstat"));
-    let mut session =
-        Session { probe, pipeline, record, count: args.count, reconciliation: Reconciliation::new(vmstat) };
-    let first =
-        session.replaced(&start, left).and_then(|unread| session.first(start, unread, mount.as_deref()));
-    let done = first.and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-        let runtime = runtime.map_err(Ended::Io)?;
-        runtime.block_on(session.until_asked_to_end(args.timeout))
+    let mut session = Session {
+        probe,
+        pipeline,
+        record,
+        count: args.count,
+        backfill,
+        held: false,
+        stalled: None,
+        notify: Notify::from_env(),
+        reconciliation: Reconciliation::new(vmstat),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let done = runtime.map_err(Ended::Io).and_then(|runtime| {
+        runtime.block_on(session.until_asked_to_end(start, left, mount.as_deref(), args.timeout))
     });
     match done {
         // Nobody reads: the run has no purpose any more.
@@ -198,75 +234,82 @@ impl From<SinkError> for Ended {
     }
 }
 
+impl From<ProbeError> for Ended {
+    fn from(error: ProbeError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+impl From<PinError> for Ended {
+    fn from(error: PinError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
 struct Session {
     probe: Probe,
     pipeline: Pipeline,
     record: Option<File>,
     count: Option<u64>,
+    /// What is told before anything live.
+    backfill: Backfill,
+    /// The output had to keep the line of the oldest record, which is in the ring until it is written.
+    held: bool,
+    /// Since when the output takes nothing.
+    stalled: Option<Instant>,
+    notify: Notify,
     reconciliation: Reconciliation,
 }
 
 impl Session {
-    /// Tells what programs recorded that this run has replaced, and removes them: how many records could
-    /// not be read.
-    fn replaced(&mut self, start: &Start, left: Vec<Left>) -> Result<u64, Ended> {
-        let mut unreadable = 0;
-        for Left { generation, probe, unreadable: count } in left {
-            unreadable += count;
-            if let Some(probe) = probe {
-                let own = std::mem::replace(&mut self.probe, probe);
-                let hooks = self.probe.hooks().to_vec();
-                self.resume(Start { hooks, resumed: true, ..start.clone() })?;
-                self.drain()?;
-                self.probe = own;
-                if self.has_enough() {
-                    // What is left there is for the next run.
-                    return Ok(unreadable);
-                }
-            }
-            generation.remove().map_err(|error| Ended::Failure(error.into()))?;
-        }
-        Ok(unreadable)
-    }
-
     /// The first line, and the cgroups that were there before. The programs are attached already, so
     /// nothing falls between.
-    fn first(&mut self, start: Start, unread: u64, mount: Option<&std::path::Path>) -> Result<(), Ended> {
-        self.resume(start)?;
-        self.pipeline.unreadable(unread);
-        self.losses()?;
-        self.reconciliation.begin(&mut self.probe).map_err(|error| Ended::Failure(error.into()))?;
+    fn first(&mut self, start: Start, unreadable: u64, mount: Option<&Path>) -> Result<(), Ended> {
+        self.resume(start, unreadable)?;
+        self.reconciliation.begin(&mut self.probe)?;
         if let Some(mount) = mount {
-            self.drain()?;
+            self.cgroup_changes();
             // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
             let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
+        }
+        // A kill that the log had when it was read and that is live is in the ring by now.
+        if let Some(record) = self.probe.kills().next() {
+            self.backfill.end_before(self.pipeline.moment(&record));
+            Ring::leave(record);
         }
         Ok(())
     }
 
-    /// Goes on where the run was that attached these programs.
-    fn resume(&mut self, start: Start) -> Result<(), Ended> {
-        if let Some(kept) = self.probe.kept() {
-            let losses = Losses::resume(kept.value());
-            self.pipeline.resume(losses);
-        }
-        self.pipeline.print(&Event::Start(Box::new(start)))?;
-        self.losses()
-    }
-
-    async fn until_asked_to_end(&mut self, timeout: Option<Duration>) -> Result<(), Ended> {
-        let (kills, cgroups) = self.probe.rings();
-        let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
-        let log = self.pipeline.enricher().log_mut().map(|log| wakeups(log)).transpose()?;
+    async fn until_asked_to_end(
+        &mut self,
+        start: Start,
+        left: Vec<Left>,
+        mount: Option<&Path>,
+        timeout: Option<Duration>,
+    ) -> Result<(), Ended> {
+        // Who has read the first line may ask for the last: a signal is heard from before it on.
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut terminate = on(SignalKind::terminate())?;
         let mut hangup = on(SignalKind::hangup())?;
+        let unreadable = self.replaced(&start, left)?;
+        self.first(start, unreadable, mount)?;
+        let (kills, cgroups) = self.probe.rings();
+        let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
+        let log = self.pipeline.enricher().log_mut().map(|log| wakeups(log)).transpose()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut watchdog = self.notify.period().map(tokio::time::interval);
+        if let Some(watchdog) = &mut watchdog {
+            watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
+        self.notify.ready();
         let reason = loop {
+            self.notify.alive();
             if self.drain()? {
                 break "count";
             }
             self.probe.flush_log();
+            self.notify.status(self.pipeline.events(), self.pipeline.lost());
+            let room = self.pipeline.sink().waits_for().map(Room::of);
             tokio::select! {
                 biased;
                 ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
@@ -279,18 +322,38 @@ impl Session {
                 _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => self.reopen(),
                 () = until(self.reconciliation.due()) => self.reconcile()?,
+                answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
                 () = until(deadline) => break "timeout",
+                () = room_in_output(room) => {}
+                () = next_tick(&mut watchdog) => {}
             }
         };
-        self.drain()?;
+        self.notify.stopping();
         self.reconcile()?;
         if let Some(due) = self.reconciliation.due() {
             tokio::time::sleep_until(due).await;
             self.drain()?;
             self.reconcile()?;
         }
+        self.end(reason)
+    }
+
+    /// Tells what is left, for as long as a service manager may be made to wait.
+    fn end(&mut self, reason: &str) -> Result<(), Ended> {
+        let began = Instant::now();
+        while !self.drain()? && self.pipeline.is_stalled() {
+            if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
+                break;
+            }
+        }
         self.probe.flush_log();
         self.pipeline.stop(reason)?;
+        if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
+            let kept = self.pipeline.sink().kept();
+            say(&format!(
+                "oomtrace: the output did not take the last {kept} lines, nor what waited behind them"
+            ));
+        }
         Ok(())
     }
 
@@ -298,10 +361,20 @@ impl Session {
     fn drain(&mut self) -> Result<bool, Ended> {
         loop {
             self.cgroup_changes();
-            let mut told = false;
+            let mut told = self.stalled.is_some();
+            if !self.output_takes()? {
+                return Ok(false);
+            }
             loop {
                 if self.has_enough() {
                     return Ok(true);
+                }
+                if let Some(kill) = self.backfill.next() {
+                    self.pipeline.logged_kill(&kill)?;
+                    if self.pipeline.is_stalled() {
+                        return Ok(false);
+                    }
+                    continue;
                 }
                 let Some((record, kept)) = self.probe.next_kill() else { break };
                 if let Some(file) = &mut self.record {
@@ -309,13 +382,16 @@ impl Session {
                 }
                 // The record leaves the ring after its line was written.
                 if let Err(error) = self.pipeline.kill(&record) {
-                    // Never dropped, it stays for the next run.
-                    std::mem::forget(record);
+                    Ring::leave(record);
                     return Err(error.into());
                 }
+                if self.pipeline.is_stalled() {
+                    Ring::leave(record);
+                    self.held = true;
+                    break;
+                }
                 if let Some(kept) = kept {
-                    kept.keep(|value| self.pipeline.known_losses().keep(value))
-                        .map_err(|error| Ended::Failure(error.into()))?;
+                    kept.keep(|value| self.pipeline.known_losses().keep(value))?;
                 }
                 drop(record);
                 told = true;
@@ -332,30 +408,30 @@ impl Session {
         }
     }
 
-    /// Whether as many kills were told as were asked for.
-    fn has_enough(&self) -> bool {
-        self.count.is_some_and(|count| self.pipeline.events() >= count)
-    }
-
-    /// Tells what was lost.
-    fn losses(&mut self) -> Result<(), Ended> {
-        let counters = self.probe.counters().map_err(|error| Ended::Failure(error.into()))?;
-        self.pipeline.losses(&counters)?;
-        if let Some(kept) = self.probe.kept() {
-            kept.keep(|value| self.pipeline.known_losses().keep(value))
-                .map_err(|error| Ended::Failure(error.into()))?;
+    /// Whether the output has taken every line so far. Until it has, kills wait in the ring.
+    fn output_takes(&mut self) -> Result<bool, Ended> {
+        match self.pipeline.flush() {
+            Ok(()) => {}
+            Err(SinkError::Closed) => return Err(SinkError::Closed.into()),
+            Err(error) => {
+                if self.stalled.is_none() {
+                    self.stalled = Some(Instant::now());
+                    say(&Failure::from(error).to_string());
+                }
+                return Ok(false);
+            }
         }
-        Ok(())
-    }
-
-    /// Holds what the programs saw against the kernel's own count.
-    fn reconcile(&mut self) -> Result<(), Ended> {
-        let envelope = self.pipeline.enricher().own_envelope();
-        let gap = self.reconciliation.look(&mut self.probe, envelope);
-        if let Some(gap) = gap.map_err(|error| Ended::Failure(error.into()))? {
-            self.pipeline.print(&Event::Gap(Box::new(gap)))?;
+        self.keep_losses()?;
+        if std::mem::take(&mut self.held) {
+            drop(self.probe.kills().next());
         }
-        Ok(())
+        if let Some(since) = self.stalled.take() {
+            say(&format!(
+                "oomtrace: the output takes lines again, after {:.1} s",
+                since.elapsed().as_secs_f64()
+            ));
+        }
+        Ok(true)
     }
 
     /// What became of cgroups before the next kill.
@@ -378,7 +454,7 @@ impl Session {
 
     fn reopen(&mut self) {
         if let Err(error) = self.pipeline.sink().reopen() {
-            eprintln!("{}", Failure::from(error));
+            say(&Failure::from(error).to_string());
         }
     }
 }
@@ -412,6 +488,43 @@ async fn readable(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncFdReadyGuard
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What an output waits for, held apart from it.
+enum Room {
+    Reader(OwnedFd),
+    Time,
+}
+
+impl Room {
+    fn of(wait: Wait<'_>) -> Self {
+        match wait {
+            Wait::Reader(fd) => fd.try_clone_to_owned().map_or(Self::Time, Self::Reader),
+            Wait::Time => Self::Time,
+        }
+    }
+}
+
+/// Ends when it is worth another try to write; never if nothing waits to be written.
+async fn room_in_output(room: Option<Room>) {
+    let reader = match room {
+        None => std::future::pending().await,
+        Some(Room::Time) => None,
+        // SAFETY: the AsyncFd owns the descriptor, which nothing else closes or replaces.
+        Some(Room::Reader(fd)) => unsafe { AsyncFd::register_with_interest(fd, Interest::WRITABLE) }.ok(),
+    };
+    match reader {
+        Some(reader) => drop(reader.writable().await),
+        None => tokio::time::sleep(TRY_AGAIN).await,
+    }
+}
+
+/// Wakes the loop for the watchdog.
+async fn next_tick(watchdog: &mut Option<tokio::time::Interval>) {
+    match watchdog {
+        Some(watchdog) => drop(watchdog.tick().await),
         None => std::future::pending().await,
     }
 }

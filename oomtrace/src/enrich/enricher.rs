@@ -1,6 +1,8 @@
 //! Facts to events. One [`Enricher`] for the whole run: it holds what was learned before a
 //! kill, because afterwards it is gone.
 
+mod logged;
+
 use std::{borrow::Cow, time::Duration};
 
 use super::{

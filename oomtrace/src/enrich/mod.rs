@@ -3,6 +3,7 @@
 //! Every reader takes a [`Root`], so that tests give it a tree of their own.
 
 pub mod absent;
+pub mod backfill;
 pub mod clock;
 pub mod containers;
 pub mod enricher;

@@ -78,7 +78,8 @@ const MEMBERS: u32 = 1 << 16;
 
 impl Btf {
     /// Reads the header and where each type starts.
-    pub fn parse(bytes: Bytes) -> Result<Self, BtfError> {
+    pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, BtfError> {
+        let bytes = bytes.into();
         let word = |at: usize| word(&bytes, at).ok_or(BtfError::Malformed(at));
         let magic = word(0)?;
         if magic & 0xffff != 0xeb9f {

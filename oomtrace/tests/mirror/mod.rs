@@ -50,7 +50,7 @@ words! {
     enum CgroupVersion { A = "v1", B = "v2", C = "hybrid" }
     enum LossReason {
         A = "ring_full", B = "cgroup_ring_full", C = "no_scratch", D = "unreadable_record", E = "sink",
-        F = "unexplained",
+        F = "verdict_queue_full", G = "unexplained",
     }
 }
 

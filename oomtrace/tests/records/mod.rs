@@ -88,11 +88,9 @@ pub fn oom_kill(seq: u64) -> OomKill {
         },
         oom: killer(20),
         flags: FLAG_SIGNALLED | FLAG_SIGNALS_FOLLOWED,
-        path_len: 0,
-        level_count: 0,
-        reserved: 0,
-        path: [0; PATH_LEN],
-        levels: [MemcgLevel::new_zeroed(); MAX_LEVELS],
+        command_line_len: 0,
+        command_line: [0; COMMAND_LINE_LEN],
+        lineage: Lineage::new_zeroed(),
     };
     lineage(&mut record, b"leaf\0pod\0", &[unlimited(30), level(20), unlimited(1)]);
     record
@@ -100,11 +98,11 @@ pub fn oom_kill(seq: u64) -> OomKill {
 
 /// Puts another victim's cgroup in.
 pub fn lineage(record: &mut OomKill, names: &[u8], levels: &[MemcgLevel]) {
-    record.path = text(names);
-    record.path_len = u32::try_from(names.len()).unwrap();
-    record.levels = [MemcgLevel::new_zeroed(); MAX_LEVELS];
-    record.levels[..levels.len()].copy_from_slice(levels);
-    record.level_count = u32::try_from(levels.len()).unwrap();
+    record.lineage.path = text(names);
+    record.lineage.path_len = u32::try_from(names.len()).unwrap();
+    record.lineage.levels = [MemcgLevel::new_zeroed(); MAX_LEVELS];
+    record.lineage.levels[..levels.len()].copy_from_slice(levels);
+    record.lineage.level_count = u32::try_from(levels.len()).unwrap();
 }
 
 /// A victim of which the old tracepoint gave a pid and nothing else was found.
@@ -135,14 +133,11 @@ pub fn memcg_oom(seq: u64, outcome: u32) -> MemcgOom {
         trigger: task(4100, b"trigger", 20),
         oom: killer(20),
         outcome,
-        flags: 0,
-        path_len: 4,
-        level_count: 2,
-        path: text(b"pod\0"),
-        levels: [MemcgLevel::new_zeroed(); MAX_LEVELS],
+        reserved: 0,
+        lineage: Lineage { path_len: 4, level_count: 2, path: text(b"pod\0"), ..Lineage::new_zeroed() },
     };
-    record.levels[0] = level(20);
-    record.levels[1] = unlimited(1);
+    record.lineage.levels[0] = level(20);
+    record.lineage.levels[1] = unlimited(1);
     record
 }
 
@@ -173,13 +168,17 @@ pub trait Sent: IntoBytes + zerocopy::Immutable {
 
 impl Sent for OomKill {
     fn sent_len(&self) -> usize {
-        std::mem::offset_of!(Self, levels) + self.level_count as usize * size_of::<MemcgLevel>()
+        std::mem::offset_of!(Self, lineage)
+            + std::mem::offset_of!(Lineage, levels)
+            + self.lineage.level_count as usize * size_of::<MemcgLevel>()
     }
 }
 
 impl Sent for MemcgOom {
     fn sent_len(&self) -> usize {
-        std::mem::offset_of!(Self, levels) + self.level_count as usize * size_of::<MemcgLevel>()
+        std::mem::offset_of!(Self, lineage)
+            + std::mem::offset_of!(Lineage, levels)
+            + self.lineage.level_count as usize * size_of::<MemcgLevel>()
     }
 }
 
