@@ -2,7 +2,9 @@
 
 pub mod check;
 pub mod containers;
+pub mod detach;
 pub mod print;
+mod reconciliation;
 pub mod replay;
 pub mod run;
 pub mod simulate;

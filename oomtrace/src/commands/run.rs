@@ -1,6 +1,8 @@
 //! `oomtrace run`: opens the output, reads the kernel, attaches, and tells of each event
 //! until it is asked to end.
 
+mod resume;
+
 use std::{
     fs::File,
     io::{self, Write},
@@ -18,7 +20,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::{render, terminal};
+use oomtrace_common::layout::ABSENT;
+
+use super::{reconciliation::Reconciliation, render, terminal};
 use crate::{
     cli::{Output, RingSize, Run},
     decode::Decoder,
@@ -33,12 +37,12 @@ use crate::{
         process::ProcessReader,
         tree::{CgroupTree, TreeLimits},
     },
-    event::{Event, Start},
+    event::Start,
     failure::{Code, Failure},
     kernel::{Kernel, privilege},
     notify::Notify,
     pipeline::{Filter, Pipeline},
-    probe::{HookChoice, Options, Probe, Ring},
+    probe::{HookChoice, Left, Options, PinDir, PinError, Probe, ProbeError, Ring, TakeOver},
     sink::{FileSink, Rotation, Sink, SinkError, StdoutSink, Wait},
     stderr::say,
     steady,
@@ -76,7 +80,19 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let output = args.output.unwrap_or(if terminal { Output::Text } else { Output::Json });
 
     let kernel = Kernel::read(&root)?;
-    let mut probe = attach(&kernel, args.hook, args.ring_size, args.debug)?;
+    let pins = args.pin.as_deref().map(PinDir::open).transpose()?;
+    let options = options(args.hook, args.ring_size, args.debug);
+    let TakeOver { probe, resumed, left } = match &pins {
+        Some((dir, _)) => Probe::pinned(&options, &kernel.resolved.layout, &kernel.btf, dir)?,
+        None => {
+            let probe = Probe::attach(&options, &kernel.resolved.layout, &kernel.btf)?;
+            TakeOver { probe, resumed: false, left: Vec::new() }
+        }
+    };
+    if let Some((_, Some(mounted))) = &pins {
+        say(&format!("oomtrace: {mounted}"));
+    }
+    let vmstat = (kernel.resolved.layout.signal_oom_mm != ABSENT).then(|| root.path("/proc/vmstat"));
     // Before any thread is started, which inherits it.
     let mut limits = steady::hold(!args.no_realtime);
     let sources = sources(&root, &kernel, &probe, &args, &mut limits)?;
@@ -87,7 +103,9 @@ pub fn run(args: Run) -> Result<(), Failure> {
         limits.push(format!("this kernel has no {}", kernel.resolved.absent.join(", ")));
     }
     drop(kernel);
-    let backfill = args.since.map(|since| Backfill::read(&root, since)).transpose();
+    // What an earlier run has seen live is told already, or in its ring.
+    let since = args.since.filter(|_| !resumed && left.is_empty());
+    let backfill = since.map(|since| Backfill::read(&root, since)).transpose();
     let backfill = backfill.unwrap_or_else(|error| {
         limits.push(format!("earlier kills are not known: the kernel log cannot be read ({error})"));
         None
@@ -112,12 +130,12 @@ pub fn run(args: Run) -> Result<(), Failure> {
         hooks: probe.hooks().to_vec(),
         cgroup: version,
         runtimes,
-        resumed: false,
+        resumed,
         limits,
         truncated: Vec::new(),
     };
     let mut session = Session {
-        probe: &mut probe,
+        probe,
         pipeline,
         record,
         count: args.count,
@@ -125,11 +143,11 @@ pub fn run(args: Run) -> Result<(), Failure> {
         held: false,
         stalled: None,
         notify: Notify::from_env(),
+        reconciliation: Reconciliation::new(vmstat),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let start = Event::Start(Box::new(start));
     let done = runtime.map_err(Ended::Io).and_then(|runtime| {
-        runtime.block_on(session.until_asked_to_end(&start, mount.as_deref(), args.timeout))
+        runtime.block_on(session.until_asked_to_end(start, left, mount.as_deref(), args.timeout))
     });
     match done {
         // Nobody reads: the run has no purpose any more.
@@ -142,6 +160,10 @@ pub fn run(args: Run) -> Result<(), Failure> {
     }
 }
 
+fn options(hook: HookChoice, ring_size: RingSize, debug: bool) -> Options {
+    Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug }
+}
+
 /// Attaches with the sizes of this command.
 pub(super) fn attach(
     kernel: &Kernel,
@@ -149,8 +171,7 @@ pub(super) fn attach(
     ring_size: RingSize,
     debug: bool,
 ) -> Result<Probe, Failure> {
-    let options = Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug };
-    Ok(Probe::attach(&options, &kernel.resolved.layout, &kernel.btf)?)
+    Ok(Probe::attach(&options(hook, ring_size, debug), &kernel.resolved.layout, &kernel.btf)?)
 }
 
 /// What events are enriched from. What cannot be had is a limit of the run, not an error.
@@ -213,8 +234,20 @@ impl From<SinkError> for Ended {
     }
 }
 
-struct Session<'a> {
-    probe: &'a mut Probe,
+impl From<ProbeError> for Ended {
+    fn from(error: ProbeError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+impl From<PinError> for Ended {
+    fn from(error: PinError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+struct Session {
+    probe: Probe,
     pipeline: Pipeline,
     record: Option<File>,
     count: Option<u64>,
@@ -225,13 +258,15 @@ struct Session<'a> {
     /// Since when the output takes nothing.
     stalled: Option<Instant>,
     notify: Notify,
+    reconciliation: Reconciliation,
 }
 
-impl Session<'_> {
+impl Session {
     /// The first line, and the cgroups that were there before. The programs are attached already, so
     /// nothing falls between.
-    fn first(&mut self, start: &Event, mount: Option<&Path>) -> Result<(), Ended> {
-        self.pipeline.print(start)?;
+    fn first(&mut self, start: Start, unreadable: u64, mount: Option<&Path>) -> Result<(), Ended> {
+        self.resume(start, unreadable)?;
+        self.reconciliation.begin(&mut self.probe)?;
         if let Some(mount) = mount {
             self.cgroup_changes();
             // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
@@ -247,7 +282,8 @@ impl Session<'_> {
 
     async fn until_asked_to_end(
         &mut self,
-        start: &Event,
+        start: Start,
+        left: Vec<Left>,
         mount: Option<&Path>,
         timeout: Option<Duration>,
     ) -> Result<(), Ended> {
@@ -255,7 +291,8 @@ impl Session<'_> {
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut terminate = on(SignalKind::terminate())?;
         let mut hangup = on(SignalKind::hangup())?;
-        self.first(start, mount)?;
+        let unreadable = self.replaced(&start, left)?;
+        self.first(start, unreadable, mount)?;
         let (kills, cgroups) = self.probe.rings();
         let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
         let log = self.pipeline.enricher().log_mut().map(|log| wakeups(log)).transpose()?;
@@ -284,6 +321,7 @@ impl Session<'_> {
                 _ = interrupt.recv() => break "SIGINT",
                 _ = terminate.recv() => break "SIGTERM",
                 _ = hangup.recv() => self.reopen(),
+                () = until(self.reconciliation.due()) => self.reconcile()?,
                 answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
                 () = until(deadline) => break "timeout",
                 () = room_in_output(room) => {}
@@ -291,6 +329,12 @@ impl Session<'_> {
             }
         };
         self.notify.stopping();
+        self.reconcile()?;
+        if let Some(due) = self.reconciliation.due() {
+            tokio::time::sleep_until(due).await;
+            self.drain()?;
+            self.reconcile()?;
+        }
         self.end(reason)
     }
 
@@ -322,7 +366,7 @@ impl Session<'_> {
                 return Ok(false);
             }
             loop {
-                if self.count.is_some_and(|count| self.pipeline.events() >= count) {
+                if self.has_enough() {
                     return Ok(true);
                 }
                 if let Some(kill) = self.backfill.next() {
@@ -332,24 +376,30 @@ impl Session<'_> {
                     }
                     continue;
                 }
-                let Some(record) = self.probe.kills().next() else { break };
+                let Some((record, kept)) = self.probe.next_kill() else { break };
                 if let Some(file) = &mut self.record {
                     keep(file, &record).map_err(Ended::Io)?;
                 }
                 // The record leaves the ring after its line was written.
-                self.pipeline.kill(&record)?;
+                if let Err(error) = self.pipeline.kill(&record) {
+                    Ring::leave(record);
+                    return Err(error.into());
+                }
                 if self.pipeline.is_stalled() {
                     Ring::leave(record);
                     self.held = true;
                     break;
+                }
+                if let Some(kept) = kept {
+                    kept.keep(|value| self.pipeline.known_losses().keep(value))?;
                 }
                 drop(record);
                 told = true;
                 self.cgroup_changes();
             }
             if told {
-                let counters = self.probe.counters().map_err(|error| Ended::Failure(error.into()))?;
-                self.pipeline.losses(&counters)?;
+                self.losses()?;
+                self.reconciliation.something_happened();
             }
             // Names are read one cgroup at a time, so that a kill waits for one at the most.
             if !self.pipeline.enricher().tree().resolve_next(clock::boot_time()) && !told {
@@ -371,6 +421,7 @@ impl Session<'_> {
                 return Ok(false);
             }
         }
+        self.keep_losses()?;
         if std::mem::take(&mut self.held) {
             drop(self.probe.kills().next());
         }

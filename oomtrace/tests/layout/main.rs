@@ -127,6 +127,7 @@ fn a_member_that_is_wanted_is_told() {
         ("task_struct", "start_boottime", |layout| &mut layout.task_start_boottime),
         ("cred", "uid", |layout| &mut layout.cred_uid),
         ("signal_struct", "oom_score_adj", |layout| &mut layout.signal_oom_score_adj),
+        ("signal_struct", "oom_mm", |layout| &mut layout.signal_oom_mm),
         ("pid", "level", |layout| &mut layout.pid_level),
         ("upid", "nr", |layout| &mut layout.upid_nr),
         ("mm_struct", "total_vm", |layout| &mut layout.mm_total_vm),
