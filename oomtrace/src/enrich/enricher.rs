@@ -207,6 +207,7 @@ impl Enricher {
                     Some(MemcgOomOutcome::NoKillableProcess)
                 }
                 oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
+                oomtrace_common::record::OUTCOME_KILL_DISABLED => Some(MemcgOomOutcome::KillDisabled),
                 _ => None,
             },
             container: identity.container,

@@ -39,16 +39,24 @@ struct Hook {
     returns: bool,
     /// Without it the others of its kind are of no use.
     essential: bool,
+    /// Of use only where memory is on cgroup v1.
+    v1: bool,
 }
 
 /// The function hooks, in the order in which they are attached.
-const HOOKS: [Hook; 5] = [
-    Hook { function: "out_of_memory", returns: false, essential: true },
-    Hook { function: "oom_kill_process", returns: false, essential: true },
-    Hook { function: "out_of_memory", returns: true, essential: false },
-    Hook { function: "mem_cgroup_out_of_memory", returns: false, essential: false },
-    Hook { function: "mem_cgroup_out_of_memory", returns: true, essential: false },
+const HOOKS: [Hook; 7] = [
+    hook("out_of_memory", false, true),
+    hook("oom_kill_process", false, true),
+    hook("out_of_memory", true, false),
+    hook("mem_cgroup_out_of_memory", false, false),
+    hook("mem_cgroup_out_of_memory", true, false),
+    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", false, false) },
+    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", true, false) },
 ];
+
+const fn hook(function: &'static str, returns: bool, essential: bool) -> Hook {
+    Hook { function, returns, essential, v1: false }
+}
 
 /// A way to hook a function.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,10 +78,15 @@ impl Kind {
 }
 
 /// Attaches all that this kernel takes.
-pub(super) fn all(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
+pub(super) fn all(
+    ebpf: &mut Ebpf,
+    choice: HookChoice,
+    v1: bool,
+    btf: &Btf,
+) -> Result<Vec<HookStatus>, ProbeError> {
     let mut hooks = Vec::new();
     // Function hooks first: a victim marked before they are in place would lack their facts.
-    hooks.extend(functions(ebpf, choice, btf)?);
+    hooks.extend(functions(ebpf, choice, v1, btf)?);
     for name in TRACEPOINTS {
         raw_tracepoint(ebpf, name)?;
         hooks.push(HookStatus { name: name.into(), attached: "raw_tracepoint".into(), reason: None });
@@ -81,7 +94,12 @@ pub(super) fn all(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<
     Ok(hooks)
 }
 
-fn functions(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
+fn functions(
+    ebpf: &mut Ebpf,
+    choice: HookChoice,
+    v1: bool,
+    btf: &Btf,
+) -> Result<Vec<HookStatus>, ProbeError> {
     let kinds: &[Kind] = match choice {
         HookChoice::Auto => &[Kind::Fentry, Kind::Kprobe],
         HookChoice::Fentry => &[Kind::Fentry],
@@ -90,7 +108,7 @@ fn functions(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookS
     };
     let mut reasons = Vec::new();
     for kind in kinds {
-        match all_of(ebpf, *kind, btf) {
+        match all_of(ebpf, *kind, v1, btf) {
             Ok(statuses) => return Ok(statuses),
             Err(error) if choice == HookChoice::Auto => reasons.push(error.to_string()),
             Err(error) => return Err(error),
@@ -106,7 +124,7 @@ fn functions(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookS
 }
 
 /// Attaches the function hooks as one kind. One that is not essential may fail.
-fn all_of(ebpf: &mut Ebpf, kind: Kind, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
+fn all_of(ebpf: &mut Ebpf, kind: Kind, v1: bool, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
     if let Some(hook) = HOOKS.iter().find(|hook| hook.essential && btf.function(hook.function).is_none()) {
         let reason = "this kernel has no such function".into();
         return Err(ProbeError::Attach {
@@ -121,7 +139,7 @@ fn all_of(ebpf: &mut Ebpf, kind: Kind, btf: &Btf) -> Result<Vec<HookStatus>, Pro
         Kind::Kprobe => None,
     };
     let mut statuses = Vec::new();
-    for hook in HOOKS {
+    for hook in HOOKS.into_iter().filter(|hook| v1 || !hook.v1) {
         let name = kind.name(hook.returns);
         let (attached, reason) = match function(ebpf, hook, kind, aya_btf.as_ref()) {
             Ok(()) => (name, None),
