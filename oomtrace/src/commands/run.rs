@@ -32,7 +32,7 @@ use crate::{
     },
     event::{Event, Start},
     failure::{Code, Failure},
-    kernel::Kernel,
+    kernel::{Kernel, privilege},
     pipeline::{Filter, Pipeline},
     probe::{HookChoice, Options, Probe},
     sink::{FileSink, Sink, SinkError, StdoutSink},
@@ -112,6 +112,14 @@ pub(super) fn attach(
     ring_size: RingSize,
     debug: bool,
 ) -> Result<Probe, Failure> {
+    // Loading may succeed nevertheless, and then every read of the kernel's memory fails.
+    if privilege::lockdown(&Root::host()).as_deref() == Some("confidentiality") {
+        return Err(Failure::message(
+            Code::Unsupported,
+            "the kernel is in lockdown=confidentiality, which forbids to read kernel memory",
+        )
+        .hint("boot with lockdown=integrity"));
+    }
     let options = Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug };
     Ok(Probe::attach(&options, &kernel.resolved.layout, &kernel.btf)?)
 }

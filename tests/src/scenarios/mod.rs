@@ -4,6 +4,7 @@ mod burst;
 mod exiting;
 mod group;
 mod host_wide;
+pub mod lacking;
 mod limits;
 mod names;
 mod nobody_killed;
