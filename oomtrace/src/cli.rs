@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{enrich::containers::Runtime, event::Scope, probe::HookChoice};
+use crate::{
+    enrich::{backfill::Since, containers::Runtime},
+    event::{CgroupVersion, Scope},
+    probe::HookChoice,
+};
 
 /// Tells of every OOM kill on this host, one line each: who died, in which container, whose limit fired.
 #[derive(Debug, Parser)]
@@ -25,6 +29,8 @@ pub enum Command {
     Run(Run),
     /// Say what this host offers and lacks. Exits with 0 if `run` can work.
     Check(Check),
+    /// List the containers of this host as a kill in them would be told.
+    Containers(Containers),
     /// Kill a child of its own in a scratch cgroup, show the event, and compare it with the kernel's log.
     Simulate(Simulate),
     /// Print the JSON Schema of the output.
@@ -56,6 +62,15 @@ pub struct Run {
     /// Append to this file instead of printing; reopened on SIGHUP.
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// Put the file aside before it gets larger than this: it becomes PATH.1, which becomes PATH.2 [KiB, MiB, GiB].
+    #[arg(long, value_name = "BYTES", value_parser = file_size, requires = "file")]
+    pub file_max_size: Option<u64>,
+    /// How many files that were put aside are kept.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=999), requires = "file_max_size")]
+    pub file_keep: u32,
+    /// First tell of the kills that the kernel's log still knows: all of them (`boot`), or those not older than `30m`.
+    #[arg(long, value_name = "boot|TIME", value_parser = since)]
+    pub since: Option<Since>,
     /// Only kills in the container with this name or id.
     #[arg(long, value_name = "NAME")]
     pub container: Option<String>,
@@ -77,6 +92,9 @@ pub struct Run {
     /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
+    /// Do not tell what a container's runtime itself says of a kill, some seconds later.
+    #[arg(long)]
+    pub no_verdict: bool,
     /// Do not ask for real-time scheduling.
     #[arg(long)]
     pub no_realtime: bool,
@@ -92,6 +110,17 @@ pub struct Run {
 #[derive(Args, Debug)]
 pub struct Check {
     /// How to write it.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// As for `run`.
+    #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
+    pub runtime_root: Vec<(Runtime, PathBuf)>,
+}
+
+/// Options of `containers`.
+#[derive(Args, Debug)]
+pub struct Containers {
+    /// How to write them; `json` is a line each.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// As for `run`.
@@ -121,6 +150,12 @@ pub struct Replay {
     /// How to write events.
     #[arg(short, long, value_enum, default_value_t = Output::Json)]
     pub output: Output,
+    /// Where memory cgroups were on the host of the records: `v1`, `v2`, `hybrid`.
+    #[arg(long, default_value = "v2", value_parser = cgroup_version)]
+    pub cgroup: CgroupVersion,
+    /// Bytes of a page on the host of the records.
+    #[arg(long, default_value_t = 4096)]
+    pub page_size: u64,
 }
 
 /// How events are written.
@@ -160,6 +195,15 @@ impl Default for RingSize {
     }
 }
 
+fn cgroup_version(text: &str) -> Result<CgroupVersion, String> {
+    match text {
+        "v1" => Ok(CgroupVersion::V1),
+        "v2" => Ok(CgroupVersion::V2),
+        "hybrid" => Ok(CgroupVersion::Hybrid),
+        _ => Err("the versions are v1, v2 and hybrid".into()),
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -172,6 +216,34 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err("the units of time are ms, s, m and h".into()),
     };
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".into())
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    match text {
+        "boot" => Ok(Since::Boot),
+        ago => duration(ago).map(Since::Ago),
+    }
+}
+
+/// Nothing smaller is worth a file: a line may have 4096 bytes.
+const SMALLEST_FILE: u64 = 4096;
+
+fn file_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a size is a number and a unit, as in 10MiB".to_owned())?;
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err("the units of size are KiB, MiB and GiB".into()),
+    };
+    let bytes = number.checked_mul(1 << shift).ok_or("too large")?;
+    if bytes < SMALLEST_FILE {
+        return Err(format!("at least {SMALLEST_FILE} bytes"));
+    }
+    Ok(bytes)
 }
 
 fn ring_size(text: &str) -> Result<RingSize, String> {

@@ -59,7 +59,7 @@ pub struct OomKillFacts {
     pub oom: Option<OomControlFacts>,
     /// The start of the victim's command line, where it could be read in the kernel.
     pub command_line: Option<CommandLine>,
-    /// Whether the kernel sent SIGKILL to the victim in this run; `None` where signals were not followed.
+    /// Whether the kernel sent SIGKILL to the victim in this run; `None` where that is not known.
     pub signalled: Option<bool>,
     /// The victim's memory cgroup and those above it.
     pub lineage: Lineage,
@@ -313,6 +313,8 @@ impl Decoder {
             // The old tracepoint names a thread; whose process it is was not to be had.
             victim.tgid = None;
         }
+        // Whose SIGKILL it was can be told only where the victim's task was found.
+        let followed = raw.flags & FLAG_SIGNALS_FOLLOWED != 0 && raw.flags & FLAG_PID_ONLY == 0;
         Ok(OomKillFacts {
             seq: raw.header.seq,
             time: BootTime(raw.header.boot_time_ns),
@@ -325,7 +327,7 @@ impl Decoder {
                 arguments: first(&raw.command_line, raw.command_line_len).to_vec(),
                 cut: raw.flags & FLAG_COMMAND_LINE_CUT != 0,
             }),
-            signalled: (raw.flags & FLAG_SIGNALS_FOLLOWED != 0).then_some(raw.flags & FLAG_SIGNALLED != 0),
+            signalled: followed.then_some(raw.flags & FLAG_SIGNALLED != 0),
             lineage: self.lineage(&raw.lineage, bytes.len() - LEVELS),
         })
     }
@@ -394,6 +396,10 @@ impl Decoder {
         // A level counts only if its bytes were sent: both records that have levels end with them.
         let sent = levels_bytes / size_of::<wire::MemcgLevel>();
         let count = usize::try_from(raw.level_count).unwrap_or(usize::MAX).min(sent);
+        if raw.level_count == 0 {
+            // Even a task of the root has a level: nothing was walked, and no names are not the root's path.
+            return Lineage { path_cut: true, levels_cut: true, ..Lineage::default() };
+        }
         Lineage {
             levels: raw.levels.iter().take(count).map(|level| self.level(level)).collect(),
             path: whole_path(first(&raw.path, raw.path_len)),

@@ -135,6 +135,8 @@ pub enum Source {
     Oomtrace,
     /// A container runtime's own state.
     Runtime,
+    /// Found afterwards in a cgroup's own files.
+    Cgroupfs,
 }
 
 /// The host.
@@ -714,6 +716,8 @@ pub enum LossReason {
     UnreadableRecord,
     /// Lines: the output refused them.
     Sink,
+    /// Verdicts: too many kills waited for theirs.
+    VerdictQueueFull,
     /// Kill events: `seq` jumped and no counter says why.
     Unexplained,
 }

@@ -52,6 +52,11 @@ impl Losses {
         self.total(LossReason::Sink).total += 1;
     }
 
+    /// A kill will have no verdict.
+    pub fn no_verdict(&mut self) {
+        self.total(LossReason::VerdictQueueFull).total += 1;
+    }
+
     /// The kernel side's counters, read after the ring was drained.
     pub fn counted(&mut self, counters: &Counters) {
         for (reason, index) in [
@@ -84,11 +89,13 @@ impl Losses {
         self.total(reason).told += count;
     }
 
-    /// Kill events and lines lost in all; cgroup changes cost names, not events.
+    /// Kill events and lines lost in all; cgroup changes cost names, verdicts are no events.
     pub fn events(&self) -> u64 {
         self.known
             .iter()
-            .filter(|(reason, _)| **reason != LossReason::CgroupRingFull)
+            .filter(|(reason, _)| {
+                !matches!(reason, LossReason::CgroupRingFull | LossReason::VerdictQueueFull)
+            })
             .map(|(_, t)| t.total)
             .sum()
     }

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => commands::run::run(args),
         Command::Check(args) => commands::check::check(&args),
+        Command::Containers(args) => commands::containers::containers(&args),
         Command::Simulate(args) => commands::simulate::simulate(&args),
         Command::Schema => commands::print::schema(),
         Command::Completions { shell } => commands::print::completions(shell),

@@ -3,13 +3,18 @@
 //! A record that cannot be read, a fact that is missing and an output that refuses end
 //! nothing: they are counted, and told.
 
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::{
-    decode::{Decoder, Record},
-    enrich::enricher::Enricher,
-    event::{Event, Lost, OomKill, Scope, Stop},
+    decode::{BootTime, Decoder, Record},
+    enrich::{backfill::LoggedKill, enricher::Enricher, unkilled::Unkilled},
+    event::{Envelope, Event, Lost, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
     render::Render,
-    sink::{Sink, SinkError},
+    sink::{Sink, SinkError, Wait},
+    verdict::{Answer, Verdicts},
 };
 
 /// Which kills are printed. What is filtered out is not lost.
@@ -43,6 +48,7 @@ pub struct Pipeline {
     render: Render,
     sink: Box<dyn Sink>,
     losses: Losses,
+    verdicts: Option<Verdicts>,
     line: Vec<u8>,
     /// Events printed: kills, shared-memory kills, cgroups that ran out.
     events: u64,
@@ -59,7 +65,60 @@ impl Pipeline {
     ) -> Self {
         // A line is under 4096 bytes: taken now, it never grows.
         let line = Vec::with_capacity(8 << 10);
-        Self { decoder, enricher, filter, render, sink, losses: Losses::default(), line, events: 0 }
+        Self {
+            decoder,
+            enricher,
+            filter,
+            render,
+            sink,
+            losses: Losses::default(),
+            verdicts: None,
+            line,
+            events: 0,
+        }
+    }
+
+    /// Has the runtimes' word told of kills in their containers.
+    pub fn with_verdicts(mut self, verdicts: Option<Verdicts>) -> Self {
+        self.verdicts = verdicts;
+        self
+    }
+
+    /// The next word of a runtime: for [`Self::verdict`]. Can be dropped while it waits.
+    pub async fn next_verdict(&mut self) -> Answer {
+        match &mut self.verdicts {
+            Some(verdicts) => verdicts.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Prints of a memory cgroup that it ran out without a victim, as its files say.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn unkilled(&mut self, found: &Unkilled) -> Result<(), SinkError> {
+        let event = Event::MemcgOom(Box::new(self.enricher.unkilled(found)));
+        self.events += 1;
+        self.print(&event)
+    }
+
+    /// Prints what a runtime says of a kill.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn verdict(&mut self, answer: Answer) -> Result<(), SinkError> {
+        let false_positive = self.verdicts.as_ref().map(|verdicts| verdicts.false_positives(&answer));
+        let verdict = Verdict {
+            envelope: Envelope { source: Source::Runtime, ..self.enricher.own_envelope() },
+            of: answer.of,
+            missed: answer.missed(),
+            missing: answer.missing(),
+            container: answer.container,
+            runtime_says: answer.says.ok(),
+            false_positive: false_positive.unwrap_or_default(),
+            truncated: Vec::new(),
+        };
+        self.print(&Event::Verdict(Box::new(verdict)))
     }
 
     /// What is known of the host.
@@ -93,6 +152,9 @@ impl Pipeline {
             Ok(Record::OomKill(facts)) => {
                 self.losses.saw(facts.seq);
                 let kill = self.enricher.oom_kill(&facts);
+                if let Some(verdicts) = &mut self.verdicts {
+                    verdicts.saw(&kill);
+                }
                 if !self.filter.takes(&kill) {
                     return Ok(());
                 }
@@ -118,7 +180,42 @@ impl Pipeline {
             }
         };
         self.events += 1;
-        self.print(&event)
+        self.print(&event)?;
+        if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event) {
+            let asked = verdicts.want(kill, self.enricher.tree());
+            if !asked {
+                self.losses.no_verdict();
+            }
+        }
+        Ok(())
+    }
+
+    /// A kill from before the programs were attached.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn logged_kill(&mut self, kill: &LoggedKill) -> Result<(), SinkError> {
+        let kill = self.enricher.logged_kill(kill);
+        if !self.filter.takes(&kill) {
+            return Ok(());
+        }
+        self.events += 1;
+        self.print(&Event::OomKill(Box::new(kill)))
+    }
+
+    /// The thread and the time of the event in a record of the killer's.
+    pub fn moment(&self, record: &[u8]) -> Option<(Option<u32>, BootTime)> {
+        match self.decoder.record(record).ok()? {
+            Record::OomKill(facts) => Some((facts.victim.tid, facts.time)),
+            Record::SharedMmKill(facts) => Some((None, facts.time)),
+            Record::MemcgOom(facts) => Some((None, facts.time)),
+            Record::Cgroup(_) => None,
+        }
+    }
+
+    /// Events that could not be told so far.
+    pub fn lost(&self) -> u64 {
+        self.losses.events()
     }
 
     /// Tells what was lost since the last time; `counters` were read after the ring was drained.
@@ -137,7 +234,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The last line.
+    /// The last line. If the output takes it is for [`Self::settle`] to say.
     ///
     /// # Errors
     /// Only [`SinkError::Closed`].
@@ -149,14 +246,46 @@ impl Pipeline {
             lost: self.losses.events(),
             truncated: Vec::new(),
         };
-        self.print(&Event::Stop(Box::new(stop)))?;
-        match self.sink.finish() {
-            Err(SinkError::Closed) => Err(SinkError::Closed),
-            _ => Ok(()),
+        self.print(&Event::Stop(Box::new(stop)))
+    }
+
+    /// Whether the output still keeps a line that it could not write.
+    pub fn is_stalled(&self) -> bool {
+        self.sink.waits_for().is_some()
+    }
+
+    /// Writes what the output had to keep.
+    ///
+    /// # Errors
+    /// Why it still keeps something.
+    pub fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    /// Waits until the output has all lines, for so long at the most. True if it has.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn settle(&mut self, limit: Duration) -> Result<bool, SinkError> {
+        let began = Instant::now();
+        loop {
+            match self.sink.flush() {
+                Ok(()) => return Ok(true),
+                Err(SinkError::Closed) => return Err(SinkError::Closed),
+                Err(_) if began.elapsed() >= limit => return Ok(false),
+                Err(_) => {}
+            }
+            let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let _tried_again_anyway = match self.sink.waits_for() {
+                Some(Wait::Reader(fd)) => {
+                    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&wait))
+                }
+                _ => poll(&mut [], Some(&wait)),
+            };
         }
     }
 
-    /// Prints a line; an output that refuses it has the line counted as lost.
+    /// Prints a line; one that the output neither writes nor keeps is counted as lost.
     ///
     /// # Errors
     /// Only [`SinkError::Closed`].
@@ -167,7 +296,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether the output took the line.
+    /// Whether the output took the line, to write it now or later.
     fn print_or_fail(&mut self, event: &Event) -> Result<bool, SinkError> {
         if self.render.line(event, &mut self.line).is_err() {
             return Ok(false);

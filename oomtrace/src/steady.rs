@@ -13,15 +13,15 @@ pub fn hold(realtime: bool) -> Vec<String> {
     let mut refused = Vec::new();
     // All of its memory is bounded, so to kill it would free little and hide the kill.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-        refused.push(format!("oom_score_adj is not lowered ({error}): this process may be a victim itself"));
+        refused.push(format!("oom_score_adj is not lowered ({error}; CAP_SYS_RESOURCE may): this process may be a victim itself"));
     }
     // Pages are locked when they are first touched: memory that is only reserved stays free.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = mlockall(flags) {
-        refused.push(format!("memory is not locked ({error}): lines may be late while memory is short"));
+        refused.push(format!("memory is not locked ({error}; a higher RLIMIT_MEMLOCK or CAP_IPC_LOCK is needed): lines may be late while memory is short"));
     }
     if realtime && let Err(error) = first_in_first_out() {
-        refused.push(format!("no real-time scheduling ({error}): lines may be late while the host is busy"));
+        refused.push(format!("no real-time scheduling ({error}; RLIMIT_RTPRIO of 1 or CAP_SYS_NICE is needed): lines may be late while the host is busy"));
     }
     refused
 }
@@ -40,4 +40,11 @@ fn first_in_first_out() -> std::io::Result<()> {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
+}
+
+/// This thread again as any other: what it does may wait.
+pub fn ordinary() {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameter is a local that lives through the call. To be scheduled later than before is always allowed.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameter) };
 }

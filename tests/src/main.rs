@@ -68,7 +68,8 @@ fn chosen(arguments: &Arguments) -> Result<Chosen> {
     let chosen =
         all.filter(|scenario| arguments.scenario.is_empty() || wanted.remove(scenario.name)).collect();
     // No machine has all of these at a time: only by name.
-    let lacking = lacking::ALL.iter().filter(|lacking| wanted.remove(lacking.name) || arguments.list).collect();
+    let lacking =
+        lacking::ALL.iter().filter(|lacking| wanted.remove(lacking.name) || arguments.list).collect();
     ensure!(wanted.is_empty(), "no such scenario here: {wanted:?}; see --list");
     Ok((chosen, lacking))
 }
@@ -77,7 +78,8 @@ fn chosen(arguments: &Arguments) -> Result<Chosen> {
 fn tell_offers(binary: &Path) -> Result<()> {
     let output = Command::new(binary).args(["check", "-o", "json"]).output()?;
     let report: Value = serde_json::from_slice(&output.stdout).context("oomtrace check -o json")?;
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     say(&format!("offers kernel: {}", kernel.trim()));
     for finding in report.get("findings").and_then(Value::as_array).into_iter().flatten() {

@@ -39,8 +39,8 @@ pub struct Session {
     restarted: bool,
     /// `oom_kill` of `/proc/vmstat` at the start.
     counted_before: u64,
-    /// Lines that a scenario has asked for, by `seq`.
-    claimed: BTreeSet<u64>,
+    /// Lines that a scenario has asked for, by their place among all.
+    claimed: BTreeSet<usize>,
     /// Kills in the log when the last report window ended.
     window_from: usize,
     /// Kills in the log when the running scenario began.
@@ -268,9 +268,7 @@ impl Session {
                 && line.number("victim.tid") == Some(tid.into())
                 && line.read_at_ns >= since_ns
         })?;
-        if let Some(time) =
-            line.get("time").and_then(serde_json::Value::as_str).and_then(crate::compare::moment)
-        {
+        if let Some(time) = line.get("time").and_then(serde_json::Value::as_str).and_then(compare::moment) {
             self.latencies_ns.push(line.read_at_ns - time);
         }
         Ok(line)
@@ -279,19 +277,20 @@ impl Session {
     /// Waits for a line that nobody has claimed yet, and claims it.
     pub fn claim(&mut self, what: &str, wanted: impl Fn(&Line) -> bool) -> Result<Line> {
         let claimed = &self.claimed;
-        let line = self.tracer.wait_for(what, |lines| {
-            let free = |line: &&Line| line.number("seq").is_some_and(|seq| !claimed.contains(&seq));
-            lines.iter().filter(free).find(|line| wanted(line)).cloned()
+        let (place, line) = self.tracer.wait_for(what, |lines| {
+            let free = |(place, _): &(usize, &Line)| !claimed.contains(place);
+            let mut events = lines.iter().enumerate().filter(|(_, line)| line.is_event()).filter(free);
+            events.find(|(_, line)| wanted(line)).map(|(place, line)| (place, line.clone()))
         })?;
-        self.claimed.extend(line.number("seq"));
+        self.claimed.insert(place);
         Ok(line)
     }
 
     /// Claims all lines so far that `wanted` knows.
     pub fn claim_all(&mut self, wanted: impl Fn(&Line) -> bool) {
-        self.claimed.extend(
-            self.tracer.lines().iter().filter(|line| wanted(line)).filter_map(|line| line.number("seq")),
-        );
+        let lines = self.tracer.lines();
+        self.claimed
+            .extend(lines.iter().enumerate().filter(|(_, line)| wanted(line)).map(|(place, _)| place));
     }
 
     /// Ends a scenario: every line must be sound, and none of ours unasked for.
@@ -299,12 +298,10 @@ impl Session {
         self.tracer.check_new_lines()?;
         let ours = self.scratch().place().path.clone();
         let ours = String::from_utf8_lossy(&ours).into_owned();
-        for line in self.tracer.lines() {
-            let Some(seq) = line.number("seq") else { continue };
-            if self.claimed.contains(&seq) {
+        for (place, line) in self.tracer.lines().into_iter().enumerate() {
+            if !line.is_event() || !self.claimed.insert(place) {
                 continue;
             }
-            self.claimed.insert(seq);
             let path = line.get("victim.cgroup.path").or_else(|| line.get("cgroup.path"));
             // On a host others may have kills of their own; in a guest there are no others, but the kernel
             // may want one more victim while the last one gives its memory back.
@@ -324,9 +321,9 @@ impl Session {
         let Some(tid) = line.number("victim.tid").and_then(|tid| u32::try_from(tid).ok()) else {
             return Ok(false);
         };
-        let logged = self.log.look(|reports| {
-            reports.kills.iter().rev().find(|kill| kill.killed.tid == tid).cloned()
-        })?;
+        let logged = self
+            .log
+            .look(|reports| reports.kills.iter().rev().find(|kill| kill.killed.tid == tid).cloned())?;
         let Some(mut logged) = logged else { return Ok(false) };
         if let Some(events) = &mut self.events {
             logged.marked = events.of(tid)?;

@@ -55,8 +55,13 @@ impl TraceEvents {
         }
         let directory = Path::new(TRACEFS).join(format!("instances/oomtrace-test-{}", std::process::id()));
         fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
-        let mut events =
-            Self { pipe: None, directory: directory.clone(), unread: Vec::new(), named: None, marks: Vec::new() };
+        let mut events = Self {
+            pipe: None,
+            directory: directory.clone(),
+            unread: Vec::new(),
+            named: None,
+            marks: Vec::new(),
+        };
         let write = |file: PathBuf, value: &str| {
             fs::write(&file, value).with_context(|| format!("write {value} to {}", file.display()))
         };
@@ -149,7 +154,8 @@ mod tests {
             named: None,
             marks: Vec::new(),
         };
-        let figures = "total-vm=40kB anon-rss=30kB file-rss:20kB shmem-rss:10kB uid=0 pgtables=44kB oom_score_adj=-7";
+        let figures =
+            "total-vm=40kB anon-rss=30kB file-rss:20kB shmem-rss:10kB uid=0 pgtables=44kB oom_score_adj=-7";
         for line in [
             format!("  hog-7  [001] .....  12.345678: mark_victim: pid=71 comm= total-vm=1kB {figures}\n"),
             "  hog-7  [001] .....  12.345678: mark_victim: pid=72 comm=a\n".to_owned(),
@@ -157,14 +163,8 @@ mod tests {
         ] {
             events.take(&line).unwrap();
         }
-        let expected = |tid| Marked {
-            tid,
-            total_vm_kb: 40,
-            anon_kb: 30,
-            file_kb: 20,
-            shmem_kb: 10,
-            pgtables_kb: 44,
-        };
+        let expected =
+            |tid| Marked { tid, total_vm_kb: 40, anon_kb: 30, file_kb: 20, shmem_kb: 10, pgtables_kb: 44 };
         assert_eq!(events.marks, [expected(71), expected(72)]);
         assert!(events.take("CPU:1 [LOST 3 EVENTS]\n").is_err());
     }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod build;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -33,6 +34,7 @@ enum Command {
     Test(test::Args),
     Lint(lint::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
     /// Run the scenarios on other kernels, under emulation
     Vm(vm::Args),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::main(&args),
         Command::Lint(args) => lint::main(&args),
         Command::Bench(args) => bench::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

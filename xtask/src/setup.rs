@@ -54,7 +54,10 @@ pub const CONTAINERS: Need = Need::Packages(&[
     ("docker.io", Some("dockerd")),
     ("containerd", Some("containerd")),
     ("podman", Some("podman")),
+    ("runc", Some("runc")),
 ]);
+/// The client of Docker, which from Debian 13 on is a package of its own: to be asked for after [`CONTAINERS`].
+pub const DOCKER_CLI: Need = Need::Packages(&[("docker-cli", Some("docker"))]);
 /// To boot other kernels.
 pub const VM: Need = Need::Packages(&[("qemu-system-x86", Some("qemu-system-x86_64"))]);
 /// To have something to compare with.
@@ -65,7 +68,8 @@ const BPF_LINKER: &str = "0.13.0";
 const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 pub fn main(args: &Args) -> Result<()> {
-    let asked = [(args.containers, CONTAINERS), (args.vm, VM), (args.bench, BENCH)];
+    let asked =
+        [(args.containers, CONTAINERS), (args.containers, DOCKER_CLI), (args.vm, VM), (args.bench, BENCH)];
     let asked = asked.into_iter().filter_map(|(asked, need)| asked.then_some(need));
     for need in [BUILD, TEST].into_iter().chain(asked) {
         ensure(need)?;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::{build, setup, stage::Stages, workspace};
+use crate::{build, fuzz, setup, stage::Stages, workspace};
 
 /// Run the tests: pure ones, fixtures and replay, then real OOM kills (as root)
 #[derive(clap::Args)]
@@ -17,6 +17,8 @@ pub struct Args {
 pub fn main(args: &Args) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     setup::ensure(setup::TEST)?;
+    setup::ensure(setup::CONTAINERS)?;
+    setup::ensure(setup::DOCKER_CLI)?;
 
     let mut stages = Stages::default();
     stages.run(
@@ -25,6 +27,9 @@ pub fn main(args: &Args) -> Result<()> {
             .args(["--workspace", "--exclude", "oomtrace-tests", "--no-fail-fast", "--"])
             .args(&args.filter),
     );
+    if args.filter.is_empty() {
+        stages.run("mutated input for every parser, 20 s", &mut fuzz::shortly());
+    }
     let mut binary = None;
     if stages.call("build", || build::binary().map(|built| binary = Some(built))) {
         let mut kills = workspace::cargo("test");

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod check;
+pub mod containers;
 pub mod print;
 pub mod replay;
 pub mod run;

@@ -1,9 +1,7 @@
 //! `oomtrace replay`: the pipeline without a kernel. Records that `run --record` kept in,
 //! lines out.
 
-use std::fs;
-
-use rustix::param::page_size;
+use std::{fs, time::Duration};
 
 use super::{render, terminal};
 use crate::{
@@ -16,14 +14,14 @@ use crate::{
         enricher::{Enricher, Sources},
         tree::{CgroupTree, TreeLimits},
     },
-    event::{CgroupVersion, Host},
+    event::Host,
     failure::{Code, Failure},
     pipeline::{Filter, Pipeline},
     sink::{SinkError, StdoutSink},
 };
 
-/// `oomtrace replay`. The clock starts at 1970-01-01T00:00:00Z, the host is named `replay`, memory is on
-/// cgroup v2: the same records give the same lines on every host.
+/// `oomtrace replay`. The clock starts at 1970-01-01T00:00:00Z and stands still after the last event, the
+/// host is named `replay`: the same records give the same lines on every host.
 ///
 /// # Errors
 /// If the file cannot be read or ends in the middle of a record.
@@ -38,11 +36,11 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
         processes: None,
         log: None,
         gfp: None,
-        version: CgroupVersion::V2,
+        version: args.cgroup,
         clock: Some(ClockOffset::default()),
         host: Host { name: "replay".into(), boot_id: None, kernel: "replay".into() },
     };
-    let decoder = Decoder::new(u64::try_from(page_size()).unwrap_or(4096));
+    let decoder = Decoder::new(args.page_size);
     let render = render(args.output, terminal());
     let mut pipeline = Pipeline::new(
         decoder,
@@ -54,15 +52,15 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
         let (record, after) = next(rest).ok_or_else(|| cannot("ends in the middle of a record".into()))?;
-        match pipeline.kill(record) {
+        match pipeline.kill(record).and_then(|()| pipeline.settle(Duration::MAX)) {
             Err(SinkError::Closed) => return Ok(()),
             done => done?,
-        }
+        };
         rest = after;
     }
-    match pipeline.stop("end of records") {
+    match pipeline.stop("end of records").and_then(|()| pipeline.settle(Duration::MAX)) {
         Err(SinkError::Closed) => Ok(()),
-        done => Ok(done?),
+        done => Ok(done.map(drop)?),
     }
 }
 

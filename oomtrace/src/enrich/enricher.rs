@@ -1,6 +1,8 @@
 //! Facts to events. One [`Enricher`] for the whole run: it holds what was learned before a
 //! kill, because afterwards it is gone.
 
+mod logged;
+
 use std::{borrow::Cow, time::Duration};
 
 use super::{
@@ -13,6 +15,7 @@ use super::{
     oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
     process::{self, ProcessFacts, ProcessReader},
     tree::{CgroupTree, Seen, lineage_ids},
+    unkilled::Unkilled,
 };
 use crate::{
     decode::{
@@ -40,7 +43,8 @@ pub struct Sources {
     pub gfp: Option<GfpNames>,
     /// Where memory cgroups are.
     pub version: CgroupVersion,
-    /// The distance between the clocks; `None` samples it for each event.
+    /// The distance between the clocks in a replay, where it is no later than the latest event; `None`
+    /// samples it for each event.
     pub clock: Option<ClockOffset>,
     /// The host's identity.
     pub host: Host,
@@ -52,6 +56,8 @@ pub struct Enricher {
     runs: Runs,
     /// The distance between the clocks, sampled once an event.
     offset: ClockOffset,
+    /// The time of the latest event.
+    latest: BootTime,
 }
 
 /// Within this time of its mark a victim's id is its own.
@@ -60,15 +66,23 @@ const FRESH_NS: u64 = 10_000_000;
 /// How long a victim's `/proc` files may delay its line. It is gone 1.9 ms after its mark at the earliest.
 const PROC_WAIT: Duration = Duration::from_millis(2);
 
+/// Why a fact is absent that the kernel side reads.
+const UNREAD: &str = "could not be read in the kernel";
+
 impl Enricher {
     /// One for a run.
     pub fn new(sources: Sources) -> Self {
-        Self { sources, runs: Runs::default(), offset: ClockOffset::default() }
+        Self { sources, runs: Runs::default(), offset: ClockOffset::default(), latest: BootTime(0) }
     }
 
     /// The memory cgroups.
     pub fn tree(&mut self) -> &mut CgroupTree {
         &mut self.sources.tree
+    }
+
+    /// Whether memory is on cgroup v1.
+    pub fn is_v1(&self) -> bool {
+        self.sources.version != CgroupVersion::V2
     }
 
     /// The kernel's log, where it is followed: to be read as it grows, so that a kill finds its own lines read.
@@ -95,7 +109,8 @@ impl Enricher {
     /// What a line of oomtrace's own starts with.
     pub fn own_envelope(&mut self) -> Envelope {
         self.sample_clock();
-        self.envelope(clock::boot_time(), None, Source::Oomtrace)
+        let now = if self.sources.clock.is_some() { self.latest } else { clock::boot_time() };
+        self.envelope(now, None, Source::Oomtrace)
     }
 
     fn sample_clock(&mut self) {
@@ -105,6 +120,7 @@ impl Enricher {
     /// A kill.
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
         self.sample_clock();
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let process = self.process(facts, &mut absent);
         let cut = process.as_ref().is_some_and(|process| process.command_line_cut);
@@ -148,12 +164,12 @@ impl Enricher {
     /// A process that died because it shares a victim's memory.
     pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
         self.sample_clock();
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let task = &facts.task;
         let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
         let identity =
             self.identify(task.memcg, &Lineage::default(), path.as_deref(), facts.time, &mut absent);
-        const UNREAD: &str = "could not be read in the kernel";
         let victim = SharedMmVictim {
             pid: absent.unless(task.tgid, "victim.pid", UNREAD),
             namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
@@ -166,7 +182,7 @@ impl Enricher {
                 "victim.start_time",
                 UNREAD,
             ),
-            cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", &mut absent),
+            cgroup: cgroup(task.memcg, path, "victim.cgroup", &mut absent),
         };
         SharedMmKill {
             envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
@@ -183,33 +199,80 @@ impl Enricher {
     /// A memory cgroup that ran out without a victim.
     pub fn memcg_oom(&mut self, facts: &MemcgOomFacts) -> event::MemcgOom {
         self.sample_clock();
+        self.latest = facts.time;
         let mut absent = Absent::default();
         let context = self.context();
         let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
         let cgroup = match facts.lineage.levels.first() {
-            Some(level) => oom::cgroup_of(&facts.lineage, 0, level, context.version, "cgroup", &mut absent),
-            None => event::OomCgroup::default(),
+            Some(level) => {
+                oom::cgroup::cgroup_of("cgroup", &facts.lineage, 0, level, context.version, &mut absent)
+            }
+            None => {
+                absent.because("cgroup", UNREAD);
+                event::OomCgroup::default()
+            }
         };
         let killer = facts.oom.as_ref();
         let gfp_mask_raw = killer.and_then(|killer| killer.gfp_mask);
         let gfp_mask = gfp_mask_raw.and_then(|mask| Some(context.gfp?.names(mask)));
+        let outcome = match facts.outcome {
+            oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => Some(MemcgOomOutcome::NoKillableProcess),
+            oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
+            oomtrace_common::record::OUTCOME_KILL_DISABLED => Some(MemcgOomOutcome::KillDisabled),
+            _ => None,
+        };
+        absent.unless(gfp_mask_raw, "gfp_mask_raw", UNREAD);
+        let no_names = if gfp_mask_raw.is_some() { oom::NO_GFP_NAMES } else { UNREAD };
+        absent.unless(gfp_mask.as_ref(), "gfp_mask", no_names);
         let id = facts.lineage.levels.first().map(|level| level.id);
         let identity = self.identify(id, &facts.lineage, path.as_deref(), facts.time, &mut absent);
         event::MemcgOom {
             envelope: self.envelope(facts.time, facts.seq, Source::Ebpf),
             cgroup,
-            order: killer.and_then(|killer| killer.order),
+            order: absent.unless(killer.and_then(|killer| killer.order), "order", UNREAD),
             gfp_mask,
             gfp_mask_raw,
             trigger: self.trigger(&facts.trigger, &mut absent),
-            outcome: match facts.outcome {
-                oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => {
-                    Some(MemcgOomOutcome::NoKillableProcess)
-                }
-                oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
-                oomtrace_common::record::OUTCOME_KILL_DISABLED => Some(MemcgOomOutcome::KillDisabled),
-                _ => None,
+            outcome: absent.unless(outcome, "outcome", "not one that this version knows"),
+            container: identity.container,
+            k8s: identity.k8s,
+            systemd: identity.systemd,
+            truncated: Vec::new(),
+            missing: absent.into_missing(),
+        }
+    }
+
+    /// A memory cgroup that ran out without a victim, found in its files.
+    pub fn unkilled(&mut self, found: &Unkilled) -> event::MemcgOom {
+        const UNSEEN: &str = "found afterwards in the cgroup's files: no function hook saw it";
+        let mut absent = Absent::default();
+        let seen = Seen { ids: &[found.id], path: &found.path, path_is_whole: true };
+        let identity = self.sources.tree.identify(seen, clock::boot_time());
+        for (key, reason) in &identity.missing {
+            absent.because(key, reason.clone());
+        }
+        for key in ["order", "gfp_mask", "gfp_mask_raw", "trigger"] {
+            absent.because(key, UNSEEN);
+        }
+        let outcome = found.disabled.then_some(MemcgOomOutcome::KillDisabled);
+        let events = found.events.map(|(oom, oom_kill)| event::MemoryEvents {
+            oom: Some(oom),
+            oom_kill: Some(oom_kill),
+            ..event::MemoryEvents::default()
+        });
+        event::MemcgOom {
+            envelope: Envelope { source: Source::Cgroupfs, ..self.own_envelope() },
+            cgroup: event::OomCgroup {
+                cgroup: Cgroup { path: Some(text_from_kernel(&found.path)), id: Some(found.id.to_string()) },
+                limit_bytes: found.limit_bytes,
+                events,
+                ..event::OomCgroup::default()
             },
+            order: None,
+            gfp_mask: None,
+            gfp_mask_raw: None,
+            trigger: None,
+            outcome: absent.unless(outcome, "outcome", UNSEEN),
             container: identity.container,
             k8s: identity.k8s,
             systemd: identity.systemd,
@@ -309,7 +372,6 @@ impl Enricher {
         oom_score_bytes: Option<i64>,
         absent: &mut Absent,
     ) -> Victim {
-        const UNREAD: &str = "could not be read in the kernel";
         let task = &facts.victim;
         let mut text = |key: &str, fact: Option<Result<Vec<u8>, process::Reason>>| match fact? {
             Ok(bytes) => Some(text_from_kernel(&bytes)),
@@ -338,7 +400,7 @@ impl Enricher {
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
             oom_score_bytes,
             memory: memory(&facts.memory, absent),
-            cgroup: self.cgroup(task.memcg, path, "victim.cgroup.path", absent),
+            cgroup: cgroup(task.memcg, path, "victim.cgroup", absent),
         }
     }
 
@@ -347,17 +409,19 @@ impl Enricher {
         absent.unless(task.tgid, "trigger", "could not be read in the kernel")?;
         Some(Trigger {
             pid: task.tgid,
-            comm: task.comm.as_deref().map(text_from_kernel),
-            oom_score_adj: task.oom_score_adj,
-            cgroup: self.cgroup(task.memcg, path, "trigger.cgroup.path", absent),
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "trigger.comm", UNREAD),
+            oom_score_adj: absent.unless(task.oom_score_adj, "trigger.oom_score_adj", UNREAD),
+            cgroup: cgroup(task.memcg, path, "trigger.cgroup", absent),
         })
     }
+}
 
-    fn cgroup(&self, id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
-        let path =
-            absent.unless(path, key, "cgroup not known: made before oomtrace could see it, or too deep");
-        Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
-    }
+/// Where a task was; `key` is where it goes.
+fn cgroup(id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
+    const UNKNOWN: &str = "cgroup not known: made before oomtrace could see it, or too deep";
+    let path = absent.unless(path, &format!("{key}.path"), if id.is_some() { UNKNOWN } else { UNREAD });
+    absent.unless(id, &format!("{key}.id"), UNREAD);
+    Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
 }
 
 /// The facts with the head of the path that was cut in the kernel.
@@ -374,7 +438,6 @@ fn whole<'a>(facts: &'a OomKillFacts, path: Option<&[u8]>) -> Cow<'a, OomKillFac
 }
 
 fn memory(facts: &MemoryFacts, absent: &mut Absent) -> VictimMemory {
-    const UNREAD: &str = "could not be read in the kernel";
     let rss = match (facts.anon_rss_bytes, facts.file_rss_bytes, facts.shmem_rss_bytes) {
         (Some(anon), Some(file), Some(shmem)) => Some(anon.saturating_add(file).saturating_add(shmem)),
         _ => None,

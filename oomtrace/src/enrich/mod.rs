@@ -3,6 +3,7 @@
 //! Every reader takes a [`Root`], so that tests give it a tree of their own.
 
 pub mod absent;
+pub mod backfill;
 pub mod clock;
 pub mod containers;
 pub mod enricher;
@@ -11,6 +12,7 @@ pub mod kernel_log;
 pub mod oom;
 pub mod process;
 pub mod tree;
+pub mod unkilled;
 
 use std::path::{Path, PathBuf};
 

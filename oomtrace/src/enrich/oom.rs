@@ -4,15 +4,16 @@
 //! The killer's own state is the best evidence, then the kernel's log, then the limits of
 //! the victim's ancestors. Nothing weaker is ever used.
 
+use cgroup::{cgroup_of, path_of};
+
 use crate::{
     decode::{CgroupId, Limit, Lineage, MemcgFacts, OomControlFacts, OomKillFacts},
     enrich::absent::Absent,
-    event::{
-        Cgroup, CgroupVersion, Constraint, Evidence, Kill, MemoryEvents, Oom, OomCgroup, Scope,
-        text_from_kernel,
-    },
+    event::{Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, Scope, text_from_kernel},
     kernel::gfp::GfpNames,
 };
+
+pub mod cgroup;
 
 /// What the kernel's log says of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,19 +103,23 @@ pub fn oom(
     };
     oom.id = Some(id);
     oom.kill = kill(facts, &oom, context, absent);
-    if oom.kill == Some(Kill::AllocatingTask) {
-        absent.because("victim.oom_score_bytes", "the allocating task is killed whatever its score");
-    } else if facts.oom.is_none() {
-        absent.because("victim.oom_score_bytes", NEEDS_HOOK);
-    } else {
-        absent.because("victim.oom_score_bytes", "killed with the one chosen, not for its own score");
-    }
+    let no_score = match oom.kill {
+        Some(Kill::AllocatingTask) => "the allocating task is killed whatever its score",
+        Some(Kill::AlreadyExiting) => "it was exiting already, whatever its score",
+        _ if facts.oom.is_none() => NEEDS_HOOK,
+        _ if !first_of_run(facts) => "killed with the one chosen, not for its own score",
+        _ => UNREAD,
+    };
+    absent.because("victim.oom_score_bytes", no_score);
     oom
 }
 
-/// Where the cgroup whose limit fired stands in the event.
-const KEY: &str = "oom.cgroup";
 const NEEDS_HOOK: &str = "only a function hook sees it";
+/// Why a fact of the killer's or of a cgroup is absent that the kernel side reads.
+const UNREAD: &str = "not in this kernel, or could not be read in it";
+const NOT_AN_ANCESTOR: &str = "not among the victim's ancestors that were read";
+pub(super) const NO_GFP_NAMES: &str = "this kernel publishes no names of its flags";
+const NO_INVOKED_LINE: &str = "no invoked line in the kernel log";
 const NOT_IN_LIMITS: &str = "no function hook, and no oom-kill line in the kernel log";
 
 fn from_killer(
@@ -130,12 +135,16 @@ fn from_killer(
     if constraint.is_none() {
         absent.because("oom.constraint", "the killer had not yet worked it out");
         absent.because("oom.scope", "the killer had not yet worked it out");
+        if killer.memcg == Some(None) {
+            absent.because("oom.cgroup", "no cgroup's limit fired");
+        }
     }
     let cgroup = match killer.memcg {
         Some(Some(id)) => match level(lineage, id) {
-            Some((index, facts)) => Some(cgroup_of(lineage, index, facts, context.version, KEY, absent)),
+            Some((index, facts)) => Some(fired(lineage, index, facts, context, absent)),
             None => {
-                absent.because("oom.cgroup.limit_bytes", "not among the victim's ancestors that were read");
+                absent.because("oom.cgroup.path", NOT_AN_ANCESTOR);
+                absent.because("oom.cgroup.limit_bytes", NOT_AN_ANCESTOR);
                 Some(OomCgroup {
                     cgroup: Cgroup { path: None, id: Some(id.to_string()) },
                     ..OomCgroup::default()
@@ -151,6 +160,7 @@ fn from_killer(
     if killer.domain_bytes.is_none() {
         absent.because("oom.domain_bytes", "the killer had not yet worked it out");
     }
+    absent.unless(killer.order, "oom.order", UNREAD);
     let mut oom = Oom {
         scope: constraint.map(Constraint::scope),
         constraint,
@@ -160,7 +170,7 @@ fn from_killer(
         cgroup,
         ..Oom::default()
     };
-    gfp(&mut oom, killer.gfp_mask, None, context, absent);
+    gfp(&mut oom, killer.gfp_mask, None, UNREAD, context, absent);
     oom
 }
 
@@ -168,11 +178,12 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
     let cgroup = log.oom_memcg.as_ref().map(|path| {
         match (0..lineage.levels.len()).find(|index| path_of(lineage, *index).as_deref() == Some(path)) {
             Some(index) => match lineage.levels.get(index) {
-                Some(facts) => cgroup_of(lineage, index, facts, context.version, KEY, absent),
+                Some(facts) => fired(lineage, index, facts, context, absent),
                 None => OomCgroup::default(),
             },
             None => {
-                absent.because("oom.cgroup.limit_bytes", "not among the victim's ancestors that were read");
+                absent.because("oom.cgroup.id", NOT_AN_ANCESTOR);
+                absent.because("oom.cgroup.limit_bytes", NOT_AN_ANCESTOR);
                 OomCgroup {
                     cgroup: Cgroup { path: Some(text_from_kernel(path)), id: None },
                     ..OomCgroup::default()
@@ -186,7 +197,7 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
     }
     absent.because("oom.domain_bytes", NEEDS_HOOK);
     if log.order.is_none() {
-        absent.because("oom.order", "no invoked line in the kernel log");
+        absent.because("oom.order", NO_INVOKED_LINE);
     }
     let mut oom = Oom {
         scope: Some(log.constraint.scope()),
@@ -197,7 +208,7 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
         ..Oom::default()
     };
     let (mask, names) = log.gfp_mask.clone().map_or((None, None), |(mask, names)| (Some(mask), names));
-    gfp(&mut oom, mask, names, context, absent);
+    gfp(&mut oom, mask, names, NO_INVOKED_LINE, context, absent);
     oom
 }
 
@@ -209,8 +220,13 @@ fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) ->
     }
     let full = lineage.levels.iter().enumerate().find(|(_, facts)| is_full(facts, context));
     let Some((index, facts)) = full else {
-        for key in ["oom.scope", "oom.constraint", "oom.evidence"] {
-            absent.because(key, "no ancestor was at its limit, and no oom-kill line in the kernel log");
+        let reason = if lineage.levels.is_empty() {
+            "the victim's cgroups could not be read, and no oom-kill line in the kernel log"
+        } else {
+            "no ancestor was at its limit, and no oom-kill line in the kernel log"
+        };
+        for key in ["oom.scope", "oom.constraint", "oom.evidence", "oom.cgroup"] {
+            absent.because(key, reason);
         }
         return Oom::default();
     };
@@ -218,9 +234,20 @@ fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) ->
         scope: Some(Scope::Memcg),
         constraint: Some(Constraint::Memcg),
         evidence: Some(Evidence::MemcgWalk),
-        cgroup: Some(cgroup_of(lineage, index, facts, context.version, KEY, absent)),
+        cgroup: Some(fired(lineage, index, facts, context, absent)),
         ..Oom::default()
     }
+}
+
+/// The cgroup whose limit fired.
+fn fired(
+    lineage: &Lineage,
+    index: usize,
+    facts: &MemcgFacts,
+    context: &Context<'_>,
+    absent: &mut Absent,
+) -> OomCgroup {
+    cgroup_of("oom.cgroup", lineage, index, facts, context.version, absent)
 }
 
 fn is_full(facts: &MemcgFacts, context: &Context<'_>) -> bool {
@@ -234,15 +261,22 @@ fn is_full(facts: &MemcgFacts, context: &Context<'_>) -> bool {
     reached(facts.usage_bytes, facts.max) || (v1 && reached(facts.swap_usage_bytes, facts.swap_max))
 }
 
-fn gfp(oom: &mut Oom, mask: Option<u32>, names: Option<String>, context: &Context<'_>, absent: &mut Absent) {
+fn gfp(
+    oom: &mut Oom,
+    mask: Option<u32>,
+    names: Option<String>,
+    unknown: &str,
+    context: &Context<'_>,
+    absent: &mut Absent,
+) {
     oom.gfp_mask_raw = mask;
     oom.gfp_mask = names.or_else(|| Some(context.gfp?.names(mask?)));
     if mask.is_none() {
         for key in ["oom.gfp_mask", "oom.gfp_mask_raw"] {
-            absent.because(key, "no invoked line in the kernel log");
+            absent.because(key, unknown);
         }
     } else if oom.gfp_mask.is_none() {
-        absent.because("oom.gfp_mask", "this kernel publishes no names of its flags");
+        absent.because("oom.gfp_mask", NO_GFP_NAMES);
     }
 }
 
@@ -254,7 +288,8 @@ fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Abs
         return Some(Kill::Sysrq);
     }
     if let Some(message) = facts.oom.as_ref().and_then(|killer| killer.message.as_deref()) {
-        if contains(message, b"(oom_kill_allocating_task)") {
+        // The others of its group are in the same run, but did not allocate.
+        if contains(message, b"(oom_kill_allocating_task)") && first_of_run(facts) {
             return Some(Kill::AllocatingTask);
         }
     } else if oom.scope.is_some_and(|scope| scope != Scope::Memcg) {
@@ -269,33 +304,51 @@ fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Abs
             _ => {}
         }
     }
-    let domain = oom.cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.id.as_deref());
-    if in_group(&facts.lineage, domain, context.version) {
-        return Some(Kill::Group);
+    match in_group(&facts.lineage, oom, context.version) {
+        Some(true) => return Some(Kill::Group),
+        Some(false) => {}
+        None => {
+            absent.because(
+                "oom.kill",
+                "above the victim's cgroup one has oom.group, and the limit may be below it",
+            );
+            return None;
+        }
     }
-    if facts.signalled.is_none() && facts.oom.is_none() {
-        absent.because("oom.kill", "signals were not followed");
+    if facts.signalled.is_none() {
+        absent.because("oom.kill", "whether it got a SIGKILL is not known");
         return None;
     }
     Some(Kill::Selected)
 }
 
+/// Whether the victim is the first of a run whose start a hook has marked.
+fn first_of_run(facts: &OomKillFacts) -> bool {
+    facts.run.is_none_or(|run| run == facts.seq)
+}
+
 /// Whether `memory.oom.group` is set anywhere from the victim's cgroup up to the one whose
-/// limit fired, or up to below the root: where the kernel looks.
-fn in_group(lineage: &Lineage, domain: Option<&str>, version: CgroupVersion) -> bool {
-    if version != CgroupVersion::V2 {
-        return false;
+/// limit fired, or up to below the root: where the kernel looks. `None` where it is set in a
+/// cgroup that may be above the limit.
+fn in_group(lineage: &Lineage, oom: &Oom, version: CgroupVersion) -> Option<bool> {
+    let levels = &lineage.levels;
+    // The root has no such file.
+    let below_root = if lineage.levels_cut { levels.len() } else { levels.len().saturating_sub(1) };
+    let set = |count: usize| levels.iter().take(count).any(|facts| facts.oom_group == Some(true));
+    if version != CgroupVersion::V2 || !set(below_root) {
+        return Some(false);
     }
-    for (index, facts) in lineage.levels.iter().enumerate() {
-        let root = index + 1 == lineage.levels.len() && !lineage.levels_cut;
-        if facts.oom_group == Some(true) && !root {
-            return true;
-        }
-        if domain.is_some_and(|domain| domain == facts.id.to_string()) {
-            return false;
-        }
+    let domain = oom.cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.id.as_deref());
+    let position = |id: &str| levels.iter().position(|facts| facts.id.to_string() == id);
+    match (oom.scope, domain) {
+        (Some(Scope::Memcg), Some(id)) => Some(match position(id) {
+            Some(index) => set(index.saturating_add(1).min(below_root)),
+            // Too deep; else the victim has been moved away, and the kernel leaves its group alone.
+            None => lineage.levels_cut,
+        }),
+        (Some(Scope::Memcg) | None, _) => set(1).then_some(true),
+        (Some(_), _) => Some(true),
     }
-    false
 }
 
 /// The outermost cgroup with `memory.oom.group`: the largest group that could die in one run.
@@ -308,68 +361,6 @@ fn outermost_group(lineage: &Lineage, version: CgroupVersion) -> Option<CgroupId
 
 fn level(lineage: &Lineage, id: CgroupId) -> Option<(usize, &MemcgFacts)> {
     lineage.levels.iter().enumerate().find(|(_, facts)| facts.id == id)
-}
-
-/// The path of the ancestor at `index`: the victim's without its last `index` names.
-fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
-    if lineage.path_cut {
-        return None;
-    }
-    let names: Vec<&[u8]> =
-        lineage.path.split(|byte| *byte == b'/').skip(1).filter(|name| !name.is_empty()).collect();
-    let kept = names.len().checked_sub(index)?;
-    let mut path = Vec::with_capacity(lineage.path.len());
-    for name in names.iter().take(kept) {
-        path.push(b'/');
-        path.extend_from_slice(name);
-    }
-    if path.is_empty() {
-        path.push(b'/');
-    }
-    Some(path)
-}
-
-/// A cgroup's facts in the words of its version; `key` is where in the event they stand.
-pub fn cgroup_of(
-    lineage: &Lineage,
-    index: usize,
-    facts: &MemcgFacts,
-    version: CgroupVersion,
-    key: &str,
-    absent: &mut Absent,
-) -> OomCgroup {
-    let v2 = version == CgroupVersion::V2;
-    let mut limit = |name: &str, limit: Option<Limit>| {
-        let reason = match limit {
-            Some(Limit::Bytes(bytes)) => return Some(bytes),
-            Some(Limit::Unlimited) => "max: no limit is set",
-            None => "this kernel does not have it",
-        };
-        absent.because(&format!("{key}.{name}"), reason);
-        None
-    };
-    let limit_bytes = limit("limit_bytes", facts.max);
-    let swap_limit = limit(if v2 { "swap_limit_bytes" } else { "memsw_limit_bytes" }, facts.swap_max);
-    let path = path_of(lineage, index).map(|path| text_from_kernel(&path));
-    if path.is_none() {
-        absent.because(&format!("{key}.path"), "deeper than what is read in the kernel");
-    }
-    OomCgroup {
-        cgroup: Cgroup { path, id: Some(facts.id.to_string()) },
-        limit_bytes,
-        usage_bytes: facts.usage_bytes,
-        peak_bytes: facts.watermark_bytes,
-        swap_limit_bytes: swap_limit.filter(|_| v2),
-        swap_usage_bytes: facts.swap_usage_bytes.filter(|_| v2),
-        memsw_limit_bytes: swap_limit.filter(|_| !v2),
-        memsw_usage_bytes: facts.swap_usage_bytes.filter(|_| !v2),
-        oom_group: facts.oom_group.filter(|_| v2),
-        events: Some(if v2 {
-            facts.events.clone()
-        } else {
-            MemoryEvents { low: None, high: None, oom_group_kill: None, ..facts.events.clone() }
-        }),
-    }
 }
 
 fn constraint(value: u32) -> Option<Constraint> {

@@ -55,6 +55,21 @@ pub struct Seen<'a> {
     pub path_is_whole: bool,
 }
 
+/// A container, as its runtime's files said when its cgroup was made.
+#[derive(Clone, Debug)]
+pub struct KnownContainer<'a> {
+    /// Its cgroup.
+    pub cgroup: CgroupId,
+    /// The path of its cgroup.
+    pub path: Vec<u8>,
+    /// Its id.
+    pub id: String,
+    /// What the files said.
+    pub facts: &'a Facts,
+    /// Its cgroup has not been removed.
+    pub exists: bool,
+}
+
 /// The memory cgroups of this host.
 #[derive(Debug)]
 pub struct CgroupTree {
@@ -100,6 +115,18 @@ impl CgroupTree {
         self.store.live().filter_map(|(slot, id)| Some((id, self.store.path(slot)?)))
     }
 
+    /// The containers that are known, running or gone: cgroups whose runtime's files were found.
+    pub fn containers(&self) -> impl Iterator<Item = KnownContainer<'_>> {
+        self.store.with_facts().filter_map(|(slot, cgroup, facts)| {
+            let path = self.store.path(slot)?;
+            let names = names_of(&path);
+            let (depth, shape) = claims(&names, self.base).pop()?;
+            let id = shape.id().to_owned();
+            let exists = !self.store.is_dead(slot);
+            (depth == names.len()).then(|| KnownContainer { cgroup, id, facts, exists, path: path.clone() })
+        })
+    }
+
     /// How many cgroups are kept: those that exist and those that are gone.
     pub fn counts(&self) -> (usize, usize) {
         (self.store.live_count(), self.store.dead_count())
@@ -127,9 +154,9 @@ impl CgroupTree {
     fn insert(&mut self, names: &[&[u8]], id: CgroupId, now: BootTime) {
         let Some((name, above)) = names.split_last() else { return };
         if let Some(known) = self.store.slot_of(id)
-            && self.store.slot_at(names) != Some(known)
+            && (self.store.slot_at(names) != Some(known) || self.store.is_dead(known))
         {
-            // The id is another cgroup's by now. Before the parent is looked for: it may go with it.
+            // The id is another cgroup's by now, or the same place's once more. Before the parent is looked for: it may go with it.
             self.store.forget(known);
         }
         let parent = self.store.parent_for(above);
@@ -212,7 +239,7 @@ impl CgroupTree {
             return;
         };
         let place = place(&path, &names, depth, self.base);
-        let facts = self.runtimes.look_up(&shape, place, now, true).ok();
+        let facts = self.runtimes.look_up(&shape, place, now).ok();
         if facts.is_some() {
             self.store.set_facts(slot, facts);
         }
@@ -271,7 +298,7 @@ impl CgroupTree {
             if (gone || replaced) && !grammar::is_hex_id(shape.id()) && !shape.is_by_path() {
                 return Err("no runtime of this host knows the cgroup as a container's".to_owned());
             }
-            let facts = self.runtimes.look_up(shape, place, now, false)?;
+            let facts = self.runtimes.look_up(shape, place, now)?;
             if let Some(slot) = slot {
                 self.store.set_facts(slot, Some(facts.clone()));
             }

@@ -73,10 +73,13 @@ struct Type {
 const TYPE_BYTES: usize = 12;
 /// Deeper nesting of anonymous members, typedefs and qualifiers than any kernel has.
 const DEPTH: u32 = 16;
+/// More members than any kernel's structure has, those of its anonymous parts counted in.
+const MEMBERS: u32 = 1 << 16;
 
 impl Btf {
     /// Reads the header and where each type starts.
-    pub fn parse(bytes: Bytes) -> Result<Self, BtfError> {
+    pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, BtfError> {
+        let bytes = bytes.into();
         let word = |at: usize| word(&bytes, at).ok_or(BtfError::Malformed(at));
         let magic = word(0)?;
         if magic & 0xffff != 0xeb9f {
@@ -94,6 +97,9 @@ impl Btf {
         while at < end {
             let next = at + btf.type_at(at).and_then(|ty| ty.len()).ok_or(BtfError::Malformed(at))?;
             btf.types.push(u32::try_from(at).map_err(|_| BtfError::Malformed(at))?);
+            if next > end {
+                return Err(BtfError::Malformed(end));
+            }
             at = next;
         }
         Ok(btf)
@@ -115,17 +121,24 @@ impl Btf {
     }
 
     /// The size of a type in bytes.
-    pub fn size(&self, id: TypeId) -> Option<u32> {
-        let ty = self.resolve(id)?;
-        match ty.kind {
-            kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 => Some(ty.size_or_type),
-            kind::PTR => Some(8),
-            kind::ARRAY => {
-                let (element, count) = self.array(id)?;
-                self.size(element)?.checked_mul(count)
-            }
-            _ => None,
+    pub fn size(&self, mut id: TypeId) -> Option<u32> {
+        let mut count: u32 = 1;
+        for _ in 0..DEPTH {
+            let ty = self.resolve(id)?;
+            let one = match ty.kind {
+                kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 => ty.size_or_type,
+                kind::PTR => 8,
+                kind::ARRAY => {
+                    let (element, length) = self.array(id)?;
+                    count = count.checked_mul(length)?;
+                    id = element;
+                    continue;
+                }
+                _ => return None,
+            };
+            return one.checked_mul(count);
         }
+        None
     }
 
     /// The element type and the length of an array.
@@ -139,7 +152,8 @@ impl Btf {
     pub fn member(&self, structure: TypeId, path: &str) -> Option<Member> {
         let mut found = Member { offset_bytes: 0, type_id: structure };
         for name in path.split('.') {
-            let member = self.one_member(found.type_id, name, 0)?;
+            let mut left = MEMBERS;
+            let member = self.one_member(found.type_id, name, 0, &mut left)?;
             found = Member {
                 offset_bytes: found.offset_bytes.checked_add(member.offset_bytes)?,
                 type_id: member.type_id,
@@ -190,12 +204,14 @@ impl Btf {
         TypeId::try_from(index + 1).ok()
     }
 
-    fn one_member(&self, structure: TypeId, name: &str, depth: u32) -> Option<Member> {
+    /// `left` bounds the work where parts contain themselves, each several times.
+    fn one_member(&self, structure: TypeId, name: &str, depth: u32, left: &mut u32) -> Option<Member> {
         let ty = self.resolve(structure)?;
         if depth > DEPTH || !matches!(ty.kind, kind::STRUCT | kind::UNION) {
             return None;
         }
         (0..ty.vlen).find_map(|index| {
+            *left = left.checked_sub(1)?;
             let at = ty.at + TYPE_BYTES + offset(index) * TYPE_BYTES;
             let member_name = self.word(at)?;
             let type_id = self.word(at + 4)?;
@@ -206,7 +222,7 @@ impl Btf {
                 return (bits % 8 == 0).then_some(Member { offset_bytes: here, type_id });
             }
             let anonymous = self.is_named(Some(member_name), "");
-            let inner = anonymous.then(|| self.one_member(type_id, name, depth + 1)).flatten()?;
+            let inner = anonymous.then(|| self.one_member(type_id, name, depth + 1, left)).flatten()?;
             Some(Member { offset_bytes: here.checked_add(inner.offset_bytes)?, ..inner })
         })
     }

@@ -203,6 +203,7 @@ fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
     let reason = match event.reason {
         LossReason::RingFull => "kill events: the ring was full",
         LossReason::CgroupRingFull => "cgroup changes: the ring was full, names may be unknown",
+        LossReason::VerdictQueueFull => "verdicts: too many kills waited for theirs",
         LossReason::NoScratch => "kill events: the kernel side had no buffer",
         LossReason::UnreadableRecord => "kill events: records could not be read",
         LossReason::Sink => "lines: the output refused them",

@@ -1,24 +1,51 @@
 //! A file that lines are appended to.
+//!
+//! It is followed: a file that was removed is made anew, and one that was put in its place takes the next
+//! line. One that was only renamed stays in use until then, or until SIGHUP: whoever rotates is at it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, stat};
+use rustix::fs::{
+    CWD, FallocateFlags, FileType, Mode, OFlags, SeekFrom, fallocate, fstat, ftruncate, openat, seek, stat,
+    tell,
+};
 use rustix::io::Errno;
 
-use super::{Sink, SinkError, Unfinished, write_hint};
+use super::queue::{Outlet, Queue};
+use super::{Sink, SinkError, Wait, write_hint};
+use crate::stderr::say;
+
+/// When a file is put aside: `kills` becomes `kills.1`, which becomes `kills.2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// Before it gets larger than this, bytes. A single longer line is written all the same.
+    pub max_bytes: u64,
+    /// How many old files are kept; at least one.
+    pub keep: u32,
+}
 
 /// A file, a FIFO or a device. New lines go to its end, also where others write to it.
 ///
-/// A FIFO must have a reader when it is opened; if that goes, lines are errors until one comes.
+/// A FIFO must have a reader when it is opened; if that goes, lines wait until one comes.
 #[derive(Debug)]
 pub struct FileSink {
+    queue: Queue,
+    out: Target,
+}
+
+#[derive(Debug)]
+struct Target {
     path: PathBuf,
     fd: OwnedFd,
-    unfinished: Unfinished,
+    rotation: Option<Rotation>,
+    /// The file's last line has no end: it gets one first.
+    torn: bool,
+    /// Rotation fails: said once.
+    stuck: bool,
 }
 
 impl FileSink {
@@ -28,15 +55,16 @@ impl FileSink {
     ///
     /// # Errors
     /// [`SinkError::Open`], with what to do.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, SinkError> {
+    pub fn open(path: impl Into<PathBuf>, rotation: Option<Rotation>) -> Result<Self, SinkError> {
         let path = path.into();
-        let (fd, unfinished) = open(&path)?;
-        Ok(Self { path, fd, unfinished })
+        let fd = open(&path)?;
+        let torn = ends_in_a_line(&fd, &path).unwrap_or(false);
+        Ok(Self { queue: Queue::default(), out: Target { path, fd, rotation, torn, stuck: false } })
     }
 
     fn error(&self, errno: Errno) -> SinkError {
         SinkError::Write {
-            target: self.path.display().to_string(),
+            target: self.out.path.display().to_string(),
             hint: write_hint(errno),
             source: errno.into(),
         }
@@ -45,29 +73,144 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn write_line(&mut self, line: &[u8]) -> Result<(), SinkError> {
-        self.unfinished.write_line(self.fd.as_fd(), line).map_err(|errno| self.error(errno))
+        self.queue.push(line, &mut self.out).map_err(|errno| self.error(errno))
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
-        self.unfinished.finish(self.fd.as_fd()).map_err(|errno| self.error(errno))
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.queue.flush(&mut self.out).map_err(|errno| self.error(errno))
+    }
+
+    fn waits_for(&self) -> Option<Wait<'_>> {
+        self.queue.refused().map(|errno| match errno {
+            Errno::AGAIN => Wait::Reader(self.out.fd.as_fd()),
+            _ => Wait::Time,
+        })
+    }
+
+    fn kept(&self) -> usize {
+        self.queue.lines()
     }
 
     fn reopen(&mut self) -> Result<(), SinkError> {
-        // First, as it may be the same file still.
-        let torn = self.unfinished.finish(self.fd.as_fd()).is_err();
-        let (fd, mut unfinished) = open(&self.path)?;
-        if torn {
-            // The old file keeps a torn end; the line is whole in the new one.
-            unfinished.line.append(&mut self.unfinished.line);
-        }
-        self.fd = fd;
-        self.unfinished = unfinished;
+        self.out.reopen()?;
+        self.queue.start_over();
         Ok(())
     }
 }
 
-/// The file, and what must be written first.
-fn open(path: &Path) -> Result<(OwnedFd, Unfinished), SinkError> {
+impl Target {
+    fn reopen(&mut self) -> Result<(), SinkError> {
+        self.fd = open(&self.path)?;
+        self.torn = ends_in_a_line(&self.fd, &self.path).unwrap_or(false);
+        Ok(())
+    }
+
+    /// Puts the file aside if `bytes` more are too many for it.
+    fn rotate(&mut self, bytes: usize) -> Result<(), SinkError> {
+        let Some(rotation) = self.rotation else { return Ok(()) };
+        let Some(size) = regular_size(self.fd.as_fd()) else { return Ok(()) };
+        let larger = size.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if size == 0 || larger <= rotation.max_bytes {
+            return Ok(());
+        }
+        let aside = |number: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{number}"));
+            PathBuf::from(name)
+        };
+        let cannot = |source| SinkError::Rotate { path: self.path.clone(), source };
+        for number in (1..rotation.keep).rev() {
+            match fs::rename(aside(number), aside(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot(error)),
+                _ => {}
+            }
+        }
+        fs::rename(&self.path, aside(1)).map_err(cannot)?;
+        self.reopen()
+    }
+}
+
+impl Outlet for Target {
+    /// The file that the line goes to. Where nothing better can be had, it stays the one there is.
+    fn before_line(&mut self, bytes: usize) -> Result<(), Errno> {
+        let own = fstat(&self.fd)?;
+        let replaced = match stat(&self.path) {
+            Ok(there) => (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino),
+            Err(_) => own.st_nlink == 0,
+        };
+        if replaced
+            && let Err(error) = self.reopen()
+            // In a file without a name a line is as good as lost.
+            && own.st_nlink == 0
+        {
+            return Err(errno_of(&error));
+        }
+        let rotated = self.rotate(bytes);
+        if let Err(error) = &rotated
+            && !self.stuck
+        {
+            say(&format!("oomtrace: {error}: {}", errno_of(error)));
+        }
+        self.stuck = rotated.is_err();
+        reserve(self.fd.as_fd(), bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        if self.torn {
+            rustix::io::write(&self.fd, b"\n")?;
+            self.torn = false;
+        }
+        rustix::io::write(&self.fd, bytes)
+    }
+
+    fn take_back(&mut self, written: usize) -> bool {
+        take_back(self.fd.as_fd(), written)
+    }
+}
+
+/// Takes the room for a line that a regular file is about to get, so that a full disk refuses it whole: half a
+/// line that is cut off again makes who follows the file begin anew.
+///
+/// # Errors
+/// There is no room.
+pub(super) fn reserve(fd: BorrowedFd<'_>, bytes: usize) -> Result<(), Errno> {
+    let Some((size, bytes)) = regular_size(fd).zip(u64::try_from(bytes).ok()) else { return Ok(()) };
+    match fallocate(fd, FallocateFlags::KEEP_SIZE, size, bytes) {
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => Err(errno),
+        // Where it is not known how to, the write itself tells.
+        _ => Ok(()),
+    }
+}
+
+/// Cuts the `written` bytes before the file's offset off its end, unless they are not its end. A regular file only.
+pub(super) fn take_back(fd: BorrowedFd<'_>, written: usize) -> bool {
+    let Some(((size, end), cut)) = regular_size(fd).zip(tell(fd).ok()).zip(u64::try_from(written).ok())
+    else {
+        return false;
+    };
+    let Some(start) = end.checked_sub(cut) else { return false };
+    // Truncated by somebody else meanwhile: what was written is gone already.
+    let gone = size < end || (size == end && ftruncate(fd, start).is_ok());
+    gone && seek(fd, SeekFrom::Start(start.min(size))).is_ok()
+}
+
+fn errno_of(error: &SinkError) -> Errno {
+    let source = match error {
+        SinkError::Closed => return Errno::PIPE,
+        SinkError::Open { source, .. }
+        | SinkError::Write { source, .. }
+        | SinkError::Rotate { source, .. } => source,
+    };
+    Errno::from_io_error(source).unwrap_or(Errno::IO)
+}
+
+fn regular_size(fd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = fstat(fd).ok()?;
+    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    regular.then(|| u64::try_from(stat.st_size).ok()).flatten()
+}
+
+fn open(path: &Path) -> Result<OwnedFd, SinkError> {
     // Without O_NONBLOCK a FIFO would hold the run until somebody reads, and each line after that.
     let flags = OFlags::WRONLY
         | OFlags::APPEND
@@ -75,27 +218,18 @@ fn open(path: &Path) -> Result<(OwnedFd, Unfinished), SinkError> {
         | OFlags::CLOEXEC
         | OFlags::NOCTTY
         | OFlags::NONBLOCK;
-    let fd = openat(CWD, path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| SinkError::Open {
+    openat(CWD, path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| SinkError::Open {
         path: path.to_owned(),
         hint: open_hint(path, errno),
         source: errno.into(),
-    })?;
-    let mut unfinished = Unfinished::default();
-    if ends_in_a_line(&fd, path).unwrap_or(false) {
-        unfinished.line.push(b'\n');
-    }
-    Ok((fd, unfinished))
+    })
 }
 
 /// Whether the last byte of a regular file is other than a newline.
 fn ends_in_a_line(fd: &OwnedFd, path: &Path) -> io::Result<bool> {
-    let stat = fstat(fd)?;
-    let Some(last) = u64::try_from(stat.st_size).ok().and_then(|size| size.checked_sub(1)) else {
+    let Some(last) = regular_size(fd.as_fd()).and_then(|size| size.checked_sub(1)) else {
         return Ok(false);
     };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Ok(false);
-    }
     let mut byte = [b'\n'];
     File::open(path)?.read_exact_at(&mut byte, last)?;
     Ok(byte != [b'\n'])

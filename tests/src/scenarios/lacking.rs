@@ -71,7 +71,10 @@ fn refuses(binary: &Path, finding: &str, words: &[&str]) -> Result<()> {
     for (command, output) in [("check", &check), ("run", &run)] {
         let said = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code();
-        ensure!(code == Some(UNSUPPORTED), "{command}: expected exit code {UNSUPPORTED}, got {code:?}: {said}");
+        ensure!(
+            code == Some(UNSUPPORTED),
+            "{command}: expected exit code {UNSUPPORTED}, got {code:?}: {said}"
+        );
         for word in words {
             ensure!(said.contains(word), "{command}: expected \"{word}\" in: {said}");
         }

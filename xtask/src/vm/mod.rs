@@ -182,7 +182,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         for hook in &args.hook {
             for (kernel, image) in &kernels {
                 for (special, scenarios) in by_machine(&names) {
-                    let said_before = guests.iter().any(|guest: &Guest<'_>| guest.special == special && guest.image == image);
+                    let said_before = guests
+                        .iter()
+                        .any(|guest: &Guest<'_>| guest.special == special && guest.image == image);
                     if special.is_some_and(Special::lacks) && said_before {
                         continue;
                     }
@@ -225,7 +227,9 @@ fn boot(guests: &[Guest<'_>], kit: &Kit, table: &Mutex<Table>, jobs: usize) -> R
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a guest's thread panicked"))?)
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a guest's thread panicked"))?)
     })
 }
 

@@ -16,6 +16,13 @@ const CONTAINERD_STATES: [&str; 4] = [
     "/run/k3s/containerd",
     "/var/snap/microk8s/common/run/containerd",
 ];
+/// Where containerd keeps what outlives a reboot: its own default, k3s's and rke2's, microk8s's.
+const CONTAINERD_ROOTS: [&str; 3] = [
+    "/var/lib/containerd",
+    "/var/lib/rancher/k3s/agent/containerd",
+    "/var/snap/microk8s/common/var/lib/containerd",
+];
+const DOCKER_SOCKET: &str = "/run/docker.sock";
 const DOCKER_DATA_ROOT: &str = "/var/lib/docker";
 const STORAGE_GRAPH_ROOT: &str = "/var/lib/containers/storage";
 const STORAGE_RUN_ROOT: &str = "/run/containers/storage";
@@ -36,6 +43,10 @@ pub struct StateDirs {
     pub crio: Vec<StateDir>,
     /// Podman's graph roots: `overlay-containers/containers.json`.
     pub podman: Vec<StateDir>,
+    /// containerd's roots: `io.containerd.grpc.v1.cri/containers/ID/status`.
+    pub containerd_roots: Vec<StateDir>,
+    /// Where Docker's daemons listen.
+    pub docker_sockets: Vec<PathBuf>,
 }
 
 impl StateDirs {
@@ -51,6 +62,9 @@ impl StateDirs {
         }
         if let Some(state) = toml_text(root, "/etc/containerd/config.toml", "", "state") {
             dirs.add(Runtime::Containerd, root.path(state));
+        }
+        if let Some(path) = toml_text(root, "/etc/containerd/config.toml", "", "root") {
+            add(&mut dirs.containerd_roots, StateDir::system(root.path(path)));
         }
         for pid_file in PID_FILES {
             let pid = host_file(&root.path(pid_file)).and_then(|bytes| String::from_utf8(bytes).ok());
@@ -68,6 +82,10 @@ impl StateDirs {
         for state in CONTAINERD_STATES {
             dirs.add(Runtime::Containerd, root.path(state));
         }
+        for path in CONTAINERD_ROOTS {
+            add(&mut dirs.containerd_roots, StateDir::system(root.path(path)));
+        }
+        add(&mut dirs.docker_sockets, root.path(DOCKER_SOCKET));
         dirs.add(Runtime::Podman, root.path(&graph_root));
         for path in [run_root.as_str(), STORAGE_RUN_ROOT, &graph_root, STORAGE_GRAPH_ROOT] {
             dirs.add(Runtime::CriO, root.path(path));
@@ -103,11 +121,21 @@ impl StateDirs {
             if let Some(data_root) = said.or_else(|| data_root_of_json(&config()?)) {
                 self.add_docker(root.path(data_root));
             }
+            for socket in words.iter().filter_map(|word| word.rsplit_once("unix://")) {
+                if socket.1.starts_with('/') {
+                    add(&mut self.docker_sockets, root.path(socket.1));
+                }
+            }
         } else {
-            let said = option(&words, &["--state"]).map(str::to_owned);
-            let config = || option(&words, &["--config", "-c"]);
-            if let Some(state) = said.or_else(|| toml_text(root, config()?, "", "state")) {
+            let config = option(&words, &["--config", "-c"]);
+            let said = |name: &str, key: &str| {
+                option(&words, &[name]).map(str::to_owned).or_else(|| toml_text(root, config?, "", key))
+            };
+            if let Some(state) = said("--state", "state") {
                 self.add(Runtime::Containerd, root.path(state));
+            }
+            if let Some(path) = said("--root", "root") {
+                add(&mut self.containerd_roots, StateDir::system(root.path(path)));
             }
         }
     }
@@ -132,10 +160,13 @@ impl StateDirs {
             Runtime::Podman => &mut self.podman,
             Runtime::Lxc | Runtime::Nspawn => return,
         };
-        let dir = StateDir::system(path);
-        if dirs.len() < DIRS_MAX && !dirs.contains(&dir) {
-            dirs.push(dir);
-        }
+        add(dirs, StateDir::system(path));
+    }
+}
+
+fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {
+    if all.len() < DIRS_MAX && !all.contains(&one) {
+        all.push(one);
     }
 }
 

@@ -70,6 +70,13 @@ impl StateDir {
         self.open(&Path::new(".").join(name), OFlags::PATH).is_ok()
     }
 
+    /// When `name` was last written, in nanoseconds since 1970.
+    pub fn modified_ns(&self, name: &Path) -> Option<i128> {
+        let file = self.open(name, OFlags::PATH).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        Some(i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec))
+    }
+
     fn open(&self, name: &Path, flags: OFlags) -> Result<OwnedFd, FileError> {
         let base = rustix::fs::openat(
             CWD,

@@ -22,6 +22,7 @@ pub mod unit;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::decode::BootTime;
 use crate::enrich::Root;
@@ -146,11 +147,13 @@ pub struct Runtimes {
     root: Root,
     dirs: StateDirs,
     texts: Texts,
-    scanned: Option<BootTime>,
+    no_scan_before: BootTime,
 }
 
-/// A search of `/proc` for daemons is made at most this often.
-const SCAN_EVERY_NS: u64 = 10_000_000_000;
+/// A search of `/proc` for daemons is not repeated sooner: no daemon starts and runs a container within that.
+const SCAN_PAUSE: Duration = Duration::from_millis(100);
+/// And not sooner than this many times as long as the last one took: 5 % of the time is the most it may cost.
+const SCAN_PAUSE_FACTOR: u32 = 20;
 
 /// Where a container is looked up.
 #[derive(Clone, Copy, Debug)]
@@ -162,11 +165,17 @@ pub struct Place<'a> {
 }
 
 impl Runtimes {
-    /// The runtimes that the configuration of this host and `extra`, directories named by
-    /// the operator, tell of.
+    /// The runtimes that the configuration of this host, its running daemons and `extra`,
+    /// directories named by the operator, tell of.
     pub fn discover(root: Root, extra: &[(Runtime, PathBuf)]) -> Self {
-        let dirs = StateDirs::configured(&root, extra);
-        Self { root, dirs, texts: Texts::default(), scanned: None }
+        let mut dirs = StateDirs::configured(&root, extra);
+        dirs.add_running(&root);
+        Self { root, dirs, texts: Texts::default(), no_scan_before: BootTime(0) }
+    }
+
+    /// Where their state is.
+    pub fn dirs(&self) -> &StateDirs {
+        &self.dirs
     }
 
     /// The runtimes whose state is there, as `docker=/var/lib/docker`.
@@ -195,23 +204,19 @@ impl Runtimes {
 
     /// What the runtime's files say about the container that `shape` claims, or why they
     /// say nothing. A container that is not found makes it look for daemons with other
-    /// directories: at most every ten seconds, and unless `at_leisure` only the first time.
-    pub fn look_up(
-        &mut self,
-        shape: &Shape<'_>,
-        place: Place<'_>,
-        now: BootTime,
-        at_leisure: bool,
-    ) -> Result<Facts, String> {
+    /// directories, unless it did so a moment ago.
+    pub fn look_up(&mut self, shape: &Shape<'_>, place: Place<'_>, now: BootTime) -> Result<Facts, String> {
         let mut answer = self.look_up_once(shape, place);
-        let stale =
-            self.scanned.is_none_or(|then| at_leisure && now.0.saturating_sub(then.0) >= SCAN_EVERY_NS);
+        let stale = now.0 >= self.no_scan_before.0;
         let searchable =
             !matches!(shape, Shape::Lxc(_) | Shape::Nspawn(_) | Shape::Podman(_) | Shape::CriO(_))
                 && (shape.is_plain() || grammar::is_hex_id(shape.id()));
         if answer.is_err() && stale && searchable {
-            self.scanned = Some(now);
+            let began = Instant::now();
             self.dirs.add_running(&self.root);
+            let pause = SCAN_PAUSE.max(began.elapsed().saturating_mul(SCAN_PAUSE_FACTOR));
+            self.no_scan_before =
+                BootTime(now.0.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)));
             answer = self.look_up_once(shape, place);
         }
         answer

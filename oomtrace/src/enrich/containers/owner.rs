@@ -203,6 +203,12 @@ fn identified(owner: &Claim<'_>, above: &[&[u8]], nested: Vec<String>) -> Identi
                 identity.missing.push(("container.name", why.to_owned()));
             }
             identity.k8s = k8s(facts, uid);
+            let counted =
+                facts.pod.as_deref().is_none_or(|pod| pod.container.is_none() || pod.restart_count.is_some());
+            if !counted {
+                let why = "its runtime's files do not tell how often it was restarted".to_owned();
+                identity.missing.push(("k8s.container.restart_count", why));
+            }
             identity.container = Some(Container {
                 name: facts.name.as_deref().map(str::to_owned),
                 image: facts.image.as_deref().map(|name| Image { name: name.to_owned() }),

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags, SeekFrom, open, seek};
 use rustix::io::Errno;
 
 use super::line::{Lines, OomLine};
-use super::record::RecordMeta;
+use super::record::{self, RecordMeta};
 use super::report::{OomReport, Reports};
 use crate::enrich::Root;
 
@@ -125,6 +125,7 @@ impl AsFd for KernelLog {
 pub struct Backlog {
     records: Records,
     lines: Lines,
+    begins: Option<RecordMeta>,
 }
 
 impl Backlog {
@@ -135,7 +136,12 @@ impl Backlog {
 
     /// Reads other records.
     pub fn new(records: Records) -> Self {
-        Self { records, lines: Lines::default() }
+        Self { records, lines: Lines::default(), begins: None }
+    }
+
+    /// The first record that was there; `None` before it was read.
+    pub fn begins(&self) -> Option<RecordMeta> {
+        self.begins
     }
 
     /// How often records were overwritten before they were read.
@@ -152,6 +158,9 @@ impl Iterator for Backlog {
         loop {
             match self.records.next() {
                 Ok(Next::Record(raw)) => {
+                    if self.begins.is_none() {
+                        self.begins = record::parse(raw).map(|(meta, _)| meta);
+                    }
                     if let Some(line) = self.lines.push(raw) {
                         return Some(Ok(line));
                     }

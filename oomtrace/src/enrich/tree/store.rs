@@ -104,6 +104,14 @@ impl Store {
         })
     }
 
+    /// Those with facts, gone or not.
+    pub fn with_facts(&self) -> impl Iterator<Item = (Slot, CgroupId, &Facts)> {
+        (0u32..).zip(&self.nodes).filter_map(|(at, node)| {
+            let node = node.as_ref()?;
+            Some((Slot(at), node.id, node.facts.as_deref()?))
+        })
+    }
+
     /// The cgroup with this id, gone or not.
     pub fn slot_of(&self, id: CgroupId) -> Option<Slot> {
         self.by_id
@@ -327,6 +335,12 @@ impl Store {
         let Some((name, above)) = names.split_last() else { return };
         let Some(old_parent) = self.node(slot).map(|node| node.parent) else { return };
         let parent = self.parent_for(above);
+        if self.is_within(parent, slot) {
+            // Below itself: changes were lost that freed that name. Where it is now is not known.
+            self.drop_unused(parent);
+            self.forget(slot);
+            return;
+        }
         if let Some(older) = self.child(parent, name).filter(|older| *older != slot) {
             self.unname(older);
         }

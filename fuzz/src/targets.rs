@@ -1,0 +1,249 @@
+//! What inputs are given to, and what must hold besides that nothing panics.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use oomtrace::decode::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, Decoder};
+use oomtrace::enrich::Root;
+use oomtrace::enrich::backfill::{LoggedKill, kills_of};
+use oomtrace::enrich::clock::ClockOffset;
+use oomtrace::enrich::containers::discover::StateDirs;
+use oomtrace::enrich::containers::files::StateDir;
+use oomtrace::enrich::containers::{Runtime, Runtimes, Texts, docker, oci, podman, unit};
+use oomtrace::enrich::enricher::{Enricher, Sources};
+use oomtrace::enrich::kernel_log::{Lines, OomLine};
+use oomtrace::enrich::tree::{CgroupTree, Seen, TreeLimits};
+use oomtrace::event::{CgroupVersion, Event, Host};
+use oomtrace::kernel::btf::Btf;
+use oomtrace::kernel::gfp::GfpNames;
+use oomtrace::kernel::layout;
+use oomtrace::pipeline::{Filter, Pipeline};
+use oomtrace::render::{MAX_LINE_BYTES, Render};
+use oomtrace::sink::{Sink, SinkError, Wait};
+
+/// Something that takes bytes from outside.
+pub struct Target {
+    /// Its name, and its directory in the corpus.
+    pub name: &'static str,
+    /// Its share of all inputs: what reads files is slower.
+    pub share: u64,
+    /// Makes one for a batch, with a directory of its own.
+    pub make: fn(&Path) -> Result<Check>,
+}
+
+/// Takes one input.
+pub type Check = Box<dyn FnMut(&[u8])>;
+
+/// All of them.
+pub const TARGETS: [Target; 9] = [
+    Target { name: "record", share: 25, make: record },
+    Target { name: "btf", share: 15, make: btf },
+    Target { name: "kmsg", share: 20, make: kmsg },
+    Target { name: "cgroup", share: 20, make: cgroup },
+    Target { name: "docker", share: 5, make: docker_files },
+    Target { name: "oci", share: 5, make: oci_files },
+    Target { name: "podman", share: 3, make: podman_files },
+    Target { name: "config", share: 2, make: config },
+    Target { name: "flags", share: 5, make: flags },
+];
+
+/// An id as Docker and Podman make them.
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn sources(root: Root) -> Sources {
+    Sources {
+        tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
+        root,
+        processes: None,
+        log: None,
+        gfp: None,
+        version: CgroupVersion::V2,
+        clock: Some(ClockOffset::default()),
+        host: Host { name: "fuzz".into(), boot_id: None, kernel: "fuzz".into() },
+    }
+}
+
+/// Each line is one JSON object of the contract, and short enough for a pipe.
+struct OneLineEach;
+
+impl Sink for OneLineEach {
+    fn write_line(&mut self, line: &[u8]) -> Result<(), SinkError> {
+        check_line(line);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn waits_for(&self) -> Option<Wait<'_>> {
+        None
+    }
+
+    fn kept(&self) -> usize {
+        0
+    }
+
+    fn reopen(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+fn check_line(line: &[u8]) {
+    assert!(line.len() <= MAX_LINE_BYTES, "a line of {} bytes", line.len());
+    assert!(line.iter().position(|byte| *byte < b' ') == Some(line.len() - 1), "not one line");
+    let read: Result<Event, _> = serde_json::from_slice(line);
+    assert!(read.is_ok(), "{:?}: {}", read.err(), String::from_utf8_lossy(line));
+}
+
+fn record(dir: &Path) -> Result<Check> {
+    let enricher = Enricher::new(sources(Root::at(dir)));
+    let sink = Box::new(OneLineEach);
+    let mut pipeline = Pipeline::new(Decoder::new(4096), enricher, Filter::default(), Render::Json, sink);
+    Ok(Box::new(move |bytes| {
+        pipeline.cgroup(bytes);
+        // The sink refuses nothing.
+        assert!(pipeline.kill(bytes).is_ok());
+    }))
+}
+
+fn btf(_: &Path) -> Result<Check> {
+    Ok(Box::new(|bytes| {
+        if let Ok(btf) = Btf::parse(bytes.to_vec()) {
+            let _found_or_not = layout::resolve(&btf, 4);
+            let _names = btf.enumeration_with("A");
+            for name in ["task_struct", "mm_struct", "mem_cgroup", "f"] {
+                let _size = btf.structure(name).and_then(|id| btf.size(id));
+                let _member = btf.structure(name).and_then(|id| btf.member(id, "comm"));
+                let _parameters = btf.function(name).and_then(|id| btf.parameters(id));
+            }
+        }
+    }))
+}
+
+/// Records are apart by an empty line.
+fn kmsg(dir: &Path) -> Result<Check> {
+    let mut enricher = Enricher::new(sources(Root::at(dir)));
+    let mut line = Vec::new();
+    Ok(Box::new(move |bytes| {
+        let mut lines = Lines::default();
+        let found: Vec<_> = bytes.split(|byte| *byte == b'\n').filter_map(|raw| lines.push(raw)).collect();
+        let killed = found.iter().filter(|(_, line)| matches!(line, OomLine::Killed(_))).count();
+        for (_, line) in &found {
+            if let OomLine::Chosen(chosen) = line
+                && let Some(split) = chosen.split()
+            {
+                // What reads in one way reads so with its own parts given.
+                assert_eq!(chosen.split_with(&split.task_memcg), Some(split));
+            }
+        }
+        let kills: Vec<LoggedKill> = kills_of(found.into_iter().map(Ok)).into_iter().flatten().collect();
+        assert!(kills.len() <= killed, "{} kills of {killed} lines", kills.len());
+        for kill in kills {
+            let event = Event::OomKill(Box::new(enricher.logged_kill(&kill)));
+            assert!(Render::Json.line(&event, &mut line).is_ok());
+            check_line(&line);
+        }
+    }))
+}
+
+fn cgroup(dir: &Path) -> Result<Check> {
+    let runtimes = Runtimes::discover(Root::at(dir), &[]);
+    let mut tree = CgroupTree::new(runtimes, TreeLimits { live: 256, dead: 64, ..TreeLimits::default() });
+    let mut now = 0;
+    Ok(Box::new(move |bytes| {
+        for path in bytes.split(|byte| *byte == b'\n') {
+            now += 1;
+            let id = CgroupId(u64::try_from(path.len() % 32).unwrap_or_default());
+            let kind = match path.len() % 5 {
+                0 => CgroupChangeKind::Removed,
+                1 => CgroupChangeKind::Renamed,
+                _ => CgroupChangeKind::Made,
+            };
+            tree.apply(&CgroupChange { time: BootTime(now), id, kind, path: path.to_vec() });
+            let names: Vec<&[u8]> =
+                path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+            let _unit = unit::innermost(&names);
+            let whole = path.len() % 3 != 0;
+            let seen = tree.identify(Seen { ids: &[id], path, path_is_whole: whole }, BootTime(now));
+            assert!(
+                seen.container.is_none_or(|container| !container.id.is_empty()),
+                "a container without an id"
+            );
+        }
+        while tree.resolve_next(BootTime(now)) {}
+        let (live, dead) = tree.counts();
+        assert!(live <= 256 + 64 && dead <= 256 + 64, "{live} live, {dead} dead");
+    }))
+}
+
+/// A file below `dir` that each input is written to.
+fn file(dir: &Path, below: &[&str]) -> Result<PathBuf> {
+    let file = below.iter().fold(dir.to_owned(), |path, name| path.join(name));
+    let parent = file.parent().context("a file has a directory")?;
+    fs::create_dir_all(parent)?;
+    Ok(file)
+}
+
+fn docker_files(dir: &Path) -> Result<Check> {
+    let config = file(dir, &["containers", ID, "config.v2.json"])?;
+    let host = file(dir, &["containers", ID, "hostconfig.json"])?;
+    let (dir, mut texts) = (StateDir::system(dir), Texts::default());
+    Ok(Box::new(move |bytes| {
+        if fs::write(&config, bytes).is_ok() && fs::write(&host, bytes).is_ok() {
+            let _facts = docker::container(&dir, ID, &mut texts);
+            let _seat = docker::seat(&dir, &[], ID, b"/docker/0123");
+        }
+    }))
+}
+
+fn oci_files(dir: &Path) -> Result<Check> {
+    let containerd = file(dir, &["io.containerd.runtime.v2.task", "k8s.io", "name", "config.json"])?;
+    let crio = file(dir, &["overlay-containers", ID, "userdata", "config.json"])?;
+    let (dir, mut texts) = (StateDir::system(dir), Texts::default());
+    Ok(Box::new(move |bytes| {
+        if fs::write(&containerd, bytes).is_ok() && fs::write(&crio, bytes).is_ok() {
+            let _facts = oci::containerd(&dir, None, "name", b"/kubepods/pod1/name", &mut texts);
+            let _facts = oci::crio(&dir, ID, b"/kubepods/pod1/name", &mut texts);
+        }
+    }))
+}
+
+fn podman_files(dir: &Path) -> Result<Check> {
+    let list = file(dir, &["overlay-containers", "containers.json"])?;
+    let (dir, mut texts) = (StateDir::system(dir), Texts::default());
+    Ok(Box::new(move |bytes| {
+        if fs::write(&list, bytes).is_ok() {
+            let _facts = podman::container(&dir, ID, b"/machine.slice/libpod", &mut texts);
+        }
+    }))
+}
+
+fn config(dir: &Path) -> Result<Check> {
+    let files = [
+        file(dir, &["etc", "docker", "daemon.json"])?,
+        file(dir, &["etc", "containerd", "config.toml"])?,
+        file(dir, &["etc", "containers", "storage.conf"])?,
+        file(dir, &["run", "docker.pid"])?,
+    ];
+    let root = Root::at(dir);
+    Ok(Box::new(move |bytes| {
+        if files.iter().all(|file| fs::write(file, bytes).is_ok()) {
+            let extra = [(Runtime::Docker, PathBuf::from("/x"))];
+            assert!(
+                !StateDirs::configured(&root, &extra).docker.is_empty(),
+                "what the operator named is gone"
+            );
+        }
+    }))
+}
+
+fn flags(_: &Path) -> Result<Check> {
+    let bits = [("___GFP_DMA_BIT".to_owned(), 0), ("___GFP_IO_BIT".to_owned(), 6)];
+    Ok(Box::new(move |bytes| {
+        if let Some(names) = GfpNames::from_format(&String::from_utf8_lossy(bytes), &bits) {
+            assert!(!names.names(0xcc0).is_empty());
+        }
+    }))
+}

@@ -1,0 +1,136 @@
+//! `oomtrace containers`: the containers as oomtrace knows them now, so that an operator can see before a
+//! kill whether names will be right.
+
+use std::{io, path::Path};
+
+use serde::Serialize;
+
+use super::print::print;
+use crate::{
+    cli::{Containers, Output},
+    decode::CgroupId,
+    enrich::{
+        Root, clock,
+        containers::{Runtimes, owner::Identity},
+        tree::{CgroupTree, Seen, TreeLimits},
+    },
+    event::{CgroupVersion, Container, K8s, Missing, text_from_kernel},
+    failure::{Code, Failure},
+    kernel::Kernel,
+};
+
+/// A container, as a kill in it would be told now.
+#[derive(Debug, Serialize)]
+struct Row {
+    /// Its cgroup.
+    cgroup: crate::event::Cgroup,
+    /// Itself.
+    container: Container,
+    /// Its pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<K8s>,
+    /// The limit of its cgroup; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_bytes: Option<u64>,
+    /// What is charged to its cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_bytes: Option<u64>,
+    /// Why facts are absent.
+    #[serde(skip_serializing_if = "Missing::is_empty")]
+    missing: Missing,
+}
+
+/// `oomtrace containers`.
+///
+/// # Errors
+/// Where this host has no memory cgroups to look at.
+pub fn containers(args: &Containers) -> Result<(), Failure> {
+    let root = Root::host();
+    let hierarchy = Kernel::read(&root)?.hierarchy;
+    let mount = hierarchy.mount.ok_or_else(|| {
+        Failure::message(Code::RunTime, "the memory cgroups are not mounted: there is nothing to walk")
+    })?;
+    let runtimes = Runtimes::discover(root, &args.runtime_root);
+    let mut tree = CgroupTree::new(runtimes, TreeLimits::default());
+    tree.walk(&mount, clock::boot_time())
+        .map_err(|error| Failure::message(Code::RunTime, error.to_string()))?;
+    while tree.resolve_next(clock::boot_time()) {}
+    let rows = rows(&mut tree, &mount, hierarchy.version);
+    print(|out| match args.output {
+        Output::Json => rows.iter().try_for_each(|row| writeln!(out, "{}", serde_json::to_string(row)?)),
+        Output::Text => text(&rows, out),
+    })
+}
+
+/// One for each cgroup that is a container's own. Those in it and those above are not.
+fn rows(tree: &mut CgroupTree, mount: &Path, version: CgroupVersion) -> Vec<Row> {
+    let mut cgroups: Vec<(CgroupId, Vec<u8>)> = tree.live().collect();
+    cgroups.sort_by(|(_, one), (_, other)| one.cmp(other));
+    let mut rows: Vec<Row> = Vec::new();
+    for (id, path) in cgroups {
+        let identity =
+            tree.identify(Seen { ids: &[id], path: &path, path_is_whole: true }, clock::boot_time());
+        let Identity { container: Some(container), k8s, missing, .. } = identity else { continue };
+        let path = text_from_kernel(&path);
+        let is_inside = rows.iter().rev().any(|row| {
+            row.container.id == container.id
+                && row.cgroup.path.as_deref().is_some_and(|above| path.starts_with(above))
+        });
+        if is_inside {
+            continue;
+        }
+        let (limit, usage) = match version {
+            CgroupVersion::V2 => ("memory.max", "memory.current"),
+            CgroupVersion::V1 | CgroupVersion::Hybrid => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        };
+        let number = |name: &str| {
+            let text = std::fs::read_to_string(mount.join(path.trim_start_matches('/')).join(name)).ok()?;
+            text.trim().parse::<u64>().ok()
+        };
+        rows.push(Row {
+            // Without a limit v1 has the largest number of whole pages that fits.
+            limit_bytes: number(limit).filter(|bytes| *bytes < NO_LIMIT_BYTES),
+            usage_bytes: number(usage),
+            cgroup: crate::event::Cgroup { path: Some(path), id: Some(id.to_string()) },
+            container,
+            k8s,
+            missing: missing.into_iter().map(|(key, why)| (key.to_owned(), why)).collect(),
+        });
+    }
+    rows
+}
+
+/// `PAGE_COUNTER_MAX` is `LONG_MAX` in whole pages, of 64 KiB at the largest.
+const NO_LIMIT_BYTES: u64 = i64::MAX as u64 - (64 << 10);
+
+fn text(rows: &[Row], out: &mut dyn io::Write) -> io::Result<()> {
+    if rows.is_empty() {
+        return writeln!(out, "no containers");
+    }
+    writeln!(out, "{:<16} {:<12} {:<32} {:>10} {:>10}  CGROUP", "RUNTIME", "ID", "NAME", "LIMIT", "USAGE")?;
+    for row in rows {
+        let pod = row.k8s.as_ref().map(|k8s| {
+            let namespace = k8s.namespace.as_ref().map_or("", |namespace| namespace.name.as_str());
+            format!("{namespace}/{}/", k8s.pod.name.as_deref().unwrap_or("-"))
+        });
+        let name = row.container.name.as_deref().unwrap_or("-");
+        let short = row.container.id.get(..12).unwrap_or(&row.container.id);
+        let size = |bytes: Option<u64>| {
+            bytes.map_or("-".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)))
+        };
+        let line = format!(
+            "{:<16} {short:<12} {:<32} {:>10} {:>10}  {}",
+            row.container.runtime.name,
+            format!("{}{name}", pod.unwrap_or_default()),
+            size(row.limit_bytes),
+            size(row.usage_bytes),
+            row.cgroup.path.as_deref().unwrap_or("-"),
+        );
+        // Names are chosen by others: a terminal must not obey them.
+        writeln!(out, "{}", line.replace(char::is_control, "\u{fffd}"))?;
+        for (key, why) in &row.missing {
+            writeln!(out, "                 no {key}: {why}")?;
+        }
+    }
+    Ok(())
+}

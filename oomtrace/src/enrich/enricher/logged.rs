@@ -1,0 +1,198 @@
+//! A kill that only the kernel's log tells of: what its lines say, and why the rest is absent.
+
+use super::Enricher;
+use crate::{
+    decode::{Limit, Lineage},
+    enrich::{
+        absent::Absent,
+        backfill::{self, LoggedKill},
+        kernel_log::{OomDomain, OomReport, Split, Usage, UsageKind},
+    },
+    event::{
+        Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, OomKill, Source, Trigger, Victim,
+        VictimMemory, text_from_kernel,
+    },
+};
+
+const NOT_LOGGED: &str = "not in the kernel log";
+const RATE_LIMITED: &str = "the kernel left out its report of this kill: it writes ten in five seconds";
+const AMBIGUOUS: &str = "the kernel log's line cannot be told apart: a name in it holds a comma";
+const OF_A_GROUP: &str = "killed with its group: the kernel log has it only for the one chosen";
+
+impl Enricher {
+    /// A kill from before the programs were attached.
+    pub fn logged_kill(&mut self, kill: &LoggedKill) -> OomKill {
+        let mut absent = Absent::default();
+        let report = kill.report.as_ref();
+        let split = report.and_then(OomReport::split);
+        let why = match report {
+            None => RATE_LIMITED,
+            Some(_) if !kill.chosen => OF_A_GROUP,
+            Some(_) => AMBIGUOUS,
+        };
+        let time = backfill::boot_time(&kill.meta);
+        let path = split.as_ref().filter(|_| kill.chosen).map(|split| split.task_memcg.clone());
+        let identity = if path.is_some() {
+            self.identify(None, &Lineage::default(), path.as_deref(), time, &mut absent)
+        } else {
+            absent.because("container", why);
+            Default::default()
+        };
+        let oom = self.logged_oom(kill, split.as_ref(), &mut absent);
+        let victim = logged_victim(kill, path, why, &mut absent);
+        let trigger = report.and_then(|report| report.invoked.as_ref()).map(|invoked| {
+            absent.because("trigger.pid", NOT_LOGGED);
+            absent.because("trigger.cgroup.path", NOT_LOGGED);
+            Trigger {
+                pid: None,
+                comm: Some(text_from_kernel(&invoked.comm)),
+                oom_score_adj: Some(invoked.oom_score_adj),
+                cgroup: Cgroup::default(),
+            }
+        });
+        absent.unless(trigger.as_ref(), "trigger", if report.is_none() { RATE_LIMITED } else { NOT_LOGGED });
+        absent.because("seq", "from before oomtrace counted");
+        absent.because(
+            "time",
+            "exact time: this is by the kernel log's own clock, which drifts and stops in suspend",
+        );
+        OomKill {
+            envelope: self.envelope(time, None, Source::Kmsg),
+            oom,
+            victim,
+            trigger,
+            container: identity.container,
+            k8s: identity.k8s,
+            systemd: identity.systemd,
+            truncated: Vec::new(),
+            missing: absent.into_missing(),
+        }
+    }
+
+    fn logged_oom(&self, kill: &LoggedKill, split: Option<&Split>, absent: &mut Absent) -> Oom {
+        absent.because("oom.id", NOT_LOGGED);
+        absent.because("oom.domain_bytes", NOT_LOGGED);
+        let message = kill.killed.message.as_slice();
+        // The message is the killer's own word for what ran out; only the report says more of a host's.
+        let by_message = message.starts_with(b"Memory cgroup").then_some(Constraint::Memcg);
+        let report = kill.report.as_ref();
+        let constraint = report.and_then(OomReport::constraint).or(by_message);
+        let invoked = report.and_then(|report| report.invoked.as_ref());
+        let why = if report.is_none() { RATE_LIMITED } else { NOT_LOGGED };
+        for (known, key) in [
+            (constraint.is_some(), "oom.constraint"),
+            (constraint.is_some(), "oom.scope"),
+            (invoked.is_some(), "oom.order"),
+            (invoked.is_some(), "oom.gfp_mask"),
+            (invoked.is_some(), "oom.gfp_mask_raw"),
+        ] {
+            if !known {
+                absent.because(key, why);
+            }
+        }
+        let how = match (report, invoked) {
+            _ if message.ends_with(b"(oom_kill_allocating_task)") => Some(Kill::AllocatingTask),
+            (Some(_), Some(invoked)) if invoked.order == -1 => Some(Kill::Sysrq),
+            (Some(report), _) if report.group.is_some() => Some(Kill::Group),
+            (Some(_), Some(_)) => Some(Kill::Selected),
+            _ => None,
+        };
+        Oom {
+            id: None,
+            scope: constraint.map(Constraint::scope),
+            constraint,
+            kill: absent.unless(how, "oom.kill", why),
+            order: invoked.map(|invoked| invoked.order),
+            gfp_mask: invoked.map(|invoked| invoked.gfp_mask_names.clone()),
+            gfp_mask_raw: invoked.map(|invoked| invoked.gfp_mask_raw),
+            domain_bytes: None,
+            evidence: Some(Evidence::KernelLog),
+            cgroup: (constraint == Some(Constraint::Memcg))
+                .then(|| self.logged_cgroup(report, split, absent))
+                .flatten(),
+        }
+    }
+
+    fn logged_cgroup(
+        &self,
+        report: Option<&OomReport>,
+        split: Option<&Split>,
+        absent: &mut Absent,
+    ) -> Option<OomCgroup> {
+        let report = absent.unless(report, "oom.cgroup", RATE_LIMITED)?;
+        let path = match split.map(|split| &split.domain) {
+            Some(OomDomain::Memcg(path)) => Some(path),
+            _ => report.stats_memcg.as_ref(),
+        };
+        absent.because("oom.cgroup.id", NOT_LOGGED);
+        absent.because("oom.cgroup.events", NOT_LOGGED);
+        absent.because("oom.cgroup.peak_bytes", NOT_LOGGED);
+        let v2 = self.sources.version == CgroupVersion::V2;
+        let memory = report.usage(UsageKind::Memory);
+        let swap = report.usage(if v2 { UsageKind::Swap } else { UsageKind::MemorySwap });
+        let swap_key = if v2 { "oom.cgroup.swap_limit_bytes" } else { "oom.cgroup.memsw_limit_bytes" };
+        let mut limit = |usage: Option<&Usage>, key: &str| match usage.map(|usage| usage.limit) {
+            Some(Limit::Bytes(bytes)) => Some(bytes),
+            Some(Limit::Unlimited) => absent.unless(None, key, "max: no limit is set"),
+            None => absent.unless(None, key, NOT_LOGGED),
+        };
+        let limit_bytes = limit(memory, "oom.cgroup.limit_bytes");
+        let swap_limit = limit(swap, swap_key);
+        let swap_usage = swap.map(|usage| usage.usage_bytes);
+        Some(OomCgroup {
+            cgroup: Cgroup {
+                path: absent.unless(path.map(|path| text_from_kernel(path)), "oom.cgroup.path", AMBIGUOUS),
+                id: None,
+            },
+            limit_bytes,
+            usage_bytes: absent.unless(
+                memory.map(|usage| usage.usage_bytes),
+                "oom.cgroup.usage_bytes",
+                NOT_LOGGED,
+            ),
+            swap_limit_bytes: swap_limit.filter(|_| v2),
+            swap_usage_bytes: swap_usage.filter(|_| v2),
+            memsw_limit_bytes: swap_limit.filter(|_| !v2),
+            memsw_usage_bytes: swap_usage.filter(|_| !v2),
+            ..OomCgroup::default()
+        })
+    }
+}
+
+fn logged_victim(kill: &LoggedKill, path: Option<Vec<u8>>, why: &str, absent: &mut Absent) -> Victim {
+    let killed = &kill.killed;
+    for key in [
+        "victim.namespace_pid",
+        "victim.parent_pid",
+        "victim.executable",
+        "victim.command_line",
+        "victim.start_time",
+        "victim.oom_score_bytes",
+        "victim.memory.swap_bytes",
+    ] {
+        absent.because(key, NOT_LOGGED);
+    }
+    let pid = kill.report.as_ref().filter(|_| kill.chosen).map(OomReport::pid);
+    let rss = killed.anon_rss_bytes.checked_add(killed.file_rss_bytes);
+    Victim {
+        pid: absent.unless(pid, "victim.pid", if kill.report.is_none() { RATE_LIMITED } else { OF_A_GROUP }),
+        tid: killed.tid,
+        comm: Some(text_from_kernel(&killed.comm)),
+        uid: Some(killed.uid),
+        oom_score_adj: Some(killed.oom_score_adj),
+        memory: VictimMemory {
+            rss_bytes: rss.and_then(|rss| rss.checked_add(killed.shmem_rss_bytes)),
+            anon_rss_bytes: Some(killed.anon_rss_bytes),
+            file_rss_bytes: Some(killed.file_rss_bytes),
+            shmem_rss_bytes: Some(killed.shmem_rss_bytes),
+            swap_bytes: None,
+            pgtables_bytes: Some(killed.pgtables_bytes),
+            total_vm_bytes: Some(killed.total_vm_bytes),
+        },
+        cgroup: Cgroup {
+            path: absent.unless(path.as_deref().map(text_from_kernel), "victim.cgroup.path", why),
+            id: None,
+        },
+        ..Victim::default()
+    }
+}

@@ -1,0 +1,164 @@
+//! What a container's runtime says of a kill, once it has settled: an `oom_kill` event in, a
+//! `verdict` event out seconds later. It is evidence about the runtime, never about the kill.
+//!
+//! - [`state`]: what the runtimes' files and, where these leave it open, the runtimes themselves say.
+//! - [`api`]: how a daemon is asked.
+//! - [`watch`]: when; a thread of its own, which sleeps while there is nothing to ask.
+//!
+//! It must not delay a kill: the event path hands over a note and goes on. A queue that is full
+//! takes no more notes.
+
+mod api;
+mod state;
+mod watch;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use tokio::sync::mpsc::{Receiver, channel};
+
+use crate::enrich::containers::Runtime;
+use crate::enrich::containers::discover::StateDirs;
+use crate::enrich::tree::CgroupTree;
+use crate::event::{Container, Missing, OomKill, RuntimeSays};
+
+/// Kills that wait for their verdict, at most. Each takes about a kilobyte.
+const PENDING_MAX: usize = 1024;
+/// Containers of the latest kills that are remembered: none of them is flagged without a kill of its own.
+const KILLED_MAX: usize = 4096;
+/// Containers below the cgroup whose limit fired that are looked at.
+const BYSTANDERS_MAX: usize = 64;
+/// The thread reads files of up to a megabyte, onto the heap.
+const STACK_BYTES: usize = 256 << 10;
+
+/// A kill whose verdict is wanted.
+#[derive(Debug)]
+struct Note {
+    of: u64,
+    /// When the kernel killed: nanoseconds since 1970.
+    time_ns: i128,
+    runtime: Runtime,
+    container: Container,
+    /// Other containers below the cgroup whose limit fired.
+    bystanders: Vec<(Runtime, String, String)>,
+    dirs: StateDirs,
+}
+
+/// What a runtime says of a kill.
+#[derive(Debug)]
+pub struct Answer {
+    /// The `seq` of the kill.
+    pub of: u64,
+    /// The container.
+    pub container: Container,
+    /// The runtime's view, or why there is none.
+    pub says: Result<RuntimeSays, &'static str>,
+    /// Bystanders that are flagged by now and were not before the kill: id and name.
+    flagged: Vec<(String, String)>,
+}
+
+impl Answer {
+    /// True when the runtime does not show an OOM kill.
+    pub fn missed(&self) -> bool {
+        !self.says.as_ref().is_ok_and(|says| says.oom_killed == Some(true))
+    }
+
+    /// Why there is no view.
+    pub fn missing(&self) -> Missing {
+        let reason = self.says.as_ref().err().map(|reason| ("runtime_says".to_owned(), (*reason).to_owned()));
+        reason.into_iter().collect()
+    }
+}
+
+/// Verdicts to come.
+#[derive(Debug)]
+pub struct Verdicts {
+    notes: SyncSender<Note>,
+    /// Notes that the thread has not done with.
+    pending: Arc<AtomicUsize>,
+    answers: Receiver<Answer>,
+    killed: VecDeque<String>,
+}
+
+impl Verdicts {
+    /// Starts the thread that asks.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start() -> std::io::Result<Self> {
+        let (notes, theirs) = sync_channel(PENDING_MAX);
+        let (answer, answers) = channel(PENDING_MAX);
+        let pending = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::clone(&pending);
+        std::thread::Builder::new()
+            .name("oomtrace-verdict".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || watch::watch(&theirs, &answer, &waiting))?;
+        Ok(Self { notes, pending, answers, killed: VecDeque::new() })
+    }
+
+    /// A kill was seen: it is its container's own, whoever is asked about.
+    pub fn saw(&mut self, kill: &OomKill) {
+        let Some(container) = &kill.container else { return };
+        if self.killed.len() >= KILLED_MAX {
+            self.killed.pop_front();
+        }
+        self.killed.push_back(container.id.clone());
+    }
+
+    /// A kill was told: its verdict is wanted. Reads no file. False if too many are wanted already.
+    pub fn want(&self, kill: &OomKill, tree: &CgroupTree) -> bool {
+        let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return true };
+        let Some(runtime) = Runtime::with_files(&container.runtime.name) else { return true };
+        let Ok(time) = kill.envelope.time.parse::<jiff::Timestamp>() else { return true };
+        if !state::has_verdicts(runtime, kill.k8s.is_some()) {
+            return true;
+        }
+        // A limit of the container's own has no bystanders.
+        let fired = kill.oom.cgroup.as_ref().and_then(|fired| fired.cgroup.path.as_deref());
+        let above = fired.filter(|path| !path.contains(container.id.as_str()));
+        let bystanders = above.map(|path| bystanders(tree, path, &container.id)).unwrap_or_default();
+        let note = Note {
+            of,
+            time_ns: time.as_nanosecond(),
+            runtime,
+            container: container.clone(),
+            bystanders,
+            dirs: tree.runtimes().dirs().clone(),
+        };
+        if self.pending.fetch_add(1, Ordering::Relaxed) < PENDING_MAX && self.notes.try_send(note).is_ok() {
+            return true;
+        }
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    /// The next answer. Never, where the thread is gone.
+    pub async fn next(&mut self) -> Answer {
+        match self.answers.recv().await {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Those that the answer shows as flagged without a kill of their own.
+    pub fn false_positives(&self, answer: &Answer) -> Vec<String> {
+        let own_kill = |id: &String| self.killed.contains(id);
+        answer.flagged.iter().filter(|(id, _)| !own_kill(id)).map(|(_, name)| name.clone()).collect()
+    }
+}
+
+fn bystanders(tree: &CgroupTree, fired: &str, victim: &str) -> Vec<(Runtime, String, String)> {
+    let below = format!("{}/", fired.trim_end_matches('/'));
+    tree.containers()
+        .filter(|known| known.id != victim && known.path.starts_with(below.as_bytes()))
+        .filter(|known| state::has_flags(known.facts.runtime, known.facts.pod.is_some()))
+        .map(|known| {
+            let name = known.facts.name.as_deref().unwrap_or(&known.id).to_owned();
+            (known.facts.runtime, known.id, name)
+        })
+        .take(BYSTANDERS_MAX)
+        .collect()
+}

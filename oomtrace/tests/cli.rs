@@ -1,0 +1,318 @@
+//! The real binary as an operator meets it: what it is told wrong, what it may not do, how it ends.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::fs::{File, Permissions};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SYS_ADMIN: u32 = 21;
+const SYSLOG: u32 = 34;
+const PERFMON: u32 = 38;
+const BPF: u32 = 39;
+
+fn oomtrace(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oomtrace"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("NO_COLOR");
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn ended(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    ended(oomtrace(arguments).output().unwrap())
+}
+
+#[track_caller]
+fn as_root() {
+    assert!(geteuid().is_root(), "run as root: this test attaches to the kernel or changes its user");
+}
+
+/// Started with `run`, in JSON.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> (Self, Value) {
+        as_root();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Self { child, stdout };
+        let first = running.line();
+        (running, first)
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        if self.stdout.read_line(&mut line).unwrap() == 0 {
+            let mut stderr = String::new();
+            self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+            panic!("ended without a line: {stderr}");
+        }
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// What it still says, and how it ends.
+    fn end(mut self) -> (i32, String, String) {
+        let mut out = String::new();
+        self.stdout.read_to_string(&mut out).unwrap();
+        let mut err = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), out, err)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+#[test]
+fn what_is_typed_wrong_is_a_usage_error() {
+    for (arguments, with) in [
+        (&["--no-such-option"][..], "--no-such-option"),
+        (&["no-such-command"], "no-such-command"),
+        (&["run", "--count", "0"], "--count"),
+        (&["run", "--count", "many"], "--count"),
+        (&["run", "--timeout", "30"], "ms, s, m and h"),
+        (&["run", "--timeout", "s"], "a number and a unit"),
+        (&["run", "--timeout", "99999999999999999999s"], "--timeout"),
+        (&["run", "--timeout", "18446744073709551615h"], "too long"),
+        (&["run", "--ring-size", "3KiB"], "power of two"),
+        (&["run", "--ring-size", "1"], "at least a page"),
+        (&["run", "--ring-size", "1024MiB"], "at most 256MiB"),
+        (&["run", "--ring-size", "4GB"], "KiB and MiB"),
+        (&["run", "--runtime-root", "docker"], "docker=/data/docker"),
+        (&["run", "--runtime-root", "docker=data"], "absolute"),
+        (&["run", "--runtime-root", "lxc=/data"], "containerd"),
+        (&["run", "--hook", "uprobe"], "fentry"),
+        (&["run", "-o", "xml"], "json"),
+        (&["completions", "dosbatch"], "bash"),
+    ] {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+        assert!(err.contains(with), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("file"), "").unwrap();
+    for (file, hint) in [
+        (path("missing/events"), "its directory does not exist: make it first"),
+        (path(""), "it is a directory: name a file in it"),
+        (path("file/events"), "not a directory"),
+    ] {
+        let (code, out, err) = run(&["run", "--file", &file]);
+        assert_eq!((code, out.as_str()), (1, ""), "{file}: {err}");
+        assert!(err.contains(&file) && err.contains("hint: ") && err.contains(hint), "{err}");
+    }
+    let (code, _, err) = run(&["run", "--file", &path("events"), "--record", &path("missing/record")]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("record"), "{err}");
+}
+
+/// A copy of the binary where every user may run it.
+fn for_everybody() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let path = dir.path().join("oomtrace");
+    std::fs::copy(env!("CARGO_BIN_EXE_oomtrace"), &path).unwrap();
+    (dir, path)
+}
+
+#[test]
+fn without_privilege_it_says_what_is_missing() {
+    as_root();
+    let (_dir, path) = for_everybody();
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = Command::new(&path);
+        ended(command.args(arguments).current_dir("/").gid(65534).uid(65534).output().unwrap())
+    };
+    for arguments in [&[][..], &["run", "--hook", "none"], &["run", "--hook", "kprobe", "-o", "text"]] {
+        let (code, out, err) = as_nobody(arguments);
+        assert_eq!((code, out.as_str()), (77, ""), "{arguments:?}: {err}");
+        assert!(err.contains("hint: run it as root, or with CAP_BPF and CAP_PERFMON"), "{err}");
+    }
+    let (code, out, err) = as_nobody(&["check"]);
+    assert_eq!(code, 77, "{err}");
+    assert!(out.contains("oomtrace cannot run here.") && out.contains("no CAP_BPF"), "{out}");
+    let (code, out, _) = as_nobody(&["check", "-o", "json"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["usable"]), (77, &Value::Bool(false)));
+    // What needs no privilege works.
+    assert_eq!(as_nobody(&["schema"]).0, 0);
+}
+
+/// Root, but these capabilities are gone for good.
+fn root_without(capabilities: &'static [u32], arguments: &[&str]) -> Command {
+    as_root();
+    let mut command = oomtrace(arguments);
+    // SAFETY: system calls only, which is all that may be done between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            for capability in capabilities {
+                if libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(*capability), 0, 0, 0) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command
+}
+
+#[test]
+fn only_what_is_missing_is_named() {
+    for (capabilities, named) in [
+        (&[BPF, SYS_ADMIN][..], "hint: run it as root, or with CAP_BPF\n"),
+        (&[PERFMON, SYS_ADMIN], "hint: run it as root, or with CAP_PERFMON\n"),
+        (&[BPF, PERFMON, SYS_ADMIN], "hint: run it as root, or with CAP_BPF and CAP_PERFMON\n"),
+    ] {
+        let (code, out, err) = ended(root_without(capabilities, &["run"]).output().unwrap());
+        assert_eq!((code, out.as_str()), (77, ""), "{capabilities:?}: {err}");
+        assert!(err.contains(named), "{capabilities:?}: {err}");
+    }
+    // CAP_SYS_ADMIN alone includes the others.
+    let (code, out, err) = ended(root_without(&[BPF, PERFMON], &["check"]).output().unwrap());
+    assert_eq!(code, 0, "{out}{err}");
+    // Without the kernel's log less is known.
+    let (code, out, err) = ended(root_without(&[SYSLOG, SYS_ADMIN], &["check"]).output().unwrap());
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("limited  capabilities     no CAP_SYSLOG"), "{out}");
+}
+
+#[test]
+fn two_capabilities_are_enough() {
+    let (running, first) =
+        Running::start(root_without(&[SYS_ADMIN], &["run", "--hook", "none", "-o", "json"]));
+    assert_eq!(first["type"], "start");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, 0);
+}
+
+#[test]
+fn it_ends_with_a_line_when_asked_to() {
+    for (signal, reason) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let (running, first) = Running::start(oomtrace(&["run"]));
+        assert_eq!((&first["type"], &first["version"]), (&"start".into(), &env!("CARGO_PKG_VERSION").into()));
+        running.signal(signal);
+        let (code, out, err) = running.end();
+        assert_eq!((code, err.as_str()), (0, ""), "{reason}");
+        let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (&last["type"], &last["reason"], &last["lost"]),
+            (&"stop".into(), &reason.into(), &0.into())
+        );
+    }
+    let (code, out, _) = ended({
+        as_root();
+        oomtrace(&["run", "-o", "text", "--timeout", "1ms"]).output().unwrap()
+    });
+    assert_eq!(code, 0);
+    assert!(out.lines().last().unwrap().contains("stop timeout"), "{out}");
+}
+
+/// Without a command it is `run`, and a file gets the lines that standard output does not.
+#[test]
+fn a_file_is_opened_anew_after_its_rotation() {
+    as_root();
+    let dir = tempfile::tempdir().unwrap();
+    let (file, rotated) = (dir.path().join("events"), dir.path().join("events.1"));
+    let mut command = oomtrace(&["--file", file.to_str().unwrap()]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let text = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let wait_until = |condition: &dyn Fn() -> bool| {
+        while !condition() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    };
+    wait_until(&|| text(&file).ends_with('\n'));
+    std::fs::rename(&file, &rotated).unwrap();
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::HUP).unwrap();
+    wait_until(&|| file.exists());
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!(out, "");
+    assert!(text(&rotated).contains(r#""type":"start""#));
+    assert!(text(&file).contains(r#""type":"stop""#) && !text(&file).contains(r#""type":"start""#));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    // Gone while it runs: found when the last line is written.
+    let (mut running, _) = Running::start(oomtrace(&["run"]));
+    let (empty, writer) = std::io::pipe().unwrap();
+    drop(writer);
+    running.stdout = BufReader::new(ChildStdout::from(OwnedFd::from(empty)));
+    running.signal(Signal::TERM);
+    assert_eq!(running.end(), (0, String::new(), String::new()));
+    // Gone before the first.
+    for arguments in [&["run"][..], &["schema"], &["man"], &["completions", "bash"], &["check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, _, err) = ended(oomtrace(arguments).stdout(writer).output().unwrap());
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_output_that_is_full_is_an_error() {
+    for arguments in [&["schema"][..], &["man"], &["completions", "zsh"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (code, _, err) = ended(oomtrace(arguments).stdout(full).output().unwrap());
+        assert_eq!(code, 1, "{arguments:?}");
+        assert!(err.contains("cannot write to standard output"), "{err}");
+    }
+}
+
+#[test]
+fn texts_made_from_its_own_types() {
+    let (code, out, _) = run(&["schema"]);
+    let schema: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &schema["$schema"]), (0, &"https://json-schema.org/draft/2020-12/schema".into()));
+    jsonschema::draft202012::meta::validate(&schema).unwrap();
+
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, out, err) = run(&["completions", shell]);
+        assert_eq!((code, err.as_str()), (0, ""), "{shell}");
+        assert!(out.contains("oomtrace") && out.contains("ring-size"), "{shell}");
+    }
+    let (code, man, _) = run(&["man"]);
+    assert_eq!(code, 0);
+    assert!(man.contains(".TH oomtrace 1") && man.contains("ring\\-size"), "{man}");
+    let (code, help, _) = run(&["--help"]);
+    assert_eq!(code, 0);
+    for text in [&man, &help] {
+        assert!(!text.contains("simulate-victim") && !text.contains("simulate\\-victim"), "hidden");
+        assert!(!text.contains("replay"), "hidden");
+    }
+    let version = format!("oomtrace {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&["--version"]), (0, version, String::new()));
+}

@@ -1,0 +1,512 @@
+//! Records to facts: no bytes end the process, no fact is there that was not read, and no unit is mistaken.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(dead_code, reason = "not each test crate needs each record")]
+
+mod records;
+
+use oomtrace::decode::{
+    BootTime, CgroupChangeKind, CgroupId, DecodeError, Decoder, Limit, Lineage, MemcgFacts, MemcgOomFacts,
+    MemoryFacts, OomControlFacts, OomKillFacts, Record, SharedMmKillFacts, TaskFacts,
+};
+use oomtrace::event::{Evidence, MemoryEvents};
+use oomtrace_common::record::{Lineage as WireLineage, *};
+use proptest::prelude::*;
+use records::{NO_LIMIT, Sent};
+use zerocopy::FromBytes;
+
+const PAGE: u64 = 4096;
+
+/// What a record without any level has at least.
+const LEVELS: usize = std::mem::offset_of!(WireLineage, levels);
+const LEVELS_OF_KILL: usize = std::mem::offset_of!(OomKill, lineage) + LEVELS;
+const LEVELS_OF_OOM: usize = std::mem::offset_of!(MemcgOom, lineage) + LEVELS;
+
+fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+    Decoder::new(PAGE).record(bytes)
+}
+
+fn oom_kill(record: &OomKill) -> OomKillFacts {
+    match decode(&record.sent()).unwrap() {
+        Record::OomKill(facts) => *facts,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn memcg_oom(record: &MemcgOom) -> MemcgOomFacts {
+    match decode(&record.sent()).unwrap() {
+        Record::MemcgOom(facts) => *facts,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What [`records::task`] says.
+fn task(tgid: u32, comm: &[u8], memcg: u64) -> TaskFacts {
+    TaskFacts {
+        tid: Some(tgid),
+        tgid: Some(tgid),
+        namespace_tgid: Some(7),
+        parent_tgid: Some(90),
+        uid: Some(1000),
+        oom_score_adj: Some(-17),
+        start: Some(BootTime(5_000_000_000)),
+        memcg: Some(CgroupId(memcg)),
+        comm: Some(comm.to_vec()),
+    }
+}
+
+/// What [`records::level`] says.
+fn level(id: u64, page: u64) -> MemcgFacts {
+    MemcgFacts {
+        id: CgroupId(id),
+        usage_bytes: Some(1000 * page),
+        max: Some(Limit::Bytes(1000 * page)),
+        watermark_bytes: Some(1001 * page),
+        swap_usage_bytes: Some(11 * page),
+        swap_max: Some(Limit::Bytes(12 * page)),
+        oom_group: Some(false),
+        events: MemoryEvents {
+            low: Some(1),
+            high: Some(2),
+            max: Some(3),
+            oom: Some(4),
+            oom_kill: Some(5),
+            oom_group_kill: Some(6),
+        },
+    }
+}
+
+fn unlimited(id: u64) -> MemcgFacts {
+    MemcgFacts { max: Some(Limit::Unlimited), swap_max: Some(Limit::Unlimited), ..level(id, PAGE) }
+}
+
+fn killer() -> OomControlFacts {
+    OomControlFacts {
+        evidence: Evidence::Fentry,
+        memcg: Some(Some(CgroupId(20))),
+        domain_bytes: Some(2000 * PAGE),
+        oom_score_bytes: Some(900 * PAGE as i64),
+        gfp_mask: Some(0xcc0),
+        order: Some(0),
+        constraint: Some(3),
+        message: Some(b"Memory cgroup out of memory".to_vec()),
+    }
+}
+
+fn full_kill() -> OomKillFacts {
+    OomKillFacts {
+        seq: 3,
+        time: BootTime(60_000_000_003),
+        run: Some(3),
+        victim: task(4000, b"victim", 30),
+        memory: MemoryFacts {
+            total_vm_bytes: Some(5000 * PAGE),
+            anon_rss_bytes: Some(800 * PAGE),
+            file_rss_bytes: Some(40 * PAGE),
+            shmem_rss_bytes: Some(2 * PAGE),
+            swap_bytes: Some(9 * PAGE),
+            pgtables_bytes: Some(73_728),
+        },
+        trigger: task(4100, b"trigger", 30),
+        oom: Some(killer()),
+        command_line: None,
+        signalled: Some(true),
+        lineage: Lineage {
+            levels: vec![unlimited(30), level(20, PAGE), unlimited(1)],
+            path: b"/pod/leaf".to_vec(),
+            path_cut: false,
+            levels_cut: false,
+        },
+    }
+}
+
+#[test]
+fn every_fact_of_a_kill() {
+    assert_eq!(oom_kill(&records::oom_kill(3)), full_kill());
+}
+
+#[test]
+fn every_fact_of_the_others() {
+    assert_eq!(
+        decode(&records::shared_mm_kill(4, 3).sent()).unwrap(),
+        Record::SharedMmKill(SharedMmKillFacts {
+            seq: 4,
+            time: BootTime(61_000_000_000),
+            of: 3,
+            task: task(4001, b"sharer", 30),
+        })
+    );
+    assert_eq!(
+        memcg_oom(&records::memcg_oom(5, OUTCOME_RELIEVED)),
+        MemcgOomFacts {
+            seq: Some(5),
+            time: BootTime(62_000_000_000),
+            trigger: task(4100, b"trigger", 20),
+            oom: Some(killer()),
+            outcome: OUTCOME_RELIEVED,
+            lineage: Lineage {
+                levels: vec![level(20, PAGE), unlimited(1)],
+                path: b"/pod".to_vec(),
+                ..Lineage::default()
+            },
+        }
+    );
+    for (kind, change) in [
+        (KIND_CGROUP_MKDIR, CgroupChangeKind::Made),
+        (KIND_CGROUP_RMDIR, CgroupChangeKind::Removed),
+        (KIND_CGROUP_RENAME, CgroupChangeKind::Renamed),
+    ] {
+        let Record::Cgroup(facts) = decode(&records::cgroup_change(kind, 77, b"/a/b\xff").sent()).unwrap()
+        else {
+            panic!("kind {kind}");
+        };
+        assert_eq!((facts.kind, facts.id, facts.path.as_slice()), (change, CgroupId(77), &b"/a/b\xff"[..]));
+        assert_eq!(facts.time, BootTime(59_000_000_000));
+    }
+}
+
+/// A cleared bit takes its own fact away, and no other.
+#[test]
+fn each_bit_of_a_task_is_its_fact() {
+    let cases: [(u32, fn(&mut TaskFacts)); 8] = [
+        (task_fact::IDS, |task| (task.tid, task.tgid) = (None, None)),
+        (task_fact::COMM, |task| task.comm = None),
+        (task_fact::UID, |task| task.uid = None),
+        (task_fact::NAMESPACE_TGID, |task| task.namespace_tgid = None),
+        (task_fact::PARENT, |task| task.parent_tgid = None),
+        (task_fact::START, |task| task.start = None),
+        (task_fact::OOM_SCORE_ADJ, |task| task.oom_score_adj = None),
+        (task_fact::MEMCG, |task| task.memcg = None),
+    ];
+    for (bit, without) in cases {
+        for of_the_victim in [true, false] {
+            let (mut record, mut expected) = (records::oom_kill(3), full_kill());
+            let (raw, facts) = match of_the_victim {
+                true => (&mut record.victim, &mut expected.victim),
+                false => (&mut record.trigger, &mut expected.trigger),
+            };
+            raw.present &= !bit;
+            without(facts);
+            assert_eq!(oom_kill(&record), expected, "bit {bit:#x}");
+        }
+    }
+}
+
+#[test]
+fn each_bit_of_the_memory_is_its_fact() {
+    let cases: [(u64, fn(&mut MemoryFacts)); 6] = [
+        (memory_fact::TOTAL_VM, |memory| memory.total_vm_bytes = None),
+        (memory_fact::ANON, |memory| memory.anon_rss_bytes = None),
+        (memory_fact::FILE, |memory| memory.file_rss_bytes = None),
+        (memory_fact::SHMEM, |memory| memory.shmem_rss_bytes = None),
+        (memory_fact::SWAP, |memory| memory.swap_bytes = None),
+        (memory_fact::PGTABLES, |memory| memory.pgtables_bytes = None),
+    ];
+    for (bit, without) in cases {
+        let (mut record, mut expected) = (records::oom_kill(3), full_kill());
+        record.memory.present &= !bit;
+        without(&mut expected.memory);
+        assert_eq!(oom_kill(&record), expected, "bit {bit:#x}");
+    }
+}
+
+#[test]
+fn each_bit_of_a_cgroup_is_its_fact() {
+    let cases: [(u32, fn(&mut MemcgFacts)); 12] = [
+        (level_fact::USAGE, |level| level.usage_bytes = None),
+        (level_fact::MAX, |level| level.max = None),
+        (level_fact::WATERMARK, |level| level.watermark_bytes = None),
+        (level_fact::SWAP_USAGE, |level| level.swap_usage_bytes = None),
+        (level_fact::SWAP_MAX, |level| level.swap_max = None),
+        (level_fact::OOM_GROUP, |level| level.oom_group = None),
+        (level_fact::EVENTS, |level| level.events.low = None),
+        (level_fact::EVENTS << 1, |level| level.events.high = None),
+        (level_fact::EVENTS << 2, |level| level.events.max = None),
+        (level_fact::EVENTS << 3, |level| level.events.oom = None),
+        (level_fact::EVENTS << 4, |level| level.events.oom_kill = None),
+        (level_fact::EVENTS << 5, |level| level.events.oom_group_kill = None),
+    ];
+    for (bit, without) in cases {
+        let (mut record, mut expected) = (records::oom_kill(3), full_kill());
+        record.lineage.levels[1].present &= !bit;
+        without(&mut expected.lineage.levels[1]);
+        assert_eq!(oom_kill(&record), expected, "bit {bit:#x}");
+    }
+}
+
+#[test]
+fn each_bit_of_the_killer_is_its_fact() {
+    let cases: [(u32, fn(&mut OomControlFacts)); 7] = [
+        (oc_fact::MEMCG, |killer| killer.memcg = None),
+        (oc_fact::GFP_MASK, |killer| killer.gfp_mask = None),
+        (oc_fact::ORDER, |killer| killer.order = None),
+        (oc_fact::TOTAL_PAGES, |killer| killer.domain_bytes = None),
+        (oc_fact::CHOSEN_POINTS, |killer| killer.oom_score_bytes = None),
+        (oc_fact::CONSTRAINT, |killer| killer.constraint = None),
+        (oc_fact::MESSAGE, |killer| killer.message = None),
+    ];
+    for (bit, without) in cases {
+        let (mut record, mut expected) = (records::oom_kill(3), full_kill());
+        record.oom.present &= !bit;
+        without(expected.oom.as_mut().unwrap());
+        assert_eq!(oom_kill(&record), expected, "bit {bit:#x}");
+    }
+    let (mut record, mut expected) = (records::oom_kill(3), full_kill());
+    record.oom.present = record.oom.present & !oc_fact::MEMCG | oc_fact::GLOBAL;
+    expected.oom.as_mut().unwrap().memcg = Some(None);
+    assert_eq!(oom_kill(&record), expected);
+}
+
+#[test]
+fn the_source_says_who_saw_the_killer() {
+    for (source, evidence) in [
+        (SOURCE_FENTRY, Some(Evidence::Fentry)),
+        (SOURCE_KPROBE, Some(Evidence::Kprobe)),
+        (0, None),
+        (9, None),
+    ] {
+        let mut record = records::oom_kill(3);
+        record.oom.source = source;
+        assert_eq!(oom_kill(&record).oom.map(|killer| killer.evidence), evidence, "source {source}");
+    }
+}
+
+#[test]
+fn signals_and_runs_are_known_or_not() {
+    for (flags, signalled) in [
+        (FLAG_SIGNALS_FOLLOWED | FLAG_SIGNALLED, Some(true)),
+        (FLAG_SIGNALS_FOLLOWED, Some(false)),
+        (FLAG_SIGNALLED, None),
+        // A SIGKILL of whom, if the victim's task was not found?
+        (FLAG_SIGNALS_FOLLOWED | FLAG_PID_ONLY, None),
+        (0, None),
+    ] {
+        let record = OomKill { flags, run: 0, ..records::oom_kill(3) };
+        let facts = oom_kill(&record);
+        assert_eq!((facts.signalled, facts.run), (signalled, None), "flags {flags:#x}");
+    }
+}
+
+#[test]
+fn pages_have_the_size_they_have() {
+    for page in [4096, 65536] {
+        let record = records::oom_kill(3);
+        let Ok(Record::OomKill(facts)) = Decoder::new(page).record(&record.sent()) else { panic!() };
+        assert_eq!(facts.lineage.levels[1], level(20, page));
+        assert_eq!(facts.memory.anon_rss_bytes, Some(800 * page));
+        assert_eq!(facts.memory.swap_bytes, Some(9 * page));
+        assert_eq!(facts.memory.total_vm_bytes, Some(5000 * page));
+        assert_eq!(facts.memory.pgtables_bytes, Some(73_728), "in bytes already");
+        let killer = facts.oom.unwrap();
+        assert_eq!(killer.domain_bytes, Some(2000 * page));
+        assert_eq!(killer.oom_score_bytes, Some(900 * page as i64));
+    }
+}
+
+/// `PAGE_COUNTER_MAX` depends on the page size; a page less is a limit.
+#[test]
+fn no_limit_is_told_from_a_huge_one() {
+    for (page, none) in [(4096, NO_LIMIT), (65536, i64::MAX as u64 / 65536)] {
+        let limit = |pages: u64| {
+            let mut record = records::oom_kill(3);
+            record.lineage.levels[0].max_pages = pages;
+            record.lineage.levels[0].swap_max_pages = pages;
+            let Ok(Record::OomKill(facts)) = Decoder::new(page).record(&record.sent()) else { panic!() };
+            let level = &facts.lineage.levels[0];
+            assert_eq!(level.max, level.swap_max);
+            level.max
+        };
+        assert_eq!(limit(none), Some(Limit::Unlimited));
+        assert_eq!(limit(u64::MAX), Some(Limit::Unlimited));
+        assert_eq!(limit(none - 1), Some(Limit::Bytes((none - 1) * page)));
+        assert_eq!(limit(0), Some(Limit::Bytes(0)));
+    }
+}
+
+#[test]
+fn negative_counters_are_zero_and_a_negative_score_is_negative() {
+    let mut record = records::oom_kill(3);
+    record.memory.anon_pages = -1;
+    record.memory.file_pages = i64::MIN;
+    record.memory.shmem_pages = -30;
+    record.memory.swap_entries = -2;
+    record.oom.chosen_points = -5;
+    let facts = oom_kill(&record);
+    assert_eq!(facts.memory.anon_rss_bytes, Some(0));
+    assert_eq!(facts.memory.file_rss_bytes, Some(0));
+    assert_eq!(facts.memory.shmem_rss_bytes, Some(0));
+    assert_eq!(facts.memory.swap_bytes, Some(0));
+    assert_eq!(facts.oom.unwrap().oom_score_bytes, Some(-5 * 4096));
+}
+
+#[test]
+fn names_from_leaf_to_root_become_a_path() {
+    let level = records::unlimited;
+    let deep: Vec<u8> = (0..20).rev().flat_map(|depth| format!("d{depth}\0").into_bytes()).collect();
+    let deep_path: String = (0..20).map(|depth| format!("/d{depth}")).collect();
+    let cases: [(&[u8], usize, &[u8]); 5] = [
+        (b"", 1, b"/"),
+        (b"a\0", 2, b"/a"),
+        (b"c\0b\0a\0", 4, b"/a/b/c"),
+        (b"\x1b[2J\n\0\xff\xfe\0", 3, b"/\xff\xfe/\x1b[2J\n"),
+        (&deep, 21, deep_path.as_bytes()),
+    ];
+    for (names, depth, path) in cases {
+        let mut record = records::oom_kill(3);
+        let levels: Vec<MemcgLevel> = (0..depth as u64).map(level).collect();
+        records::lineage(&mut record, names, &levels);
+        let lineage = oom_kill(&record).lineage;
+        assert_eq!((lineage.path.as_slice(), lineage.path_cut, lineage.levels_cut), (path, false, false));
+        assert_eq!(lineage.levels.len(), depth);
+    }
+    let flags = FLAG_PATH_CUT | FLAG_LEVELS_CUT;
+    let mut record = records::oom_kill(3);
+    record.lineage.flags = flags;
+    let lineage = oom_kill(&record).lineage;
+    assert_eq!((lineage.path_cut, lineage.levels_cut), (true, true));
+    record.lineage.flags = FLAG_PATH_CUT;
+    let lineage = oom_kill(&record).lineage;
+    assert_eq!((lineage.path_cut, lineage.levels_cut), (true, false));
+    // More than there is room for: as much as there is.
+    let mut record = records::oom_kill(3);
+    record.lineage.path_len = u32::MAX;
+    let lineage = oom_kill(&record).lineage;
+    assert!(lineage.path.ends_with(b"/pod/leaf"), "{:?}", lineage.path);
+}
+
+#[test]
+fn a_command_line_is_as_long_as_it_says() {
+    let mut record = records::oom_kill(3);
+    record.command_line[..8].copy_from_slice(b"a\0-b c\0\0");
+    assert_eq!(oom_kill(&record).command_line, None);
+    record.command_line_len = 7;
+    let read = oom_kill(&record).command_line.unwrap();
+    assert_eq!((read.arguments.as_slice(), read.cut), (b"a\0-b c\0".as_slice(), false));
+    record.flags |= FLAG_COMMAND_LINE_CUT;
+    record.command_line_len = u32::MAX;
+    let read = oom_kill(&record).command_line.unwrap();
+    assert_eq!((read.arguments.len(), read.cut), (COMMAND_LINE_LEN, true));
+}
+
+/// Nothing was walked: that is not the root.
+#[test]
+fn without_any_cgroup_there_is_no_path() {
+    let mut record = records::oom_kill(3);
+    records::lineage(&mut record, b"", &[]);
+    let lineage = oom_kill(&record).lineage;
+    assert_eq!(lineage, Lineage { path_cut: true, levels_cut: true, ..Lineage::default() });
+}
+
+#[test]
+fn of_a_pid_only_the_thread_is_known() {
+    let mut record = records::oom_kill(3);
+    record.flags |= FLAG_PID_ONLY;
+    let facts = oom_kill(&record);
+    assert_eq!(facts.victim, TaskFacts { tid: Some(4000), ..TaskFacts::default() });
+    let facts = oom_kill(&records::pid_only(3));
+    assert_eq!(facts.victim, TaskFacts { tid: Some(4000), ..TaskFacts::default() });
+    assert_eq!(facts.memory, MemoryFacts::default());
+    assert_eq!((facts.oom, facts.run, facts.signalled), (None, None, None));
+}
+
+/// Levels that were not sent are not levels of zeros.
+#[test]
+fn a_level_counts_if_it_was_sent() {
+    for (level_count, levels) in [(0, 0), (2, 2), (3, 3), (4, 3), (24, 3), (u32::MAX, 3)] {
+        let mut bytes = records::oom_kill(3).sent();
+        let at = std::mem::offset_of!(OomKill, lineage) + std::mem::offset_of!(WireLineage, level_count);
+        bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(level_count));
+        let Ok(Record::OomKill(facts)) = decode(&bytes) else { panic!() };
+        assert_eq!(facts.lineage.levels.len(), levels, "{level_count}");
+    }
+    // The last one by half.
+    let mut bytes = records::oom_kill(3).sent();
+    bytes.truncate(bytes.len() - 52);
+    set_len(&mut bytes);
+    let Ok(Record::OomKill(facts)) = decode(&bytes) else { panic!() };
+    assert_eq!(facts.lineage.levels.len(), 2);
+}
+
+fn set_len(bytes: &mut [u8]) {
+    let len = u32::try_from(bytes.len()).unwrap();
+    bytes[4..8].copy_from_slice(&len.to_le_bytes());
+}
+
+#[test]
+fn a_record_is_as_long_as_it_says() {
+    let bytes = records::oom_kill(3).sent();
+    let len = bytes.len();
+    // The ring rounds up: what follows does not count.
+    let rounded = [bytes.as_slice(), &[0xff; 200]].concat();
+    assert_eq!(decode(&rounded), decode(&bytes));
+    // It says more than there is.
+    assert_eq!(
+        decode(&bytes[..len - 1]),
+        Err(DecodeError::Length { kind: KIND_OOM_KILL, says: len as u32, len: len - 1 })
+    );
+    // It says less than its kind needs.
+    for (mut bytes, kind, needed) in [
+        (bytes, KIND_OOM_KILL, LEVELS_OF_KILL),
+        (records::memcg_oom(1, 1).sent(), KIND_MEMCG_OOM, LEVELS_OF_OOM),
+        (records::shared_mm_kill(1, 1).sent(), KIND_SHARED_MM_KILL, 96),
+        (records::cgroup_change(KIND_CGROUP_MKDIR, 1, b"/a").sent(), KIND_CGROUP_MKDIR, 40),
+    ] {
+        bytes.truncate(needed);
+        set_len(&mut bytes);
+        assert!(decode(&bytes).is_ok(), "kind {kind}");
+        bytes.truncate(needed - 1);
+        set_len(&mut bytes);
+        assert_eq!(decode(&bytes), Err(DecodeError::Short { kind, len: needed - 1, needed }));
+    }
+    assert_eq!(decode(&[]), Err(DecodeError::Short { kind: 0, len: 0, needed: 24 }));
+    assert_eq!(decode(&[1; 23]), Err(DecodeError::Short { kind: 0, len: 23, needed: 24 }));
+    let mut unknown = records::oom_kill(3).sent();
+    unknown[0] = 99;
+    assert_eq!(decode(&unknown), Err(DecodeError::UnknownKind(99)));
+}
+
+fn random_bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..size_of::<OomKill>() + 64)
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_record_or_an_error(mut bytes in random_bytes(), kind in 0_u32..8, honest: bool, page in any::<u64>()) {
+        if honest && bytes.len() >= 8 {
+            bytes[..4].copy_from_slice(&kind.to_le_bytes());
+            set_len(&mut bytes);
+        }
+        let _either = Decoder::new(page).record(&bytes);
+    }
+
+    /// Whatever the bits say, facts are what the bytes are: nothing else is ever made up.
+    #[test]
+    fn any_record_from_the_wire_is_read(bytes in prop::collection::vec(any::<u8>(), size_of::<OomKill>())) {
+        let mut record = OomKill::read_from_bytes(&bytes).unwrap();
+        record.header.kind = KIND_OOM_KILL;
+        record.lineage.level_count %= MAX_LEVELS as u32 + 1;
+        let facts = oom_kill(&record);
+        prop_assert_eq!(facts.seq, record.header.seq);
+        prop_assert_eq!(facts.lineage.levels.len(), record.lineage.level_count as usize);
+        let pid_only = record.flags & FLAG_PID_ONLY != 0;
+        let has = |bit| record.victim.present & bit != 0 && !pid_only;
+        prop_assert_eq!(facts.victim.uid, has(task_fact::UID).then_some(record.victim.uid));
+        prop_assert_eq!(facts.victim.tgid, has(task_fact::IDS).then_some(record.victim.tgid));
+        prop_assert!(facts.victim.comm.is_none_or(|comm| comm.len() <= COMM_LEN && !comm.contains(&0)));
+        prop_assert!(!facts.lineage.path.contains(&0));
+        for (raw, level) in record.lineage.levels.iter().zip(&facts.lineage.levels) {
+            prop_assert_eq!(level.id, CgroupId(raw.cgroup_id));
+            prop_assert_eq!(level.usage_bytes.is_some(), raw.present & level_fact::USAGE != 0);
+        }
+    }
+
+    #[test]
+    fn any_names_become_their_path(names in prop::collection::vec(prop::collection::vec(1_u8.., 1..12), 1..20)) {
+        let raw: Vec<u8> = names.iter().rev().flat_map(|name| [name.as_slice(), &[0]].concat()).collect();
+        let levels: Vec<MemcgLevel> = (0..=names.len() as u64).map(records::unlimited).collect();
+        let mut record = records::oom_kill(1);
+        records::lineage(&mut record, &raw, &levels);
+        let path: Vec<u8> = names.iter().flat_map(|name| [b"/", name.as_slice()].concat()).collect();
+        prop_assert_eq!(oom_kill(&record).lineage.path, path);
+    }
+}

@@ -1,0 +1,249 @@
+//! The contract a second time, written by hand from `docs/EVENTS.md` and not from `event.rs`: it
+//! rejects any key it does not name, so that none is added, renamed or retyped by accident.
+
+#![allow(clippy::indexing_slicing, reason = "tests")]
+#![allow(dead_code, reason = "the fields are there to be parsed")]
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+type Map = BTreeMap<String, String>;
+
+macro_rules! strict {
+    ($(struct $name:ident { $($body:tt)* })*) => {
+        $(#[derive(Deserialize)] #[serde(deny_unknown_fields)] struct $name { $($body)* })*
+    };
+}
+
+macro_rules! lines {
+    ($(struct $name:ident { $($body:tt)* })*) => {
+        $(#[derive(Deserialize)] #[serde(deny_unknown_fields)] struct $name {
+            schema: u32,
+            r#type: String,
+            time: String,
+            seq: Option<u64>,
+            source: Source,
+            host: Host,
+            truncated: Option<Vec<String>>,
+            $($body)*
+        })*
+    };
+}
+
+macro_rules! words {
+    ($(enum $name:ident { $($word:ident = $text:literal),* $(,)? })*) => {
+        $(#[derive(Deserialize)] enum $name { $(#[serde(rename = $text)] $word),* })*
+    };
+}
+
+words! {
+    enum Source { A = "ebpf", B = "kmsg", C = "oomtrace", D = "runtime" }
+    enum Scope { A = "memcg", B = "host", C = "cpuset", D = "mempolicy" }
+    enum Constraint {
+        A = "CONSTRAINT_NONE", B = "CONSTRAINT_CPUSET", C = "CONSTRAINT_MEMORY_POLICY", D = "CONSTRAINT_MEMCG",
+    }
+    enum Kill { A = "selected", B = "group", C = "allocating_task", D = "sysrq", E = "already_exiting" }
+    enum Evidence { A = "fentry", B = "kprobe", C = "kernel_log", D = "memcg_walk" }
+    enum Outcome { A = "no_killable_process", B = "relieved", C = "kill_disabled" }
+    enum CgroupVersion { A = "v1", B = "v2", C = "hybrid" }
+    enum LossReason {
+        A = "ring_full", B = "cgroup_ring_full", C = "no_scratch", D = "unreadable_record", E = "sink",
+        F = "verdict_queue_full", G = "unexplained",
+    }
+}
+
+strict! {
+    struct Host { name: String, boot_id: Option<String>, kernel: String }
+    struct Cgroup { path: Option<String>, id: Option<String> }
+    struct Oom {
+        id: Option<u64>,
+        scope: Option<Scope>,
+        constraint: Option<Constraint>,
+        kill: Option<Kill>,
+        order: Option<i32>,
+        gfp_mask: Option<String>,
+        gfp_mask_raw: Option<u32>,
+        domain_bytes: Option<u64>,
+        evidence: Option<Evidence>,
+        cgroup: Option<OomCgroup>,
+    }
+    struct OomCgroup {
+        path: Option<String>,
+        id: Option<String>,
+        limit_bytes: Option<u64>,
+        usage_bytes: Option<u64>,
+        peak_bytes: Option<u64>,
+        swap_limit_bytes: Option<u64>,
+        swap_usage_bytes: Option<u64>,
+        memsw_limit_bytes: Option<u64>,
+        memsw_usage_bytes: Option<u64>,
+        oom_group: Option<bool>,
+        events: Option<MemoryEvents>,
+    }
+    struct MemoryEvents {
+        low: Option<u64>,
+        high: Option<u64>,
+        max: Option<u64>,
+        oom: Option<u64>,
+        oom_kill: Option<u64>,
+        oom_group_kill: Option<u64>,
+    }
+    struct Victim {
+        pid: Option<u32>,
+        tid: u32,
+        namespace_pid: Option<u32>,
+        parent_pid: Option<u32>,
+        comm: Option<String>,
+        executable: Option<String>,
+        command_line: Option<String>,
+        uid: Option<u32>,
+        start_time: Option<String>,
+        oom_score_adj: Option<i32>,
+        oom_score_bytes: Option<i64>,
+        memory: Memory,
+        cgroup: Cgroup,
+    }
+    struct Memory {
+        rss_bytes: Option<u64>,
+        anon_rss_bytes: Option<u64>,
+        file_rss_bytes: Option<u64>,
+        shmem_rss_bytes: Option<u64>,
+        swap_bytes: Option<u64>,
+        pgtables_bytes: Option<u64>,
+        total_vm_bytes: Option<u64>,
+    }
+    struct SharedMmVictim {
+        pid: Option<u32>,
+        namespace_pid: Option<u32>,
+        parent_pid: Option<u32>,
+        comm: Option<String>,
+        uid: Option<u32>,
+        oom_score_adj: Option<i32>,
+        start_time: Option<String>,
+        cgroup: Cgroup,
+    }
+    struct Trigger {
+        pid: Option<u32>,
+        comm: Option<String>,
+        oom_score_adj: Option<i32>,
+        cgroup: Cgroup,
+    }
+    struct Container {
+        id: String,
+        name: Option<String>,
+        runtime: Name,
+        image: Option<Name>,
+        restart_count: Option<u64>,
+        labels: Option<Map>,
+        nested: Option<Vec<String>>,
+    }
+    struct Name { name: String }
+    struct K8s { namespace: Option<Name>, pod: Pod, container: Option<K8sContainer> }
+    struct Pod { name: Option<String>, uid: Option<String> }
+    struct K8sContainer { name: String, restart_count: Option<u64> }
+    struct Systemd { unit: String }
+    struct Hook { name: String, attached: String, reason: Option<String> }
+    struct RuntimeSays { oom_killed: Option<bool>, exit_code: Option<i64>, status: Option<String> }
+}
+
+lines! {
+    struct Start {
+        version: String,
+        instance: String,
+        hooks: Vec<Hook>,
+        cgroup: CgroupVersion,
+        runtimes: Vec<String>,
+        resumed: bool,
+        limits: Option<Vec<String>>,
+    }
+    struct OomKill {
+        oom: Oom,
+        victim: Victim,
+        trigger: Option<Trigger>,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Map>,
+    }
+    struct SharedMmKill {
+        of: u64,
+        victim: SharedMmVictim,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Map>,
+    }
+    struct MemcgOom {
+        cgroup: OomCgroup,
+        order: Option<i32>,
+        gfp_mask: Option<String>,
+        gfp_mask_raw: Option<u32>,
+        trigger: Option<Trigger>,
+        outcome: Option<Outcome>,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Map>,
+    }
+    struct Lost { count: u64, reason: LossReason }
+    struct Gap { kernel_kills: u64, reported: u64, since: String }
+    struct Verdict {
+        of: u64,
+        container: Container,
+        runtime_says: Option<RuntimeSays>,
+        missed: bool,
+        false_positive: Option<Vec<String>>,
+        missing: Option<Map>,
+    }
+    struct Stop { reason: String, events: u64, lost: u64 }
+}
+
+/// Why a line is not one of the contract.
+pub fn check(line: &str) -> Result<(), String> {
+    let body = line.strip_suffix('\n').ok_or("no newline at the end")?;
+    if body.contains(char::is_control) || line.len() >= 4096 {
+        return Err("a control character, or too long".into());
+    }
+    if !body.starts_with(r#"{"schema":1,"type":""#) {
+        return Err(format!("starts otherwise: {body:.40}"));
+    }
+    let value: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
+    check_values(&value)?;
+    let time = value["time"].as_str().unwrap_or_default();
+    let (whole, fraction) = time.split_once('.').ok_or("time without fraction")?;
+    if whole.len() != 19 || fraction.len() != 10 || !fraction.ends_with('Z') {
+        return Err(format!("time {time}"));
+    }
+    fn strict<T: for<'de> Deserialize<'de>>(body: &str) -> Result<(), String> {
+        serde_json::from_str::<T>(body).map(drop).map_err(|error| error.to_string())
+    }
+    match value["type"].as_str().unwrap_or_default() {
+        "start" => strict::<Start>(body),
+        "oom_kill" => strict::<OomKill>(body),
+        "shared_mm_kill" => strict::<SharedMmKill>(body),
+        "memcg_oom" => strict::<MemcgOom>(body),
+        "lost" => strict::<Lost>(body),
+        "gap" => strict::<Gap>(body),
+        "verdict" => strict::<Verdict>(body),
+        "stop" => strict::<Stop>(body),
+        other => Err(format!("type {other:?}")),
+    }
+}
+
+fn check_values(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Null => Err("a null".into()),
+        Value::Number(number) => {
+            let magnitude = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
+            match magnitude {
+                Some(0..=9_007_199_254_740_992) => Ok(()),
+                _ => Err(format!("number {number}")),
+            }
+        }
+        Value::Array(list) => list.iter().try_for_each(check_values),
+        Value::Object(map) => map.values().try_for_each(check_values),
+        _ => Ok(()),
+    }
+}

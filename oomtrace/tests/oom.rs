@@ -1,0 +1,485 @@
+//! What a run of the killer was about, from each kind of evidence: nothing is guessed, and what is not known
+//! has its reason.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(dead_code, reason = "not each test crate needs each record")]
+
+mod records;
+
+use oomtrace::decode::{CgroupId, Decoder, Limit, OomKillFacts, Record};
+use oomtrace::enrich::absent::Absent;
+use oomtrace::enrich::oom::{Context, LogFacts, Runs, oom};
+use oomtrace::event::{CgroupVersion, Constraint, Evidence, Kill, Missing, Oom, Scope};
+use oomtrace::kernel::gfp::GfpNames;
+use oomtrace_common::record::{MemcgLevel, OomKill, SOURCE_KPROBE, oc_fact};
+use records::Sent;
+
+const PAGE: u64 = 4096;
+const V2: Context<'static> = Context {
+    version: CgroupVersion::V2,
+    gfp: None,
+    charge_batch_bytes: 64 * PAGE,
+    kill_allocating_task: Some(false),
+};
+const V1: Context<'static> = Context { version: CgroupVersion::V1, ..V2 };
+
+fn facts(record: &OomKill) -> OomKillFacts {
+    match Decoder::new(PAGE).record(&record.sent()).unwrap() {
+        Record::OomKill(facts) => *facts,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A kill in `/pod/leaf` because `/pod` was full, as a function hook saw it.
+fn hooked() -> OomKillFacts {
+    facts(&records::oom_kill(3))
+}
+
+/// The same without a function hook.
+fn unhooked() -> OomKillFacts {
+    OomKillFacts { run: None, oom: None, ..hooked() }
+}
+
+fn log(constraint: Constraint, oom_memcg: Option<&[u8]>) -> LogFacts {
+    LogFacts {
+        constraint,
+        oom_memcg: oom_memcg.map(<[u8]>::to_vec),
+        gfp_mask: Some((0xcc0, Some("GFP_KERNEL".into()))),
+        order: Some(0),
+    }
+}
+
+fn told(facts: &OomKillFacts, log: Option<LogFacts>, context: &Context<'_>) -> (Oom, Missing) {
+    let mut absent = Absent::default();
+    let oom = oom(facts, log, &mut Runs::default(), context, &mut absent);
+    let missing = absent.into_missing();
+    assert_explained(&oom, &missing, context.version);
+    (oom, missing)
+}
+
+/// Each fact is there, or `missing` says why not, or there is no such thing here; and no reason is given
+/// for what is there.
+fn assert_explained(oom: &Oom, missing: &Missing, version: CgroupVersion) {
+    let value = serde_json::to_value(oom).unwrap();
+    let mut keys: Vec<String> = [
+        "id",
+        "scope",
+        "constraint",
+        "kill",
+        "order",
+        "gfp_mask",
+        "gfp_mask_raw",
+        "domain_bytes",
+        "evidence",
+    ]
+    .map(String::from)
+    .into();
+    if oom.cgroup.is_some() {
+        let swap = if version == CgroupVersion::V2 { "swap" } else { "memsw" };
+        keys.extend(
+            ["path", "id", "limit_bytes", "usage_bytes", "peak_bytes"].map(|key| format!("cgroup.{key}")),
+        );
+        keys.extend(["usage", "limit"].map(|key| format!("cgroup.{swap}_{key}_bytes")));
+        keys.extend(["max", "oom", "oom_kill"].map(|key| format!("cgroup.events.{key}")));
+        if version == CgroupVersion::V2 {
+            keys.extend(["low", "high", "oom_group_kill"].map(|key| format!("cgroup.events.{key}")));
+            keys.push("cgroup.oom_group".into());
+        }
+    } else if oom.scope.is_none_or(|scope| scope == Scope::Memcg) {
+        keys.push("cgroup".into());
+    }
+    // Where the limit's own cgroup was not read, one reason stands for all its facts.
+    let unread = oom.cgroup.as_ref().is_some_and(|cgroup| cgroup.events.is_none());
+    for key in keys {
+        let there = value.pointer(&format!("/{}", key.replace('.', "/"))).is_some();
+        let why = missing.get(&format!("oom.{key}"));
+        if there {
+            assert_eq!(why, None, "oom.{key} is there");
+        } else if !(unread && missing.contains_key("oom.cgroup.limit_bytes")) {
+            assert!(why.is_some(), "oom.{key} is absent without a reason: {missing:?}");
+        }
+    }
+}
+
+fn cgroup_id(oom: &Oom) -> Option<&str> {
+    oom.cgroup.as_ref()?.cgroup.id.as_deref()
+}
+
+fn cgroup_path(oom: &Oom) -> Option<&str> {
+    oom.cgroup.as_ref()?.cgroup.path.as_deref()
+}
+
+/// `enum oom_constraint`, and whether a cgroup's limit fired.
+#[test]
+fn the_killer_says_what_ran_out() {
+    for (number, global, scope, constraint) in [
+        (3, false, Scope::Memcg, Constraint::Memcg),
+        (0, true, Scope::Host, Constraint::None),
+        (1, true, Scope::Cpuset, Constraint::Cpuset),
+        (2, true, Scope::Mempolicy, Constraint::MemoryPolicy),
+    ] {
+        let mut facts = hooked();
+        let killer = facts.oom.as_mut().unwrap();
+        killer.constraint = Some(number);
+        if global {
+            killer.memcg = Some(None);
+        }
+        let (oom, missing) = told(&facts, None, &V2);
+        assert_eq!((oom.scope, oom.constraint), (Some(scope), Some(constraint)));
+        assert_eq!(oom.evidence, Some(Evidence::Fentry));
+        assert_eq!(oom.kill, Some(Kill::Selected));
+        assert_eq!(oom.domain_bytes, Some(2000 * PAGE));
+        assert_eq!((oom.order, oom.gfp_mask_raw), (Some(0), Some(0xcc0)));
+        assert_eq!(cgroup_id(&oom), (!global).then_some("20"));
+        assert_eq!(cgroup_path(&oom), (!global).then_some("/pod"));
+        assert!(missing.contains_key("oom.gfp_mask"), "no names here");
+    }
+    let mut kprobe = records::oom_kill(3);
+    kprobe.oom.source = SOURCE_KPROBE;
+    assert_eq!(told(&facts(&kprobe), None, &V2).0.evidence, Some(Evidence::Kprobe));
+}
+
+#[test]
+fn the_killer_that_had_not_got_that_far() {
+    // `out_of_memory` found the caller exiting: the constraint had not been worked out.
+    let mut record = records::oom_kill(3);
+    record.oom.present &= !(oc_fact::TOTAL_PAGES | oc_fact::CONSTRAINT | oc_fact::CHOSEN_POINTS);
+    let (oom, _) = told(&facts(&record), None, &V2);
+    assert_eq!((oom.scope, oom.constraint), (Some(Scope::Memcg), Some(Constraint::Memcg)));
+    assert_eq!(cgroup_id(&oom), Some("20"));
+
+    // Without a cgroup it is not known what ran out.
+    record.oom.present = record.oom.present & !oc_fact::MEMCG | oc_fact::GLOBAL;
+    let (oom, missing) = told(&facts(&record), None, &V2);
+    assert_eq!((oom.scope, oom.constraint, oom.domain_bytes), (None, None, None));
+    assert_eq!(missing["oom.scope"], "the killer had not yet worked it out");
+
+    // An enumerator of a later kernel is not one of these.
+    let mut facts = hooked();
+    facts.oom.as_mut().unwrap().constraint = Some(4);
+    facts.oom.as_mut().unwrap().memcg = Some(None);
+    assert_eq!(told(&facts, None, &V2).0.scope, None);
+}
+
+/// Whatever single fact of the killer could not be read: its reason is there, and the rest stands.
+#[test]
+fn each_fact_of_the_killer_may_be_absent() {
+    for bit in 0..8 {
+        let mut record = records::oom_kill(3);
+        record.oom.present &= !(1 << bit);
+        let (oom, _) = told(&facts(&record), None, &V2);
+        assert_eq!((oom.scope, oom.evidence), (Some(Scope::Memcg), Some(Evidence::Fentry)), "bit {bit}");
+    }
+    let mut record = records::oom_kill(3);
+    record.oom.present &= !(oc_fact::GFP_MASK | oc_fact::ORDER);
+    let (_, missing) = told(&facts(&record), None, &V2);
+    assert!(!missing["oom.gfp_mask"].contains("log"), "no log was asked: {missing:?}");
+}
+
+/// And whatever single fact of the cgroup.
+#[test]
+fn each_fact_of_the_cgroup_may_be_absent() {
+    for context in [V1, V2] {
+        for bit in 0..16 {
+            let mut record = records::oom_kill(3);
+            record.lineage.levels[1].present &= !(1 << bit);
+            told(&facts(&record), None, &context);
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_no_ancestors() {
+    let mut facts = hooked();
+    facts.oom.as_mut().unwrap().memcg = Some(Some(CgroupId(99)));
+    let (oom, missing) = told(&facts, None, &V2);
+    assert_eq!((cgroup_id(&oom), cgroup_path(&oom)), (Some("99"), None));
+    assert!(missing.contains_key("oom.cgroup.path") && missing.contains_key("oom.cgroup.limit_bytes"));
+}
+
+#[test]
+fn flags_have_the_kernels_names() {
+    let names = GfpNames::from_format(
+        r#"__print_flags(x, "|", {(unsigned long)0xcc0, "GFP_KERNEL"}, {0, NULL})"#,
+        &[],
+    );
+    let context = Context { gfp: names.as_ref(), ..V2 };
+    let (oom, missing) = told(&hooked(), None, &context);
+    assert_eq!(oom.gfp_mask.as_deref(), Some("GFP_KERNEL"));
+    assert!(!missing.contains_key("oom.gfp_mask"));
+}
+
+#[test]
+fn each_version_has_its_own_words() {
+    let (oom, _) = told(&hooked(), None, &V2);
+    let cgroup = oom.cgroup.unwrap();
+    assert_eq!((cgroup.swap_limit_bytes, cgroup.swap_usage_bytes), (Some(12 * PAGE), Some(11 * PAGE)));
+    assert_eq!((cgroup.memsw_limit_bytes, cgroup.memsw_usage_bytes), (None, None));
+    assert_eq!(cgroup.oom_group, Some(false));
+    assert_eq!(cgroup.events.unwrap().oom_group_kill, Some(6));
+
+    let hybrid = Context { version: CgroupVersion::Hybrid, ..V2 };
+    for context in [V1, hybrid] {
+        let (oom, _) = told(&hooked(), None, &context);
+        let cgroup = oom.cgroup.unwrap();
+        assert_eq!((cgroup.memsw_limit_bytes, cgroup.memsw_usage_bytes), (Some(12 * PAGE), Some(11 * PAGE)));
+        assert_eq!((cgroup.swap_limit_bytes, cgroup.swap_usage_bytes, cgroup.oom_group), (None, None, None));
+        let events = cgroup.events.unwrap();
+        assert_eq!((events.low, events.high, events.oom_group_kill), (None, None, None));
+        assert_eq!((events.max, events.oom, events.oom_kill), (Some(3), Some(4), Some(5)));
+    }
+}
+
+fn kill(facts: &OomKillFacts, context: &Context<'_>) -> Option<Kill> {
+    let (oom, missing) = told(facts, None, context);
+    assert_eq!(oom.kill.is_none(), missing.contains_key("oom.kill"));
+    oom.kill
+}
+
+#[test]
+fn how_the_victim_came_to_be_one() {
+    assert_eq!(kill(&hooked(), &V2), Some(Kill::Selected));
+    assert_eq!(kill(&OomKillFacts { signalled: Some(false), ..hooked() }, &V2), Some(Kill::AlreadyExiting));
+    // Whether it was a kill at all is not known.
+    assert_eq!(kill(&OomKillFacts { signalled: None, ..hooked() }, &V2), None);
+    assert_eq!(kill(&OomKillFacts { signalled: None, ..unhooked() }, &V2), None);
+
+    let mut sysrq = hooked();
+    sysrq.oom.as_mut().unwrap().order = Some(-1);
+    assert_eq!(kill(&sysrq, &V2), Some(Kill::Sysrq));
+    sysrq.signalled = Some(false);
+    assert_eq!(kill(&sysrq, &V2), Some(Kill::AlreadyExiting), "no kill was made");
+
+    let mut allocating = hooked();
+    let message = b"Out of memory (oom_kill_allocating_task)".to_vec();
+    allocating.oom.as_mut().unwrap().message = Some(message);
+    assert_eq!(kill(&allocating, &V2), Some(Kill::AllocatingTask));
+    // Of the same run, but not the one that allocated: its group died with it.
+    allocating.lineage.levels[0].oom_group = Some(true);
+    allocating.seq = 4;
+    assert_eq!(kill(&allocating, &V2), Some(Kill::Group));
+}
+
+/// Without a message, it is the allocating task where the kernel takes that one first.
+#[test]
+fn the_allocating_task_without_a_hook() {
+    let host = log(Constraint::None, None);
+    let kill = |own: bool, setting: Option<bool>, log: LogFacts| {
+        let mut facts = unhooked();
+        if own {
+            facts.victim.tgid = facts.trigger.tgid;
+        }
+        let (oom, missing) = told(&facts, Some(log), &Context { kill_allocating_task: setting, ..V2 });
+        assert_eq!(oom.kill.is_none(), missing.contains_key("oom.kill"));
+        oom.kill
+    };
+    assert_eq!(kill(true, Some(true), host.clone()), Some(Kill::AllocatingTask));
+    assert_eq!(kill(true, Some(false), host.clone()), Some(Kill::Selected));
+    assert_eq!(kill(false, Some(true), host.clone()), Some(Kill::Selected));
+    assert_eq!(kill(false, None, host.clone()), Some(Kill::Selected));
+    assert_eq!(kill(true, None, host), None);
+    // The setting has no say in a cgroup's OOM.
+    assert_eq!(kill(true, Some(true), log(Constraint::Memcg, Some(b"/pod"))), Some(Kill::Selected));
+}
+
+/// `memory.oom.group` counts from the victim's cgroup up to the one whose limit fired.
+#[test]
+fn a_group_dies_where_the_kernel_looks_for_one() {
+    // In `/top/pod/leaf`, with the limit at `/top/pod`.
+    let with_group = |index: Option<usize>| {
+        let mut record = records::oom_kill(3);
+        let mut levels: Vec<MemcgLevel> = [30, 20, 10, 1].map(records::level).into();
+        if let Some(index) = index {
+            levels[index].oom_group = 1;
+        }
+        records::lineage(&mut record, b"leaf\0pod\0top\0", &levels);
+        facts(&record)
+    };
+    for (index, inside) in
+        [(None, false), (Some(0), true), (Some(1), true), (Some(2), false), (Some(3), false)]
+    {
+        let expected = if inside { Kill::Group } else { Kill::Selected };
+        assert_eq!(kill(&with_group(index), &V2), Some(expected), "{index:?}");
+        // On v1 there are no groups, whatever the bit.
+        assert_eq!(kill(&with_group(index), &V1), Some(Kill::Selected), "{index:?}");
+        assert_eq!(
+            kill(&OomKillFacts { signalled: Some(false), ..with_group(index) }, &V2),
+            Some(Kill::AlreadyExiting)
+        );
+
+        // The machine ran out: up to below the root.
+        let mut host = with_group(index);
+        host.oom.as_mut().unwrap().memcg = Some(None);
+        host.oom.as_mut().unwrap().constraint = Some(0);
+        let expected = if matches!(index, Some(0..=2)) { Kill::Group } else { Kill::Selected };
+        assert_eq!(kill(&host, &V2), Some(expected), "{index:?}");
+
+        // Moved away from below the limit: the kernel leaves its group alone.
+        let mut moved = with_group(index);
+        moved.oom.as_mut().unwrap().memcg = Some(Some(CgroupId(99)));
+        assert_eq!(kill(&moved, &V2), Some(Kill::Selected), "{index:?}");
+
+        // Whose limit it was is not known: only its own cgroup is surely within.
+        let mut unknown = with_group(index);
+        unknown.oom.as_mut().unwrap().memcg = None;
+        let expected = match index {
+            Some(0) => Some(Kill::Group),
+            Some(1 | 2) => None,
+            _ => Some(Kill::Selected),
+        };
+        assert_eq!(kill(&unknown, &V2), expected, "{index:?}");
+    }
+    // The limit is above what is read, so all that is read is below it.
+    let mut deep = with_group(Some(3));
+    deep.lineage.levels_cut = true;
+    deep.lineage.path_cut = true;
+    deep.oom.as_mut().unwrap().memcg = Some(Some(CgroupId(99)));
+    assert_eq!(kill(&deep, &V2), Some(Kill::Group));
+}
+
+#[test]
+fn the_score_is_the_chosen_ones() {
+    let why = |facts: &OomKillFacts, log: Option<LogFacts>, context: &Context<'_>| {
+        told(facts, log, context).1.remove("victim.oom_score_bytes").unwrap_or_default()
+    };
+    assert_eq!(why(&unhooked(), None, &V2), "only a function hook sees it");
+    let second = OomKillFacts { seq: 4, ..hooked() };
+    assert_eq!(why(&second, None, &V2), "killed with the one chosen, not for its own score");
+    let exiting = OomKillFacts { signalled: Some(false), ..hooked() };
+    assert!(why(&exiting, None, &V2).contains("exiting"));
+    let mut allocating = hooked();
+    allocating.oom.as_mut().unwrap().message = Some(b"(oom_kill_allocating_task)".to_vec());
+    assert!(why(&allocating, None, &V2).contains("allocating task"));
+}
+
+#[test]
+fn the_log_says_what_ran_out() {
+    for (constraint, path, scope, id) in [
+        (Constraint::Memcg, Some(&b"/pod"[..]), Scope::Memcg, Some("20")),
+        (Constraint::Memcg, Some(b"/pod/leaf"), Scope::Memcg, Some("30")),
+        (Constraint::Memcg, Some(b"/"), Scope::Memcg, Some("1")),
+        (Constraint::Memcg, Some(b"/elsewhere"), Scope::Memcg, None),
+        (Constraint::Memcg, None, Scope::Memcg, None),
+        (Constraint::None, None, Scope::Host, None),
+        (Constraint::Cpuset, None, Scope::Cpuset, None),
+        (Constraint::MemoryPolicy, None, Scope::Mempolicy, None),
+    ] {
+        let (oom, missing) = told(&unhooked(), Some(log(constraint, path)), &V2);
+        assert_eq!((oom.scope, oom.constraint), (Some(scope), Some(constraint)));
+        assert_eq!(oom.evidence, Some(Evidence::KernelLog));
+        assert_eq!(cgroup_id(&oom), id);
+        assert_eq!(cgroup_path(&oom).map(str::as_bytes), path);
+        assert_eq!((oom.order, oom.gfp_mask.as_deref()), (Some(0), Some("GFP_KERNEL")));
+        assert_eq!(missing["oom.domain_bytes"], "only a function hook sees it");
+    }
+    // Its other lines may have been rate-limited away.
+    let short = LogFacts { gfp_mask: None, order: None, ..log(Constraint::None, None) };
+    let (oom, missing) = told(&unhooked(), Some(short), &V2);
+    assert_eq!((oom.order, oom.gfp_mask_raw), (None, None));
+    assert!(missing["oom.gfp_mask"].contains("log") && missing["oom.order"].contains("log"));
+}
+
+#[test]
+fn a_hook_is_believed_before_the_log() {
+    let (oom, _) = told(&hooked(), Some(log(Constraint::None, None)), &V2);
+    assert_eq!((oom.scope, oom.evidence), (Some(Scope::Memcg), Some(Evidence::Fentry)));
+    // One that read nothing of use is not evidence.
+    let mut blind = hooked();
+    let killer = blind.oom.as_mut().unwrap();
+    (killer.constraint, killer.memcg) = (None, None);
+    let (oom, _) = told(&blind, Some(log(Constraint::None, None)), &V2);
+    assert_eq!((oom.scope, oom.evidence), (Some(Scope::Host), Some(Evidence::KernelLog)));
+}
+
+#[test]
+fn the_nearest_full_ancestor_is_whose_limit_fired() {
+    // Of leaf, pod and root, by what is left below each limit, in pages.
+    let full = |left: [Option<u64>; 3], memsw_left: [Option<u64>; 3], context: &Context<'_>| {
+        let mut facts = unhooked();
+        for (level, (left, memsw)) in facts.lineage.levels.iter_mut().zip(left.into_iter().zip(memsw_left)) {
+            let limit =
+                |left: Option<u64>| left.map_or(Limit::Unlimited, |left| Limit::Bytes((2000 + left) * PAGE));
+            (level.usage_bytes, level.max) = (Some(2000 * PAGE), Some(limit(left)));
+            (level.swap_usage_bytes, level.swap_max) = (Some(2000 * PAGE), Some(limit(memsw)));
+        }
+        let (oom, missing) = told(&facts, None, context);
+        assert_eq!(oom.scope.is_some(), oom.cgroup.is_some());
+        assert_eq!(oom.evidence.is_some(), oom.cgroup.is_some());
+        assert!(missing.contains_key("oom.order") && missing.contains_key("oom.domain_bytes"));
+        cgroup_id(&oom).map(str::to_owned)
+    };
+    let none = [None; 3];
+    for context in [V1, V2] {
+        assert_eq!(full([None, Some(0), None], none, &context).as_deref(), Some("20"));
+        assert_eq!(full([Some(0), Some(0), None], none, &context).as_deref(), Some("30"));
+        // A CPU's batch of charges may be left, and not a page more.
+        assert_eq!(full([Some(64), Some(0), None], none, &context).as_deref(), Some("30"));
+        assert_eq!(full([Some(65), Some(0), None], none, &context).as_deref(), Some("20"));
+        assert_eq!(full([Some(65), None, None], none, &context), None);
+        assert_eq!(full(none, none, &context), None);
+    }
+    // Memory and swap together: on v1 that limit fires; on v2 it is swap alone, and does not.
+    assert_eq!(full([None, Some(900), None], [None, Some(3), None], &V1).as_deref(), Some("20"));
+    assert_eq!(full([None, Some(900), None], [None, Some(3), None], &V2), None);
+
+    let (oom, missing) = told(&unhooked(), None, &V2);
+    assert_eq!((oom.scope, oom.constraint), (Some(Scope::Memcg), Some(Constraint::Memcg)));
+    assert_eq!((oom.evidence, cgroup_id(&oom)), (Some(Evidence::MemcgWalk), Some("20")));
+    assert!(missing["oom.order"].contains("no function hook"));
+}
+
+#[test]
+fn without_evidence_nothing_is_said() {
+    let mut facts = unhooked();
+    facts.lineage.levels[1].max = None;
+    let (oom, missing) = told(&facts, None, &V2);
+    assert_eq!((oom.scope, oom.constraint, oom.evidence), (None, None, None));
+    assert!(missing["oom.scope"].contains("no ancestor was at its limit"));
+
+    facts.lineage.levels.clear();
+    let (oom, missing) = told(&facts, None, &V2);
+    assert_eq!(oom.scope, None);
+    assert!(missing["oom.scope"].contains("could not be read"), "{missing:?}");
+}
+
+/// Victims of one run, where no hook tells: the members of one group, killed by one task, of
+/// which only the first has lines in the log.
+#[test]
+fn the_victims_of_a_group_share_their_run() {
+    let mut runs = Runs::default();
+    let mut next =
+        |seq: u64, tid: u32, group: Option<usize>, log: Option<LogFacts>, context: &Context<'_>| {
+            let mut facts = unhooked();
+            facts.seq = seq;
+            facts.trigger.tid = Some(tid);
+            if let Some(index) = group {
+                facts.lineage.levels[index].oom_group = Some(true);
+            }
+            let oom = oom(&facts, log, &mut runs, context, &mut Absent::default());
+            (oom.id.unwrap(), oom.evidence)
+        };
+    let pod = || Some(log(Constraint::Memcg, Some(b"/pod")));
+    assert_eq!(next(1, 50, Some(1), pod(), &V2), (1, Some(Evidence::KernelLog)));
+    // The log's words on the first hold for those killed with it.
+    assert_eq!(next(2, 50, Some(1), None, &V2), (1, Some(Evidence::KernelLog)));
+    assert_eq!(next(3, 50, Some(1), None, &V2), (1, Some(Evidence::KernelLog)));
+    // One with lines of its own is the first of the next run.
+    assert_eq!(next(4, 50, Some(1), pod(), &V2).0, 4);
+    // Another task, another group, no group, v1: another run.
+    assert_eq!(next(5, 51, Some(1), None, &V2), (5, Some(Evidence::MemcgWalk)));
+    assert_eq!(next(6, 51, Some(0), None, &V2).0, 6);
+    assert_eq!(next(7, 51, None, None, &V2).0, 7);
+    assert_eq!(next(8, 51, None, None, &V2).0, 8);
+    assert_eq!(next(9, 51, Some(1), None, &V1).0, 9);
+    assert_eq!(next(10, 51, Some(1), None, &V1).0, 10);
+}
+
+#[test]
+fn a_run_that_a_hook_marked_is_that_run() {
+    let mut runs = Runs::default();
+    let mut id = |facts: &OomKillFacts| oom(facts, None, &mut runs, &V2, &mut Absent::default()).id;
+    assert_eq!(id(&hooked()), Some(3));
+    assert_eq!(id(&OomKillFacts { seq: 4, ..hooked() }), Some(3), "the second of run 3");
+    assert_eq!(id(&OomKillFacts { seq: 5, run: Some(5), ..hooked() }), Some(5));
+    assert_eq!(id(&OomKillFacts { seq: 6, run: None, ..hooked() }), Some(6));
+}

@@ -1,0 +1,151 @@
+//! Pods, as a kubelet would ask containerd for them.
+
+mod client;
+
+use anyhow::{Context, Result, ensure};
+use oomtrace_tests::cgroup::{Cgroup, Scratch};
+use oomtrace_tests::session::start_hog;
+use serde_json::{Value, json};
+
+use crate::Case;
+use crate::image::{CRI_IMAGE, EAT, gated};
+use crate::world::{World, expect};
+use client::{Client, Pod};
+
+pub(crate) const CASES: &[Case] = &[
+    ("cri_container_over_its_limit", container),
+    ("cri_limit_of_the_pod", limit_of_the_pod),
+    ("cri_sandbox", sandbox),
+];
+
+const LIMIT_BYTES: u64 = 32 << 20;
+const UID: &str = "7a3f0c1e-52d4-4b8e-9a61-0c2f5d8e4b17";
+
+/// The cgroup of a pod, which a kubelet makes before it asks for the pod.
+struct PodCgroup {
+    cgroup: Cgroup,
+    _levels: [Cgroup; 2],
+    _scratch: Scratch,
+    path: String,
+}
+
+impl PodCgroup {
+    fn make(world: &World) -> Result<Self> {
+        let scratch = Scratch::make(&world.hierarchy)?;
+        let top = scratch.cgroup().child(b"kubepods")?;
+        top.allow_children()?;
+        let quality = top.child(b"burstable")?;
+        quality.allow_children()?;
+        let cgroup = quality.child(format!("pod{UID}").as_bytes())?;
+        cgroup.allow_children()?;
+        let path = String::from_utf8_lossy(&cgroup.place().path).into_owned();
+        Ok(Self { cgroup, _levels: [quality, top], _scratch: scratch, path })
+    }
+
+    fn pod(&self, name: &str) -> Pod {
+        Pod { name: name.into(), namespace: "shop".into(), uid: UID.into(), cgroup: self.path.clone() }
+    }
+}
+
+/// `k8s`, as oomtrace must tell it.
+fn k8s(pod: &str, container: Option<&str>) -> Value {
+    let mut k8s = json!({"namespace": {"name": "shop"}, "pod": {"name": pod, "uid": UID}});
+    if let (Some(name), Some(k8s)) = (container, k8s.as_object_mut()) {
+        k8s.insert("container".into(), json!({"name": name}));
+    }
+    k8s
+}
+
+fn told(id: &str, name: &str) -> Value {
+    json!({"id": id, "name": name, "runtime": {"name": "containerd"}, "image": {"name": CRI_IMAGE}})
+}
+
+fn container(world: &mut World) -> Result<()> {
+    let cgroup = PodCgroup::make(world)?;
+    let client = Client::connect(&world.containerd.socket)?;
+    let pod = cgroup.pod("api-7d9f");
+    let sandbox = client.run_pod(&pod)?;
+    let id = client.run(&pod, &sandbox, "api", LIMIT_BYTES, &format!("exec {EAT}"), &world.gates())?;
+    let line = world.kill_in(&id)?;
+    expect(
+        &line,
+        &[
+            ("container", told(&id, "api")),
+            ("k8s", k8s("api-7d9f", Some("api"))),
+            ("oom.cgroup.path", json!(format!("{}/{id}", cgroup.path))),
+            ("oom.cgroup.limit_bytes", json!(LIMIT_BYTES)),
+            ("missing.container", Value::Null),
+        ],
+    )?;
+    let verdict = world.verdict_of(&line)?;
+    let status = client.status(&id)?;
+    expect(
+        &verdict,
+        &[
+            ("container.id", json!(id)),
+            ("runtime_says.oom_killed", json!(status.reason == "OOMKilled")),
+            ("runtime_says.exit_code", json!(status.exit_code)),
+            ("runtime_says.status", json!("CONTAINER_EXITED")),
+            ("missed", json!(status.reason != "OOMKilled")),
+        ],
+    )?;
+    client.remove(&sandbox)?;
+    world.tidy();
+    Ok(())
+}
+
+fn limit_of_the_pod(world: &mut World) -> Result<()> {
+    let cgroup = PodCgroup::make(world)?;
+    cgroup.cgroup.limit(LIMIT_BYTES)?;
+    let client = Client::connect(&world.containerd.socket)?;
+    let pod = cgroup.pod("both");
+    let sandbox = client.run_pod(&pod)?;
+    let bystander =
+        client.run(&pod, &sandbox, "bystander", 0, &gated("cri-bystander", "exit 0"), &world.gates())?;
+    let id = client.run(&pod, &sandbox, "eater", 0, &format!("exec {EAT}"), &world.gates())?;
+    let line = world.kill_in(&id)?;
+    expect(
+        &line,
+        &[
+            ("container", told(&id, "eater")),
+            ("k8s", k8s("both", Some("eater"))),
+            ("oom.cgroup.path", json!(cgroup.path)),
+            ("oom.cgroup.limit_bytes", json!(LIMIT_BYTES)),
+        ],
+    )?;
+    world.open("cri-bystander")?;
+    let verdict = world.verdict_of(&line)?;
+    let accused = client.status(&bystander)?.reason == "OOMKilled";
+    let named = verdict.get("false_positive").and_then(Value::as_array).cloned().unwrap_or_default();
+    ensure!(
+        named.contains(&json!("bystander")) == accused,
+        "field false_positive: the runtime accuses the bystander: {accused}: {}",
+        verdict.text
+    );
+    ensure!(world.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
+    client.remove(&sandbox)?;
+    world.tidy();
+    Ok(())
+}
+
+fn sandbox(world: &mut World) -> Result<()> {
+    let cgroup = PodCgroup::make(world)?;
+    let client = Client::connect(&world.containerd.socket)?;
+    let sandbox = client.run_pod(&cgroup.pod("empty"))?;
+    let dir = cgroup.cgroup.file(&sandbox);
+    let limit = if dir.join("memory.max").exists() { "memory.max" } else { "memory.limit_in_bytes" };
+    std::fs::write(dir.join(limit), LIMIT_BYTES.to_string()).context("limit the sandbox")?;
+    // Nothing but the pause process is in a sandbox: one of ours goes there to die.
+    let mut hog = start_hog(false, b"sandboxed")?;
+    hog.join(&dir.join("cgroup.procs"))?;
+    hog.grow("anon")?;
+    hog.killed()?;
+    let line = world.kill_in(&sandbox)?;
+    expect(
+        &line,
+        &[("container.id", json!(sandbox)), ("container.name", Value::Null), ("k8s", k8s("empty", None))],
+    )?;
+    client.remove(&sandbox)?;
+    world.tidy();
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! The part of the CRI (`runtime.v1`) that it takes to run a container in a pod. Only the fields that are used
+//! are written down, with the numbers that they have in the interface; to build it takes no protobuf compiler.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use prost::Message;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
+
+use crate::image::CRI_IMAGE;
+
+/// A pod, as its spec names it.
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) uid: String,
+    /// Path of its cgroup.
+    pub(crate) cgroup: String,
+}
+
+/// `NamespaceMode.NODE`: no network of its own, so that no plugin is needed.
+const NODE: i32 = 2;
+
+#[derive(Clone, PartialEq, Message)]
+struct RunPodSandboxRequest {
+    #[prost(message, optional, tag = "1")]
+    config: Option<PodSandboxConfig>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PodSandboxConfig {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<PodSandboxMetadata>,
+    #[prost(message, optional, tag = "8")]
+    linux: Option<LinuxPodSandboxConfig>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PodSandboxMetadata {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    uid: String,
+    #[prost(string, tag = "3")]
+    namespace: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LinuxPodSandboxConfig {
+    #[prost(string, tag = "1")]
+    cgroup_parent: String,
+    #[prost(message, optional, tag = "2")]
+    security_context: Option<SandboxSecurity>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SandboxSecurity {
+    #[prost(message, optional, tag = "1")]
+    namespace_options: Option<NamespaceOption>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ContainerSecurity {
+    #[prost(message, optional, tag = "3")]
+    namespace_options: Option<NamespaceOption>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamespaceOption {
+    #[prost(int32, tag = "1")]
+    network: i32,
+}
+
+/// An answer, or a request, that is one id.
+#[derive(Clone, PartialEq, Message)]
+struct Id {
+    #[prost(string, tag = "1")]
+    id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+struct CreateContainerRequest {
+    #[prost(string, tag = "1")]
+    pod_sandbox_id: String,
+    #[prost(message, optional, tag = "2")]
+    config: Option<ContainerConfig>,
+    #[prost(message, optional, tag = "3")]
+    sandbox_config: Option<PodSandboxConfig>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ContainerConfig {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<ContainerMetadata>,
+    #[prost(message, optional, tag = "2")]
+    image: Option<ImageSpec>,
+    #[prost(string, repeated, tag = "3")]
+    command: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    mounts: Vec<Mount>,
+    #[prost(message, optional, tag = "15")]
+    linux: Option<LinuxContainerConfig>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ContainerMetadata {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ImageSpec {
+    #[prost(string, tag = "1")]
+    image: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Mount {
+    #[prost(string, tag = "1")]
+    container_path: String,
+    #[prost(string, tag = "2")]
+    host_path: String,
+    #[prost(bool, tag = "3")]
+    readonly: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LinuxContainerConfig {
+    #[prost(message, optional, tag = "1")]
+    resources: Option<LinuxContainerResources>,
+    #[prost(message, optional, tag = "2")]
+    security_context: Option<ContainerSecurity>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LinuxContainerResources {
+    #[prost(int64, tag = "4")]
+    memory_limit_in_bytes: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ContainerStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    status: Option<ContainerStatus>,
+}
+
+/// How a container is.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ContainerStatus {
+    #[prost(int32, tag = "7")]
+    pub(crate) exit_code: i32,
+    #[prost(string, tag = "10")]
+    pub(crate) reason: String,
+}
+
+/// A connection to the runtime.
+pub(crate) struct Client {
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+}
+
+impl Client {
+    /// Connects to its socket.
+    pub(crate) fn connect(socket: &Path) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
+        let channel = runtime.block_on(endpoint.connect()).context("connect to the CRI")?;
+        Ok(Self { runtime, channel })
+    }
+
+    fn call<Request, Answer>(&self, method: &'static str, request: Request) -> Result<Answer>
+    where
+        Request: Message + 'static,
+        Answer: Message + Default + 'static,
+    {
+        let path = PathAndQuery::try_from(format!("/runtime.v1.RuntimeService/{method}"))?;
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        self.runtime.block_on(async {
+            grpc.ready().await?;
+            let codec: ProstCodec<Request, Answer> = ProstCodec::default();
+            let answer = grpc.unary(tonic::Request::new(request), path, codec).await;
+            Ok(answer.with_context(|| format!("CRI {method}"))?.into_inner())
+        })
+    }
+
+    /// Runs a pod's sandbox. Its id.
+    pub(crate) fn run_pod(&self, pod: &Pod) -> Result<String> {
+        let answer: Id = self.call("RunPodSandbox", RunPodSandboxRequest { config: Some(pod.config()) })?;
+        Ok(answer.id)
+    }
+
+    /// Runs a script in a container of the pod; a limit of 0 is none. The container's id.
+    pub(crate) fn run(
+        &self,
+        pod: &Pod,
+        sandbox: &str,
+        name: &str,
+        limit_bytes: u64,
+        script: &str,
+        gates: &Path,
+    ) -> Result<String> {
+        let host = Some(NamespaceOption { network: NODE });
+        let config = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.into() }),
+            image: Some(ImageSpec { image: CRI_IMAGE.into() }),
+            command: ["/bin/sh", "-c", script].map(str::to_owned).into(),
+            mounts: vec![Mount {
+                container_path: "/gate".into(),
+                host_path: gates.display().to_string(),
+                readonly: true,
+            }],
+            linux: Some(LinuxContainerConfig {
+                resources: Some(LinuxContainerResources { memory_limit_in_bytes: limit_bytes.try_into()? }),
+                security_context: Some(ContainerSecurity { namespace_options: host }),
+            }),
+        };
+        let request = CreateContainerRequest {
+            pod_sandbox_id: sandbox.into(),
+            config: Some(config),
+            sandbox_config: Some(pod.config()),
+        };
+        let answer: Id = self.call("CreateContainer", request)?;
+        let _started: Empty = self.call("StartContainer", Id { id: answer.id.clone() })?;
+        Ok(answer.id)
+    }
+
+    /// What the runtime says of a container.
+    pub(crate) fn status(&self, id: &str) -> Result<ContainerStatus> {
+        let answer: ContainerStatusResponse = self.call("ContainerStatus", Id { id: id.into() })?;
+        answer.status.context("a status without a status")
+    }
+
+    /// Stops and removes a pod with all its containers.
+    pub(crate) fn remove(&self, sandbox: &str) -> Result<()> {
+        let _stopped: Empty = self.call("StopPodSandbox", Id { id: sandbox.into() })?;
+        let _removed: Empty = self.call("RemovePodSandbox", Id { id: sandbox.into() })?;
+        Ok(())
+    }
+}
+
+impl Pod {
+    fn config(&self) -> PodSandboxConfig {
+        PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: self.name.clone(),
+                uid: self.uid.clone(),
+                namespace: self.namespace.clone(),
+            }),
+            linux: Some(LinuxPodSandboxConfig {
+                cgroup_parent: self.cgroup.clone(),
+                security_context: Some(SandboxSecurity {
+                    namespace_options: Some(NamespaceOption { network: NODE }),
+                }),
+            }),
+        }
+    }
+}

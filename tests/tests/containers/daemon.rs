@@ -1,0 +1,94 @@
+//! A daemon that a test starts, and ends by its pid.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use oomtrace_tests::hog::PATIENCE;
+
+/// A running daemon.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    child: Child,
+    name: &'static str,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it with its output in `DIR/NAME.log`, and waits until it is `ready`.
+    pub(crate) fn start(
+        name: &'static str,
+        dir: &Path,
+        command: &mut Command,
+        ready: impl Fn() -> bool,
+    ) -> Result<Self> {
+        use std::os::unix::process::CommandExt;
+        let log = dir.join(format!("{name}.log"));
+        let file = File::create(&log).with_context(|| log.display().to_string())?;
+        // A group of its own: Ctrl-C is for the test, which then lets it go.
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+        // It must not outlive a test that was killed.
+        // SAFETY: one system call, which is all that may be done between fork and exec.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        let mut daemon = Self { child, name, log };
+        let deadline = Instant::now() + PATIENCE;
+        while !ready() {
+            if let Some(status) = daemon.child.try_wait()? {
+                bail!("{name} ended: {status}; {}", daemon.last_words());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{name} was not ready in {PATIENCE:?}; {}",
+                daemon.last_words()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Ok(daemon)
+    }
+
+    /// The end of its log.
+    fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        format!(
+            "its log ends with: {}",
+            lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join(" | ")
+        )
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: libc::c_int) -> Result<()> {
+        // SAFETY: a child of ours that has not been waited for, so the id is still its own.
+        let result = unsafe { libc::kill(libc::pid_t::try_from(self.child.id())?, signal) };
+        ensure!(result == 0, "signal {signal} to {}: {}", self.name, std::io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// Kills it, as a crash would.
+    pub(crate) fn crash(mut self) -> Result<()> {
+        self.signal(libc::SIGKILL)?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that was stopped would not hear the rest; one that has ended hears nothing.
+        let _ended = self.signal(libc::SIGCONT).and_then(|()| self.signal(libc::SIGTERM));
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}

@@ -1,0 +1,70 @@
+//! Real container runtimes, and what oomtrace says of kills in them against what the runtime was told.
+//!
+//! The runtimes' daemons are started here, with directories and sockets of their own, and ended here.
+//! A runtime that cannot start is a failure. Cases run one after another: they share the daemons and the tracer.
+
+mod containerd;
+mod cri;
+mod daemon;
+mod docker;
+mod image;
+mod podman;
+mod storm;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Result, bail};
+use libtest_mimic::{Arguments, Failed, Trial};
+use oomtrace_tests::hog;
+use world::World;
+
+/// A case: its name and what it does.
+type Case = (&'static str, fn(&mut World) -> Result<()>);
+/// The world, once a case needed it; or why there is none.
+type Shared = Arc<Mutex<Option<Result<World, String>>>>;
+
+fn main() -> ExitCode {
+    hog::serve_if_asked();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let shared = Shared::default();
+    let cases =
+        [docker::CASES, containerd::CASES, cri::CASES, podman::CASES, storm::CASES].into_iter().flatten();
+    let mut trials: Vec<Trial> = cases
+        .map(|(name, run)| {
+            let shared = Arc::clone(&shared);
+            Trial::test(format!("containers::{name}"), move || in_world(&shared, *run).map_err(failed))
+        })
+        .collect();
+    let last = Arc::clone(&shared);
+    trials.push(Trial::test("containers::orderly_end", move || finish(&last).map_err(failed)));
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // A run of only some cases may leave it open.
+    drop(shared);
+    conclusion.exit_code()
+}
+
+fn failed(error: anyhow::Error) -> Failed {
+    format!("{error:#}").into()
+}
+
+fn in_world(shared: &Shared, run: fn(&mut World) -> Result<()>) -> Result<()> {
+    let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    match shared.get_or_insert_with(|| World::start().map_err(|error| format!("{error:#}"))) {
+        Ok(world) => {
+            run(world)?;
+            world.tracer.check_new_lines()
+        }
+        Err(error) => bail!("{error}"),
+    }
+}
+
+fn finish(shared: &Shared) -> Result<()> {
+    match shared.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(Ok(world)) => world.finish(),
+        Some(Err(error)) => bail!("{error}"),
+        None => Ok(()),
+    }
+}

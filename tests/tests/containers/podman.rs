@@ -1,0 +1,100 @@
+//! Podman: no daemon, its own storage.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+use oomtrace_tests::tracer::Line;
+use serde_json::{Value, json};
+
+use crate::Case;
+use crate::image::{EAT, IMAGE, gated};
+use crate::world::{World, expect, output};
+
+pub(crate) const CASES: &[Case] =
+    &[("podman_over_its_limit", over_its_limit), ("podman_renamed", renamed), ("podman_in_a_pod", in_a_pod)];
+
+const LIMIT_BYTES: u64 = 32 << 20;
+
+/// `podman ARGUMENTS`, with a storage of this run's own; what it said.
+pub(crate) fn podman(dir: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("podman");
+    for (option, name) in [("--root", "podman"), ("--runroot", "podman-run"), ("--tmpdir", "podman-tmp")] {
+        command.arg(option).arg(dir.join(name));
+    }
+    command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"]);
+    output(command.args(arguments))
+}
+
+/// Runs a script in a container of its own, in the background. The container's id.
+fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
+    if podman(world.dir(), &["image", "exists", IMAGE]).is_err() {
+        podman(world.dir(), &["import", &world.dir().join("rootfs.tar").display().to_string(), IMAGE])?;
+    }
+    let gates = format!("{}:/gate:ro", world.gates().display());
+    // Without these it asks for more than a container of this host may have.
+    let limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=32768:32768"];
+    let mut arguments = vec!["run", "-d", "--pull=never", "--network", "none", "--name", name, "-v", &gates];
+    arguments.extend_from_slice(&limits);
+    arguments.extend_from_slice(&["-m", "32m"]);
+    arguments.extend_from_slice(options);
+    arguments.extend_from_slice(&[IMAGE, "/bin/sh", "-c", script]);
+    podman(world.dir(), &arguments)
+}
+
+fn killed(world: &mut World, id: &str, name: &str, path: &str) -> Result<Line> {
+    let line = world.kill_in(id)?;
+    let image = format!("localhost/{IMAGE}");
+    expect(
+        &line,
+        &[
+            (
+                "container",
+                json!({"id": id, "name": name, "runtime": {"name": "podman"}, "image": {"name": image}}),
+            ),
+            ("k8s", Value::Null),
+            ("oom.cgroup.path", json!(path)),
+            ("oom.cgroup.limit_bytes", json!(LIMIT_BYTES)),
+            ("missing.container", Value::Null),
+        ],
+    )?;
+    Ok(line)
+}
+
+fn over_its_limit(world: &mut World) -> Result<()> {
+    let id = run(world, "plain", &[], &format!("exec {EAT}"))?;
+    let line = killed(world, &id, "plain", &format!("/libpod_parent/libpod-{id}"))?;
+    let verdict = world.verdict_of(&line)?;
+    let state: Value = serde_json::from_str(&podman(
+        world.dir(),
+        &["container", "inspect", "--format", "{{json .State}}", &id],
+    )?)?;
+    let field = |key: &str| state.get(key).cloned().unwrap_or_default();
+    expect(
+        &verdict,
+        &[
+            ("container.name", json!("plain")),
+            ("runtime_says.oom_killed", field("OOMKilled")),
+            ("runtime_says.exit_code", field("ExitCode")),
+            ("runtime_says.status", field("Status")),
+            ("missed", json!(field("OOMKilled") != json!(true))),
+        ],
+    )?;
+    podman(world.dir(), &["rm", "-f", &id]).map(drop)
+}
+
+fn renamed(world: &mut World) -> Result<()> {
+    let id = run(world, "before", &[], &gated("podman", &format!("exec {EAT}")))?;
+    podman(world.dir(), &["rename", "before", "after"])?;
+    world.open("podman")?;
+    killed(world, &id, "after", &format!("/libpod_parent/libpod-{id}"))?;
+    podman(world.dir(), &["rm", "-f", &id]).map(drop)
+}
+
+fn in_a_pod(world: &mut World) -> Result<()> {
+    // Without an infra container, for which there is no image here, a pod has no cgroup of its own.
+    podman(world.dir(), &["pod", "create", "--infra=false", "--share", "", "--name", "shop"])?;
+    let id = run(world, "member", &["--pod", "shop"], &format!("exec {EAT}"))?;
+    killed(world, &id, "member", &format!("/libpod_parent/libpod-{id}"))?;
+    podman(world.dir(), &["pod", "rm", "-f", "shop"]).map(drop)
+}
