@@ -60,6 +60,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let output = args.output.unwrap_or(if terminal { Output::Text } else { Output::Json });
 
     let kernel = Kernel::read(&root)?;
+    lockdown_allows_it()?;
     let pins = args.pin.as_deref().map(PinDir::open).transpose()?;
     let options = options(args.hook, args.ring_size, args.debug);
     let TakeOver { probe, resumed, left } = match &pins {
@@ -142,7 +143,17 @@ pub(super) fn attach(
     ring_size: RingSize,
     debug: bool,
 ) -> Result<Probe, Failure> {
+    lockdown_allows_it()?;
     Ok(Probe::attach(&options(hook, ring_size, debug), &kernel.resolved.layout, &kernel.btf)?)
+}
+
+/// Loading may succeed under lockdown, and then every read of the kernel's memory fails.
+fn lockdown_allows_it() -> Result<(), Failure> {
+    if privilege::lockdown(&Root::host()).as_deref() != Some("confidentiality") {
+        return Ok(());
+    }
+    let why = "the kernel is in lockdown=confidentiality, which forbids to read kernel memory";
+    Err(Failure::message(Code::Unsupported, why).hint("boot with lockdown=integrity"))
 }
 
 /// What events are enriched from. What cannot be had is a limit of the run, not an error.
@@ -156,8 +167,9 @@ pub(super) fn sources(
     let hooked = probe.hooks().iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none");
     if !hooked {
         limits.push(
-            "no function hook: a memory cgroup that runs out without a kill is not told, and whose limit fired comes from \
-             the kernel log, else from the cgroups' limits"
+            "no function hook: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' \
+             files (on cgroup v1 only where kills are disabled), and whose limit fired comes from the kernel log, else from the \
+             cgroups' limits"
                 .into(),
         );
     }

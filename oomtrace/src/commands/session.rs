@@ -15,7 +15,7 @@ use wait::{Room, next_tick, on, readable, room_in_output, until, wakeups};
 
 use super::reconciliation::Reconciliation;
 use crate::{
-    enrich::{backfill::Backfill, clock},
+    enrich::{backfill::Backfill, clock, unkilled::Watch},
     event::Start,
     failure::Failure,
     notify::Notify,
@@ -67,6 +67,8 @@ pub(super) struct Session {
     stalled: Option<Instant>,
     notify: Notify,
     reconciliation: Reconciliation,
+    /// The cgroups' files, where no function hook tells of one that runs out without a kill.
+    watch: Option<Watch>,
 }
 
 impl Session {
@@ -80,7 +82,18 @@ impl Session {
         reconciliation: Reconciliation,
     ) -> Self {
         let notify = Notify::from_env();
-        Self { probe, pipeline, record, count, backfill, held: false, stalled: None, notify, reconciliation }
+        Self {
+            probe,
+            pipeline,
+            record,
+            count,
+            backfill,
+            held: false,
+            stalled: None,
+            notify,
+            reconciliation,
+            watch: None,
+        }
     }
 
     /// The first line, and the cgroups that were there before. The programs are attached already, so
@@ -92,6 +105,11 @@ impl Session {
             self.cgroup_changes();
             // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
             let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
+            let hooks = self.probe.hooks();
+            if !hooks.iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none") {
+                let v1 = self.pipeline.enricher().is_v1();
+                self.watch = Some(Watch::start(mount.to_owned(), v1, self.pipeline.enricher().tree()));
+            }
         }
         // A kill that the log had when it was read and that is live is in the ring by now.
         if let Some(record) = self.probe.kills().next() {
@@ -146,6 +164,7 @@ impl Session {
                 () = until(self.reconciliation.due()) => self.reconcile()?,
                 answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
                 () = until(deadline) => break "timeout",
+                () = until(self.watch.as_ref().and_then(Watch::due).map(Instant::from_std)) => self.look_for_unkilled()?,
                 () = room_in_output(room) => {}
                 () = next_tick(&mut watchdog) => {}
             }
@@ -221,6 +240,7 @@ impl Session {
             }
             if told {
                 self.losses()?;
+                self.look_for_unkilled()?;
                 self.reconciliation.something_happened();
             }
             // Names are read one cgroup at a time, so that a kill waits for one at the most.
@@ -264,6 +284,16 @@ impl Session {
             }
             self.pipeline.cgroup(&record);
         }
+    }
+
+    /// Tells of cgroups that ran out without a kill, as far as their files say so by now.
+    fn look_for_unkilled(&mut self) -> Result<(), Ended> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let tree = self.pipeline.enricher().tree();
+        for found in watch.look(tree, std::time::Instant::now()) {
+            self.pipeline.unkilled(&found)?;
+        }
+        Ok(())
     }
 
     /// The killer's report is written before its victim is marked, so it is read while the killer works.
