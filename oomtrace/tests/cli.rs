@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
@@ -99,7 +100,7 @@ fn what_is_typed_wrong_is_a_usage_error() {
         (&["run", "--timeout", "s"], "a number and a unit"),
         (&["run", "--timeout", "99999999999999999999s"], "--timeout"),
         (&["run", "--timeout", "18446744073709551615h"], "too long"),
-        (&["run", "--ring-size", "3KiB"], "power of two"),
+        (&["run", "--ring-size", "12KiB"], "power of two"),
         (&["run", "--ring-size", "1"], "at least a page"),
         (&["run", "--ring-size", "1024MiB"], "at most 256MiB"),
         (&["run", "--ring-size", "4GB"], "KiB and MiB"),
@@ -155,7 +156,7 @@ fn without_privilege_it_says_what_is_missing() {
     for arguments in [&[][..], &["run", "--hook", "none"], &["run", "--hook", "kprobe", "-o", "text"]] {
         let (code, out, err) = as_nobody(arguments);
         assert_eq!((code, out.as_str()), (77, ""), "{arguments:?}: {err}");
-        assert!(err.contains("hint: run it as root, or with CAP_BPF and CAP_PERFMON"), "{err}");
+        assert!(err.contains("hint: run it as root, or with CAP_BPF and CAP_PERFMON\n"), "{err}");
     }
     let (code, out, err) = as_nobody(&["check"]);
     assert_eq!(code, 77, "{err}");
@@ -245,16 +246,19 @@ fn a_file_is_opened_anew_after_its_rotation() {
     let mut command = oomtrace(&["--file", file.to_str().unwrap()]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let text = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-    let wait_until = |condition: &dyn Fn() -> bool| {
+    let wait_until = |what: &str, condition: &dyn Fn() -> bool| {
+        let began = Instant::now();
         while !condition() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            // Not how fast it is, but that it comes at all.
+            assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(1));
         }
     };
-    wait_until(&|| text(&file).ends_with('\n'));
+    wait_until("a line", &|| text(&file).ends_with('\n'));
     std::fs::rename(&file, &rotated).unwrap();
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::HUP).unwrap();
-    wait_until(&|| file.exists());
+    wait_until("a new file", &|| file.exists());
     kill_process(pid, Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
     let mut out = String::new();

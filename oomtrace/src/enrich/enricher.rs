@@ -13,7 +13,7 @@ use super::{
     host,
     kernel_log::{KernelLog, OomDomain},
     oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
-    process::{self, ProcessFacts, ProcessReader},
+    process::{self, ProcessFacts, ProcessReader, Reason},
     tree::{CgroupTree, Seen, lineage_ids},
     unkilled::Unkilled,
 };
@@ -122,8 +122,8 @@ impl Enricher {
         self.sample_clock();
         self.latest = facts.time;
         let mut absent = Absent::default();
-        let process = self.process(facts, &mut absent);
-        let cut = process.as_ref().is_some_and(|process| process.command_line_cut);
+        let process = self.process(facts);
+        let cut = process.command_line_cut;
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
         let log = self.log(facts, path.as_deref().unwrap_or_default());
         let facts = &whole(facts, path.as_deref());
@@ -296,22 +296,24 @@ impl Enricher {
         text.ok().map(|text| text.trim() != "0")
     }
 
-    fn process(&mut self, facts: &OomKillFacts, absent: &mut Absent) -> Option<ProcessFacts> {
-        let reader = self.sources.processes.as_mut();
-        let (Some(reader), Some(tid), Some(tgid)) = (reader, facts.victim.tid, facts.victim.tgid) else {
-            absent.because("victim.executable", "not read");
-            absent.because("victim.command_line", "not read");
-            return None;
-        };
+    fn process(&mut self, facts: &OomKillFacts) -> ProcessFacts {
+        let recorded =
+            facts.command_line.as_ref().and_then(|read| Some((process::command_line_of(read)?, read.cut)));
         let fresh = clock::boot_time().0.saturating_sub(facts.time.0) < FRESH_NS;
-        match facts.command_line.as_ref().filter(|_| fresh) {
-            Some(read) if let Some(text) = process::command_line_of(read) => Some(ProcessFacts {
-                executable: reader.executable(tid),
-                command_line: Ok(text),
-                command_line_cut: read.cut,
-            }),
-            _ => Some(reader.read(tid, tgid, facts.victim.start, PROC_WAIT)),
+        let reader = self.sources.processes.as_mut();
+        let mut process = match (reader, facts.victim.tid, facts.victim.tgid) {
+            (Some(reader), Some(tid), Some(_)) if fresh && recorded.is_some() => {
+                ProcessFacts { executable: reader.executable(tid), ..ProcessFacts::none(Reason::NotRead) }
+            }
+            (Some(reader), Some(tid), Some(tgid)) => reader.read(tid, tgid, facts.victim.start, PROC_WAIT),
+            _ => ProcessFacts::none(Reason::NotRead),
+        };
+        // Read in the kernel, it is the victim's however late the record is looked at.
+        if let Some((text, cut)) = recorded {
+            process.command_line = Ok(text);
+            process.command_line_cut = cut;
         }
+        process
     }
 
     /// What the kernel's log says of the run. Only the one chosen has lines of its own.
@@ -368,21 +370,20 @@ impl Enricher {
         &self,
         facts: &OomKillFacts,
         path: Option<Vec<u8>>,
-        process: Option<ProcessFacts>,
+        process: ProcessFacts,
         oom_score_bytes: Option<i64>,
         absent: &mut Absent,
     ) -> Victim {
         let task = &facts.victim;
-        let mut text = |key: &str, fact: Option<Result<Vec<u8>, process::Reason>>| match fact? {
+        let mut text = |key: &str, fact: Result<Vec<u8>, Reason>| match fact {
             Ok(bytes) => Some(text_from_kernel(&bytes)),
             Err(reason) => {
                 absent.because(key, reason.to_string());
                 None
             }
         };
-        let executable =
-            text("victim.executable", process.as_ref().map(|process| process.executable.clone()));
-        let command_line = text("victim.command_line", process.map(|process| process.command_line));
+        let executable = text("victim.executable", process.executable);
+        let command_line = text("victim.command_line", process.command_line);
         Victim {
             pid: absent.unless(task.tgid, "victim.pid", UNREAD),
             tid: task.tid.unwrap_or_default(),

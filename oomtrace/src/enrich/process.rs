@@ -34,7 +34,8 @@ pub struct ProcessFacts {
 }
 
 impl ProcessFacts {
-    fn none(reason: Reason) -> Self {
+    /// Neither, for one reason.
+    pub(super) fn none(reason: Reason) -> Self {
         Self { executable: Err(reason.clone()), command_line: Err(reason), command_line_cut: false }
     }
 }
@@ -69,6 +70,9 @@ pub enum Reason {
     /// The kernel's answer.
     #[error("{0}")]
     Io(io::ErrorKind),
+    /// Nobody is there to read it, or it is not known whose it would be.
+    #[error("not read")]
+    NotRead,
     /// The reading thread has ended.
     #[error("the /proc reader has ended")]
     Ended,
