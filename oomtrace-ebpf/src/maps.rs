@@ -3,7 +3,7 @@
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use oomtrace_common::{
     counter,
@@ -52,6 +52,15 @@ pub static SIGKILL: PerCpuArray<Sigkill> = PerCpuArray::with_max_entries(1, 0);
 /// for the one `oom_lock` on any machine. Preallocated, as hash maps are by default.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(1024, 0);
+
+/// Tasks that wait because kills are disabled in their cgroup (v1), and the cgroup's id.
+#[map]
+pub static WAITERS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+
+/// Cgroups in which tasks wait, by id, and when the last one began or ceased to, `CLOCK_BOOTTIME` ns.
+/// Preallocated too; a cgroup that is pushed out is told once more.
+#[map]
+pub static HANGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// A call of `mem_cgroup_out_of_memory`.
 #[repr(C)]

@@ -128,7 +128,7 @@ pub fn memcg_call_ends(source: u32, returned: u64) {
 /// # Safety
 /// `oom` must be readable.
 #[inline(always)]
-unsafe fn nobody_killed(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64, oom: *const OomControl) {
+pub unsafe fn nobody_killed(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64, oom: *const OomControl) {
     let Some(mut entry) = maps::KILLS.reserve::<MemcgOom>(0) else {
         maps::count(counter::RING_FULL, 1);
         return;

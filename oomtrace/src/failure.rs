@@ -122,11 +122,6 @@ impl From<ProbeError> for Failure {
         };
         let root = Root::host();
         if error.is_permission() {
-            if privilege::lockdown(&root).as_deref() == Some("confidentiality") {
-                return Self::new(Code::Unsupported, &error).hint(
-                    "the kernel is in lockdown=confidentiality, which forbids to read kernel memory: boot with lockdown=integrity",
-                );
-            }
             let missing: Vec<&str> = privilege::missing(&root)
                 .unwrap_or_default()
                 .iter()

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     decode::{BootTime, Decoder, Record},
-    enrich::{backfill::LoggedKill, enricher::Enricher},
+    enrich::{backfill::LoggedKill, enricher::Enricher, unkilled::Unkilled},
     event::{Envelope, Event, Lost, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
     render::Render,
@@ -90,6 +90,16 @@ impl Pipeline {
             Some(verdicts) => verdicts.next().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Prints of a memory cgroup that it ran out without a victim, as its files say.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn unkilled(&mut self, found: &Unkilled) -> Result<(), SinkError> {
+        let event = Event::MemcgOom(Box::new(self.enricher.unkilled(found)));
+        self.events += 1;
+        self.print(&event)
     }
 
     /// Prints what a runtime says of a kill.

@@ -7,6 +7,7 @@ pub mod print;
 mod reconciliation;
 pub mod replay;
 pub mod run;
+mod session;
 pub mod simulate;
 
 use std::io::IsTerminal;

@@ -39,16 +39,24 @@ struct Hook {
     returns: bool,
     /// Without it the others of its kind are of no use.
     essential: bool,
+    /// Of use only where memory is on cgroup v1.
+    v1: bool,
 }
 
 /// The function hooks, in the order in which they are attached.
-const HOOKS: [Hook; 5] = [
-    Hook { function: "out_of_memory", returns: false, essential: true },
-    Hook { function: "oom_kill_process", returns: false, essential: true },
-    Hook { function: "out_of_memory", returns: true, essential: false },
-    Hook { function: "mem_cgroup_out_of_memory", returns: false, essential: false },
-    Hook { function: "mem_cgroup_out_of_memory", returns: true, essential: false },
+const HOOKS: [Hook; 7] = [
+    hook("out_of_memory", false, true),
+    hook("oom_kill_process", false, true),
+    hook("out_of_memory", true, false),
+    hook("mem_cgroup_out_of_memory", false, false),
+    hook("mem_cgroup_out_of_memory", true, false),
+    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", false, false) },
+    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", true, false) },
 ];
+
+const fn hook(function: &'static str, returns: bool, essential: bool) -> Hook {
+    Hook { function, returns, essential, v1: false }
+}
 
 /// A way to hook a function.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,12 +81,13 @@ impl Kind {
 pub(super) fn all(
     ebpf: &mut Ebpf,
     choice: HookChoice,
+    v1: bool,
     btf: &Btf,
     pins: Option<&Generation>,
 ) -> Result<Vec<HookStatus>, ProbeError> {
     let mut hooks = Vec::new();
     // Function hooks first: a victim marked before they are in place would lack their facts.
-    hooks.extend(functions(ebpf, choice, btf, pins)?);
+    hooks.extend(functions(ebpf, choice, v1, btf, pins)?);
     for name in TRACEPOINTS {
         raw_tracepoint(ebpf, name, pins)?;
         hooks.push(HookStatus { name: name.into(), attached: "raw_tracepoint".into(), reason: None });
@@ -111,6 +120,7 @@ pub(super) fn pinned(pins: &Generation) -> Option<Vec<HookStatus>> {
 fn functions(
     ebpf: &mut Ebpf,
     choice: HookChoice,
+    v1: bool,
     btf: &Btf,
     pins: Option<&Generation>,
 ) -> Result<Vec<HookStatus>, ProbeError> {
@@ -122,7 +132,7 @@ fn functions(
     };
     let mut reasons = Vec::new();
     for kind in kinds {
-        let attached = all_of(ebpf, *kind, btf, pins);
+        let attached = all_of(ebpf, *kind, v1, btf, pins);
         if let (Err(_), Some(pins)) = (&attached, pins) {
             for hook in HOOKS {
                 pins.unpin_link(kind.name(hook.returns), hook.function);
@@ -147,6 +157,7 @@ fn functions(
 fn all_of(
     ebpf: &mut Ebpf,
     kind: Kind,
+    v1: bool,
     btf: &Btf,
     pins: Option<&Generation>,
 ) -> Result<Vec<HookStatus>, ProbeError> {
@@ -164,7 +175,7 @@ fn all_of(
         Kind::Kprobe => None,
     };
     let mut statuses = Vec::new();
-    for hook in HOOKS {
+    for hook in HOOKS.into_iter().filter(|hook| v1 || !hook.v1) {
         let name = kind.name(hook.returns);
         let (attached, reason) = match function(ebpf, hook, kind, aya_btf.as_ref(), pins) {
             Ok(()) => (name, None),

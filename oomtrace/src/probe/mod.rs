@@ -25,7 +25,7 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, ring_buf::RingBufItem},
 };
-use oomtrace_common::layout::KernelLayout;
+use oomtrace_common::layout::{ABSENT, KernelLayout};
 
 use crate::{event::HookStatus, kernel::btf::Btf, losses::Counters};
 
@@ -62,7 +62,8 @@ impl Probe {
     /// By the stage that failed, with the kernel's own reason.
     pub fn attach(options: &Options, layout: &KernelLayout, btf: &Btf) -> Result<Self, ProbeError> {
         let mut ebpf = object::load(options, layout)?;
-        let hooks = attach::all(&mut ebpf, options.hook, btf, None)?;
+        let v1 = layout.task_memcg_in_oom != ABSENT;
+        let hooks = attach::all(&mut ebpf, options.hook, v1, btf, None)?;
         Ok(Self {
             log: options.debug.then(|| log::open(&mut ebpf)).transpose()?,
             kills: Ring::take(&mut ebpf, "KILLS")?,

@@ -1,7 +1,7 @@
 //! A run that finds what an earlier one left: its own programs are taken over as they are;
 //! others are replaced, and what they recorded is handed out to be told.
 
-use oomtrace_common::layout::KernelLayout;
+use oomtrace_common::layout::{ABSENT, KernelLayout};
 
 use super::{Generation, Options, PinDir, Probe, ProbeError, Ring, attach, object};
 use crate::kernel::btf::Btf;
@@ -63,7 +63,8 @@ impl Probe {
     ) -> Result<Self, ProbeError> {
         let mut ebpf = object::load(options, layout)?;
         pins.pin_maps(&ebpf)?;
-        let hooks = attach::all(&mut ebpf, options.hook, btf, Some(pins))?;
+        let hooks =
+            attach::all(&mut ebpf, options.hook, layout.task_memcg_in_oom != ABSENT, btf, Some(pins))?;
         let mut probe = Self::over(pins, hooks)?;
         probe._ebpf = Some(ebpf);
         if let Some(kept) = &mut probe.kept {
