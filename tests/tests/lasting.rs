@@ -128,7 +128,11 @@ fn second_run_is_refused() -> Result<()> {
     let world = World::make("second")?;
     let mut first = Run::start(&world.run(&[]))?;
     world.started()?;
-    for arguments in [&["run", &format!("--pin={}", world.pins())] as &[&str], &["detach", &world.pins()]] {
+    let pin = format!("--pin={}", world.pins());
+    // A run that is not refused must end too.
+    let pins = world.pins();
+    let (run, detach) = (["run", "--timeout", "1s", &pin], ["detach", &pins]);
+    for arguments in [&run as &[&str], &detach] {
         let second = world.oomtrace(arguments)?;
         let said = String::from_utf8_lossy(&second.stderr).into_owned();
         ensure!(!second.status.success(), "{arguments:?} did not fail");

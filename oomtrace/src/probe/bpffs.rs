@@ -51,8 +51,7 @@ pub(super) fn unmount_ours() -> Result<bool, PinError> {
     // The last one mounted on a place is the one to be seen there.
     let ours = mounts
         .lines()
-        .filter(|line| line.split(' ').nth(1) == Some(USUAL))
-        .next_back()
+        .rfind(|line| line.split(' ').nth(1) == Some(USUAL))
         .is_some_and(|line| line.starts_with(&format!("{SOURCE} {USUAL} bpf ")));
     // The kernel may have put files there, with a dot in their names, which only it can do.
     let of_the_kernel = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().contains(&b'.');
