@@ -112,7 +112,7 @@ impl Machine<'_> {
             add("-device nvme,drive=swap,serial=swap");
         }
         let command_line = format!(
-            "console={console} panic=-1 quiet nokaslr random.trust_cpu=on oomtrace.guest=1 {}",
+            "console={console} panic=-1 quiet nokaslr random.trust_cpu=on log_buf_len=4M oomtrace.guest=1 {}",
             self.command_line
         );
         for (flag, value) in [
