@@ -71,6 +71,8 @@ layout! {
     cred_uid,
     /// `signal_struct.oom_score_adj`.
     signal_oom_score_adj,
+    /// `signal_struct.oom_mm`: set from a process's first mark until its end.
+    signal_oom_mm,
     /// `signal_struct.flags`.
     signal_flags,
     /// `signal_struct.pids[PIDTYPE_TGID]`.

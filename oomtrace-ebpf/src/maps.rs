@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use oomtrace_common::{
     counter,
+    pinned,
     record::{CgroupChange, OomControl, OomKill},
 };
 
@@ -25,6 +26,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::C
 /// The number of the last event.
 #[map]
 pub static SEQ: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What user space must know again after its end: [`oomtrace_common::pinned`]. No program uses it.
+#[map]
+pub static PINNED: Array<pinned::Pinned> = Array::with_max_entries(1, 0);
 
 /// Where a kill record is built: larger than a stack, and sent without its unused tail.
 #[map]
@@ -103,6 +108,8 @@ pub struct Sigkill {
     pub by: u64,
     /// The `task_struct` it was sent to.
     pub task: u64,
+    /// 1 when it was counted as [`counter::REPEATED`].
+    pub repeated: u64,
 }
 
 /// Adds to a counter of this CPU.

@@ -254,6 +254,9 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
         if let Some(last) = maps::SIGKILL.get_ptr(0) {
             if (*last).by == caller && (*last).task == task {
                 (*to).flags |= FLAG_SIGNALLED;
+                maps::count(counter::KILLED, 1);
+                // A process is marked again if the killer met another thread of it.
+                maps::count(counter::REPEATED, 0u64.wrapping_sub((*last).repeated));
             }
         }
         trigger(&mut reader, &raw mut (*to).trigger);
@@ -340,10 +343,22 @@ pub fn kernel_sent_sigkill(task: u64) {
         unsafe {
             (*last).by = caller;
             (*last).task = task;
+            (*last).repeated = 0;
         }
     }
     let Some(run) = maps::RUN.get_ptr(0) else { return };
     let mut reader = Reader::default();
+    let signal = reader.pointer(task, layout!(task_signal));
+    if reader.pointer(signal, layout!(signal_oom_mm)) != 0 {
+        // SAFETY: pointers into maps, checked for NULL. By another task than the killer's it is none of its kills.
+        unsafe {
+            if (*run).by == caller || (*run).marked_by == caller {
+                repeated();
+            }
+        }
+        // It was told of when it was marked.
+        return;
+    }
     let mm = reader.pointer(task, layout!(task_mm));
     let tgid = u64::from(reader.u32(task, layout!(task_tgid)));
     // SAFETY: a pointer into the map, checked for NULL; only the caller that marked the last victim goes on.
@@ -352,6 +367,16 @@ pub fn kernel_sent_sigkill(task: u64) {
     // A leader that has exited has no mm, but its threads may still share the victim's.
     if by == caller && victim_mm != 0 && tgid != victim_tgid && mm == victim_mm {
         shared_mm_kill(&mut reader, task, victim);
+    }
+}
+
+/// The killer passed again over a process that it had marked before.
+#[inline(always)]
+fn repeated() {
+    maps::count(counter::REPEATED, 1);
+    if let Some(last) = maps::SIGKILL.get_ptr_mut(0) {
+        // SAFETY: a pointer into the map of this CPU, checked for NULL.
+        unsafe { (*last).repeated = 1 };
     }
 }
 

@@ -175,7 +175,7 @@ impl Pipeline {
                 return Ok(());
             }
             Err(_) => {
-                self.losses.unreadable();
+                self.losses.unreadable(1);
                 return Ok(());
             }
         };
@@ -216,6 +216,21 @@ impl Pipeline {
     /// Events that could not be told so far.
     pub fn lost(&self) -> u64 {
         self.losses.events()
+    }
+
+    /// What was lost so far, to be kept for the next run.
+    pub fn known_losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// Goes on with the losses of an earlier run.
+    pub fn resume(&mut self, losses: Losses) {
+        self.losses = losses;
+    }
+
+    /// Records that were left in a format of another version.
+    pub fn unreadable(&mut self, count: u64) {
+        self.losses.unreadable(count);
     }
 
     /// Tells what was lost since the last time; `counters` were read after the ring was drained.

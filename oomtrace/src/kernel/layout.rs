@@ -104,6 +104,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutEr
         task_memcg_oom_order: s.optional("task_struct", "memcg_oom_order"),
         cred_uid: s.wanted("cred", &["uid"]),
         signal_oom_score_adj: s.wanted("signal_struct", &["oom_score_adj"]),
+        signal_oom_mm: s.wanted("signal_struct", &["oom_mm"]),
         signal_flags: s.wanted("signal_struct", &["flags"]),
         signal_pid_tgid: element(&mut s, "signal_struct", "pids", "PIDTYPE_TGID"),
         pid_level: s.wanted("pid", &["level"]),

@@ -117,7 +117,7 @@ type Place = fn(&mut KernelLayout) -> &mut u32;
 /// Each member without which events know less is told, and nothing else moves.
 #[test]
 fn a_member_that_is_wanted_is_told() {
-    let cases: [(&str, &str, Place); 24] = [
+    let cases: [(&str, &str, Place); 25] = [
         ("task_struct", "comm", |layout| &mut layout.task_comm),
         ("task_struct", "mm", |layout| &mut layout.task_mm),
         ("task_struct", "signal", |layout| &mut layout.task_signal),
@@ -127,6 +127,7 @@ fn a_member_that_is_wanted_is_told() {
         ("task_struct", "start_boottime", |layout| &mut layout.task_start_boottime),
         ("cred", "uid", |layout| &mut layout.cred_uid),
         ("signal_struct", "oom_score_adj", |layout| &mut layout.signal_oom_score_adj),
+        ("signal_struct", "oom_mm", |layout| &mut layout.signal_oom_mm),
         ("pid", "level", |layout| &mut layout.pid_level),
         ("upid", "nr", |layout| &mut layout.upid_nr),
         ("mm_struct", "total_vm", |layout| &mut layout.mm_total_vm),

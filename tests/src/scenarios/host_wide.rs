@@ -109,7 +109,8 @@ impl OnProcessorOf {
         let size = size_of::<libc::cpu_set_t>();
         // SAFETY: cpu_set_t is a plain bit array, and all zero is the empty set; both are alive through the calls.
         unsafe {
-            let (mut before, mut there): (libc::cpu_set_t, libc::cpu_set_t) = (std::mem::zeroed(), std::mem::zeroed());
+            let (mut before, mut there): (libc::cpu_set_t, libc::cpu_set_t) =
+                (std::mem::zeroed(), std::mem::zeroed());
             let moved = libc::sched_getaffinity(0, size, &raw mut before) == 0
                 && libc::sched_getaffinity(process.try_into()?, size, &raw mut there) == 0
                 && libc::sched_setaffinity(0, size, &raw const there) == 0;
