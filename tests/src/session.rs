@@ -299,7 +299,7 @@ impl Session {
         let ours = self.scratch().place().path.clone();
         let ours = String::from_utf8_lossy(&ours).into_owned();
         for (place, line) in self.tracer.lines().into_iter().enumerate() {
-            if !line.is_event() || !self.claimed.insert(place) {
+            if !line.is_event() || !self.claimed.insert(place) || is_relief(&line) {
                 continue;
             }
             let path = line.get("victim.cgroup.path").or_else(|| line.get("cgroup.path"));
@@ -360,6 +360,13 @@ impl Session {
         self.tracer.stop()?;
         Ok(self.latencies_ns)
     }
+}
+
+/// What other processors had charged ahead came free before the killer looked, and for once nobody died. That is chance.
+fn is_relief(line: &Line) -> bool {
+    let bytes = |key| line.number(&format!("cgroup.{key}_bytes"));
+    line.get("outcome") == Some(&"relieved".into())
+        && bytes("usage").zip(bytes("limit")).is_some_and(|(usage, limit)| usage < limit)
 }
 
 /// In a guest that is to run out of memory: may this process, and those it starts from now on, be killed?

@@ -1,5 +1,6 @@
 //! A cgroup runs out and the killer ends without a victim.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -60,6 +61,7 @@ pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"disabled")?;
     cgroup.limit(LIMIT)?;
     let control = cgroup.file("memory.oom_control");
+    let mut limit = LIMIT;
     cgroup.write(&control, "1")?;
     let mut hog = session.hog_in(&cgroup, b"hog-hanging")?;
     let (facts, released) = (hog.facts()?, wall_clock_ns());
@@ -69,15 +71,14 @@ pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
         check(&line, "cgroup.limit_bytes", &Value::from(LIMIT))?;
         check(&line, "outcome", &Value::from("kill_disabled"))?;
         check(&line, "trigger.pid", &Value::from(facts.pid))?;
-        // Woken, it finds no room and waits on: the same hang, not told again.
-        cgroup.limit(LIMIT + PAGE)?;
-        cgroup.limit(LIMIT)?;
-    } else {
-        let deadline = Instant::now() + PATIENCE;
-        while !std::fs::read_to_string(&control)?.contains("under_oom 1") {
-            ensure!(Instant::now() < deadline, "the hog does not hang");
-            std::thread::sleep(Duration::from_millis(1));
+        // Woken, it finds too little room and waits on: the same hang, not told again.
+        for _ in 0..3 {
+            limit += PAGE;
+            cgroup.limit(limit)?;
+            wait_until_it_hangs(&control)?;
         }
+    } else {
+        wait_until_it_hangs(&control)?;
         kill_another(session)?;
         let line = memcg_oom(session, &cgroup)?;
         check(&line, "source", &Value::from("cgroupfs"))?;
@@ -86,12 +87,21 @@ pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
     ensure!(hog.is_alive()?, "the hog was killed");
     cgroup.write(&control, "0")?;
     hog.killed()?;
-    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, limit, released)?;
     if let Some(fired) = &mut expected.fired {
         fired.events_of_this_kill_alone = false;
     }
     session.check(&[expected])?;
     Ok(Outcome::Passed)
+}
+
+fn wait_until_it_hangs(control: &Path) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(control)?.contains("under_oom 1") {
+        ensure!(Instant::now() < deadline, "the hog does not hang");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// The event at which oomtrace looks for what no hook told it.
