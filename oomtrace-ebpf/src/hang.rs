@@ -67,7 +67,7 @@ pub fn starts(source: u32, handle: u64) {
         unsafe {
             let gfp_mask = reader.copy(&raw mut oom.gfp_mask, current, layout!(task_memcg_oom_gfp_mask));
             let order = reader.copy(&raw mut oom.order, current, layout!(task_memcg_oom_order));
-            oom.present |= gfp_mask * oc_fact::GFP_MASK | order * oc_fact::ORDER;
+            oom.present |= (gfp_mask * oc_fact::GFP_MASK) | (order * oc_fact::ORDER);
             oom::nobody_killed(&mut reader, 0, OUTCOME_KILL_DISABLED, memcg, &raw const oom);
         }
     }
@@ -79,32 +79,32 @@ pub fn starts(source: u32, handle: u64) {
 fn begins(id: u64, others: bool) -> bool {
     // SAFETY: the helper takes no argument.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    if let Some(moved_ns) = maps::HANGS.get_ptr_mut(&id) {
+    if let Some(moved_ns) = maps::HANGS.get_ptr_mut(id) {
         // SAFETY: a pointer into the map, checked for NULL; what another task writes there is a whole integer.
         unsafe {
             if !others && now.wrapping_sub(*moved_ns) > OVER_NS {
                 // Another task may have been faster.
-                let _over = maps::HANGS.remove(&id);
+                let _over = maps::HANGS.remove(id);
             } else {
                 *moved_ns = now;
             }
         }
     }
     // One that finds no room here leaves no trace when it wakes; the others do.
-    let _traced = maps::WAITERS.insert(&maps::caller(), &id, 0);
-    maps::HANGS.insert(&id, &now, NO_EXIST).is_ok()
+    let _traced = maps::WAITERS.insert(maps::caller(), id, 0);
+    maps::HANGS.insert(id, now, NO_EXIST).is_ok()
 }
 
 /// `mem_cgroup_oom_synchronize` returns.
 #[inline(always)]
 pub fn ends() {
     let caller = maps::caller();
-    let Some(id) = maps::WAITERS.get_ptr(&caller) else { return };
+    let Some(id) = maps::WAITERS.get_ptr(caller) else { return };
     // SAFETY: a pointer into the map, checked for NULL; only this task has this key.
     let id = unsafe { *id };
     // The key was there a moment ago and is this task's own.
-    let _there = maps::WAITERS.remove(&caller);
-    if let Some(moved_ns) = maps::HANGS.get_ptr_mut(&id) {
+    let _there = maps::WAITERS.remove(caller);
+    if let Some(moved_ns) = maps::HANGS.get_ptr_mut(id) {
         // SAFETY: a pointer into the map, checked for NULL.
         unsafe { *moved_ns = bpf_ktime_get_boot_ns() };
     }

@@ -124,7 +124,9 @@ pub fn mem_cgroup_out_of_memory_fentry(ctx: FEntryContext) -> i32 {
 /// As [`mem_cgroup_out_of_memory_fentry`].
 #[kprobe]
 pub fn mem_cgroup_out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(memcg), Some(gfp_mask), Some(order)) = (ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2)) {
+    if let (Some(memcg), Some(gfp_mask), Some(order)) =
+        (ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2))
+    {
         oom::memcg_ran_out(memcg, gfp_mask, order);
     }
     0

@@ -6,8 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use oomtrace_common::{
-    counter,
-    pinned,
+    counter, pinned,
     record::{CgroupChange, OomControl, OomKill},
 };
 

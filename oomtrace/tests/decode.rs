@@ -1,6 +1,7 @@
 //! Records to facts: no bytes end the process, no fact is there that was not read, and no unit is mistaken.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::type_complexity, clippy::cast_possible_truncation, reason = "tables of small cases")]
 #![allow(dead_code, reason = "not each test crate needs each record")]
 
 mod records;

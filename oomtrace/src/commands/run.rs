@@ -1,4 +1,4 @@
-//! `oomtrace run`: opens the output, reads the kernel and attaches; [`super::session`] goes on from there.
+//! `oomtrace run`: opens the output, reads the kernel and attaches; the session goes on from there.
 
 use std::fs::File;
 

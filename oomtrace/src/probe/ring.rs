@@ -24,6 +24,10 @@ impl Ring {
     }
 
     /// The oldest record. It leaves the ring when it is dropped, so drop it after its line was written.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the record borrows the ring, which an iterator's item cannot"
+    )]
     pub fn next(&mut self) -> Option<RingBufItem<'_>> {
         self.0.next()
     }
