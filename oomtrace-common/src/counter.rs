@@ -18,9 +18,14 @@ pub const READ_FAILED: u32 = 4;
 pub const TASK_UNKNOWN: u32 = 5;
 /// A scratch buffer could not be had: the record could not be made. Leaves a hole in `seq`.
 pub const NO_SCRATCH: u32 = 6;
+/// Victims that were sent their SIGKILL and then marked: each moved the kernel's `oom_kill` by one.
+pub const KILLED: u32 = 7;
+/// SIGKILLs of the killer's to a process it had marked before, which it does not mark again: each moved
+/// the kernel's `oom_kill` by one. A group kill does that to its first victim.
+pub const REPEATED: u32 = 8;
 
 /// How many counters there are.
-pub const COUNT: u32 = 7;
+pub const COUNT: u32 = 9;
 
 /// The name of each counter, in index order, as `check` and the docs print it.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -31,4 +36,6 @@ pub const NAMES: [&str; COUNT as usize] = [
     "read_failed",
     "task_unknown",
     "no_scratch",
+    "killed",
+    "repeated",
 ];

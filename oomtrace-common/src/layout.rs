@@ -61,10 +61,18 @@ layout! {
     task_real_cred,
     /// `task_struct.start_boottime`.
     task_start_boottime,
+    /// `task_struct.memcg_in_oom`: the memory cgroup that the task waits for. Only where that is on cgroup v1.
+    task_memcg_in_oom,
+    /// `task_struct.memcg_oom_gfp_mask`; not since 6.12.
+    task_memcg_oom_gfp_mask,
+    /// `task_struct.memcg_oom_order`; not since 6.12.
+    task_memcg_oom_order,
     /// `cred.uid`.
     cred_uid,
     /// `signal_struct.oom_score_adj`.
     signal_oom_score_adj,
+    /// `signal_struct.oom_mm`: set from a process's first mark until its end.
+    signal_oom_mm,
     /// `signal_struct.flags`.
     signal_flags,
     /// `signal_struct.pids[PIDTYPE_TGID]`.
@@ -123,6 +131,10 @@ layout! {
     mem_cgroup_swap_max,
     /// `mem_cgroup.oom_group`.
     mem_cgroup_oom_group,
+    /// `mem_cgroup.oom_kill_disable`, of cgroup v1.
+    mem_cgroup_oom_kill_disable,
+    /// `mem_cgroup.under_oom`, of cgroup v1: how many tasks wait.
+    mem_cgroup_under_oom,
     /// `oom_control.memcg`.
     oc_memcg,
     /// `oom_control.gfp_mask`.

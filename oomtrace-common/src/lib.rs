@@ -10,6 +10,7 @@
 
 pub mod counter;
 pub mod layout;
+pub mod pinned;
 pub mod record;
 
 /// The version of everything in this crate. Pinned maps of another version are never read.

@@ -352,6 +352,8 @@ pub struct SharedMmKill {
 pub const OUTCOME_NO_KILLABLE_PROCESS: u32 = 1;
 /// [`MemcgOom::outcome`]: enough was freed by somebody's exit.
 pub const OUTCOME_RELIEVED: u32 = 2;
+/// [`MemcgOom::outcome`]: v1 `oom_kill_disable`: whoever asks for memory hangs.
+pub const OUTCOME_KILL_DISABLED: u32 = 3;
 
 /// A memory cgroup ran out and the killer ended without a victim. Sent without the unused tail of `lineage.levels`.
 #[repr(C)]

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod hang;
 mod maps;
 mod memcg;
 mod memory;
@@ -123,7 +124,9 @@ pub fn mem_cgroup_out_of_memory_fentry(ctx: FEntryContext) -> i32 {
 /// As [`mem_cgroup_out_of_memory_fentry`].
 #[kprobe]
 pub fn mem_cgroup_out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(memcg), Some(gfp_mask), Some(order)) = (ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2)) {
+    if let (Some(memcg), Some(gfp_mask), Some(order)) =
+        (ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2))
+    {
         oom::memcg_ran_out(memcg, gfp_mask, order);
     }
     0
@@ -140,6 +143,36 @@ pub fn mem_cgroup_out_of_memory_fexit(ctx: FExitContext) -> i32 {
 #[kretprobe]
 pub fn mem_cgroup_out_of_memory_kretprobe(ctx: RetProbeContext) -> u32 {
     oom::memcg_call_ends(SOURCE_KPROBE, ctx.ret::<u64>());
+    0
+}
+
+/// `mem_cgroup_oom_synchronize(handle)`: a task whose page fault found no memory may have to wait.
+#[fentry(function = "mem_cgroup_oom_synchronize")]
+pub fn mem_cgroup_oom_synchronize_fentry(ctx: FEntryContext) -> i32 {
+    hang::starts(SOURCE_FENTRY, ctx.arg::<u64>(0));
+    0
+}
+
+/// As [`mem_cgroup_oom_synchronize_fentry`].
+#[kprobe]
+pub fn mem_cgroup_oom_synchronize_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(handle) = ctx.arg::<u64>(0) {
+        hang::starts(SOURCE_KPROBE, handle);
+    }
+    0
+}
+
+/// `mem_cgroup_oom_synchronize` returns.
+#[fexit(function = "mem_cgroup_oom_synchronize")]
+pub fn mem_cgroup_oom_synchronize_fexit(_: FExitContext) -> i32 {
+    hang::ends();
+    0
+}
+
+/// As [`mem_cgroup_oom_synchronize_fexit`].
+#[kretprobe]
+pub fn mem_cgroup_oom_synchronize_kretprobe(_: RetProbeContext) -> u32 {
+    hang::ends();
     0
 }
 

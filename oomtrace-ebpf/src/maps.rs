@@ -3,10 +3,10 @@
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use oomtrace_common::{
-    counter,
+    counter, pinned,
     record::{CgroupChange, OomControl, OomKill},
 };
 
@@ -25,6 +25,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::C
 /// The number of the last event.
 #[map]
 pub static SEQ: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What user space must know again after its end: [`oomtrace_common::pinned`]. No program uses it.
+#[map]
+pub static PINNED: Array<pinned::Pinned> = Array::with_max_entries(1, 0);
 
 /// Where a kill record is built: larger than a stack, and sent without its unused tail.
 #[map]
@@ -47,6 +51,15 @@ pub static SIGKILL: PerCpuArray<Sigkill> = PerCpuArray::with_max_entries(1, 0);
 /// for the one `oom_lock` on any machine. Preallocated, as hash maps are by default.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(1024, 0);
+
+/// Tasks that wait because kills are disabled in their cgroup (v1), and the cgroup's id.
+#[map]
+pub static WAITERS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+
+/// Cgroups in which tasks wait, by id, and when the last one began or ceased to, `CLOCK_BOOTTIME` ns.
+/// Preallocated too; a cgroup that is pushed out is told once more.
+#[map]
+pub static HANGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// A call of `mem_cgroup_out_of_memory`.
 #[repr(C)]
@@ -94,6 +107,8 @@ pub struct Sigkill {
     pub by: u64,
     /// The `task_struct` it was sent to.
     pub task: u64,
+    /// 1 when it was counted as [`counter::REPEATED`].
+    pub repeated: u64,
 }
 
 /// Adds to a counter of this CPU.

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, generated::bpf_ringbuf_output};
 use oomtrace_common::{
     counter,
     record::{
-        CGROUP_PATH_LEN, CgroupChange, FLAG_LEVELS_CUT, FLAG_PATH_CUT, Header, Lineage, MAX_LEVELS, MemcgLevel,
-        NAME_LEN, PATH_FULL, level_fact,
+        CGROUP_PATH_LEN, CgroupChange, FLAG_LEVELS_CUT, FLAG_PATH_CUT, Header, Lineage, MAX_LEVELS,
+        MemcgLevel, NAME_LEN, PATH_FULL, level_fact,
     },
 };
 
@@ -97,12 +97,18 @@ unsafe fn facts(reader: &mut Reader, to: *mut MemcgLevel, css: u64, kn: u64) {
         let mut fact = |read: u32, bit: u32| present |= read * bit;
         fact(reader.copy(&raw mut (*to).usage_pages, memcg, layout!(mem_cgroup_usage)), level_fact::USAGE);
         fact(reader.copy(&raw mut (*to).max_pages, memcg, layout!(mem_cgroup_max)), level_fact::MAX);
-        fact(reader.copy(&raw mut (*to).watermark_pages, memcg, layout!(mem_cgroup_watermark)), level_fact::WATERMARK);
+        fact(
+            reader.copy(&raw mut (*to).watermark_pages, memcg, layout!(mem_cgroup_watermark)),
+            level_fact::WATERMARK,
+        );
         fact(
             reader.copy(&raw mut (*to).swap_usage_pages, memcg, layout!(mem_cgroup_swap_usage)),
             level_fact::SWAP_USAGE,
         );
-        fact(reader.copy(&raw mut (*to).swap_max_pages, memcg, layout!(mem_cgroup_swap_max)), level_fact::SWAP_MAX);
+        fact(
+            reader.copy(&raw mut (*to).swap_max_pages, memcg, layout!(mem_cgroup_swap_max)),
+            level_fact::SWAP_MAX,
+        );
         let mut oom_group = 0u8;
         fact(reader.copy(&raw mut oom_group, memcg, layout!(mem_cgroup_oom_group)), level_fact::OOM_GROUP);
         (*to).oom_group = u32::from(oom_group);

@@ -6,9 +6,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
-};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
 use oomtrace_common::layout::{ABSENT, KernelLayout};
 
 /// The kernel's layout: written by user space before the programs are loaded, then frozen.
@@ -18,11 +16,17 @@ pub static LAYOUT: KernelLayout = KernelLayout::UNKNOWN;
 /// A member of [`LAYOUT`], as user space wrote it.
 macro_rules! layout {
     ($($member:tt)+) => {
-        // SAFETY: LAYOUT is a static; the read is volatile because its value is not the compiler's to know.
-        unsafe { core::ptr::read_volatile(&raw const $crate::memory::LAYOUT.$($member)+) }
+        $crate::memory::written(&$crate::memory::LAYOUT.$($member)+)
     };
 }
 pub(crate) use layout;
+
+/// What user space wrote there before the program was loaded: not for the compiler to know.
+#[inline(always)]
+pub fn written(member: &'static u32) -> u32 {
+    // SAFETY: the reference is valid and aligned.
+    unsafe { core::ptr::read_volatile(member) }
+}
 
 /// Reads kernel memory and counts what failed.
 #[derive(Default)]

@@ -6,16 +6,19 @@ use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_ktime_get_boot_ns, generated::{bpf_get_current_task, bpf_probe_read_user, bpf_ringbuf_output}},
+    helpers::{
+        bpf_ktime_get_boot_ns,
+        generated::{bpf_get_current_task, bpf_probe_read_user, bpf_ringbuf_output},
+    },
 };
 use aya_log_ebpf::debug;
 use oomtrace_common::{
     counter,
     record::{
-        COMMAND_LINE_LEN, FLAG_COMMAND_LINE_CUT, FLAG_PID_ONLY, FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED, Header,
-        KIND_MEMCG_OOM, KIND_OOM_KILL, KIND_SHARED_MM_KILL, Lineage, MESSAGE_LEN, MemcgOom,
-        OUTCOME_NO_KILLABLE_PROCESS, OUTCOME_RELIEVED, OomControl, OomKill, SOURCE_NONE, SharedMmKill, oc_fact,
-        task_fact,
+        COMMAND_LINE_LEN, FLAG_COMMAND_LINE_CUT, FLAG_PID_ONLY, FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED,
+        Header, KIND_MEMCG_OOM, KIND_OOM_KILL, KIND_SHARED_MM_KILL, Lineage, MESSAGE_LEN, MemcgOom,
+        OUTCOME_NO_KILLABLE_PROCESS, OUTCOME_RELIEVED, OomControl, OomKill, SOURCE_NONE, SharedMmKill,
+        oc_fact, task_fact,
     },
 };
 
@@ -30,7 +33,7 @@ use crate::{
 #[inline(always)]
 pub fn run_starts(source: u32, oc: u64) {
     let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
-    if let Some(call) = maps::CALLS.get_ptr_mut(&maps::caller()) {
+    if let Some(call) = maps::CALLS.get_ptr_mut(maps::caller()) {
         // SAFETY: a pointer into the map, checked for NULL; only this task has this key.
         unsafe { (*call).ran = 1 };
     }
@@ -74,7 +77,7 @@ pub fn run_ends() {
 #[inline(always)]
 pub fn memcg_ran_out(memcg: u64, gfp_mask: u32, order: i32) {
     let call = Call { memcg, gfp_mask, order, ran: 0 };
-    if maps::CALLS.insert(&maps::caller(), &call, 0).is_err() {
+    if maps::CALLS.insert(maps::caller(), call, 0).is_err() {
         maps::count(counter::NO_SCRATCH, 1);
     }
 }
@@ -85,11 +88,11 @@ pub fn memcg_call_ends(source: u32, returned: u64) {
     // SIGNAL_GROUP_EXIT: a caller that is dying itself gets true as well, and needs nothing.
     const DYING: u32 = 4;
     let caller = maps::caller();
-    let Some(call) = maps::CALLS.get_ptr(&caller) else { return };
+    let Some(call) = maps::CALLS.get_ptr(caller) else { return };
     // SAFETY: a pointer into the map, checked for NULL; only this task has this key.
     let call = unsafe { *call };
     // The key was there a moment ago and is this task's own.
-    let _there = maps::CALLS.remove(&caller);
+    let _there = maps::CALLS.remove(caller);
     if call.ran != 0 || returned & 0xff == 0 {
         return;
     }
@@ -128,7 +131,7 @@ pub fn memcg_call_ends(source: u32, returned: u64) {
 /// # Safety
 /// `oom` must be readable.
 #[inline(always)]
-unsafe fn nobody_killed(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64, oom: *const OomControl) {
+pub unsafe fn nobody_killed(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64, oom: *const OomControl) {
     let Some(mut entry) = maps::KILLS.reserve::<MemcgOom>(0) else {
         maps::count(counter::RING_FULL, 1);
         return;
@@ -197,7 +200,8 @@ unsafe fn oom_control(run: *mut Run, source: u32, oc: u64) {
         present |= reader.copy(&raw mut (*to).gfp_mask, oc, layout!(oc_gfp_mask)) * oc_fact::GFP_MASK;
         present |= reader.copy(&raw mut (*to).order, oc, layout!(oc_order)) * oc_fact::ORDER;
         present |= reader.copy(&raw mut (*to).total_pages, oc, layout!(oc_totalpages)) * oc_fact::TOTAL_PAGES;
-        present |= reader.copy(&raw mut (*to).chosen_points, oc, layout!(oc_chosen_points)) * oc_fact::CHOSEN_POINTS;
+        present |=
+            reader.copy(&raw mut (*to).chosen_points, oc, layout!(oc_chosen_points)) * oc_fact::CHOSEN_POINTS;
         present |= reader.copy(&raw mut (*to).constraint, oc, layout!(oc_constraint)) * oc_fact::CONSTRAINT;
         (*to).present = present;
     }
@@ -251,10 +255,14 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
     // SAFETY: `to` and `run` point into map values, checked for NULL; `oom_lock` serialises their writers.
     let status = unsafe {
         (*to).flags = FLAG_SIGNALS_FOLLOWED;
-        if let Some(last) = maps::SIGKILL.get_ptr(0) {
-            if (*last).by == caller && (*last).task == task {
-                (*to).flags |= FLAG_SIGNALLED;
-            }
+        if let Some(last) = maps::SIGKILL.get_ptr(0)
+            && (*last).by == caller
+            && (*last).task == task
+        {
+            (*to).flags |= FLAG_SIGNALLED;
+            maps::count(counter::KILLED, 1);
+            // A process is marked again if the killer met another thread of it.
+            maps::count(counter::REPEATED, 0u64.wrapping_sub((*last).repeated));
         }
         trigger(&mut reader, &raw mut (*to).trigger);
 
@@ -294,7 +302,8 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
 
         let Some(levels) = memcg::levels_bytes(&raw const (*to).lineage) else { return };
         let size = (offset_of!(OomKill, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
-        (*to).header = Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
+        (*to).header =
+            Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
         bpf_ringbuf_output((&raw const maps::KILLS).cast_mut().cast(), to.cast(), size, 0)
     };
     sent(status, &reader);
@@ -340,10 +349,22 @@ pub fn kernel_sent_sigkill(task: u64) {
         unsafe {
             (*last).by = caller;
             (*last).task = task;
+            (*last).repeated = 0;
         }
     }
     let Some(run) = maps::RUN.get_ptr(0) else { return };
     let mut reader = Reader::default();
+    let signal = reader.pointer(task, layout!(task_signal));
+    if reader.pointer(signal, layout!(signal_oom_mm)) != 0 {
+        // SAFETY: pointers into maps, checked for NULL. By another task than the killer's it is none of its kills.
+        unsafe {
+            if (*run).by == caller || (*run).marked_by == caller {
+                repeated();
+            }
+        }
+        // It was told of when it was marked.
+        return;
+    }
     let mm = reader.pointer(task, layout!(task_mm));
     let tgid = u64::from(reader.u32(task, layout!(task_tgid)));
     // SAFETY: a pointer into the map, checked for NULL; only the caller that marked the last victim goes on.
@@ -352,6 +373,16 @@ pub fn kernel_sent_sigkill(task: u64) {
     // A leader that has exited has no mm, but its threads may still share the victim's.
     if by == caller && victim_mm != 0 && tgid != victim_tgid && mm == victim_mm {
         shared_mm_kill(&mut reader, task, victim);
+    }
+}
+
+/// The killer passed again over a process that it had marked before.
+#[inline(always)]
+fn repeated() {
+    maps::count(counter::REPEATED, 1);
+    if let Some(last) = maps::SIGKILL.get_ptr_mut(0) {
+        // SAFETY: a pointer into the map of this CPU, checked for NULL.
+        unsafe { (*last).repeated = 1 };
     }
 }
 

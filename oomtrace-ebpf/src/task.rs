@@ -28,10 +28,12 @@ pub unsafe fn facts(reader: &mut Reader, to: *mut Task, task: u64) -> u64 {
 
         let parent = reader.pointer(leader, layout!(task_real_parent));
         present |= reader.copy(&raw mut (*to).parent_tgid, parent, layout!(task_tgid)) * task_fact::PARENT;
-        present |= reader.copy(&raw mut (*to).start_boot_ns, leader, layout!(task_start_boottime)) * task_fact::START;
+        present |= reader.copy(&raw mut (*to).start_boot_ns, leader, layout!(task_start_boottime))
+            * task_fact::START;
 
         let mut adj = 0i16;
-        present |= reader.copy(&raw mut adj, signal, layout!(signal_oom_score_adj)) * task_fact::OOM_SCORE_ADJ;
+        present |=
+            reader.copy(&raw mut adj, signal, layout!(signal_oom_score_adj)) * task_fact::OOM_SCORE_ADJ;
         (*to).oom_score_adj = i32::from(adj);
 
         let css_set = reader.pointer(task, layout!(task_cgroups));
@@ -77,7 +79,10 @@ pub unsafe fn memory(reader: &mut Reader, to: *mut Memory, mm: u64) {
         fact(reader.copy(&raw mut (*to).file_pages, mm, layout!(mm_rss_file)), memory_fact::FILE);
         fact(reader.copy(&raw mut (*to).shmem_pages, mm, layout!(mm_rss_shmem)), memory_fact::SHMEM);
         fact(reader.copy(&raw mut (*to).swap_entries, mm, layout!(mm_rss_swap)), memory_fact::SWAP);
-        fact(reader.copy(&raw mut (*to).pgtables_bytes, mm, layout!(mm_pgtables_bytes)), memory_fact::PGTABLES);
+        fact(
+            reader.copy(&raw mut (*to).pgtables_bytes, mm, layout!(mm_pgtables_bytes)),
+            memory_fact::PGTABLES,
+        );
         (*to).present = present;
     }
 }

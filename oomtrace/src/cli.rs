@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     enrich::{backfill::Since, containers::Runtime},
     event::{CgroupVersion, Scope},
-    probe::HookChoice,
+    probe::{DEFAULT_DIR, HookChoice},
 };
 
 /// Tells of every OOM kill on this host, one line each: who died, in which container, whose limit fired.
@@ -33,6 +33,12 @@ pub enum Command {
     Containers(Containers),
     /// Kill a child of its own in a scratch cgroup, show the event, and compare it with the kernel's log.
     Simulate(Simulate),
+    /// Detach what `run --pin` left attached, and remove it.
+    Detach {
+        /// As given to `run --pin`.
+        #[arg(value_name = "DIR", default_value = DEFAULT_DIR)]
+        dir: PathBuf,
+    },
     /// Print the JSON Schema of the output.
     Schema,
     /// Print completions for a shell.
@@ -95,6 +101,17 @@ pub struct Run {
     /// Do not tell what a container's runtime itself says of a kill, some seconds later.
     #[arg(long)]
     pub no_verdict: bool,
+    /// Stay attached when this process ends, for whatever reason, and take over what an earlier run left:
+    /// no kill between the two is lost. DIR is on a bpffs. `oomtrace detach` ends it.
+    #[arg(
+        long,
+        value_name = "DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = DEFAULT_DIR,
+        conflicts_with = "debug"
+    )]
+    pub pin: Option<PathBuf>,
     /// Do not ask for real-time scheduling.
     #[arg(long)]
     pub no_realtime: bool,

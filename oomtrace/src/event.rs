@@ -135,6 +135,8 @@ pub enum Source {
     Oomtrace,
     /// A container runtime's own state.
     Runtime,
+    /// Found afterwards in a cgroup's own files.
+    Cgroupfs,
 }
 
 /// The host.

@@ -6,7 +6,7 @@ use std::{error::Error, fmt};
 use crate::{
     enrich::Root,
     kernel::{KernelError, privilege},
-    probe::ProbeError,
+    probe::{PinError, ProbeError},
     sink::SinkError,
 };
 
@@ -100,15 +100,28 @@ impl From<KernelError> for Failure {
     }
 }
 
+impl From<PinError> for Failure {
+    fn from(error: PinError) -> Self {
+        match &error {
+            PinError::NoBpffs { .. } => Self::new(Code::Unsupported, &error)
+                .hint("mount one (`mount -t bpf bpf /sys/fs/bpf`), or name a directory on one: --pin=DIR"),
+            PinError::Busy { .. } => Self::new(Code::RunTime, &error)
+                .hint("one run at a time uses a directory of pins: end it, or name another: --pin=DIR"),
+            PinError::Io { .. } => Self::new(Code::RunTime, &error),
+            PinError::Kernel { .. } => Self::new(Code::RunTime, &error)
+                .hint("run without --pin, or remove what is there with `oomtrace detach`"),
+        }
+    }
+}
+
 impl From<ProbeError> for Failure {
     fn from(error: ProbeError) -> Self {
+        let error = match error {
+            ProbeError::Pin(error) => return error.into(),
+            error => error,
+        };
         let root = Root::host();
         if error.is_permission() {
-            if privilege::lockdown(&root).as_deref() == Some("confidentiality") {
-                return Self::new(Code::Unsupported, &error).hint(
-                    "the kernel is in lockdown=confidentiality, which forbids to read kernel memory: boot with lockdown=integrity",
-                );
-            }
             let missing: Vec<&str> = privilege::missing(&root)
                 .unwrap_or_default()
                 .iter()

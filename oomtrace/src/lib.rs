@@ -18,6 +18,7 @@ pub mod losses;
 pub mod notify;
 pub mod pipeline;
 pub mod probe;
+pub mod reconcile;
 pub mod render;
 pub mod sink;
 pub mod stderr;

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use oomtrace_common::counter;
+use oomtrace_common::{
+    counter,
+    pinned::{self, Pinned},
+};
 
 use crate::event::LossReason;
 
@@ -25,7 +28,25 @@ pub struct Losses {
     holes: u64,
     /// Totals by reason, and how much of each was told.
     known: BTreeMap<LossReason, Tally>,
+    /// What an earlier run had counted already.
+    before: u64,
 }
+
+/// The reasons in the order in which they are kept for the next run.
+const KEPT: [LossReason; 7] = [
+    LossReason::RingFull,
+    LossReason::CgroupRingFull,
+    LossReason::NoScratch,
+    LossReason::UnreadableRecord,
+    LossReason::Sink,
+    LossReason::VerdictQueueFull,
+    LossReason::Unexplained,
+];
+
+/// How many entries are kept: the last number, the holes, and two a reason.
+const KEPT_ENTRIES: usize = 2 + 2 * KEPT.len();
+
+const _: () = assert!(pinned::LOSSES + KEPT_ENTRIES <= pinned::COUNT);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -34,6 +55,32 @@ struct Tally {
 }
 
 impl Losses {
+    /// Goes on where an earlier run was: what it told is not told again, what it did not tell is not forgotten.
+    pub fn resume(kept: &Pinned) -> Self {
+        let at = |index: usize| kept.get(pinned::LOSSES + index).copied().unwrap_or(0);
+        let tally = |index: usize| Tally { total: at(index), told: at(index + 1) };
+        let mut losses = Self {
+            last_seq: at(0),
+            holes: at(1),
+            known: KEPT.into_iter().zip((2..).step_by(2).map(tally)).collect(),
+            before: 0,
+        };
+        losses.before = losses.total_events();
+        losses
+    }
+
+    /// Writes down what the next run needs.
+    pub fn keep(&self, kept: &mut Pinned) {
+        let tallies = KEPT.iter().flat_map(|reason| {
+            let tally = self.known.get(reason).copied().unwrap_or_default();
+            [tally.total, tally.told]
+        });
+        let values = [self.last_seq, self.holes].into_iter().chain(tallies);
+        for (entry, value) in kept.iter_mut().skip(pinned::LOSSES).zip(values) {
+            *entry = value;
+        }
+    }
+
     /// An event came. Each number between it and the last one is an event that did not.
     pub fn saw(&mut self, seq: u64) {
         if seq > self.last_seq {
@@ -42,9 +89,9 @@ impl Losses {
         }
     }
 
-    /// A record could not be read: its number is a hole.
-    pub fn unreadable(&mut self) {
-        self.total(LossReason::UnreadableRecord).total += 1;
+    /// Records could not be read: their numbers are holes.
+    pub fn unreadable(&mut self, count: u64) {
+        self.total(LossReason::UnreadableRecord).total += count;
     }
 
     /// The output refused a line.
@@ -89,8 +136,12 @@ impl Losses {
         self.total(reason).told += count;
     }
 
-    /// Kill events and lines lost in all; cgroup changes cost names, verdicts are no events.
+    /// Kill events and lines lost in this run; cgroup changes cost names, verdicts are no events.
     pub fn events(&self) -> u64 {
+        self.total_events().saturating_sub(self.before)
+    }
+
+    fn total_events(&self) -> u64 {
         self.known
             .iter()
             .filter(|(reason, _)| {
@@ -135,9 +186,34 @@ mod tests {
         let mut losses = Losses::default();
         losses.saw(1);
         losses.saw(4);
-        losses.unreadable();
+        losses.unreadable(1);
         losses.counted(&counters(0));
         assert_eq!(losses.untold(), [(LossReason::UnreadableRecord, 1), (LossReason::Unexplained, 1)]);
+    }
+
+    #[test]
+    fn the_next_run_tells_what_this_one_did_not() {
+        let mut losses = Losses::default();
+        losses.saw(2);
+        losses.saw(6);
+        losses.counted(&counters(3));
+        losses.told(LossReason::RingFull, 2);
+        losses.refused();
+        let mut kept = [7; pinned::COUNT];
+        losses.keep(&mut kept);
+
+        let mut next = Losses::resume(&kept);
+        assert_eq!(next.events(), 0);
+        // Told twice: no number is missing between the two runs, nor behind this one.
+        next.saw(6);
+        next.saw(7);
+        next.counted(&counters(4));
+        assert_eq!(
+            next.untold(),
+            [(LossReason::RingFull, 2), (LossReason::Sink, 1), (LossReason::Unexplained, 1)]
+        );
+        assert_eq!(next.events(), 1);
+        assert_eq!(kept.iter().filter(|entry| **entry == 7).count(), pinned::COUNT - KEPT_ENTRIES);
     }
 
     #[test]

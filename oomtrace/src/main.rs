@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check::check(&args),
         Command::Containers(args) => commands::containers::containers(&args),
         Command::Simulate(args) => commands::simulate::simulate(&args),
+        Command::Detach { dir } => commands::detach::detach(&dir),
         Command::Schema => commands::print::schema(),
         Command::Completions { shell } => commands::print::completions(shell),
         Command::Man => commands::print::man(),

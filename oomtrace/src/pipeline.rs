@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     decode::{BootTime, Decoder, Record},
-    enrich::{backfill::LoggedKill, enricher::Enricher},
+    enrich::{backfill::LoggedKill, enricher::Enricher, unkilled::Unkilled},
     event::{Envelope, Event, Lost, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
     render::Render,
@@ -92,6 +92,16 @@ impl Pipeline {
         }
     }
 
+    /// Prints of a memory cgroup that it ran out without a victim, as its files say.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn unkilled(&mut self, found: &Unkilled) -> Result<(), SinkError> {
+        let event = Event::MemcgOom(Box::new(self.enricher.unkilled(found)));
+        self.events += 1;
+        self.print(&event)
+    }
+
     /// Prints what a runtime says of a kill.
     ///
     /// # Errors
@@ -165,7 +175,7 @@ impl Pipeline {
                 return Ok(());
             }
             Err(_) => {
-                self.losses.unreadable();
+                self.losses.unreadable(1);
                 return Ok(());
             }
         };
@@ -206,6 +216,21 @@ impl Pipeline {
     /// Events that could not be told so far.
     pub fn lost(&self) -> u64 {
         self.losses.events()
+    }
+
+    /// What was lost so far, to be kept for the next run.
+    pub fn known_losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// Goes on with the losses of an earlier run.
+    pub fn resume(&mut self, losses: Losses) {
+        self.losses = losses;
+    }
+
+    /// Records that were left in a format of another version.
+    pub fn unreadable(&mut self, count: u64) {
+        self.losses.unreadable(count);
     }
 
     /// Tells what was lost since the last time; `counters` were read after the ring was drained.

@@ -1,7 +1,7 @@
 //! Records to facts: no bytes end the process, no fact is there that was not read, and no unit is mistaken.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-#![allow(clippy::cast_possible_truncation, reason = "records are small")]
+#![allow(clippy::type_complexity, clippy::cast_possible_truncation, reason = "tables of small cases")]
 #![allow(dead_code, reason = "not each test crate needs each record")]
 
 mod records;
@@ -17,9 +17,6 @@ use records::{NO_LIMIT, Sent};
 use zerocopy::FromBytes;
 
 const PAGE: u64 = 4096;
-
-/// A bit, and what is absent without it.
-type Without<Bit, Facts> = (Bit, fn(&mut Facts));
 
 /// What a record without any level has at least.
 const LEVELS: usize = std::mem::offset_of!(WireLineage, levels);
@@ -172,7 +169,7 @@ fn every_fact_of_the_others() {
 /// A cleared bit takes its own fact away, and no other.
 #[test]
 fn each_bit_of_a_task_is_its_fact() {
-    let cases: [Without<u32, TaskFacts>; 8] = [
+    let cases: [(u32, fn(&mut TaskFacts)); 8] = [
         (task_fact::IDS, |task| (task.tid, task.tgid) = (None, None)),
         (task_fact::COMM, |task| task.comm = None),
         (task_fact::UID, |task| task.uid = None),
@@ -198,7 +195,7 @@ fn each_bit_of_a_task_is_its_fact() {
 
 #[test]
 fn each_bit_of_the_memory_is_its_fact() {
-    let cases: [Without<u64, MemoryFacts>; 6] = [
+    let cases: [(u64, fn(&mut MemoryFacts)); 6] = [
         (memory_fact::TOTAL_VM, |memory| memory.total_vm_bytes = None),
         (memory_fact::ANON, |memory| memory.anon_rss_bytes = None),
         (memory_fact::FILE, |memory| memory.file_rss_bytes = None),
@@ -216,7 +213,7 @@ fn each_bit_of_the_memory_is_its_fact() {
 
 #[test]
 fn each_bit_of_a_cgroup_is_its_fact() {
-    let cases: [Without<u32, MemcgFacts>; 12] = [
+    let cases: [(u32, fn(&mut MemcgFacts)); 12] = [
         (level_fact::USAGE, |level| level.usage_bytes = None),
         (level_fact::MAX, |level| level.max = None),
         (level_fact::WATERMARK, |level| level.watermark_bytes = None),
@@ -240,7 +237,7 @@ fn each_bit_of_a_cgroup_is_its_fact() {
 
 #[test]
 fn each_bit_of_the_killer_is_its_fact() {
-    let cases: [Without<u32, OomControlFacts>; 7] = [
+    let cases: [(u32, fn(&mut OomControlFacts)); 7] = [
         (oc_fact::MEMCG, |killer| killer.memcg = None),
         (oc_fact::GFP_MASK, |killer| killer.gfp_mask = None),
         (oc_fact::ORDER, |killer| killer.order = None),

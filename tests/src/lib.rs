@@ -14,4 +14,5 @@ pub mod process;
 pub mod scenarios;
 pub mod schema;
 pub mod session;
+pub mod trace_event;
 pub mod tracer;

@@ -4,15 +4,17 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use oomtrace_tests::scenarios::lacking::{self, Lacking};
 use oomtrace_tests::scenarios::{self, Outcome, Scenario};
 use oomtrace_tests::session::{Session, is_guest};
 use oomtrace_tests::tracer::{self, Hook};
+use serde_json::Value;
 
 /// Real OOM kills against the kernel's own report.
 #[derive(Debug, Parser)]
@@ -29,6 +31,9 @@ struct Arguments {
     /// Say which there are here.
     #[arg(long)]
     list: bool,
+    /// Say first what this kernel offers, as `oomtrace check` finds it: lines `offers what: how`.
+    #[arg(long)]
+    offers: bool,
     /// Write every line of oomtrace's to this file too, for a check against its schema elsewhere.
     #[arg(long, value_name = "PATH")]
     lines: Option<PathBuf>,
@@ -53,27 +58,72 @@ fn say(line: &str) {
     let _gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-fn chosen(arguments: &Arguments) -> Result<Vec<&'static Scenario>> {
+/// Those that need a session, and those that need a guest made for them.
+type Chosen = (Vec<&'static Scenario>, Vec<&'static Lacking>);
+
+fn chosen(arguments: &Arguments) -> Result<Chosen> {
     let mut wanted: BTreeSet<&str> = arguments.scenario.iter().map(String::as_str).collect();
     // Listed wherever: who asks may be about to start a guest.
     let all = scenarios::all(is_guest() || arguments.list);
     let chosen =
         all.filter(|scenario| arguments.scenario.is_empty() || wanted.remove(scenario.name)).collect();
+    // No machine has all of these at a time: only by name.
+    let lacking =
+        lacking::ALL.iter().filter(|lacking| wanted.remove(lacking.name) || arguments.list).collect();
     ensure!(wanted.is_empty(), "no such scenario here: {wanted:?}; see --list");
-    Ok(chosen)
+    Ok((chosen, lacking))
+}
+
+/// What `oomtrace check` finds, one line each.
+fn tell_offers(binary: &Path) -> Result<()> {
+    let output = Command::new(binary).args(["check", "-o", "json"]).output()?;
+    let report: Value = serde_json::from_slice(&output.stdout).context("oomtrace check -o json")?;
+    let text =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    say(&format!("offers kernel: {}", kernel.trim()));
+    for finding in report.get("findings").and_then(Value::as_array).into_iter().flatten() {
+        // What a guest has no more of than another says nothing of its kernel.
+        if !["capabilities", "attach", "bpffs", "runtimes"].contains(&&*text(finding, "name")) {
+            say(&format!("offers {}: {}", text(finding, "name"), text(finding, "detail")));
+        }
+    }
+    for hook in report.get("hooks").and_then(Value::as_array).into_iter().flatten() {
+        if text(hook, "attached") == "none" {
+            say(&format!("offers no hook on {}: {}", text(hook, "name"), text(hook, "reason")));
+        }
+    }
+    Ok(())
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
-    let chosen = chosen(arguments)?;
+    let (chosen, lacking) = chosen(arguments)?;
     if arguments.list {
-        for scenario in chosen {
-            say(scenario.name);
-        }
+        let names = chosen.iter().map(|scenario| scenario.name);
+        names.chain(lacking.iter().map(|lacking| lacking.name)).for_each(say);
         return Ok(true);
     }
     let binary = arguments.oomtrace.clone().map_or_else(tracer::binary, Ok)?;
+    let mut failed_without = 0;
+    for lacking in &lacking {
+        let began = Instant::now();
+        match lacking.run(&binary) {
+            Ok(()) => say(&format!("PASS {} ({:.1} s)", lacking.name, began.elapsed().as_secs_f64())),
+            Err(error) => {
+                failed_without += 1;
+                say(&format!("FAIL {}: {error:#}", lacking.name));
+            }
+        }
+    }
+    if chosen.is_empty() {
+        say(&format!("{} passed, {failed_without} failed", lacking.len() - failed_without));
+        return Ok(failed_without == 0);
+    }
+    if arguments.offers {
+        tell_offers(&binary)?;
+    }
     let mut session = Session::start(&binary, arguments.hook)?;
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed) = (lacking.len() - failed_without, failed_without);
     for scenario in chosen {
         let began = Instant::now();
         match scenario.run(&mut session) {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cgroup::{Cgroup, Hierarchy, Place, Scratch, Version};
-use crate::compare::{Expected, ExpectedTrigger, FiredLimit, HostFacts};
+use crate::compare::{self, Expected, ExpectedTrigger, FiredLimit, HostFacts};
 use crate::counters;
 use crate::hog::{Hog, PATIENCE};
 use crate::kernel_log::{KernelLog, LoggedKill, Reports};
 use crate::process::ProcessFacts;
+use crate::trace_event::TraceEvents;
 use crate::tracer::{Hook, Line, Tracer};
 
 /// How many reports the kernel writes out before it holds the next ones back, less one for somebody else's.
@@ -27,6 +28,7 @@ pub struct Session {
     /// How the tracer was started.
     program: (PathBuf, Hook),
     log: KernelLog,
+    events: Option<TraceEvents>,
     scratch: Scratch,
     /// The memory hierarchy.
     pub hierarchy: Hierarchy,
@@ -37,8 +39,8 @@ pub struct Session {
     restarted: bool,
     /// `oom_kill` of `/proc/vmstat` at the start.
     counted_before: u64,
-    /// Lines that a scenario has asked for, by `seq`.
-    claimed: BTreeSet<u64>,
+    /// Lines that a scenario has asked for, by their place among all.
+    claimed: BTreeSet<usize>,
     /// Kills in the log when the last report window ended.
     window_from: usize,
     /// Kills in the log when the running scenario began.
@@ -65,6 +67,7 @@ impl Session {
         protect(guest, true)?;
         let scratch = Scratch::make(&hierarchy)?;
         let log = KernelLog::follow()?;
+        let events = TraceEvents::follow()?;
         let counted_before = counters::oom_kills()?;
         let tracer = start_tracer(binary, hook, guest)?;
         let session = Self {
@@ -72,6 +75,7 @@ impl Session {
             program: (binary.to_owned(), hook),
             tracer,
             log,
+            events,
             scratch,
             hierarchy,
             host,
@@ -204,6 +208,9 @@ impl Session {
         for expected in expected {
             let tid = expected.victim.tid;
             let mut logged = self.logged_kill(tid)?;
+            if let Some(events) = &mut self.events {
+                logged.marked = Some(events.of(tid)?.with_context(|| format!("no trace event of {tid}"))?);
+            }
             // One head for all victims of a group: it names the first.
             if expected.kill == "group" {
                 logged.invoked = logged.invoked.or_else(|| head.clone());
@@ -261,9 +268,7 @@ impl Session {
                 && line.number("victim.tid") == Some(tid.into())
                 && line.read_at_ns >= since_ns
         })?;
-        if let Some(time) =
-            line.get("time").and_then(serde_json::Value::as_str).and_then(crate::compare::moment)
-        {
+        if let Some(time) = line.get("time").and_then(serde_json::Value::as_str).and_then(compare::moment) {
             self.latencies_ns.push(line.read_at_ns - time);
         }
         Ok(line)
@@ -272,19 +277,20 @@ impl Session {
     /// Waits for a line that nobody has claimed yet, and claims it.
     pub fn claim(&mut self, what: &str, wanted: impl Fn(&Line) -> bool) -> Result<Line> {
         let claimed = &self.claimed;
-        let line = self.tracer.wait_for(what, |lines| {
-            let free = |line: &&Line| line.number("seq").is_some_and(|seq| !claimed.contains(&seq));
-            lines.iter().filter(free).find(|line| wanted(line)).cloned()
+        let (place, line) = self.tracer.wait_for(what, |lines| {
+            let free = |(place, _): &(usize, &Line)| !claimed.contains(place);
+            let mut events = lines.iter().enumerate().filter(|(_, line)| line.is_event()).filter(free);
+            events.find(|(_, line)| wanted(line)).map(|(place, line)| (place, line.clone()))
         })?;
-        self.claimed.extend(line.number("seq"));
+        self.claimed.insert(place);
         Ok(line)
     }
 
     /// Claims all lines so far that `wanted` knows.
     pub fn claim_all(&mut self, wanted: impl Fn(&Line) -> bool) {
-        self.claimed.extend(
-            self.tracer.lines().iter().filter(|line| wanted(line)).filter_map(|line| line.number("seq")),
-        );
+        let lines = self.tracer.lines();
+        self.claimed
+            .extend(lines.iter().enumerate().filter(|(_, line)| wanted(line)).map(|(place, _)| place));
     }
 
     /// Ends a scenario: every line must be sound, and none of ours unasked for.
@@ -292,17 +298,15 @@ impl Session {
         self.tracer.check_new_lines()?;
         let ours = self.scratch().place().path.clone();
         let ours = String::from_utf8_lossy(&ours).into_owned();
-        for line in self.tracer.lines() {
-            let Some(seq) = line.number("seq") else { continue };
-            if self.claimed.contains(&seq) {
+        for (place, line) in self.tracer.lines().into_iter().enumerate() {
+            if !line.is_event() || !self.claimed.insert(place) || is_relief(&line) {
                 continue;
             }
-            self.claimed.insert(seq);
             let path = line.get("victim.cgroup.path").or_else(|| line.get("cgroup.path"));
             // On a host others may have kills of their own; in a guest there are no others, but the kernel
             // may want one more victim while the last one gives its memory back.
             let ours = path.and_then(serde_json::Value::as_str).is_none_or(|path| path.starts_with(&ours));
-            if (self.guest || ours) && !(self.guest && self.is_logged_bystander(&line)?) {
+            if (self.guest || ours) && !(self.guest && self.is_bystander(&line)?) {
                 bail!("a line that nobody caused: {}", line.text);
             }
         }
@@ -310,23 +314,22 @@ impl Session {
     }
 
     /// Is this the line of a host-wide kill that the kernel logged just so?
-    fn is_logged_bystander(&self, line: &Line) -> Result<bool> {
+    fn is_bystander(&mut self, line: &Line) -> Result<bool> {
         if line.get("oom.scope") != Some(&"host".into()) {
             return Ok(false);
         }
-        self.log.look(|reports| {
-            reports.kills.iter().map(|kill| &kill.killed).any(|killed| {
-                let memory = |name: &str| line.number(&format!("victim.memory.{name}_bytes"));
-                let kilobytes = |kilobytes: u64| Some(kilobytes * 1024);
-                line.number("victim.tid") == Some(killed.tid.into())
-                    && line.get("victim.comm") == Some(&String::from_utf8_lossy(&killed.comm).into())
-                    && memory("total_vm") == kilobytes(killed.total_vm_kb)
-                    && memory("anon_rss") == kilobytes(killed.anon_kb)
-                    && memory("file_rss") == kilobytes(killed.file_kb)
-                    && memory("shmem_rss") == kilobytes(killed.shmem_kb)
-                    && memory("pgtables") == kilobytes(killed.pgtables_kb)
-            })
-        })
+        let Some(tid) = line.number("victim.tid").and_then(|tid| u32::try_from(tid).ok()) else {
+            return Ok(false);
+        };
+        let logged = self
+            .log
+            .look(|reports| reports.kills.iter().rev().find(|kill| kill.killed.tid == tid).cloned())?;
+        let Some(mut logged) = logged else { return Ok(false) };
+        if let Some(events) = &mut self.events {
+            logged.marked = events.of(tid)?;
+        }
+        Ok(compare::memory(line, &logged, &self.host).is_empty()
+            && line.get("victim.comm") == Some(&String::from_utf8_lossy(&logged.killed.comm).into()))
     }
 
     /// In a guest every kill is ours to account for: counted, logged and told must be one.
@@ -357,6 +360,13 @@ impl Session {
         self.tracer.stop()?;
         Ok(self.latencies_ns)
     }
+}
+
+/// What other processors had charged ahead came free before the killer looked, and for once nobody died. That is chance.
+fn is_relief(line: &Line) -> bool {
+    let bytes = |key| line.number(&format!("cgroup.{key}_bytes"));
+    line.get("outcome") == Some(&"relieved".into())
+        && bytes("usage").zip(bytes("limit")).is_some_and(|(usage, limit)| usage < limit)
 }
 
 /// In a guest that is to run out of memory: may this process, and those it starts from now on, be killed?
@@ -410,12 +420,15 @@ impl HostFacts {
             anyhow::Ok(text.trim_end().to_owned())
         };
         // SAFETY: numbers in, numbers out.
-        let (page, ticks) = unsafe { (libc::sysconf(libc::_SC_PAGESIZE), libc::sysconf(libc::_SC_CLK_TCK)) };
+        let number = |name| unsafe { libc::sysconf(name) };
+        let (page, ticks) = (number(libc::_SC_PAGESIZE), number(libc::_SC_CLK_TCK));
+        let processors = number(libc::_SC_NPROCESSORS_ONLN);
         Ok(Self {
             name: text("hostname")?,
             kernel: text("osrelease")?,
             boot_id: text("random/boot_id")?,
             page_bytes: page.try_into()?,
+            processors: processors.try_into()?,
             ticks_a_second: ticks.try_into()?,
             boot_wall_ns: counters::boot_time_ns(),
             memory_and_swap: counters::memory_and_swap()?,

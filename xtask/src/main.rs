@@ -36,7 +36,7 @@ enum Command {
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     /// Run the scenarios on other kernels, under emulation
-    Vm(vm::Args),
+    Vm(Box<vm::Args>),
 }
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use crate::{
     enrich::{Root, containers::Runtimes, kernel_log::KernelLog},
     event::HookStatus,
     failure::Failure,
-    kernel::{Kernel, KernelError, privilege},
+    kernel::{Kernel, KernelError, privilege, tracefs},
     probe::HookChoice,
 };
 
@@ -83,6 +83,7 @@ pub fn check(args: &Check) -> Result<(), Failure> {
             failure = Some(error);
         }
     }
+    findings.push(tracefs());
     findings.push(kernel_log(&root));
     findings.push(bpffs(&root));
     findings.push(runtimes(&root, args));
@@ -178,6 +179,14 @@ fn function_hook(hooks: &[HookStatus]) -> Finding {
         ),
     };
     Finding { name: "function hook", state, detail }
+}
+
+fn tracefs() -> Finding {
+    let (state, detail) = match tracefs::read("events/oom/mark_victim/format") {
+        Ok(_) => (State::Ok, "can be read (at a mount of its own)".into()),
+        Err(error) => (State::Limited, format!("{error}: allocation flags are named by the kernel's types")),
+    };
+    Finding { name: "tracefs", state, detail }
 }
 
 fn kernel_log(root: &Root) -> Finding {

@@ -2,9 +2,12 @@
 
 pub mod check;
 pub mod containers;
+pub mod detach;
 pub mod print;
+mod reconciliation;
 pub mod replay;
 pub mod run;
+mod session;
 pub mod simulate;
 
 use std::io::IsTerminal;

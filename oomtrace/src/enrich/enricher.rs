@@ -15,6 +15,7 @@ use super::{
     oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
     process::{self, ProcessFacts, ProcessReader, Reason},
     tree::{CgroupTree, Seen, lineage_ids},
+    unkilled::Unkilled,
 };
 use crate::{
     decode::{
@@ -77,6 +78,11 @@ impl Enricher {
     /// The memory cgroups.
     pub fn tree(&mut self) -> &mut CgroupTree {
         &mut self.sources.tree
+    }
+
+    /// Whether memory is on cgroup v1.
+    pub fn is_v1(&self) -> bool {
+        self.sources.version != CgroupVersion::V2
     }
 
     /// The kernel's log, where it is followed: to be read as it grows, so that a kill finds its own lines read.
@@ -212,6 +218,7 @@ impl Enricher {
         let outcome = match facts.outcome {
             oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => Some(MemcgOomOutcome::NoKillableProcess),
             oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
+            oomtrace_common::record::OUTCOME_KILL_DISABLED => Some(MemcgOomOutcome::KillDisabled),
             _ => None,
         };
         absent.unless(gfp_mask_raw, "gfp_mask_raw", UNREAD);
@@ -227,6 +234,45 @@ impl Enricher {
             gfp_mask_raw,
             trigger: self.trigger(&facts.trigger, &mut absent),
             outcome: absent.unless(outcome, "outcome", "not one that this version knows"),
+            container: identity.container,
+            k8s: identity.k8s,
+            systemd: identity.systemd,
+            truncated: Vec::new(),
+            missing: absent.into_missing(),
+        }
+    }
+
+    /// A memory cgroup that ran out without a victim, found in its files.
+    pub fn unkilled(&mut self, found: &Unkilled) -> event::MemcgOom {
+        const UNSEEN: &str = "found afterwards in the cgroup's files: no function hook saw it";
+        let mut absent = Absent::default();
+        let seen = Seen { ids: &[found.id], path: &found.path, path_is_whole: true };
+        let identity = self.sources.tree.identify(seen, clock::boot_time());
+        for (key, reason) in &identity.missing {
+            absent.because(key, reason.clone());
+        }
+        for key in ["order", "gfp_mask", "gfp_mask_raw", "trigger"] {
+            absent.because(key, UNSEEN);
+        }
+        let outcome = found.disabled.then_some(MemcgOomOutcome::KillDisabled);
+        let events = found.events.map(|(oom, oom_kill)| event::MemoryEvents {
+            oom: Some(oom),
+            oom_kill: Some(oom_kill),
+            ..event::MemoryEvents::default()
+        });
+        event::MemcgOom {
+            envelope: Envelope { source: Source::Cgroupfs, ..self.own_envelope() },
+            cgroup: event::OomCgroup {
+                cgroup: Cgroup { path: Some(text_from_kernel(&found.path)), id: Some(found.id.to_string()) },
+                limit_bytes: found.limit_bytes,
+                events,
+                ..event::OomCgroup::default()
+            },
+            order: None,
+            gfp_mask: None,
+            gfp_mask_raw: None,
+            trigger: None,
+            outcome: absent.unless(outcome, "outcome", UNSEEN),
             container: identity.container,
             k8s: identity.k8s,
             systemd: identity.systemd,

@@ -12,6 +12,7 @@ pub mod kernel_log;
 pub mod oom;
 pub mod process;
 pub mod tree;
+pub mod unkilled;
 
 use std::path::{Path, PathBuf};
 

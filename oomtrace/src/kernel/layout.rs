@@ -54,6 +54,11 @@ impl Structures<'_> {
         self.find(structure, paths).ok_or_else(|| LayoutError::Member(name(structure, paths)))
     }
 
+    /// A member that only some kernels have, and only some events need.
+    fn optional(&mut self, structure: &'static str, path: &str) -> u32 {
+        self.find(structure, &[path]).unwrap_or(ABSENT)
+    }
+
     /// A member without which an event knows less.
     fn wanted(&mut self, structure: &'static str, paths: &[&str]) -> u32 {
         self.find(structure, paths).unwrap_or_else(|| self.lack(name(structure, paths)))
@@ -90,8 +95,16 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutEr
         task_real_parent: s.wanted("task_struct", &["real_parent"]),
         task_real_cred: s.wanted("task_struct", &["real_cred"]),
         task_start_boottime: s.wanted("task_struct", &["start_boottime", "real_start_time"]),
+        task_memcg_in_oom: match memory_hierarchy_id {
+            // cgroup v2 has no tasks that wait for memory.
+            0 => ABSENT,
+            _ => s.optional("task_struct", "memcg_in_oom"),
+        },
+        task_memcg_oom_gfp_mask: s.optional("task_struct", "memcg_oom_gfp_mask"),
+        task_memcg_oom_order: s.optional("task_struct", "memcg_oom_order"),
         cred_uid: s.wanted("cred", &["uid"]),
         signal_oom_score_adj: s.wanted("signal_struct", &["oom_score_adj"]),
+        signal_oom_mm: s.wanted("signal_struct", &["oom_mm"]),
         signal_flags: s.wanted("signal_struct", &["flags"]),
         signal_pid_tgid: element(&mut s, "signal_struct", "pids", "PIDTYPE_TGID"),
         pid_level: s.wanted("pid", &["level"]),
@@ -124,6 +137,8 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutEr
         mem_cgroup_swap_usage: s.wanted("mem_cgroup", &["swap.usage", "memsw.usage"]),
         mem_cgroup_swap_max: s.wanted("mem_cgroup", &["swap.max", "memsw.max"]),
         mem_cgroup_oom_group: s.wanted("mem_cgroup", &["oom_group"]),
+        mem_cgroup_oom_kill_disable: s.optional("mem_cgroup", "oom_kill_disable"),
+        mem_cgroup_under_oom: s.optional("mem_cgroup", "under_oom"),
         oc_memcg: s.wanted("oom_control", &["memcg"]),
         oc_gfp_mask: s.wanted("oom_control", &["gfp_mask"]),
         oc_order: s.wanted("oom_control", &["order"]),

@@ -7,10 +7,10 @@ use std::io;
 
 use aya::{
     Btf as AyaBtf, Ebpf,
-    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint},
+    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint, links::FdLink},
 };
 
-use super::{ProbeError, error::chain, fentry};
+use super::{Generation, ProbeError, error::chain, fentry};
 use crate::{event::HookStatus, kernel::btf::Btf};
 
 /// Which kind of function hook to use.
@@ -39,16 +39,24 @@ struct Hook {
     returns: bool,
     /// Without it the others of its kind are of no use.
     essential: bool,
+    /// Of use only where memory is on cgroup v1.
+    v1: bool,
 }
 
 /// The function hooks, in the order in which they are attached.
-const HOOKS: [Hook; 5] = [
-    Hook { function: "out_of_memory", returns: false, essential: true },
-    Hook { function: "oom_kill_process", returns: false, essential: true },
-    Hook { function: "out_of_memory", returns: true, essential: false },
-    Hook { function: "mem_cgroup_out_of_memory", returns: false, essential: false },
-    Hook { function: "mem_cgroup_out_of_memory", returns: true, essential: false },
+const HOOKS: [Hook; 7] = [
+    hook("out_of_memory", false, true),
+    hook("oom_kill_process", false, true),
+    hook("out_of_memory", true, false),
+    hook("mem_cgroup_out_of_memory", false, false),
+    hook("mem_cgroup_out_of_memory", true, false),
+    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", false, false) },
+    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", true, false) },
 ];
+
+const fn hook(function: &'static str, returns: bool, essential: bool) -> Hook {
+    Hook { function, returns, essential, v1: false }
+}
 
 /// A way to hook a function.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,19 +77,53 @@ impl Kind {
     }
 }
 
-/// Attaches all that this kernel takes.
-pub(super) fn all(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
+/// Attaches all that this kernel takes; with `pins`, so that it stays.
+pub(super) fn all(
+    ebpf: &mut Ebpf,
+    choice: HookChoice,
+    v1: bool,
+    btf: &Btf,
+    pins: Option<&Generation>,
+) -> Result<Vec<HookStatus>, ProbeError> {
     let mut hooks = Vec::new();
     // Function hooks first: a victim marked before they are in place would lack their facts.
-    hooks.extend(functions(ebpf, choice, btf)?);
+    hooks.extend(functions(ebpf, choice, v1, btf, pins)?);
     for name in TRACEPOINTS {
-        raw_tracepoint(ebpf, name)?;
+        raw_tracepoint(ebpf, name, pins)?;
         hooks.push(HookStatus { name: name.into(), attached: "raw_tracepoint".into(), reason: None });
     }
     Ok(hooks)
 }
 
-fn functions(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
+/// What is attached, by the links that an earlier run pinned; `None` if a tracepoint is not among them.
+pub(super) fn pinned(pins: &Generation) -> Option<Vec<HookStatus>> {
+    let links = pins.links();
+    let status = |(kind, name): &(String, String)| HookStatus {
+        name: name.clone(),
+        attached: kind.clone(),
+        reason: None,
+    };
+    let whole = TRACEPOINTS.iter().all(|name| links.iter().any(|link| link.1 == *name));
+    let mut hooks: Vec<HookStatus> = HOOKS
+        .iter()
+        .filter(|hook| hook.essential && links.iter().all(|link| link.1 != hook.function))
+        .map(|hook| HookStatus {
+            name: hook.function.into(),
+            attached: "none".into(),
+            reason: Some("not attached by the run that left the programs".into()),
+        })
+        .collect();
+    hooks.extend(links.iter().map(status));
+    whole.then_some(hooks)
+}
+
+fn functions(
+    ebpf: &mut Ebpf,
+    choice: HookChoice,
+    v1: bool,
+    btf: &Btf,
+    pins: Option<&Generation>,
+) -> Result<Vec<HookStatus>, ProbeError> {
     let kinds: &[Kind] = match choice {
         HookChoice::Auto => &[Kind::Fentry, Kind::Kprobe],
         HookChoice::Fentry => &[Kind::Fentry],
@@ -90,7 +132,13 @@ fn functions(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookS
     };
     let mut reasons = Vec::new();
     for kind in kinds {
-        match all_of(ebpf, *kind, btf) {
+        let attached = all_of(ebpf, *kind, v1, btf, pins);
+        if let (Err(_), Some(pins)) = (&attached, pins) {
+            for hook in HOOKS {
+                pins.unpin_link(kind.name(hook.returns), hook.function);
+            }
+        }
+        match attached {
             Ok(statuses) => return Ok(statuses),
             Err(error) if choice == HookChoice::Auto => reasons.push(error.to_string()),
             Err(error) => return Err(error),
@@ -106,7 +154,13 @@ fn functions(ebpf: &mut Ebpf, choice: HookChoice, btf: &Btf) -> Result<Vec<HookS
 }
 
 /// Attaches the function hooks as one kind. One that is not essential may fail.
-fn all_of(ebpf: &mut Ebpf, kind: Kind, btf: &Btf) -> Result<Vec<HookStatus>, ProbeError> {
+fn all_of(
+    ebpf: &mut Ebpf,
+    kind: Kind,
+    v1: bool,
+    btf: &Btf,
+    pins: Option<&Generation>,
+) -> Result<Vec<HookStatus>, ProbeError> {
     if let Some(hook) = HOOKS.iter().find(|hook| hook.essential && btf.function(hook.function).is_none()) {
         let reason = "this kernel has no such function".into();
         return Err(ProbeError::Attach {
@@ -121,9 +175,9 @@ fn all_of(ebpf: &mut Ebpf, kind: Kind, btf: &Btf) -> Result<Vec<HookStatus>, Pro
         Kind::Kprobe => None,
     };
     let mut statuses = Vec::new();
-    for hook in HOOKS {
+    for hook in HOOKS.into_iter().filter(|hook| v1 || !hook.v1) {
         let name = kind.name(hook.returns);
-        let (attached, reason) = match function(ebpf, hook, kind, aya_btf.as_ref()) {
+        let (attached, reason) = match function(ebpf, hook, kind, aya_btf.as_ref(), pins) {
             Ok(()) => (name, None),
             Err(error) if hook.essential => return Err(error),
             Err(error) => ("none", Some(error.to_string())),
@@ -149,34 +203,57 @@ fn aya_types() -> Result<AyaBtf, ProbeError> {
     AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))
 }
 
-fn function(ebpf: &mut Ebpf, hook: Hook, kind: Kind, btf: Option<&AyaBtf>) -> Result<(), ProbeError> {
+fn function(
+    ebpf: &mut Ebpf,
+    hook: Hook,
+    kind: Kind,
+    btf: Option<&AyaBtf>,
+    pins: Option<&Generation>,
+) -> Result<(), ProbeError> {
     let Hook { function, returns, .. } = hook;
-    let name = format!("{function}_{}", kind.name(returns));
-    let attached = match (btf, returns) {
+    let kind = kind.name(returns);
+    let name = format!("{function}_{kind}");
+    // A link stays in its program, or goes to where it is pinned.
+    let link: Result<Option<FdLink>, ProgramError> = match (btf, returns) {
         (Some(btf), false) => {
             let program: &mut FEntry = program(ebpf, &name)?;
             program.load(function, btf).map_err(|error| load_error(&name, &error))?;
-            program.attach().map(drop)
+            program.attach().and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
         }
         (Some(btf), true) => {
             let program: &mut FExit = program(ebpf, &name)?;
             program.load(function, btf).map_err(|error| load_error(&name, &error))?;
-            program.attach().map(drop)
+            program.attach().and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
         }
         (None, _) => {
             let program: &mut KProbe = program(ebpf, &name)?;
             program.load().map_err(|error| load_error(&name, &error))?;
-            program.attach(function, 0).map(drop)
+            // Before 5.15 a kprobe has no link that could be pinned.
+            let fd =
+                |link| FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)));
+            program
+                .attach(function, 0)
+                .and_then(|id| pins.map(|_| program.take_link(id).and_then(fd)).transpose())
         }
     };
-    attached.map_err(|error| attach_error(format!("{}/{function}", kind.name(returns)), &error))
+    let link = link.map_err(|error| attach_error(format!("{kind}/{function}"), &error))?;
+    pin(pins, kind, function, link)
 }
 
-fn raw_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<(), ProbeError> {
+fn raw_tracepoint(ebpf: &mut Ebpf, name: &str, pins: Option<&Generation>) -> Result<(), ProbeError> {
     let program: &mut RawTracePoint = program(ebpf, name)?;
     program.load().map_err(|error| load_error(name, &error))?;
     let hook = || format!("raw_tracepoint/{name}");
-    program.attach(name).map(drop).map_err(|error| attach_error(hook(), &error))
+    let id = program.attach(name).map_err(|error| attach_error(hook(), &error))?;
+    let link = pins.map(|_| program.take_link(id).map(FdLink::from)).transpose();
+    pin(pins, "raw_tracepoint", name, link.map_err(|error| attach_error(hook(), &error))?)
+}
+
+fn pin(pins: Option<&Generation>, kind: &str, name: &str, link: Option<FdLink>) -> Result<(), ProbeError> {
+    match (pins, link) {
+        (Some(pins), Some(link)) => Ok(pins.pin_link(kind, name, link)?),
+        _ => Ok(()),
+    }
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>

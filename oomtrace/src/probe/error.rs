@@ -41,6 +41,9 @@ pub enum ProbeError {
     /// The counters could not be read.
     #[error("failed to read the eBPF counters: {0}")]
     Counters(String),
+    /// Nothing could be pinned or taken over.
+    #[error(transparent)]
+    Pin(#[from] super::PinError),
     /// The programs' log could not be opened.
     #[error("failed to open the eBPF log: {0}")]
     Log(String),
@@ -58,7 +61,7 @@ impl ProbeError {
             Self::Maps(reason) | Self::Ring { reason, .. } => {
                 reason.contains("Operation not permitted") || reason.contains("Permission denied")
             }
-            Self::Counters(_) | Self::Log(_) => false,
+            Self::Counters(_) | Self::Log(_) | Self::Pin(_) => false,
         }
     }
 }

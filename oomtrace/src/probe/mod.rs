@@ -5,21 +5,27 @@
 //! each hook is attached. It does not look into a record.
 
 mod attach;
+mod bpffs;
 mod error;
 mod fentry;
+mod lock;
 mod log;
 mod object;
+mod pin;
 mod ring;
+mod takeover;
 
 pub use attach::HookChoice;
 pub use error::ProbeError;
+pub use pin::{DEFAULT_DIR, Generation, Kept, PinDir, PinError, set};
 pub use ring::Ring;
+pub use takeover::{Left, TakeOver};
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray},
+    maps::{MapData, PerCpuArray, ring_buf::RingBufItem},
 };
-use oomtrace_common::layout::KernelLayout;
+use oomtrace_common::layout::{ABSENT, KernelLayout};
 
 use crate::{event::HookStatus, kernel::btf::Btf, losses::Counters};
 
@@ -36,15 +42,17 @@ pub struct Options {
     pub debug: bool,
 }
 
-/// The attached programs. Dropped, they are gone.
+/// The attached programs. Dropped, they are gone, unless they are pinned.
 pub struct Probe {
-    /// Holds the programs and their links.
-    _ebpf: Ebpf,
+    /// Holds the programs and their links; `None` where an earlier run attached them.
+    _ebpf: Option<Ebpf>,
     kills: Ring,
     cgroups: Ring,
     counters: PerCpuArray<MapData, u64>,
     hooks: Vec<HookStatus>,
     log: Option<aya_log::EbpfLogger<log::ToStderr>>,
+    /// What the next run will know, where there may be one.
+    kept: Option<Kept>,
 }
 
 impl Probe {
@@ -54,20 +62,32 @@ impl Probe {
     /// By the stage that failed, with the kernel's own reason.
     pub fn attach(options: &Options, layout: &KernelLayout, btf: &Btf) -> Result<Self, ProbeError> {
         let mut ebpf = object::load(options, layout)?;
-        let hooks = attach::all(&mut ebpf, options.hook, btf)?;
+        let v1 = layout.task_memcg_in_oom != ABSENT;
+        let hooks = attach::all(&mut ebpf, options.hook, v1, btf, None)?;
         Ok(Self {
             log: options.debug.then(|| log::open(&mut ebpf)).transpose()?,
             kills: Ring::take(&mut ebpf, "KILLS")?,
             cgroups: Ring::take(&mut ebpf, "CGROUPS")?,
             counters: object::counters(&mut ebpf)?,
-            _ebpf: ebpf,
+            _ebpf: Some(ebpf),
             hooks,
+            kept: None,
         })
     }
 
     /// How each hook is attached.
     pub fn hooks(&self) -> &[HookStatus] {
         &self.hooks
+    }
+
+    /// What is kept for the next run; `None` where nothing is pinned.
+    pub fn kept(&mut self) -> Option<&mut Kept> {
+        self.kept.as_mut()
+    }
+
+    /// The oldest kill, and what is to be kept once it is told.
+    pub fn next_kill(&mut self) -> Option<(RingBufItem<'_>, Option<&mut Kept>)> {
+        Some((self.kills.next()?, self.kept.as_mut()))
     }
 
     /// The ring of kills.

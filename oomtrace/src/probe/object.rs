@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::{Options, ProbeError, error::chain};
 
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomtrace.bpf.o"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomtrace.bpf.o"));
 
 /// Makes the maps. The programs are loaded one by one later: not every kernel takes each.
 pub(super) fn load(options: &Options, layout: &KernelLayout) -> Result<Ebpf, ProbeError> {

@@ -18,7 +18,16 @@ impl Ring {
         RingBuf::try_from(map).map(Self).map_err(|error| ProbeError::Ring { name, reason: chain(&error).0 })
     }
 
+    /// One that was pinned.
+    pub(super) fn reopened(ring: RingBuf<MapData>) -> Self {
+        Self(ring)
+    }
+
     /// The oldest record. It leaves the ring when it is dropped, so drop it after its line was written.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the record borrows the ring, which an iterator's item cannot"
+    )]
     pub fn next(&mut self) -> Option<RingBufItem<'_>> {
         self.0.next()
     }

@@ -1,9 +1,9 @@
 //! What a container's runtime says of a kill, once it has settled: an `oom_kill` event in, a
 //! `verdict` event out seconds later. It is evidence about the runtime, never about the kill.
 //!
-//! - [`state`]: what the runtimes' files and, where these leave it open, the runtimes themselves say.
-//! - [`api`]: how a daemon is asked.
-//! - [`watch`]: when; a thread of its own, which sleeps while there is nothing to ask.
+//! - `state`: what the runtimes' files and, where these leave it open, the runtimes themselves say.
+//! - `api`: how a daemon is asked.
+//! - `watch`: when; a thread of its own, which sleeps while there is nothing to ask.
 //!
 //! It must not delay a kill: the event path hands over a note and goes on. A queue that is full
 //! takes no more notes.

@@ -117,7 +117,7 @@ type Place = fn(&mut KernelLayout) -> &mut u32;
 /// Each member without which events know less is told, and nothing else moves.
 #[test]
 fn a_member_that_is_wanted_is_told() {
-    let cases: [(&str, &str, Place); 27] = [
+    let cases: &[(&str, &str, Place)] = &[
         ("task_struct", "comm", |layout| &mut layout.task_comm),
         ("task_struct", "mm", |layout| &mut layout.task_mm),
         ("task_struct", "signal", |layout| &mut layout.task_signal),
@@ -127,6 +127,7 @@ fn a_member_that_is_wanted_is_told() {
         ("task_struct", "start_boottime", |layout| &mut layout.task_start_boottime),
         ("cred", "uid", |layout| &mut layout.cred_uid),
         ("signal_struct", "oom_score_adj", |layout| &mut layout.signal_oom_score_adj),
+        ("signal_struct", "oom_mm", |layout| &mut layout.signal_oom_mm),
         ("signal_struct", "flags", |layout| &mut layout.signal_flags),
         ("mm_struct", "arg_start", |layout| &mut layout.mm_arg_start),
         ("mm_struct", "arg_end", |layout| &mut layout.mm_arg_end),
@@ -148,7 +149,7 @@ fn a_member_that_is_wanted_is_told() {
     ];
     for kernel in KERNELS {
         let whole = layout(&types(kernel)).unwrap();
-        for (structure, member, place) in cases {
+        for &(structure, member, place) in cases {
             let mut types = types(kernel);
             let mut expected = whole.layout;
             *place(&mut expected) = ABSENT;

@@ -39,7 +39,7 @@ macro_rules! words {
 }
 
 words! {
-    enum Source { A = "ebpf", B = "kmsg", C = "oomtrace", D = "runtime" }
+    enum Source { A = "ebpf", B = "kmsg", C = "oomtrace", D = "runtime", E = "cgroupfs" }
     enum Scope { A = "memcg", B = "host", C = "cpuset", D = "mempolicy" }
     enum Constraint {
         A = "CONSTRAINT_NONE", B = "CONSTRAINT_CPUSET", C = "CONSTRAINT_MEMORY_POLICY", D = "CONSTRAINT_MEMCG",

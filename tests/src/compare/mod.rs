@@ -49,6 +49,8 @@ pub struct HostFacts {
     pub boot_id: String,
     /// Bytes a page.
     pub page_bytes: u64,
+    /// Processors in use.
+    pub processors: u64,
     /// Clock ticks a second.
     pub ticks_a_second: u64,
     /// The wall clock at boot, ns.
@@ -148,7 +150,6 @@ impl Expected {
 
     fn victim(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
         let (victim, killed) = (&self.victim, &log.killed);
-        let exact = |kilobytes: u64| i128::from(kilobytes) * 1024;
         fields.number("victim.tid", "kernel log", killed.tid);
         fields.number("victim.tid", "the scenario", victim.tid);
         fields.number("victim.pid", "/proc", victim.pid);
@@ -167,16 +168,13 @@ impl Expected {
         let slack = self.ticks_ns(1) + 10_000_000;
         fields.time("victim.start_time", "/proc", start - slack, start + slack);
 
-        fields.number("victim.memory.total_vm_bytes", "kernel log", exact(killed.total_vm_kb));
-        fields.number("victim.memory.anon_rss_bytes", "kernel log", exact(killed.anon_kb));
-        fields.number("victim.memory.file_rss_bytes", "kernel log", exact(killed.file_kb));
-        fields.number("victim.memory.shmem_rss_bytes", "kernel log", exact(killed.shmem_kb));
-        fields.number("victim.memory.rss_bytes", "kernel log", exact(rss_kb(killed)));
-        fields.number("victim.memory.pgtables_bytes", "kernel log", exact(killed.pgtables_kb));
+        victim_memory(fields, log, &self.host);
         match self.swap_pages(log) {
             Some(pages) => {
                 let bytes = i128::from(pages) * i128::from(self.host.page_bytes);
-                fields.number("victim.memory.swap_bytes", "kernel log", bytes);
+                // A counter like those of `victim_memory`, but not in the trace event: the log's may be the exact one.
+                let slack = if log.marked.is_some() && pages > 0 { held_back_bytes(&self.host) } else { 0 };
+                fields.between("victim.memory.swap_bytes", "kernel log", bytes - slack, bytes + slack);
             }
             None => fields.present("victim.memory.swap_bytes", "the scenario"),
         }
@@ -285,7 +283,12 @@ impl Expected {
         self.place(fields, "oom.cgroup", &fired.place);
         fields.number("oom.cgroup.limit_bytes", "the scenario", fired.limit_bytes);
         let limit = i128::from(fired.limit_bytes);
-        let most = fired.peak_bytes.map_or(limit + SLACK, i128::from);
+        // Before 5.19 no file of v2 tells the peak.
+        let most = match fired.peak_bytes {
+            Some(peak) => i128::from(peak),
+            None if fired.lowered => i128::MAX,
+            None => limit + SLACK,
+        };
         let least = if fired.lowered { limit } else { limit - SLACK };
         // The first victims of a group give their memory back while the last are killed.
         let least_usage = if self.kill == "group" { 0 } else { least };
@@ -303,12 +306,16 @@ impl Expected {
                 ["swap_limit_bytes", "swap_usage_bytes"],
             ),
         };
-        // Nothing else runs in the cgroup, so what was in use when the report was written still is.
+        // Nothing else runs in the cgroup, so what was in use when the report was written still is, but for what
+        // processors had charged ahead (MEMCG_CHARGE_BATCH pages each) and give back when asked.
         if matches!(self.trigger, ExpectedTrigger::Victim(_)) && self.kill == "selected" {
+            let page = i128::from(self.host.page_bytes);
+            let ahead = 64 * page * i128::from(self.host.processors);
             for (key, kilobytes) in [("oom.cgroup.usage_bytes", log.memory_kb), (swap_usage, log.swap_kb)] {
-                if let Some(kilobytes) = kilobytes {
-                    fields.number(key, "kernel log", i128::from(kilobytes) * 1024);
-                }
+                let Some(logged) = kilobytes.map(|kilobytes| i128::from(kilobytes) * 1024) else { continue };
+                let given_back = fields.own_number(key).map_or(0, |told| logged - told);
+                let whole_pages = (0..=ahead).contains(&given_back) && given_back % page == 0;
+                fields.number(key, "kernel log", if whole_pages { logged - given_back } else { logged });
             }
         }
         match fired.swap_limit_bytes {
@@ -370,6 +377,43 @@ impl Expected {
             fields.number("trigger.oom_score_adj", "kernel log", invoked.oom_score_adj);
         }
     }
+}
+
+/// What differs between a line's memory figures and the kernel's.
+pub fn memory(line: &Line, log: &LoggedKill, host: &HostFacts) -> Vec<Difference> {
+    let mut fields = Fields::new(line);
+    victim_memory(&mut fields, log, host);
+    fields.differences
+}
+
+/// The figures are the trace event's. The log says the same, or it adds to each counter what the processors hold back
+/// from it: then it may differ by that much. Without a trace event the log's are what there is.
+fn victim_memory(fields: &mut Fields<'_>, log: &LoggedKill, host: &HostFacts) {
+    let killed = &log.killed;
+    let bytes = |kilobytes: u64| i128::from(kilobytes) * 1024;
+    let marked = log.marked.as_ref();
+    for (name, logged, marked, counter) in [
+        ("total_vm", killed.total_vm_kb, marked.map(|marked| marked.total_vm_kb), false),
+        ("anon_rss", killed.anon_kb, marked.map(|marked| marked.anon_kb), true),
+        ("file_rss", killed.file_kb, marked.map(|marked| marked.file_kb), true),
+        ("shmem_rss", killed.shmem_kb, marked.map(|marked| marked.shmem_kb), true),
+        ("pgtables", killed.pgtables_kb, marked.map(|marked| marked.pgtables_kb), false),
+    ] {
+        let key = format!("victim.memory.{name}_bytes");
+        let truth = marked.unwrap_or(logged);
+        fields.number(&key, if marked.is_some() { "trace event" } else { "kernel log" }, bytes(truth));
+        let slack = if counter && truth != logged { held_back_bytes(host) } else { 0 };
+        fields.between(&key, "kernel log", bytes(logged) - slack, bytes(logged) + slack);
+    }
+    let rss_kb =
+        marked.map_or_else(|| rss_kb(killed), |marked| marked.anon_kb + marked.file_kb + marked.shmem_kb);
+    fields.number("victim.memory.rss_bytes", "its parts add up to", bytes(rss_kb));
+}
+
+/// What all processors together may hold back from a counter (`percpu_counter_batch`, lib/percpu_counter.c).
+fn held_back_bytes(host: &HostFacts) -> i128 {
+    let batch = (2 * host.processors).max(32);
+    i128::from(batch * host.processors * host.page_bytes)
 }
 
 fn rss_kb(killed: &Killed) -> u64 {

@@ -32,6 +32,7 @@ fn expected() -> Expected {
             kernel: "6.18.44".into(),
             boot_id: "6f1c0d5e-0000-4000-8000-000000000000".into(),
             page_bytes: 4096,
+            processors: 2,
             ticks_a_second: 100,
             boot_wall_ns: moment("2026-11-21T04:04:30.500000000Z").unwrap(),
             memory_and_swap: (24 << 30, 0),

@@ -51,6 +51,11 @@ pub(super) fn take(kind: Kind, bytes: usize) -> io::Result<()> {
 pub(super) fn fill(bytes: u64) -> io::Result<(u64, Option<io::Error>)> {
     use std::io::Write;
     let mut file = std::fs::File::from(memory_file()?);
+    // Code not run before needs page tables, which are charged too: a fault that finds no room for one is for ever.
+    // SAFETY: takes a number.
+    if unsafe { libc::mlockall(libc::MCL_CURRENT) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
     let chunk = [1; STEP];
     let mut written = 0;
     while written < bytes {

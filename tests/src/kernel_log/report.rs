@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::trace_event::Marked;
+
 /// `X invoked oom-killer: …`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invoked {
@@ -71,6 +73,8 @@ pub struct LoggedKill {
     pub swap_pages: BTreeMap<u32, u64>,
     /// The kill.
     pub killed: Killed,
+    /// The kernel's trace event of the same, where it has one with figures.
+    pub marked: Option<Marked>,
 }
 
 /// Everything since the log is followed.

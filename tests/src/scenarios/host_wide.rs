@@ -101,6 +101,32 @@ fn available() -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
+/// This thread, on the processor that another one may not leave; where it was before when dropped.
+struct OnProcessorOf(libc::cpu_set_t);
+
+impl OnProcessorOf {
+    fn move_to(process: u32) -> Result<Self> {
+        let size = size_of::<libc::cpu_set_t>();
+        // SAFETY: cpu_set_t is a plain bit array, and all zero is the empty set; both are alive through the calls.
+        unsafe {
+            let (mut before, mut there): (libc::cpu_set_t, libc::cpu_set_t) =
+                (std::mem::zeroed(), std::mem::zeroed());
+            let moved = libc::sched_getaffinity(0, size, &raw mut before) == 0
+                && libc::sched_getaffinity(process.try_into()?, size, &raw mut there) == 0
+                && libc::sched_setaffinity(0, size, &raw const there) == 0;
+            ensure!(moved, "change the processor: {}", std::io::Error::last_os_error());
+            Ok(Self(before))
+        }
+    }
+}
+
+impl Drop for OnProcessorOf {
+    fn drop(&mut self) {
+        // SAFETY: a cpu_set_t that is alive through the call.
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const self.0) };
+    }
+}
+
 /// An operator asks for a kill.
 pub(super) fn sysrq_f(session: &mut Session) -> Result<Outcome> {
     ensure!(is_guest(), "not on a machine that others need");
@@ -110,6 +136,11 @@ pub(super) fn sysrq_f(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"sysrq")?;
     let mut hog = session.hog_in(&cgroup, b"hog-sysrq")?;
     hog.hold(64 * MIB)?;
+    // The worker runs on the processor of who asks: there the victim cannot begin to exit, which moves its
+    // figures, while it is marked.
+    hog.ask("one-processor")?;
+    hog.ask("run-last")?;
+    let _here = OnProcessorOf::move_to(hog.pid())?;
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     fs::write("/proc/sysrq-trigger", "f").context("write f to /proc/sysrq-trigger")?;
     hog.killed()?;

@@ -70,6 +70,28 @@ pub(super) fn limit_on_parent(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// One below the parent allocates, its larger sibling dies: what runs the killer is in another cgroup than the victim.
+pub(super) fn sibling_triggers(session: &mut Session) -> Result<Outcome> {
+    let parent = session.cgroup(b"siblings")?;
+    parent.limit(LIMIT)?;
+    parent.allow_children()?;
+    let (large, small) = (parent.child(b"large")?, parent.child(b"small")?);
+    let mut victim = session.hog_in(&large, b"hog-large")?;
+    victim.hold(LIMIT * 3 / 4)?;
+    let mut other = session.hog_in(&small, b"hog-small")?;
+    let (facts, trigger, released) = (victim.facts()?, other.facts()?, wall_clock_ns());
+    other.hold(LIMIT / 2)?;
+    victim.killed()?;
+    let mut expected = session.killed_by_limit(facts, &large, &parent, LIMIT, released)?;
+    expected.trigger = ExpectedTrigger::Other { facts: trigger, cgroup: small.place().clone() };
+    if let Some(fired) = &mut expected.fired {
+        // The sibling asks again until the victim's memory is back.
+        fired.events_of_this_kill_alone = false;
+    }
+    session.check(&[expected])?;
+    Ok(Outcome::Passed)
+}
+
 /// Another process lowers the limit while the victim sleeps; then the victim goes on.
 pub(super) fn limit_lowered_by_another(session: &mut Session) -> Result<Outcome> {
     const HELD: u64 = 12 * MIB;

@@ -4,6 +4,7 @@ mod burst;
 mod exiting;
 mod group;
 mod host_wide;
+pub mod lacking;
 mod limits;
 mod names;
 mod nobody_killed;
@@ -32,6 +33,8 @@ pub enum Outcome {
 pub enum Where {
     /// It stays within a cgroup of its own.
     Anywhere,
+    /// An emulated machine does less of the same.
+    HostOnly,
     /// It fills or reconfigures the machine.
     GuestOnly,
 }
@@ -76,6 +79,7 @@ const ALL: &[Scenario] = &[
     anywhere("shmem", limits::shmem),
     anywhere("swap", limits::swap),
     anywhere("limit_on_parent", limits::limit_on_parent),
+    anywhere("sibling_triggers", limits::sibling_triggers),
     anywhere("limit_lowered_by_another", limits::limit_lowered_by_another),
     anywhere("max_below_usage_from_other_cgroup", limits::max_below_usage_from_other_cgroup),
     anywhere("oom_group", group::oom_group),
@@ -92,12 +96,13 @@ const ALL: &[Scenario] = &[
     guest_only("no_killable_process", nobody_killed::no_killable_process),
     guest_only("oom_kill_disable", nobody_killed::oom_kill_disable),
     guest_only("burst_200", burst::two_hundred),
-    anywhere("burst_300", burst::three_hundred),
+    Scenario { name: "burst_300", place: Where::HostOnly, act: burst::three_hundred },
 ];
 
 /// All that may run here.
 pub fn all(guest: bool) -> impl Iterator<Item = &'static Scenario> {
-    ALL.iter().filter(move |scenario| guest || scenario.place == Where::Anywhere)
+    let elsewhere = if guest { Where::HostOnly } else { Where::GuestOnly };
+    ALL.iter().filter(move |scenario| scenario.place != elsewhere)
 }
 
 fn not_applicable(reason: &str) -> Result<Outcome> {

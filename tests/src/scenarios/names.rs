@@ -42,14 +42,14 @@ pub(super) fn hostile_comm_and_path(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Far down: more levels than the kernel side looks at.
+/// Far down: more levels than the kernel side looks at, by names that leave the kernel's log line whole.
 pub(super) fn deep_path(session: &mut Session) -> Result<Outcome> {
     const LEVELS: usize = 42;
     let mut cgroups: Vec<Cgroup> = Vec::new();
     for level in 2..=LEVELS {
         let parent = cgroups.last().unwrap_or(session.scratch());
         parent.allow_children()?;
-        let cgroup = parent.child(format!("level-{level}").as_bytes())?;
+        let cgroup = parent.child(format!("l-{level}").as_bytes())?;
         cgroups.push(cgroup);
     }
     let cgroup = cgroups.last().context("no levels")?;

@@ -1,13 +1,20 @@
 //! A cgroup runs out and the killer ends without a victim.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{LIMIT, Outcome, not_applicable};
 use crate::cgroup::{Cgroup, Version};
 use crate::counters::wall_clock_ns;
+use crate::hog::PATIENCE;
 use crate::session::Session;
 use crate::tracer::Line;
+
+/// Bytes.
+const PAGE: u64 = 4096;
 
 /// Only processes that may not be killed.
 pub(super) fn no_killable_process(session: &mut Session) -> Result<Outcome> {
@@ -24,6 +31,15 @@ pub(super) fn no_killable_process(session: &mut Session) -> Result<Outcome> {
         reports.nobody.iter().find(|run| run.comm == facts.comm).cloned()
     })?;
     if !sees_runs(session)? {
+        // v1 has no file that counts it.
+        if session.hierarchy.version == Version::V2 {
+            kill_another(session)?;
+            let line = memcg_oom(session, &cgroup)?;
+            check(&line, "source", &Value::from("cgroupfs"))?;
+            check(&line, "cgroup.limit_bytes", &Value::from(LIMIT))?;
+            check(&line, "cgroup.events.oom_kill", &Value::from(0))?;
+            ensure!(line.get("outcome").is_none(), "nobody saw the outcome: {}", line.text);
+        }
         return Ok(Outcome::Passed);
     }
     let line = memcg_oom(session, &cgroup)?;
@@ -45,23 +61,59 @@ pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"disabled")?;
     cgroup.limit(LIMIT)?;
     let control = cgroup.file("memory.oom_control");
+    let mut limit = LIMIT;
     cgroup.write(&control, "1")?;
     let mut hog = session.hog_in(&cgroup, b"hog-hanging")?;
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     if sees_runs(session)? {
         let line = memcg_oom(session, &cgroup)?;
+        check(&line, "cgroup.limit_bytes", &Value::from(LIMIT))?;
+        check(&line, "outcome", &Value::from("kill_disabled"))?;
+        check(&line, "trigger.pid", &Value::from(facts.pid))?;
+        // Woken, it finds too little room and waits on: the same hang, not told again.
+        for _ in 0..3 {
+            limit += PAGE;
+            cgroup.limit(limit)?;
+            wait_until_it_hangs(&control)?;
+        }
+    } else {
+        wait_until_it_hangs(&control)?;
+        kill_another(session)?;
+        let line = memcg_oom(session, &cgroup)?;
+        check(&line, "source", &Value::from("cgroupfs"))?;
         check(&line, "outcome", &Value::from("kill_disabled"))?;
     }
     ensure!(hog.is_alive()?, "the hog was killed");
     cgroup.write(&control, "0")?;
     hog.killed()?;
-    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, limit, released)?;
     if let Some(fired) = &mut expected.fired {
         fired.events_of_this_kill_alone = false;
     }
     session.check(&[expected])?;
     Ok(Outcome::Passed)
+}
+
+fn wait_until_it_hangs(control: &Path) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(control)?.contains("under_oom 1") {
+        ensure!(Instant::now() < deadline, "the hog does not hang");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// The event at which oomtrace looks for what no hook told it.
+fn kill_another(session: &mut Session) -> Result<()> {
+    let cgroup = session.cgroup(b"another")?;
+    cgroup.limit(LIMIT)?;
+    let mut hog = session.hog_in(&cgroup, b"hog-another")?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    hog.grow("anon")?;
+    hog.killed()?;
+    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    session.check(&[expected]).map(drop)
 }
 
 /// Without a function hook oomtrace cannot see runs without a victim, and must say so in its start line.

@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -63,25 +64,31 @@ impl Guest<'_> {
     ///
     /// # Errors
     /// If it cannot be packed or the emulator cannot be started. All else is a failure in the table.
-    pub fn run(&self, kit: &Kit, table: &mut Table) -> Result<()> {
+    pub fn run(&self, kit: &Kit, table: &Mutex<Table>) -> Result<()> {
+        let table = || table.lock().unwrap_or_else(PoisonError::into_inner);
         let mut name = self.column.replace(' ', "-");
-        if let Some(special) = self.special {
-            name.push_str(&format!("-{special:?}").to_lowercase());
+        match self.special {
+            Some(Special::Without(missing)) => name.push_str(&format!("-without-{}", word(missing))),
+            Some(special) => name.push_str(&format!("-{special:?}").to_lowercase()),
+            None => {}
         }
         eprintln!("vm: {name}");
         let started = Instant::now();
         let mut failed = false;
         let console = self.boot(kit, &format!("{name}.log"), |line| {
             if let Some((scenario, outcome)) = table::told_by(line) {
-                eprintln!("vm:   {line}");
+                eprintln!("vm:   {name}: {line}");
                 failed |= matches!(outcome, Outcome::Fail(_));
-                table.add(&self.column, scenario, outcome);
+                table().add(&self.column, scenario, outcome);
+            } else if let Some((name, value)) = table::offered_by(line) {
+                table().offers(&self.column, name, value);
             } else if self.args.command.is_some() {
                 eprintln!("{line}");
             }
         })?;
-        eprintln!("vm:   {:?} after {} s", console.end, started.elapsed().as_secs());
-        if self.enter(&console.end, failed, table) {
+        eprintln!("vm:   {name}: {:?} after {} s", console.end, started.elapsed().as_secs());
+        let show = self.enter(&console.end, failed, &mut table());
+        if show {
             eprintln!("vm: the end of the console of {name}:");
             for line in console.tail() {
                 eprintln!("    {line}");
@@ -104,6 +111,8 @@ impl Guest<'_> {
             }
             None => None,
         };
+        let lockdown = if self.special == Some(Special::Lockdown) { " lockdown=confidentiality" } else { "" };
+        let command_line = format!("{}{lockdown}", self.args.cmdline_extra);
         let machine = Machine {
             arch: kit.arch,
             qemu: &kit.qemu,
@@ -112,7 +121,7 @@ impl Guest<'_> {
             memory: self.args.memory,
             numa: self.args.numa || self.special == Some(Special::Numa),
             swap: swap.as_ref().map(NamedTempFile::path),
-            command_line: &self.args.cmdline_extra,
+            command_line: &command_line,
         };
         let budget = Budget { total: kit.timeout, silence: SILENCE };
         machine.boot(&kit.directory.join(log), &budget, each)
@@ -122,9 +131,13 @@ impl Guest<'_> {
     fn job(&self) -> String {
         let command = self.args.command.clone().unwrap_or_else(|| {
             let names: String = self.scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
-            format!("oomtrace-scenarios --oomtrace /bin/oomtrace --hook {}{names}", self.hook)
+            let offers = if self.args.write.is_some() { " --offers" } else { "" };
+            format!("oomtrace-scenarios --oomtrace /bin/oomtrace --hook {}{offers}{names}", self.hook)
         });
-        let without: Vec<String> = self.args.without.iter().map(|missing| word(*missing)).collect();
+        let mut without: Vec<String> = self.args.without.iter().map(|missing| word(*missing)).collect();
+        if let Some(Special::Without(missing)) = self.special {
+            without.push(word(missing));
+        }
         format!("CGROUP={}\nWITHOUT='{}'\njob() {{\n{command}\n}}\n", self.cgroup, without.join(" "))
     }
 

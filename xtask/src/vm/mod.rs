@@ -1,12 +1,13 @@
 //! `cargo xtask vm`: the scenarios of `tests/` on other kernels, each in a guest of its own.
 //!
-//! In: which kernels, which layout of cgroups, which hooks, which scenarios. Out: one table, and whether all of it passed. Guests run in
-//! sequence under full emulation. A kernel that cannot be fetched, and a guest that does not answer, are failures.
+//! In: which kernels, which layout of cgroups, which hooks, which scenarios. Out: one table, and whether all of it passed. Guests run under
+//! full emulation, two at a time. A kernel that cannot be fetched, and a guest that does not answer, are failures.
 
 mod debian;
 mod guest;
 mod initramfs;
 mod kernels;
+mod page;
 mod programs;
 mod qemu;
 mod table;
@@ -16,10 +17,15 @@ use std::{
     io::Write as _,
     path::PathBuf,
     process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 
 use self::{
@@ -33,8 +39,15 @@ use self::{
 const MAIN: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
 
 /// Scenarios that need another machine than the rest, and which.
-const SPECIAL: [(&str, Special); 3] =
-    [("cpuset", Special::Numa), ("mempolicy", Special::Numa), ("swap", Special::Swap)];
+const SPECIAL: [(&str, Special); 7] = [
+    ("cpuset", Special::Numa),
+    ("mempolicy", Special::Numa),
+    ("swap", Special::Swap),
+    ("lockdown", Special::Lockdown),
+    ("without_btf", Special::Without(Missing::Btf)),
+    ("without_tracefs", Special::Without(Missing::Tracefs)),
+    ("without_bpffs", Special::Without(Missing::Bpffs)),
+];
 
 /// What to boot and what to run there.
 #[derive(Debug, clap::Args)]
@@ -81,6 +94,12 @@ pub struct Args {
     /// Seconds that one guest may take
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+    /// Guests that run at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    jobs: usize,
+    /// Write what was found into this page, between its marks
+    #[arg(long, value_name = "PATH", conflicts_with = "command")]
+    write: Option<PathBuf>,
     /// A static oomtrace; without one it is built (but not for --command)
     #[arg(long, value_name = "PATH")]
     oomtrace: Option<PathBuf>,
@@ -103,7 +122,7 @@ enum Hook {
     None,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Missing {
     Btf,
     Tracefs,
@@ -114,6 +133,15 @@ enum Missing {
 enum Special {
     Numa,
     Swap,
+    Lockdown,
+    Without(Missing),
+}
+
+impl Special {
+    /// The machine lacks something: what is said then is the same with any hook and layout of cgroups.
+    fn lacks(self) -> bool {
+        matches!(self, Self::Lockdown | Self::Without(_))
+    }
 }
 
 /// Boots every guest that `args` ask for.
@@ -147,13 +175,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     kit.programs.extend(oomtrace.map(|path| ("oomtrace", path)));
     kit.programs.extend(scenarios.map(|path| ("oomtrace-scenarios", path)));
 
-    let mut table = Table::default();
+    let table = Mutex::new(Table::default());
     let started = Instant::now();
+    let mut guests = Vec::new();
     for cgroup in &args.cgroup {
         for hook in &args.hook {
             for (kernel, image) in &kernels {
                 for (special, scenarios) in by_machine(&names) {
-                    let guest = Guest {
+                    let said_before = guests
+                        .iter()
+                        .any(|guest: &Guest<'_>| guest.special == special && guest.image == image);
+                    if special.is_some_and(Special::lacks) && said_before {
+                        continue;
+                    }
+                    guests.push(Guest {
                         column: format!("{kernel} {} {}", word(*cgroup), word(*hook)),
                         image,
                         cgroup: word(*cgroup),
@@ -161,16 +196,41 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                         special,
                         scenarios,
                         args,
-                    };
-                    guest.run(&kit, &mut table)?;
+                    });
                 }
             }
         }
     }
+    for guest in &guests {
+        table.lock().unwrap_or_else(PoisonError::into_inner).guest(&guest.column);
+    }
+    boot(&guests, &kit, &table, args.jobs)?;
+    let table = table.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let seconds = started.elapsed().as_secs();
     let mut stdout = std::io::stdout().lock();
     write!(stdout, "\n{table}")?;
-    writeln!(stdout, "\n{} s; consoles in {}", started.elapsed().as_secs(), kit.directory.display())?;
+    writeln!(stdout, "\n{seconds} s; consoles in {}", kit.directory.display())?;
+    if let Some(path) = &args.write {
+        page::write(path, &table, seconds)?;
+    }
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Boots the guests, some at a time.
+fn boot(guests: &[Guest<'_>], kit: &Kit, table: &Mutex<Table>, jobs: usize) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(guest) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
+            guest.run(kit, table)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a guest's thread panicked"))?)
+    })
 }
 
 /// The kernels to boot, all of them fetched.

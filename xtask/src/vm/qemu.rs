@@ -85,7 +85,9 @@ impl Machine<'_> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &str| arguments.extend(words.split(' ').map(OsString::from));
         // Emulated in any case: the KVM of a nested machine cannot be relied on to run a stock kernel.
-        add("-accel tcg,thread=multi");
+        // All processors in one thread: with more, a guest that patches its code as it runs, which attaching does, may
+        // trip over a breakpoint of its own. And two guests at a time have a thread each.
+        add("-accel tcg,thread=single");
         let console = match self.arch {
             Arch::X86_64 => {
                 // QEMU 7.2 emulates cmpxchg16b wrongly: kernels from 6.12 on crash at random with it.
@@ -112,7 +114,7 @@ impl Machine<'_> {
             add("-device nvme,drive=swap,serial=swap");
         }
         let command_line = format!(
-            "console={console} panic=-1 quiet nokaslr random.trust_cpu=on oomtrace.guest=1 {}",
+            "console={console} panic=-1 quiet nokaslr random.trust_cpu=on log_buf_len=4M oomtrace.guest=1 {}",
             self.command_line
         );
         for (flag, value) in [

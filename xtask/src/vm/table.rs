@@ -30,15 +30,50 @@ pub fn told_by(line: &str) -> Option<(&str, Outcome)> {
     Some((name.trim(), build(text.trim().to_owned())))
 }
 
+/// A line of the scenario program on the kernel itself: `offers what: how`.
+pub fn offered_by(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("offers ")?.split_once(": ")
+}
+
 /// All results so far.
 #[derive(Default)]
 pub struct Table {
+    /// What a guest's kernel offers: guest, what, how.
+    offers: Vec<(usize, String, String)>,
     guests: Vec<String>,
     scenarios: Vec<String>,
     cells: Vec<(usize, usize, Outcome)>,
 }
 
 impl Table {
+    /// Gives `guest` its column.
+    pub fn guest(&mut self, guest: &str) {
+        position(&mut self.guests, guest);
+    }
+
+    /// Notes what the kernel of `guest` offers.
+    pub fn offers(&mut self, guest: &str, what: &str, how: &str) {
+        let guest = position(&mut self.guests, guest);
+        if !self.offers.iter().any(|(known, name, _)| *known == guest && name == what) {
+            self.offers.push((guest, what.to_owned(), how.to_owned()));
+        }
+    }
+
+    /// What each guest's kernel offers, as Markdown: a guest a section, so that a sentence has room.
+    pub fn offered(&self) -> String {
+        let mut text = String::new();
+        for (guest, name) in self.guests.iter().enumerate() {
+            let offers = self.offers.iter().filter(|(of, ..)| *of == guest);
+            for (index, (_, what, how)) in offers.enumerate() {
+                if index == 0 {
+                    text.push_str(&format!("\n### {name}\n\n"));
+                }
+                text.push_str(&format!("- {what}: {how}\n"));
+            }
+        }
+        text
+    }
+
     /// Notes how `scenario` ended in `guest`.
     pub fn add(&mut self, guest: &str, scenario: &str, outcome: Outcome) {
         let guest = position(&mut self.guests, guest);

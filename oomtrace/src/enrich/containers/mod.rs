@@ -2,7 +2,7 @@
 //! own files say about the container out.
 //!
 //! - [`grammar`]: what the names of cgroups claim by their shape.
-//! - [`unit`]: which systemd unit they are.
+//! - [`mod@unit`]: which systemd unit they are.
 //! - [`discover`]: where the runtimes keep their state.
 //! - [`files`]: how it is read. State files are input: bounded, and no link is followed.
 //! - [`docker`], [`oci`], [`podman`]: what the files of each runtime mean.

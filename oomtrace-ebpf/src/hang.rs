@@ -1,0 +1,111 @@
+//! cgroup v1 with `oom_kill_disable`: a task that needs memory waits until somebody makes room.
+//!
+//! Nothing here holds `oom_lock`, so these events have no number. A task wakes whenever
+//! anything is freed, and waits again if it was not enough: all of that is one hang, told once.
+
+use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, generated::bpf_get_current_task};
+use oomtrace_common::{
+    counter,
+    record::{MESSAGE_LEN, OUTCOME_KILL_DISABLED, OomControl, oc_fact},
+};
+
+use crate::{
+    maps,
+    memory::{Reader, layout},
+    oom,
+};
+
+/// A hang is over when no task has waited for this long: one that tries again does so at once.
+const OVER_NS: u64 = 1_000_000_000;
+
+/// `BPF_NOEXIST`.
+const NO_EXIST: u64 = 1;
+
+/// `mem_cgroup_oom_synchronize(handle)` was entered.
+#[inline(always)]
+pub fn starts(source: u32, handle: u64) {
+    // Without `handle` it only tidies up.
+    if handle & 0xff == 0 {
+        return;
+    }
+    let mut reader = Reader::default();
+    // SAFETY: the helper takes no argument.
+    let current = unsafe { bpf_get_current_task() };
+    let memcg = reader.pointer(current, layout!(task_memcg_in_oom));
+    let mut disabled = 0u8;
+    let mut id = 0u64;
+    let css = memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
+    if memcg == 0 {
+        return;
+    }
+    // SAFETY: both are locals of integers.
+    unsafe {
+        // An int, or a bool on later kernels, of 0 or 1: its first byte tells on a little-endian machine.
+        reader.copy(&raw mut disabled, memcg, layout!(mem_cgroup_oom_kill_disable));
+        if disabled == 0 {
+            return;
+        }
+        let cgroup = reader.pointer(css, layout!(css_cgroup));
+        let kn = reader.pointer(cgroup, layout!(cgroup_kn));
+        reader.copy(&raw mut id, kn, layout!(kernfs_id));
+    }
+    let others = reader.u32(memcg, layout!(mem_cgroup_under_oom)) != 0;
+    if begins(id, others) {
+        let mut oom = OomControl {
+            source,
+            present: oc_fact::MEMCG,
+            oom_memcg_id: id,
+            total_pages: 0,
+            chosen_points: 0,
+            gfp_mask: 0,
+            order: 0,
+            constraint: 0,
+            reserved: 0,
+            message: [0; MESSAGE_LEN],
+        };
+        // SAFETY: `oom` is a local; `nobody_killed` only reads it.
+        unsafe {
+            let gfp_mask = reader.copy(&raw mut oom.gfp_mask, current, layout!(task_memcg_oom_gfp_mask));
+            let order = reader.copy(&raw mut oom.order, current, layout!(task_memcg_oom_order));
+            oom.present |= (gfp_mask * oc_fact::GFP_MASK) | (order * oc_fact::ORDER);
+            oom::nobody_killed(&mut reader, 0, OUTCOME_KILL_DISABLED, memcg, &raw const oom);
+        }
+    }
+    maps::count(counter::READ_FAILED, reader.failed());
+}
+
+/// One more waits in the cgroup `id`, where others do or not: whether that begins a hang. Of several at a time one is told so.
+#[inline(always)]
+fn begins(id: u64, others: bool) -> bool {
+    // SAFETY: the helper takes no argument.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if let Some(moved_ns) = maps::HANGS.get_ptr_mut(id) {
+        // SAFETY: a pointer into the map, checked for NULL; what another task writes there is a whole integer.
+        unsafe {
+            if !others && now.wrapping_sub(*moved_ns) > OVER_NS {
+                // Another task may have been faster.
+                let _over = maps::HANGS.remove(id);
+            } else {
+                *moved_ns = now;
+            }
+        }
+    }
+    // One that finds no room here leaves no trace when it wakes; the others do.
+    let _traced = maps::WAITERS.insert(maps::caller(), id, 0);
+    maps::HANGS.insert(id, now, NO_EXIST).is_ok()
+}
+
+/// `mem_cgroup_oom_synchronize` returns.
+#[inline(always)]
+pub fn ends() {
+    let caller = maps::caller();
+    let Some(id) = maps::WAITERS.get_ptr(caller) else { return };
+    // SAFETY: a pointer into the map, checked for NULL; only this task has this key.
+    let id = unsafe { *id };
+    // The key was there a moment ago and is this task's own.
+    let _there = maps::WAITERS.remove(caller);
+    if let Some(moved_ns) = maps::HANGS.get_ptr_mut(id) {
+        // SAFETY: a pointer into the map, checked for NULL.
+        unsafe { *moved_ns = bpf_ktime_get_boot_ns() };
+    }
+}

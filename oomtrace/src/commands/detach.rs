@@ -1,0 +1,16 @@
+//! `oomtrace detach`: ends what `run --pin` left behind.
+
+use std::path::Path;
+
+use crate::{failure::Failure, probe::PinDir};
+
+/// `oomtrace detach`.
+///
+/// # Errors
+/// If a run is using the directory, or something cannot be removed.
+pub fn detach(dir: &Path) -> Result<(), Failure> {
+    if !PinDir::detach(dir)? {
+        eprintln!("oomtrace: nothing is attached at {}", dir.display());
+    }
+    Ok(())
+}

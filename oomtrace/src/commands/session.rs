@@ -1,0 +1,319 @@
+//! The event loop of a run: records in, lines out, until it is asked to end.
+
+mod resume;
+mod wait;
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
+
+use tokio::{signal::unix::SignalKind, time::Instant};
+use wait::{Room, next_tick, on, readable, room_in_output, until, wakeups};
+
+use super::reconciliation::Reconciliation;
+use crate::{
+    enrich::{backfill::Backfill, clock, unkilled::Watch},
+    event::Start,
+    failure::Failure,
+    notify::Notify,
+    pipeline::Pipeline,
+    probe::{Left, PinError, Probe, ProbeError, Ring},
+    sink::SinkError,
+    stderr::say,
+};
+
+/// How long the output may hold up the end of a run.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why a session ended before it was asked to.
+pub(super) enum Ended {
+    Sink(SinkError),
+    Io(io::Error),
+    Failure(Failure),
+}
+
+impl From<SinkError> for Ended {
+    fn from(error: SinkError) -> Self {
+        Self::Sink(error)
+    }
+}
+
+impl From<ProbeError> for Ended {
+    fn from(error: ProbeError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+impl From<PinError> for Ended {
+    fn from(error: PinError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+/// A run from its first line to its last.
+pub(super) struct Session {
+    probe: Probe,
+    pipeline: Pipeline,
+    record: Option<File>,
+    count: Option<u64>,
+    /// What is told before anything live.
+    backfill: Backfill,
+    /// The output had to keep the line of the oldest record, which is in the ring until it is written.
+    held: bool,
+    /// Since when the output takes nothing.
+    stalled: Option<Instant>,
+    notify: Notify,
+    reconciliation: Reconciliation,
+    /// The cgroups' files, where no function hook tells of one that runs out without a kill.
+    watch: Option<Watch>,
+}
+
+impl Session {
+    /// One whose programs are attached.
+    pub(super) fn new(
+        probe: Probe,
+        pipeline: Pipeline,
+        record: Option<File>,
+        count: Option<u64>,
+        backfill: Backfill,
+        reconciliation: Reconciliation,
+    ) -> Self {
+        let notify = Notify::from_env();
+        Self {
+            probe,
+            pipeline,
+            record,
+            count,
+            backfill,
+            held: false,
+            stalled: None,
+            notify,
+            reconciliation,
+            watch: None,
+        }
+    }
+
+    /// The first line, and the cgroups that were there before. The programs are attached already, so
+    /// nothing falls between.
+    fn first(&mut self, start: Start, unreadable: u64, mount: Option<&Path>) -> Result<(), Ended> {
+        self.resume(start, unreadable)?;
+        self.reconciliation.begin(&mut self.probe)?;
+        if let Some(mount) = mount {
+            self.cgroup_changes();
+            // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
+            let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
+            let hooks = self.probe.hooks();
+            if !hooks.iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none") {
+                let v1 = self.pipeline.enricher().is_v1();
+                self.watch = Some(Watch::start(mount.to_owned(), v1, self.pipeline.enricher().tree()));
+            }
+        }
+        // A kill that the log had when it was read and that is live is in the ring by now.
+        if let Some(record) = self.probe.kills().next() {
+            self.backfill.end_before(self.pipeline.moment(&record));
+            Ring::leave(record);
+        }
+        Ok(())
+    }
+
+    /// Tells of each event until it is asked to end.
+    pub(super) async fn run(
+        &mut self,
+        start: Start,
+        left: Vec<Left>,
+        mount: Option<&Path>,
+        timeout: Option<Duration>,
+    ) -> Result<(), Ended> {
+        // Who has read the first line may ask for the last: a signal is heard from before it on.
+        let mut interrupt = on(SignalKind::interrupt())?;
+        let mut terminate = on(SignalKind::terminate())?;
+        let mut hangup = on(SignalKind::hangup())?;
+        let unreadable = self.replaced(&start, left)?;
+        self.first(start, unreadable, mount)?;
+        let (kills, cgroups) = self.probe.rings();
+        let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
+        let log = self.pipeline.enricher().log_mut().map(|log| wakeups(log)).transpose()?;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut watchdog = self.notify.period().map(tokio::time::interval);
+        if let Some(watchdog) = &mut watchdog {
+            watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
+        self.notify.ready();
+        let reason = loop {
+            self.notify.alive();
+            if self.drain()? {
+                break "count";
+            }
+            self.probe.flush_log();
+            self.notify.status(self.pipeline.events(), self.pipeline.lost());
+            let room = self.pipeline.sink().waits_for().map(Room::of);
+            tokio::select! {
+                biased;
+                ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
+                ready = cgroups.readable() => ready.map_err(Ended::Io)?.clear_ready(),
+                ready = readable(log.as_ref()) => {
+                    ready.map_err(Ended::Io)?.clear_ready();
+                    self.read_log();
+                }
+                _ = interrupt.recv() => break "SIGINT",
+                _ = terminate.recv() => break "SIGTERM",
+                _ = hangup.recv() => self.reopen(),
+                () = until(self.reconciliation.due()) => self.reconcile()?,
+                answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
+                () = until(deadline) => break "timeout",
+                () = until(self.watch.as_ref().and_then(Watch::due).map(Instant::from_std)) => self.look_for_unkilled()?,
+                () = room_in_output(room) => {}
+                () = next_tick(&mut watchdog) => {}
+            }
+        };
+        self.notify.stopping();
+        self.reconcile()?;
+        if let Some(due) = self.reconciliation.due() {
+            tokio::time::sleep_until(due).await;
+            self.drain()?;
+            self.reconcile()?;
+        }
+        self.end(reason)
+    }
+
+    /// Tells what is left, for as long as a service manager may be made to wait.
+    fn end(&mut self, reason: &str) -> Result<(), Ended> {
+        let began = Instant::now();
+        while !self.drain()? && self.pipeline.is_stalled() {
+            if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
+                break;
+            }
+        }
+        self.probe.flush_log();
+        self.pipeline.stop(reason)?;
+        if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
+            let kept = self.pipeline.sink().kept();
+            say(&format!(
+                "oomtrace: the output did not take the last {kept} lines, nor what waited behind them"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Tells of all that the rings hold; true when as many kills were told as were asked for.
+    fn drain(&mut self) -> Result<bool, Ended> {
+        loop {
+            self.cgroup_changes();
+            let mut told = self.stalled.is_some();
+            if !self.output_takes()? {
+                return Ok(false);
+            }
+            loop {
+                if self.has_enough() {
+                    return Ok(true);
+                }
+                if let Some(kill) = self.backfill.next() {
+                    self.pipeline.logged_kill(&kill)?;
+                    if self.pipeline.is_stalled() {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                let Some((record, kept)) = self.probe.next_kill() else { break };
+                if let Some(file) = &mut self.record {
+                    keep(file, &record).map_err(Ended::Io)?;
+                }
+                // The record leaves the ring after its line was written.
+                if let Err(error) = self.pipeline.kill(&record) {
+                    Ring::leave(record);
+                    return Err(error.into());
+                }
+                if self.pipeline.is_stalled() {
+                    Ring::leave(record);
+                    self.held = true;
+                    break;
+                }
+                if let Some(kept) = kept {
+                    kept.keep(|value| self.pipeline.known_losses().keep(value))?;
+                }
+                drop(record);
+                told = true;
+                self.cgroup_changes();
+            }
+            if told {
+                self.losses()?;
+                self.look_for_unkilled()?;
+                self.reconciliation.something_happened();
+            }
+            // Names are read one cgroup at a time, so that a kill waits for one at the most.
+            if !self.pipeline.enricher().tree().resolve_next(clock::boot_time()) && !told {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Whether the output has taken every line so far. Until it has, kills wait in the ring.
+    fn output_takes(&mut self) -> Result<bool, Ended> {
+        match self.pipeline.flush() {
+            Ok(()) => {}
+            Err(SinkError::Closed) => return Err(SinkError::Closed.into()),
+            Err(error) => {
+                if self.stalled.is_none() {
+                    self.stalled = Some(Instant::now());
+                    say(&Failure::from(error).to_string());
+                }
+                return Ok(false);
+            }
+        }
+        self.keep_losses()?;
+        if std::mem::take(&mut self.held) {
+            drop(self.probe.kills().next());
+        }
+        if let Some(since) = self.stalled.take() {
+            say(&format!(
+                "oomtrace: the output takes lines again, after {:.1} s",
+                since.elapsed().as_secs_f64()
+            ));
+        }
+        Ok(true)
+    }
+
+    /// What became of cgroups before the next kill.
+    fn cgroup_changes(&mut self) {
+        while let Some(record) = self.probe.cgroups().next() {
+            if let Some(file) = &mut self.record {
+                let _not_an_event = keep(file, &record);
+            }
+            self.pipeline.cgroup(&record);
+        }
+    }
+
+    /// Tells of cgroups that ran out without a kill, as far as their files say so by now.
+    fn look_for_unkilled(&mut self) -> Result<(), Ended> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let tree = self.pipeline.enricher().tree();
+        for found in watch.look(tree, std::time::Instant::now()) {
+            self.pipeline.unkilled(&found)?;
+        }
+        Ok(())
+    }
+
+    /// The killer's report is written before its victim is marked, so it is read while the killer works.
+    fn read_log(&mut self) {
+        if let Some(log) = self.pipeline.enricher().log_mut() {
+            // A kill reads the log itself: what is not to be had now is not missed.
+            let _at_the_kill = log.catch_up();
+        }
+    }
+
+    fn reopen(&mut self) {
+        if let Err(error) = self.pipeline.sink().reopen() {
+            say(&Failure::from(error).to_string());
+        }
+    }
+}
+
+/// Length, then bytes: what `replay` reads.
+fn keep(file: &mut File, record: &[u8]) -> io::Result<()> {
+    let len = u32::try_from(record.len()).map_err(io::Error::other)?;
+    file.write_all(&len.to_le_bytes())?;
+    file.write_all(record)
+}

@@ -1,0 +1,116 @@
+//! A run that finds what an earlier one left: its own programs are taken over as they are;
+//! others are replaced, and what they recorded is handed out to be told.
+
+use oomtrace_common::layout::{ABSENT, KernelLayout};
+
+use super::{Generation, Options, PinDir, Probe, ProbeError, Ring, attach, object};
+use crate::kernel::btf::Btf;
+
+/// The programs of this run, and what others left.
+pub struct TakeOver {
+    /// Attached and pinned.
+    pub probe: Probe,
+    /// True if an earlier run had attached them.
+    pub resumed: bool,
+    /// What programs recorded that are replaced. They are detached already.
+    pub left: Vec<Left>,
+}
+
+/// What replaced programs left: to be told, then removed.
+pub struct Left {
+    /// Where it is pinned.
+    pub generation: Generation,
+    /// Its rings; `None` if its records are of another version, or are no longer all there.
+    pub probe: Option<Probe>,
+    /// Kills whose records cannot be read.
+    pub unreadable: u64,
+}
+
+impl Probe {
+    /// As [`Probe::attach`], so that it stays when this process ends; or takes over what stayed.
+    ///
+    /// # Errors
+    /// As [`Probe::attach`], and if nothing can be pinned.
+    pub fn pinned(
+        options: &Options,
+        layout: &KernelLayout,
+        btf: &Btf,
+        dir: &PinDir,
+    ) -> Result<TakeOver, ProbeError> {
+        let mine = dir.generation(options, layout);
+        let mut others = dir.generations()?;
+        let here = others.iter().position(|generation| *generation == mine).map(|at| others.remove(at));
+        if let Some(probe) = here.as_ref().and_then(Self::reopened) {
+            return Ok(TakeOver { probe, resumed: true, left: left(others) });
+        }
+        // Its start was cut short, so nobody was told that anything is traced.
+        if here.is_some() {
+            mine.remove()?;
+        }
+        let attached = Self::attach_pinned(options, layout, btf, &mine);
+        if attached.is_err() {
+            // The reason is the error above; what cannot be removed now is removed by the next run.
+            let _next_time = mine.remove();
+        }
+        Ok(TakeOver { probe: attached?, resumed: false, left: left(others) })
+    }
+
+    fn attach_pinned(
+        options: &Options,
+        layout: &KernelLayout,
+        btf: &Btf,
+        pins: &Generation,
+    ) -> Result<Self, ProbeError> {
+        let mut ebpf = object::load(options, layout)?;
+        pins.pin_maps(&ebpf)?;
+        let hooks =
+            attach::all(&mut ebpf, options.hook, layout.task_memcg_in_oom != ABSENT, btf, Some(pins))?;
+        let mut probe = Self::over(pins, hooks)?;
+        probe._ebpf = Some(ebpf);
+        if let Some(kept) = &mut probe.kept {
+            kept.complete()?;
+        }
+        Ok(probe)
+    }
+
+    /// What an earlier run left, if it is whole.
+    fn reopened(pins: &Generation) -> Option<Self> {
+        let probe = Self::over(pins, attach::pinned(pins)?).ok()?;
+        probe.kept.as_ref().is_some_and(super::Kept::is_complete).then_some(probe)
+    }
+
+    fn over(pins: &Generation, hooks: Vec<crate::event::HookStatus>) -> Result<Self, ProbeError> {
+        let maps = pins.open()?;
+        Ok(Self {
+            _ebpf: None,
+            kills: Ring::reopened(maps.kills),
+            cgroups: Ring::reopened(maps.cgroups),
+            counters: maps.counters,
+            hooks,
+            log: None,
+            kept: Some(maps.kept),
+        })
+    }
+}
+
+/// Detaches what is replaced: from here on only the new programs record.
+fn left(others: Vec<Generation>) -> Vec<Left> {
+    let open = |generation: Generation| {
+        let hooks = attach::pinned(&generation).unwrap_or_default();
+        let whole = generation.is_readable().then(|| Probe::over(&generation, hooks).ok()).flatten();
+        generation.detach();
+        let unreadable = if whole.is_none() { count(&generation) } else { 0 };
+        Left { generation, probe: whole, unreadable }
+    };
+    others.into_iter().map(open).collect()
+}
+
+/// How many records a ring holds; the frames around them are the kernel's.
+fn count(generation: &Generation) -> u64 {
+    let Ok(mut ring) = generation.ring("KILLS") else { return 0 };
+    let mut count = 0;
+    while ring.next().is_some() {
+        count += 1;
+    }
+    count
+}
