@@ -366,7 +366,8 @@ pub struct Victim {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// The thread that the kernel names in its log.
-    pub tid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u32>,
     /// The process's id in its own pid namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_pid: Option<u32>,

@@ -193,7 +193,7 @@ fn fullest(text: &str, many: usize) -> Event {
         },
         victim: Victim {
             pid: Some(u32::MAX),
-            tid: u32::MAX,
+            tid: Some(u32::MAX),
             namespace_pid: Some(u32::MAX),
             parent_pid: Some(u32::MAX),
             comm: t(),
@@ -329,7 +329,7 @@ fn colour_is_only_colour() {
 fn text_says_what_is_not_known() {
     let event = kill(|event| {
         event.oom = Oom::default();
-        event.victim = Victim { tid: 7, ..Victim::default() };
+        event.victim = Victim { tid: Some(7), ..Victim::default() };
         event.trigger = None;
         event.container = None;
     });

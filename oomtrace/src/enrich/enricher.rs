@@ -386,7 +386,7 @@ impl Enricher {
         let command_line = text("victim.command_line", process.command_line);
         Victim {
             pid: absent.unless(task.tgid, "victim.pid", UNREAD),
-            tid: task.tid.unwrap_or_default(),
+            tid: absent.unless(task.tid, "victim.tid", UNREAD),
             namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
             parent_pid: absent.unless(task.parent_tgid, "victim.parent_pid", UNREAD),
             comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "victim.comm", UNREAD),

@@ -86,7 +86,7 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
     let OomKill { oom, victim, .. } = event;
     let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), &victim.cgroup.path);
     write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
-    write_task(victim.comm.as_deref(), victim.pid.or(Some(victim.tid)), out)?;
+    write_task(victim.comm.as_deref(), victim.pid.or(victim.tid), out)?;
     match victim.memory.rss_bytes {
         Some(bytes) => write!(out, " rss {}", Size(bytes))?,
         None => out.write_str(" rss unknown")?,

@@ -92,7 +92,7 @@ strict! {
     }
     struct Victim {
         pid: Option<u32>,
-        tid: u32,
+        tid: Option<u32>,
         namespace_pid: Option<u32>,
         parent_pid: Option<u32>,
         comm: Option<String>,

@@ -87,7 +87,7 @@ pub fn oom_kill() -> OomKill {
         },
         victim: Victim {
             pid: Some(2990),
-            tid: 2990,
+            tid: Some(2990),
             namespace_pid: Some(1),
             parent_pid: Some(2967),
             comm: Some("python3".into()),

@@ -94,7 +94,7 @@ pub fn compare(kill: &OomKill, report: Option<&OomReport>, cgroup_id: u64, limit
 
 fn of_killed_line(c: &mut Comparison, kill: &OomKill, killed: &Killed) {
     let (victim, memory) = (&kill.victim, &kill.victim.memory);
-    c.field("victim.tid", killed.tid, Some(victim.tid));
+    c.field("victim.tid", killed.tid, victim.tid);
     c.field("victim.comm", text_from_kernel(&killed.comm), victim.comm.as_ref());
     c.field("victim.uid", killed.uid, victim.uid);
     c.field("victim.oom_score_adj", killed.oom_score_adj, victim.oom_score_adj);

@@ -176,7 +176,7 @@ fn logged_victim(kill: &LoggedKill, path: Option<Vec<u8>>, why: &str, absent: &m
     let rss = killed.anon_rss_bytes.checked_add(killed.file_rss_bytes);
     Victim {
         pid: absent.unless(pid, "victim.pid", if kill.report.is_none() { RATE_LIMITED } else { OF_A_GROUP }),
-        tid: killed.tid,
+        tid: Some(killed.tid),
         comm: Some(text_from_kernel(&killed.comm)),
         uid: Some(killed.uid),
         oom_score_adj: Some(killed.oom_score_adj),
