@@ -164,7 +164,7 @@ pub(super) fn sources(
     args: &Run,
     limits: &mut Vec<String>,
 ) -> Result<Sources, Failure> {
-    let hooked = probe.hooks().iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none");
+    let hooked = probe.is_hooked();
     if !hooked {
         limits.push(
             "no function hook: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' \

@@ -105,8 +105,7 @@ impl Session {
             self.cgroup_changes();
             // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
             let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
-            let hooks = self.probe.hooks();
-            if !hooks.iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none") {
+            if !self.probe.is_hooked() {
                 let v1 = self.pipeline.enricher().is_v1();
                 self.watch = Some(Watch::start(mount.to_owned(), v1, self.pipeline.enricher().tree()));
             }

@@ -90,6 +90,11 @@ impl Probe {
         Some((self.kills.next()?, self.kept.as_mut()))
     }
 
+    /// Whether a function hook reads what only the killer's own state knows.
+    pub fn is_hooked(&self) -> bool {
+        self.hooks.iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none")
+    }
+
     /// The ring of kills.
     pub fn kills(&mut self) -> &mut Ring {
         &mut self.kills
