@@ -4,12 +4,12 @@ mod client;
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Scratch};
+use oomtrace_tests::containers::{EAT, expect, gated};
 use oomtrace_tests::session::start_hog;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::image::{CRI_IMAGE, EAT, gated};
-use crate::world::{World, expect};
+use crate::world::{CRI_IMAGE, World};
 use client::{Client, Pod};
 
 pub(crate) const CASES: &[Case] = &[
@@ -66,7 +66,7 @@ fn container(world: &mut World) -> Result<()> {
     let pod = cgroup.pod("api-7d9f");
     let sandbox = client.run_pod(&pod)?;
     let id = client.run(&pod, &sandbox, "api", LIMIT_BYTES, &format!("exec {EAT}"), &world.gates())?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     expect(
         &line,
         &[
@@ -77,7 +77,7 @@ fn container(world: &mut World) -> Result<()> {
             ("missing.container", Value::Null),
         ],
     )?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     let status = client.status(&id)?;
     expect(
         &verdict,
@@ -103,7 +103,7 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
     let bystander =
         client.run(&pod, &sandbox, "bystander", 0, &gated("cri-bystander", "exit 0"), &world.gates())?;
     let id = client.run(&pod, &sandbox, "eater", 0, &format!("exec {EAT}"), &world.gates())?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     expect(
         &line,
         &[
@@ -114,7 +114,7 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
         ],
     )?;
     world.open("cri-bystander")?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     let accused = client.status(&bystander)?.reason == "OOMKilled";
     let named = verdict.get("false_positive").and_then(Value::as_array).cloned().unwrap_or_default();
     ensure!(
@@ -122,7 +122,7 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
         "field false_positive: the runtime accuses the bystander: {accused}: {}",
         verdict.text
     );
-    ensure!(world.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
+    ensure!(world.watch.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
     client.remove(&sandbox)?;
     world.tidy();
     Ok(())
@@ -140,7 +140,7 @@ fn sandbox(world: &mut World) -> Result<()> {
     hog.join(&dir.join("cgroup.procs"))?;
     hog.grow("anon")?;
     hog.killed()?;
-    let line = world.kill_in(&sandbox)?;
+    let line = world.watch.kill_in(&sandbox)?;
     expect(
         &line,
         &[("container.id", json!(sandbox)), ("container.name", Value::Null), ("k8s", k8s("empty", None))],

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use oomtrace_tests::containers::{EAT, IMAGE, expect, gated, output};
 use oomtrace_tests::tracer::Line;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::image::{EAT, IMAGE, gated};
-use crate::world::{World, expect, output};
+use crate::world::World;
 
 pub(crate) const CASES: &[Case] =
     &[("podman_over_its_limit", over_its_limit), ("podman_renamed", renamed), ("podman_in_a_pod", in_a_pod)];
@@ -43,7 +43,7 @@ fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<Stri
 }
 
 fn killed(world: &mut World, id: &str, name: &str, path: &str) -> Result<Line> {
-    let line = world.kill_in(id)?;
+    let line = world.watch.kill_in(id)?;
     let image = format!("localhost/{IMAGE}");
     expect(
         &line,
@@ -64,7 +64,7 @@ fn killed(world: &mut World, id: &str, name: &str, path: &str) -> Result<Line> {
 fn over_its_limit(world: &mut World) -> Result<()> {
     let id = run(world, "plain", &[], &format!("exec {EAT}"))?;
     let line = killed(world, &id, "plain", &format!("/libpod_parent/libpod-{id}"))?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     let state: Value = serde_json::from_str(&podman(
         world.dir(),
         &["container", "inspect", "--format", "{{json .State}}", &id],

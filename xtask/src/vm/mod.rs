@@ -4,6 +4,7 @@
 //! full emulation, two at a time. A kernel that cannot be fetched, and a guest that does not answer, are failures.
 
 mod debian;
+mod docker;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -76,6 +77,10 @@ pub struct Args {
     /// Run this shell command in the guest instead of the scenarios, and show the console
     #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
     command: Option<String>,
+    /// Boot one guest with systemd, Docker and Podman instead, of a suite of Debian's (bookworm, trixie)
+    #[arg(long, value_name = "SUITE", num_args = 0..=1, require_equals = true, default_missing_value = "bookworm",
+        conflicts_with_all = ["command", "kernel", "kernel_image", "list", "write"])]
+    docker: Option<String>,
     /// What the guest does not have
     #[arg(long, value_enum)]
     without: Vec<Missing>,
@@ -149,6 +154,9 @@ impl Special {
 /// # Errors
 /// If a program cannot be built or a kernel cannot be fetched: before the first guest runs.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(suite) = &args.docker {
+        return docker::run(args, suite);
+    }
     let store = Store::open(args.arch)?;
     if args.list {
         return list(args, &store);

@@ -9,7 +9,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use crate::image::CRI_IMAGE;
+use crate::world::CRI_IMAGE;
 
 /// A pod, as its spec names it.
 pub(crate) struct Pod {
