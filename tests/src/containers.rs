@@ -44,18 +44,34 @@ pub struct Watch {
     pub tracer: Tracer,
     /// By `seq`.
     claimed: BTreeSet<u64>,
+    /// How many times as long as on a host of its own it is waited for.
+    slowness: u32,
 }
 
 impl Watch {
     /// Of a tracer that runs.
     pub fn over(tracer: Tracer) -> Self {
-        Self { tracer, claimed: BTreeSet::new() }
+        Self { tracer, claimed: BTreeSet::new(), slowness: 1 }
+    }
+
+    /// On an emulated machine, which takes so many times as long.
+    pub fn emulated(self, slowness: u32) -> Self {
+        Self { slowness, ..self }
+    }
+
+    fn wait_for<T>(&mut self, what: &str, find: impl Fn(&[Line]) -> Option<T>) -> Result<T> {
+        for _ in 1..self.slowness {
+            if let Ok(found) = self.tracer.wait_for(what, &find) {
+                return Ok(found);
+            }
+        }
+        self.tracer.wait_for(what, &find)
     }
 
     /// The next `oom_kill` line of a victim whose cgroup's path holds `part`.
     pub fn kill_in(&mut self, part: &str) -> Result<Line> {
-        let claimed = &self.claimed;
-        let line = self.tracer.wait_for(&format!("a line for the kill in {part}"), |lines| {
+        let claimed = self.claimed.clone();
+        let line = self.wait_for(&format!("a line for the kill in {part}"), |lines| {
             let mut free = lines.iter().filter(|line| {
                 line.kind() == "oom_kill" && line.number("seq").is_some_and(|seq| !claimed.contains(&seq))
             });
@@ -68,7 +84,7 @@ impl Watch {
     /// The `verdict` line of a kill.
     pub fn verdict_of(&mut self, kill: &Line) -> Result<Line> {
         let of = kill.number("seq");
-        self.tracer.wait_for(&format!("the verdict on {of:?}"), |lines| {
+        self.wait_for(&format!("the verdict on {of:?}"), |lines| {
             lines.iter().find(|line| line.kind() == "verdict" && line.number("of") == of).cloned()
         })
     }

@@ -43,7 +43,7 @@ fn over_its_limit(world: &mut World) -> Result<()> {
 }
 
 fn child(world: &mut World) -> Result<()> {
-    let id = world.docker("forking", &["-m", LIMIT], &format!("{EAT}; exec sleep 600"))?;
+    let id = world.docker("forking", &["-m", LIMIT], &format!("{EAT}; exec sleep 3600"))?;
     let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, "forking", "")?;
     let running = run("docker", &["inspect", "-f", "{{.State.Running}}", &id])?;
@@ -80,7 +80,7 @@ fn nested_cgroup(world: &mut World) -> Result<()> {
 fn limited_slice(world: &mut World) -> Result<()> {
     world.write_unit("limited.slice", "[Slice]\nMemoryMax=32M\n")?;
     let under = ["--cgroup-parent", "limited.slice"];
-    let bystander = world.docker("bystander", &under, "exec sleep 600")?;
+    let bystander = world.docker("bystander", &under, "exec sleep 3600")?;
     let id = world.docker("eater", &under, &format!("exec {EAT}"))?;
     let line = world.watch.kill_in(&id)?;
     expect(
@@ -102,14 +102,19 @@ fn limited_slice(world: &mut World) -> Result<()> {
 
 /// A user's service, to whom systemd gave a cgroup of its own, makes one in it with the name of another's container.
 fn forged(world: &mut World) -> Result<()> {
-    let id = world.docker("bank", &[], "exec sleep 600")?;
-    let script = format!(
-        "cd /sys/fs/cgroup/system.slice/eve.service && mkdir main docker-{id}.scope && echo $$ >main/cgroup.procs && \
-         echo +memory >cgroup.subtree_control && echo {LIMIT} >docker-{id}.scope/memory.max && \
-         echo $$ >docker-{id}.scope/cgroup.procs && exec busybox {EAT}"
-    );
-    let unit = ["-q", "--unit=eve", "-p", "Delegate=yes", "-p", "User=ann"];
-    run("systemd-run", &[&unit[..], &["/bin/sh", "-c", &script]].concat())?;
+    let id = world.docker("bank", &[], "exec sleep 3600")?;
+    let scope = format!("docker-{id}.scope");
+    // In a file, because systemd has an idea of `$` of its own.
+    let script = world.script(
+        "eve.sh",
+        &format!(
+            "cd /sys/fs/cgroup/system.slice/eve.service && mkdir main {scope} && echo $$ >main/cgroup.procs && \
+             echo +memory >cgroup.subtree_control && echo {LIMIT} >{scope}/memory.max && \
+             echo $$ >{scope}/cgroup.procs && exec busybox {EAT}"
+        ),
+    )?;
+    let unit = ["-q", "--unit=eve", "-p", "Delegate=yes", "-p", "User=ann", "/bin/sh"];
+    run("systemd-run", &[&unit[..], &[script.as_str()]].concat())?;
     let path = format!("/system.slice/eve.service/docker-{id}.scope");
     let line = world.watch.kill_in(&path)?;
     expect(
@@ -128,7 +133,7 @@ fn forged(world: &mut World) -> Result<()> {
 
 /// `oomtrace containers` names what runs.
 fn listed(world: &mut World) -> Result<()> {
-    let id = world.docker("listed", &["-m", LIMIT], "exec sleep 600")?;
+    let id = world.docker("listed", &["-m", LIMIT], "exec sleep 3600")?;
     let podman = run(
         "podman",
         &["run", "-d", "--network", "none", "--name", "listed-too", crate::podman::IMAGE, "sleep", "600"],

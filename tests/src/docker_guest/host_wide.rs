@@ -18,9 +18,10 @@ pub(crate) const CASES: &[Case] = &[
 
 fn fill(world: &mut World) -> Result<()> {
     let name = world.case.replace('_', "-");
-    let bystander = world.docker("bystander", &[], "exec sleep 600")?;
-    // All but a little: more than the machine has would be refused.
-    let bytes = memory_bytes()? / 100 * 95;
+    // More than there is must not be refused at once.
+    std::fs::write("/proc/sys/vm/overcommit_memory", "1").context("overcommit_memory")?;
+    let bytes = 2 * memory_bytes()?;
+    let bystander = world.docker("bystander", &[], "exec sleep 3600")?;
     let id = world.docker(&name, &[], &format!("exec dd if=/dev/zero of=/dev/null bs={bytes} count=1"))?;
     let line = world.watch.kill_in(&id)?;
     expect(

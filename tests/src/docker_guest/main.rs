@@ -98,6 +98,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         let began = Instant::now();
         world.case = name;
         let outcome = case(&mut world).and_then(|()| world.watch.tracer.check_new_lines());
+        if outcome.is_err() {
+            world.tidy();
+        }
         tell(name, began, outcome);
     }
     tell("orderly_end", Instant::now(), world.finish());

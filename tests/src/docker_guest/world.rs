@@ -39,11 +39,18 @@ impl World {
         let tar = rootfs(&dir)?;
         run("docker", &["import", &tar.display().to_string(), IMAGE])?;
         run("podman", &["import", &tar.display().to_string(), IMAGE])?;
-        // It must outlive the machine's memory.
-        std::fs::write("/proc/self/oom_score_adj", "-1000").context("oom_score_adj")?;
         let tracer = Tracer::start(oomtrace, Hook::Auto)?;
-        let watch = Watch::over(tracer);
+        let watch = Watch::over(tracer).emulated(4);
         Ok(Self { watch, case: "", oomtrace: oomtrace.into(), unit: unit.into(), tar, dir })
+    }
+
+    /// Removes what a failed case left.
+    pub(crate) fn tidy(&self) {
+        for program in ["docker", "podman"] {
+            for id in run(program, &["ps", "-aq"]).unwrap_or_default().lines() {
+                let _it_shows_in_what_follows = run(program, &["rm", "-f", id]);
+            }
+        }
     }
 
     /// The directory that containers see as `/gate`, as a volume.
@@ -54,6 +61,13 @@ impl World {
     /// Opens a gate: see [`oomtrace_tests::containers::gated`].
     pub(crate) fn open(&self, name: &str) -> Result<()> {
         std::fs::write(self.dir.join("gate").join(name), "").context("open a gate")
+    }
+
+    /// Writes a script, which anybody may read. Its path.
+    pub(crate) fn script(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.dir.join(name);
+        std::fs::write(&path, text).context("write a script")?;
+        Ok(path.display().to_string())
     }
 
     /// Makes a unit.

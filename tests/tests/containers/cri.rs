@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const LIMIT_BYTES: u64 = 32 << 20;
+const RESTARTS: u32 = 3;
 const UID: &str = "7a3f0c1e-52d4-4b8e-9a61-0c2f5d8e4b17";
 
 /// The cgroup of a pod, which a kubelet makes before it asks for the pod.
@@ -42,8 +43,15 @@ impl PodCgroup {
         Ok(Self { cgroup, _levels: [quality, top], _scratch: scratch, path })
     }
 
-    fn pod(&self, name: &str) -> Pod {
-        Pod { name: name.into(), namespace: "shop".into(), uid: UID.into(), cgroup: self.path.clone() }
+    fn pod(&self, world: &World, name: &str) -> Pod {
+        Pod {
+            name: name.into(),
+            namespace: "shop".into(),
+            uid: UID.into(),
+            cgroup: self.path.clone(),
+            logs: world.dir().join(name),
+            restarts: RESTARTS,
+        }
     }
 }
 
@@ -51,7 +59,7 @@ impl PodCgroup {
 fn k8s(pod: &str, container: Option<&str>) -> Value {
     let mut k8s = json!({"namespace": {"name": "shop"}, "pod": {"name": pod, "uid": UID}});
     if let (Some(name), Some(k8s)) = (container, k8s.as_object_mut()) {
-        k8s.insert("container".into(), json!({"name": name}));
+        k8s.insert("container".into(), json!({"name": name, "restart_count": RESTARTS}));
     }
     k8s
 }
@@ -63,7 +71,7 @@ fn told(id: &str, name: &str) -> Value {
 fn container(world: &mut World) -> Result<()> {
     let cgroup = PodCgroup::make(world)?;
     let client = Client::connect(&world.containerd.socket)?;
-    let pod = cgroup.pod("api-7d9f");
+    let pod = cgroup.pod(world, "api-7d9f");
     let sandbox = client.run_pod(&pod)?;
     let id = client.run(&pod, &sandbox, "api", LIMIT_BYTES, &format!("exec {EAT}"), &world.gates())?;
     let line = world.watch.kill_in(&id)?;
@@ -98,7 +106,7 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
     let cgroup = PodCgroup::make(world)?;
     cgroup.cgroup.limit(LIMIT_BYTES)?;
     let client = Client::connect(&world.containerd.socket)?;
-    let pod = cgroup.pod("both");
+    let pod = cgroup.pod(world, "both");
     let sandbox = client.run_pod(&pod)?;
     let bystander =
         client.run(&pod, &sandbox, "bystander", 0, &gated("cri-bystander", "exit 0"), &world.gates())?;
@@ -131,7 +139,7 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
 fn sandbox(world: &mut World) -> Result<()> {
     let cgroup = PodCgroup::make(world)?;
     let client = Client::connect(&world.containerd.socket)?;
-    let sandbox = client.run_pod(&cgroup.pod("empty"))?;
+    let sandbox = client.run_pod(&cgroup.pod(world, "empty"))?;
     let dir = cgroup.cgroup.file(&sandbox);
     let limit = if dir.join("memory.max").exists() { "memory.max" } else { "memory.limit_in_bytes" };
     std::fs::write(dir.join(limit), LIMIT_BYTES.to_string()).context("limit the sandbox")?;

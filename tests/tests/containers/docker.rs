@@ -182,13 +182,16 @@ fn pid_1(world: &mut World) -> Result<()> {
         "--label",
         "com.docker.compose.service=api",
         "--label",
+        "com.docker.swarm.service.name=shop_api",
+        "--label",
         "secret=x",
     ];
     let id = world.docker.run("shop-api-1", &labels, &format!("exec {EAT}"))?;
     let line = world.watch.kill_in(&id)?;
     let mut container = told(&id, "shop-api-1");
     if let Some(container) = container.as_object_mut() {
-        let labels = json!({"com.docker.compose.project": "shop", "com.docker.compose.service": "api"});
+        let labels = json!({"com.docker.compose.project": "shop", "com.docker.compose.service": "api",
+            "com.docker.swarm.service.name": "shop_api"});
         container.insert("labels".into(), labels);
     }
     by_own_limit(&line, &id, &container)?;

@@ -11,8 +11,12 @@ use serde_json::{Value, json};
 use crate::Case;
 use crate::world::World;
 
-pub(crate) const CASES: &[Case] =
-    &[("podman_over_its_limit", over_its_limit), ("podman_renamed", renamed), ("podman_in_a_pod", in_a_pod)];
+pub(crate) const CASES: &[Case] = &[
+    ("podman_over_its_limit", over_its_limit),
+    ("podman_renamed", renamed),
+    ("podman_in_a_pod", in_a_pod),
+    ("podman_in_a_pod_with_a_cgroup", in_a_pod_with_a_cgroup),
+];
 
 const LIMIT_BYTES: u64 = 32 << 20;
 
@@ -26,11 +30,16 @@ pub(crate) fn podman(dir: &Path, arguments: &[&str]) -> Result<String> {
     output(command.args(arguments))
 }
 
-/// Runs a script in a container of its own, in the background. The container's id.
-fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
+fn have_image(world: &World) -> Result<()> {
     if podman(world.dir(), &["image", "exists", IMAGE]).is_err() {
         podman(world.dir(), &["import", &world.dir().join("rootfs.tar").display().to_string(), IMAGE])?;
     }
+    Ok(())
+}
+
+/// Runs a script in a container of its own, in the background. The container's id.
+fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
+    have_image(world)?;
     let gates = format!("{}:/gate:ro", world.gates().display());
     // Without these it asks for more than a container of this host may have.
     let limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=32768:32768"];
@@ -92,9 +101,18 @@ fn renamed(world: &mut World) -> Result<()> {
 }
 
 fn in_a_pod(world: &mut World) -> Result<()> {
-    // Without an infra container, for which there is no image here, a pod has no cgroup of its own.
+    // Without an infra container a pod has no cgroup of its own.
     podman(world.dir(), &["pod", "create", "--infra=false", "--share", "", "--name", "shop"])?;
     let id = run(world, "member", &["--pod", "shop"], &format!("exec {EAT}"))?;
     killed(world, &id, "member", &format!("/libpod_parent/libpod-{id}"))?;
     podman(world.dir(), &["pod", "rm", "-f", "shop"]).map(drop)
+}
+
+fn in_a_pod_with_a_cgroup(world: &mut World) -> Result<()> {
+    have_image(world)?;
+    let infra = ["--infra-image", IMAGE, "--infra-command", "sleep 86400", "--share", "ipc"];
+    let pod = podman(world.dir(), &[&["pod", "create", "--name", "market"], &infra[..]].concat())?;
+    let id = run(world, "seller", &["--pod", "market"], &format!("exec {EAT}"))?;
+    killed(world, &id, "seller", &format!("/libpod_parent/{pod}/libpod-{id}"))?;
+    podman(world.dir(), &["pod", "rm", "-f", "-t", "0", "market"]).map(drop)
 }

@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Store, output_file, tool};
 
 /// Each of these is needed: by systemd for users' services (`dbus-user-session`, `libpam-systemd`), for containers of a
-/// user (`uidmap`), for pods (`catatonit`). `docker-cli` is in `docker.io` before Debian 13.
-const PACKAGES: [&str; 13] = [
+/// user (`uidmap`, `rootlesskit`), for pods (`catatonit`). `docker-cli` is in `docker.io` before Debian 13.
+const PACKAGES: [&str; 14] = [
     "systemd",
     "systemd-sysv",
     "dbus",
@@ -29,6 +29,7 @@ const PACKAGES: [&str; 13] = [
     "crun",
     "runc",
     "uidmap",
+    "rootlesskit",
     "catatonit",
 ];
 /// Takes half a gigabyte of these; the rest is for images and containers.
