@@ -148,8 +148,9 @@ impl Verdicts {
         let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return true };
         let Some(runtime) = Runtime::with_files(&container.runtime.name) else { return true };
         let Ok(time) = kill.envelope.time.parse::<jiff::Timestamp>() else { return true };
-        // Of a pod's sandbox no runtime says how it ended.
-        let sandbox = kill.k8s.as_ref().is_some_and(|k8s| k8s.pod.name.is_some() && k8s.container.is_none());
+        // Of a pod's sandbox only Docker says how it ended.
+        let sandbox = kill.k8s.as_ref().is_some_and(|k8s| k8s.pod.name.is_some() && k8s.container.is_none())
+            && runtime != Runtime::Docker;
         if !state::has_verdicts(runtime, kill.k8s.is_some()) || sandbox {
             return true;
         }
@@ -206,4 +207,30 @@ fn bystanders(tree: &CgroupTree, fired: &str, victim: &str) -> Vec<Bystander> {
         })
         .take(BYSTANDERS_MAX)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_had_is_neither_missed_nor_shown() {
+        let answer = |says| Answer { of: 1, container: Container::default(), says, flagged: Vec::new() };
+        let unknown = answer(Err(Unsaid::Unknown("no answer".to_owned())));
+        assert_eq!(unknown.missed(), None);
+        assert_eq!(unknown.missing().keys().collect::<Vec<_>>(), ["missed", "runtime_says"]);
+        let gone = answer(Err(Unsaid::Gone));
+        assert_eq!(gone.missed(), Some(true));
+        assert_eq!(gone.missing().keys().collect::<Vec<_>>(), ["runtime_says"]);
+        for shown in [true, false] {
+            let says = RuntimeSays { oom_killed: Some(shown), ..RuntimeSays::default() };
+            assert_eq!(answer(Ok(says)).missed(), Some(!shown));
+        }
+    }
+
+    #[test]
+    fn a_user_is_told_by_the_cgroup() {
+        assert_eq!(user_of(b"/user.slice/user-1000.slice/user@1000.service/user.slice/x.scope"), Some(1000));
+        assert_eq!(user_of(b"/system.slice/user-1000.slice"), None);
+    }
 }

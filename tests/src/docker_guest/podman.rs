@@ -14,7 +14,7 @@ pub(crate) const CASES: &[Case] = &[("podman_over_its_limit", over_its_limit), (
 pub(crate) const IMAGE: &str = "localhost/oomtrace-test:1";
 
 /// Runs a script in a container of its own, in the background. Its id.
-fn start(name: &str, options: &[&str], script: &str) -> Result<String> {
+pub(crate) fn start(name: &str, options: &[&str], script: &str) -> Result<String> {
     let mut arguments = vec!["run", "-d", "--pull=never", "--name", name, "-m", LIMIT];
     arguments.extend_from_slice(options);
     arguments.extend_from_slice(&[IMAGE, "/bin/sh", "-c", script]);

@@ -17,6 +17,7 @@ pub(crate) const BEGIN: &[Case] = &[("service_becomes_active", becomes_active)];
 pub(crate) const END: &[Case] = &[
     ("service_sees_as_much_as_a_root_shell", sees_as_much),
     ("service_tells_kills_in_the_journal", tells_kills),
+    ("service_says_why_it_has_no_word_of_podman", says_why),
     ("service_keeps_its_watchdog", keeps_its_watchdog),
     ("service_that_hangs_is_started_again", is_started_again),
     ("service_stops_in_order", stops_in_order),
@@ -89,16 +90,34 @@ fn tells_kills(world: &mut World) -> Result<()> {
         ensure!(service == root, "field {key}: {root:?} by root, {service:?} as a service");
     }
     let verdict = world.watch.verdict_of(&shell)?;
-    let served = until("the service's verdict", || {
-        let seq = at(&told, "seq");
-        Ok(lines()?
-            .into_iter()
-            .find(|line| at(line, "type") == Some(&json!("verdict")) && at(line, "of") == seq))
-    })?;
+    let served = verdict_on(&id)?;
     for key in ["runtime_says", "missed"] {
         ensure!(at(&served, key) == verdict.get(key), "field {key} of the verdict: {served}");
     }
     run("docker", &["rm", "-f", &id]).map(drop)
+}
+
+/// Its verdict on the kill in a container.
+fn verdict_on(id: &str) -> Result<Value> {
+    until("the service's verdict", || {
+        let of_it = |line: &Value| {
+            at(line, "type") == Some(&json!("verdict")) && at(line, "container.id") == Some(&json!(id))
+        };
+        Ok(lines()?.into_iter().find(of_it))
+    })
+}
+
+/// Podman may not run in its sandbox, and has no file that tells.
+fn says_why(world: &mut World) -> Result<()> {
+    let id = crate::podman::start("served-too", &["--network", "none"], &format!("exec {EAT}"))?;
+    world.watch.kill_in(&id)?;
+    let served = verdict_on(&id)?;
+    ensure!(at(&served, "container.name") == Some(&json!("served-too")), "field container: {served}");
+    let why = at(&served, "missing.runtime_says").and_then(Value::as_str);
+    let why = why.with_context(|| format!("missing.runtime_says: {served}"))?;
+    crate::say(&format!("says {}: the service: {why}", world.case));
+    ensure!(at(&served, "missed").is_none(), "field missed: {served}");
+    run("podman", &["rm", "-f", &id]).map(drop)
 }
 
 /// More than its `WatchdogSec=` has passed, and it was not started again.
