@@ -27,8 +27,14 @@ pub(crate) fn podman(dir: &Path, arguments: &[&str]) -> Result<String> {
         command.arg(option).arg(dir.join(name));
     }
     command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"]);
+    // Without it Podman asks for more than a container of this host may have.
+    command.env("CONTAINERS_CONF", dir.join("containers.conf"));
     output(command.args(arguments))
 }
+
+/// What Podman is told in a file: limits for all containers, those that it makes by itself included.
+pub(crate) const CONFIGURATION: &str =
+    "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=32768:32768\"]\n";
 
 fn have_image(world: &World) -> Result<()> {
     if podman(world.dir(), &["image", "exists", IMAGE]).is_err() {
@@ -41,10 +47,7 @@ fn have_image(world: &World) -> Result<()> {
 fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
     have_image(world)?;
     let gates = format!("{}:/gate:ro", world.gates().display());
-    // Without these it asks for more than a container of this host may have.
-    let limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=32768:32768"];
     let mut arguments = vec!["run", "-d", "--pull=never", "--network", "none", "--name", name, "-v", &gates];
-    arguments.extend_from_slice(&limits);
     arguments.extend_from_slice(&["-m", "32m"]);
     arguments.extend_from_slice(options);
     arguments.extend_from_slice(&[IMAGE, "/bin/sh", "-c", script]);

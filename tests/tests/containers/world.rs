@@ -125,6 +125,7 @@ impl World {
                 .args(["-n", "k8s.io", "images", "import"])
                 .arg(saved),
         )?;
+        std::fs::write(dir.path().join("containers.conf"), podman::CONFIGURATION)?;
         let podman = format!("podman={}", dir.path().join("podman").display());
         let tracer = Tracer::start_with(&binary, Hook::Auto, &["--runtime-root", &podman])?;
         Ok(Self {

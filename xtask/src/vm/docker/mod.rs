@@ -116,7 +116,9 @@ fn disk(directory: &Path, oomtrace: &Path, program: &Path, scenarios: &[String])
     copy(program, PROGRAM)?;
     copy(&workspace::root().join("docs/oomtrace.service"), "oomtrace.service")?;
     let only: String = scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
-    fs::write(tree.path().join("job"), format!("exec /opt/{PROGRAM}{only}\n"))?;
+    // Once it is up, the kernel's reports of OOM kills would break the lines of the program.
+    let job = format!("echo 1 >/proc/sys/kernel/printk\nexec /opt/{PROGRAM}{only}\n");
+    fs::write(tree.path().join("job"), job)?;
     let disk = NamedTempFile::new_in(directory)?;
     image::make(tree.path(), disk.path(), "64M")?;
     Ok(disk)
@@ -129,12 +131,14 @@ fn emulator(store: &Store, image: &Image, disk: &Path, more: &str) -> Result<Com
         .args("-nodefaults -no-user-config -display none -serial stdio".split(' '))
         .args(["-m", &MEMORY.to_string()]);
     // NVMe and ext4 are in the kernel itself: it needs no initramfs.
-    for (name, file) in [("root", image.root.as_path()), ("opt", disk)] {
+    // Two of one controller, because which of two controllers is the first is a race.
+    qemu.args(["-device", "nvme,id=disks,serial=disks"]);
+    for (name, file, number) in [("root", image.root.as_path(), 1), ("opt", disk, 2)] {
         qemu.arg("-drive").arg(format!("if=none,id={name},format=raw,snapshot=on,file={}", file.display()));
-        qemu.arg("-device").arg(format!("nvme,drive={name},serial={name}"));
+        qemu.arg("-device").arg(format!("nvme-ns,bus=disks,drive={name},nsid={number}"));
     }
-    let words = "console=ttyS0 mitigations=off tsc=reliable panic=-1 quiet loglevel=1 nokaslr random.trust_cpu=on \
-                 root=/dev/nvme0n1 rw apparmor=0 selinux=0 SYSTEMD_COLORS=0 oomtrace.guest=1";
+    let words = "console=ttyS0 mitigations=off tsc=reliable panic=-1 quiet nokaslr random.trust_cpu=on \
+                 root=/dev/nvme0n1 rw apparmor=0 selinux=0 nvme_core.io_timeout=600 SYSTEMD_COLORS=0 oomtrace.guest=1";
     qemu.arg("-kernel").arg(&image.kernel).arg("-append").arg(format!("{words} {more}").trim());
     Ok(qemu)
 }
