@@ -34,7 +34,7 @@ const PROGRAM: &str = "oomtrace-docker-guest";
 const MEMORY: u32 = 1024;
 
 /// Of all that a guest may take: it needs three minutes on a machine that does nothing else.
-const BUDGET: Budget = Budget { total: Duration::from_secs(1800), silence: Duration::from_secs(300) };
+const BUDGET: Budget = Budget { total: Duration::from_secs(5400), silence: Duration::from_secs(600) };
 
 /// Boots the guest and prints what it told.
 ///
