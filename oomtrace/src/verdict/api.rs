@@ -57,7 +57,7 @@ impl Daemon {
                 })
             }
             Home::Podman(_) if is_silent(self.podman_silent_since) => {
-                Some(Says::Unknown("podman did not answer when it was asked of another container".to_owned()))
+                Some(Says::Unknown("podman did not answer in time when it was asked last".to_owned()))
             }
             Home::Podman(dir) => {
                 let began = Instant::now();

@@ -40,7 +40,7 @@ impl World {
         run("docker", &["import", &tar.display().to_string(), IMAGE])?;
         run("podman", &["import", &tar.display().to_string(), IMAGE])?;
         let tracer = Tracer::start(oomtrace, Hook::Auto)?;
-        let watch = Watch::over(tracer).emulated(4);
+        let watch = Watch::over(tracer).emulated(10);
         Ok(Self { watch, case: "", oomtrace: oomtrace.into(), unit: unit.into(), tar, dir })
     }
 

@@ -77,10 +77,9 @@ pub struct Args {
     /// Run this shell command in the guest instead of the scenarios, and show the console
     #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
     command: Option<String>,
-    /// Boot one guest with systemd, Docker and Podman instead, of a suite of Debian's (bookworm, trixie)
-    #[arg(long, value_name = "SUITE", num_args = 0..=1, require_equals = true, default_missing_value = "bookworm",
-        conflicts_with_all = ["command", "kernel", "kernel_image", "list", "write"])]
-    docker: Option<String>,
+    /// Boot one guest with systemd, Docker and Podman instead; only --scenario counts besides
+    #[arg(long, conflicts_with_all = ["command", "kernel", "kernel_image", "list", "write"])]
+    docker: bool,
     /// What the guest does not have
     #[arg(long, value_enum)]
     without: Vec<Missing>,
@@ -154,8 +153,8 @@ impl Special {
 /// # Errors
 /// If a program cannot be built or a kernel cannot be fetched: before the first guest runs.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(suite) = &args.docker {
-        return docker::run(args, suite);
+    if args.docker {
+        return docker::run(args);
     }
     let store = Store::open(args.arch)?;
     if args.list {

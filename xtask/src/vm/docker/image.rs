@@ -1,6 +1,6 @@
 //! The disk of a guest with systemd, Docker and Podman: Debian's own packages, made once and kept in the cache.
 //!
-//! In: a suite of Debian's, the mirrors of this machine's own apt sources. Out: an ext4 image, a kernel with its modules in that
+//! In: the mirrors of this machine's own apt sources. Out: an ext4 image, a kernel with its modules in that
 //! image. Takes a minute and root; mounts no disk.
 
 use std::{
@@ -12,10 +12,13 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Store, output_file, tool};
+use super::KERNEL;
+use crate::vm::kernels::{Store, installed};
 
+/// The release of Debian: with systemd 252, Docker 20.10 and Podman 4.3.
+const SUITE: &str = "bookworm";
 /// Each of these is needed: by systemd for users' services (`dbus-user-session`, `libpam-systemd`), for containers of a
-/// user (`uidmap`, `rootlesskit`), for pods (`catatonit`). `docker-cli` is in `docker.io` before Debian 13.
+/// user (`uidmap`, `rootlesskit`), for pods (`catatonit`).
 const PACKAGES: [&str; 14] = [
     "systemd",
     "systemd-sysv",
@@ -56,19 +59,19 @@ pub struct Image {
 }
 
 impl Image {
-    /// That of `suite`, made if it is not in the cache as this recipe makes it.
+    /// It, made if it is not in the cache as this recipe makes it.
     ///
     /// # Errors
     /// If it cannot be made: without root, without a mirror.
-    pub fn of(store: &Store, suite: &str) -> Result<Self> {
-        let home = store.directory(&format!("docker-{suite}"));
+    pub fn of(store: &Store) -> Result<Self> {
+        let home = store.directory("docker-guest");
         let (root, kernel) = (home.join("root.ext4"), home.join("vmlinuz"));
-        let recipe = format!("{PACKAGES:?} {SIZE} {MASKED:?}\n{UNIT}\n{HOOK}");
+        let recipe = format!("{SUITE} {KERNEL} {PACKAGES:?} {SIZE} {MASKED:?}\n{UNIT}\n{HOOK}");
         if !fs::read_to_string(home.join("recipe")).is_ok_and(|known| known == recipe) {
             // The recipe is written last: without it what is there is not whole.
             let _none = fs::remove_dir_all(&home);
             fs::create_dir_all(&home)?;
-            build(store, suite, &home, &root, &kernel)?;
+            build(store, &home, &root, &kernel)?;
             fs::write(home.join("recipe"), recipe)?;
         }
         let versions =
@@ -80,40 +83,36 @@ impl Image {
 /// A user with containers of its own, whose systemd is started at boot.
 const HOOK: &str = r#"chroot "$1" useradd --create-home --uid 1000 --shell /bin/sh ann && mkdir -p "$1/var/lib/systemd/linger" && touch "$1/var/lib/systemd/linger/ann""#;
 
-fn build(store: &Store, suite: &str, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
+fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "a root file system can only be made by root");
-    let mmdebstrap = tool("mmdebstrap", "mmdebstrap")?;
-    eprintln!("vm: making the disk of a guest with Docker ({suite}); its log is {}/log", home.display());
+    let mmdebstrap = installed("mmdebstrap", &["mmdebstrap"])?;
+    eprintln!("vm: making the disk of a guest with Docker; its log is {}/log", home.display());
     let scratch = tempfile::tempdir_in(home)?;
     let (tree, package) = (scratch.path().join("root"), scratch.path().join("kernel"));
     let sources = scratch.path().join("sources.list");
-    fs::write(&sources, store.apt()?.sources(suite)?)?;
-    let mut packages = PACKAGES.join(",");
-    if suite != "bookworm" {
-        packages.push_str(",docker-cli");
-    }
-    let log = output_file(&home.join("log"))?;
+    fs::write(&sources, store.apt()?.sources(SUITE)?)?;
+    let log = fs::File::create(home.join("log"))?;
     let status = Command::new(mmdebstrap)
         .args(["--mode=root", "--variant=apt", "--format=directory"])
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .args(["doc", "man", "locale"].map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")))
-        .arg(format!("--include={packages}"))
+        .arg(format!("--include={}", PACKAGES.join(",")))
         .arg(format!("--customize-hook={HOOK}"))
-        .args([suite.as_ref(), tree.as_os_str(), sources.as_os_str()])
+        .args([SUITE.as_ref(), tree.as_os_str(), sources.as_os_str()])
         .stdout(log.try_clone()?)
         .stderr(log)
         .status()
         .context("mmdebstrap cannot be run")?;
     ensure!(status.success(), "mmdebstrap: {status}; see {}/log", home.display());
 
-    store.unpack_kernel("6.12", &package)?;
+    store.unpack_kernel(KERNEL, &package)?;
     let modules = tree.join("usr/lib/modules");
     fs::create_dir_all(&modules)?;
     let unpacked = ["usr/lib/modules", "lib/modules"].map(|path| package.join(path));
     let unpacked = unpacked.iter().find(|path| path.is_dir()).context("the kernel has no modules")?;
     let version = only_entry(unpacked)?;
     run(Command::new("cp").arg("-a").arg(unpacked.join(&version)).arg(&modules))?;
-    run(Command::new(tool("depmod", "kmod")?).arg("-b").arg(&tree).arg(&version))?;
+    run(Command::new(installed("depmod", &["kmod"])?).arg("-b").arg(&tree).arg(&version))?;
     fs::copy(package.join("boot").join(format!("vmlinuz-{version}")), kernel)
         .context("the kernel's image")?;
 
@@ -153,7 +152,7 @@ fn build(store: &Store, suite: &str, home: &Path, root: &Path, kernel: &Path) ->
 /// # Errors
 /// If mke2fs cannot be run, or the directory is too large.
 pub fn make(tree: &Path, image: &Path, size: &str) -> Result<()> {
-    let mut mke2fs = Command::new(tool("mke2fs", "e2fsprogs")?);
+    let mut mke2fs = Command::new(installed("mke2fs", &["e2fsprogs"])?);
     mke2fs.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d"]).arg(tree).arg(image).arg(size);
     run(&mut mke2fs).map(drop)
 }

@@ -1,12 +1,12 @@
 //! `cargo xtask vm --docker`: one guest with systemd, Docker and Podman, on cgroup v2.
 //!
-//! In: a suite of Debian's. Out: a table of the cases of `oomtrace-docker-guest`, what the runtimes said of each kill beside the
+//! In: nothing but programs. Out: a table of the cases of `oomtrace-docker-guest`, what the runtimes said of each kill beside the
 //! verdict, and whether all passed. A guest that hangs or says nothing has failed, and the end of its console is shown.
 
 mod image;
 
 use std::{
-    fs::{self, File},
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 use self::image::Image;
 use super::{
     Args,
-    kernels::{Arch, Store, installed},
+    kernels::{Arch, Store},
     programs::{self, Programs},
     qemu::{self, Budget, End},
     selected,
@@ -29,6 +29,9 @@ use crate::workspace;
 
 /// The program of `tests/` that the guest's systemd starts.
 const PROGRAM: &str = "oomtrace-docker-guest";
+
+/// The kernel, by name.
+const KERNEL: &str = "6.12";
 
 /// Memory in MiB: what systemd, Docker and Podman take, and little more, because six times all of it is filled.
 const MEMORY: u32 = 1024;
@@ -40,23 +43,23 @@ const BUDGET: Budget = Budget { total: Duration::from_secs(5400), silence: Durat
 ///
 /// # Errors
 /// If a program cannot be built, or the guest cannot be made or started.
-pub fn run(args: &Args, suite: &str) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(args.arch == Arch::X86_64, "the guest with Docker is an x86_64 one");
     let store = Store::open(args.arch)?;
     let (oomtrace, program) = programs(args, &store)?;
     let names = selected(&args.scenario, &programs::scenarios(Some(&program))?)?;
-    let image = Image::of(&store, suite)?;
+    let image = Image::of(&store)?;
     let directory = programs::target_directory().join("vm");
     fs::create_dir_all(&directory)?;
     let disk = disk(&directory, &oomtrace, &program, &args.scenario)?;
 
     let mut table = Table::default();
-    let column = format!("6.12 {suite}");
+    let column = format!("{KERNEL} v2 systemd");
     table.guest(&column);
     let (mut says, mut failed) = (Vec::new(), false);
     let started = Instant::now();
     eprintln!("vm: {column}: a guest with systemd and Docker; it takes some minutes");
-    let log = directory.join(format!("docker-{suite}.log"));
+    let log = directory.join("docker.log");
     let mut emulator = emulator(&store, &image, disk.path(), &args.cmdline_extra)?;
     let console = qemu::watch(&mut emulator, &log, &BUDGET, |line| {
         if let Some((name, outcome)) = table::told_by(line) {
@@ -141,14 +144,4 @@ fn emulator(store: &Store, image: &Image, disk: &Path, more: &str) -> Result<Com
                  root=/dev/nvme0n1 rw apparmor=0 selinux=0 nvme_core.io_timeout=600 SYSTEMD_COLORS=0 oomtrace.guest=1";
     qemu.arg("-kernel").arg(&image.kernel).arg("-append").arg(format!("{words} {more}").trim());
     Ok(qemu)
-}
-
-/// Fails unless `program`, of the package of the same name or of `package`, is there or can be installed.
-fn tool(program: &str, package: &str) -> Result<PathBuf> {
-    installed(program, &[package])
-}
-
-/// Opens a file for a command's output.
-fn output_file(path: &Path) -> Result<File> {
-    File::create(path).with_context(|| format!("{} cannot be written", path.display()))
 }
