@@ -180,7 +180,8 @@ impl Session {
                 }
                 ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
                 ready = cgroups.readable() => ready.map_err(Ended::Io)?.clear_ready(),
-                () = std::future::ready(()), if more => {}
+                // Not at once: signals are heard only while it waits.
+                () = tokio::task::yield_now(), if more => {}
                 () = room_in_output(room) => {}
                 () = next_tick(&mut watchdog) => {}
             }
