@@ -22,8 +22,12 @@ const AT_A_TIME: usize = 256;
 /// Cgroups that are looked at before the first event; of others the first look is where counting starts.
 const AT_START: usize = 4096;
 
-/// A kill is counted a moment after the limit was: only when this has passed was there none.
-const SETTLED: Duration = Duration::from_secs(1);
+/// The limit is counted before the killer's lock is asked for, the kill after it was got: only when nobody was killed
+/// anywhere for this long was there none. A report of 8 kB takes 0.7 s on a serial console, with the lock held.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// Where kills never cease, who still waits for the lock after this long does not wait for it.
+const AT_MOST: Duration = Duration::from_secs(60);
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +61,16 @@ pub struct Watch {
     v1: bool,
     known: HashMap<CgroupId, Known>,
     suspects: Vec<CgroupId>,
+    /// When somebody was killed last, anywhere.
+    killed: Option<Instant>,
     next: usize,
 }
 
 impl Watch {
     /// Below the mount of the memory hierarchy. What is counted of the cgroups that exist is the past.
     pub fn start(mount: PathBuf, v1: bool, tree: &CgroupTree) -> Self {
-        let mut watch = Self { mount, v1, known: HashMap::new(), suspects: Vec::new(), next: 0 };
+        let mut watch =
+            Self { mount, v1, known: HashMap::new(), suspects: Vec::new(), killed: None, next: 0 };
         for (index, (id, path)) in tree.live().enumerate() {
             let counts = if index < AT_START { watch.counts(&path) } else { None };
             // One that hangs already is told at the first look.
@@ -74,8 +81,19 @@ impl Watch {
 
     /// When to look again, without an event.
     pub fn due(&self) -> Option<Instant> {
-        let since = |id| self.known.get(id)?.suspect;
-        Some(self.suspects.iter().filter_map(since).min()? + SETTLED)
+        let settles = |id| Some(self.settles(self.known.get(id)?.suspect?));
+        self.suspects.iter().filter_map(settles).min()
+    }
+
+    /// When it is settled that a limit hit at `since` killed nobody.
+    fn settles(&self, since: Instant) -> Instant {
+        let quiet = self.killed.map_or(since, |killed| killed.max(since));
+        (quiet + SETTLED).min(since + AT_MOST)
+    }
+
+    /// Somebody was killed: others may have waited for the same lock.
+    pub fn killed(&mut self, now: Instant) {
+        self.killed = Some(now);
     }
 
     /// What there is to tell.
@@ -133,7 +151,7 @@ impl Watch {
             return false;
         }
         let since = *known.suspect.get_or_insert(now);
-        let settled = now.saturating_duration_since(since) >= SETTLED;
+        let settled = now >= self.settles(since);
         if settled {
             known.counts = Some(counts);
             known.suspect = None;
@@ -280,6 +298,25 @@ mod tests {
     }
 
     #[test]
+    fn while_others_are_killed_it_may_only_wait_for_the_lock() {
+        let mut host = Host::new();
+        host.make(7, "/a");
+        host.counts("/a", 0, 0);
+        let mut watch = host.watch(false);
+        host.counts("/a", 1, 0);
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        let began = host.now;
+        while host.now + SETTLED < began + AT_MOST {
+            host.now += SETTLED / 2;
+            watch.killed(host.now);
+            assert_eq!(host.look(&mut watch, SETTLED / 2), []);
+        }
+        watch.killed(host.now);
+        assert_eq!(watch.due(), Some(began + AT_MOST));
+        assert_eq!(host.look(&mut watch, SETTLED).len(), 1);
+    }
+
+    #[test]
     fn a_cgroup_made_since_the_start_began_to_count_at_zero() {
         let mut host = Host::new();
         let mut watch = host.watch(false);
@@ -355,6 +392,8 @@ mod tests {
         assert_eq!(host.look(&mut watch, AT_ONCE), [found.clone()]);
         assert_eq!(host.look(&mut watch, AT_ONCE), [], "the same hang");
         host.control("/a", 1, 0);
+        host.control("/a/b", 1, 0);
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
         host.control("/a/b", 0, 1);
         assert_eq!(host.look(&mut watch, AT_ONCE), [], "with kills allowed nobody hangs");
         host.control("/a", 1, 1);
