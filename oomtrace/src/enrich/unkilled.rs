@@ -311,6 +311,7 @@ mod tests {
             watch.killed(host.now);
             assert_eq!(host.look(&mut watch, SETTLED / 2), []);
         }
+        host.now += SETTLED / 2;
         watch.killed(host.now);
         assert_eq!(watch.due(), Some(began + AT_MOST));
         assert_eq!(host.look(&mut watch, SETTLED).len(), 1);
