@@ -407,7 +407,7 @@ pub fn fired_limit(cgroup: &Cgroup, limit_bytes: u64) -> Result<FiredLimit> {
         refusals: cgroup.number("memory.failcnt"),
         peak_bytes: cgroup.peak(),
         oom_group: cgroup.number("memory.oom.group") == Some(1),
-        lowered: false,
+        lowered_from: None,
     })
 }
 

@@ -135,7 +135,7 @@ pub(super) fn max_below_usage_from_other_cgroup(session: &mut Session) -> Result
     let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, LOWERED, released)?;
     expected.trigger = ExpectedTrigger::Other { facts: writer, cgroup: other_cgroup.place().clone() };
     if let Some(fired) = &mut expected.fired {
-        fired.lowered = true;
+        fired.lowered_from = Some(4 * LIMIT);
         // The writer asks again until the victim is gone.
         fired.events_of_this_kill_alone = false;
     }
