@@ -54,14 +54,10 @@ pub fn build(image: &Path, source: impl FnOnce() -> Result<TempDir>) -> Result<(
         install(LIBELF, &["libelf-dev"])?;
     }
     fs::create_dir_all(directory)?;
+    if image.exists() {
+        fs::remove_file(image)?;
+    }
     fs::write(&configuration, CONFIGURATION)?;
-    let unpacked = source()?;
-    let archive = fs::read_dir(unpacked.path().join("usr/src"))?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .find(|path| path.to_string_lossy().ends_with(".tar.xz"))
-        .context("the source package has no archive")?;
-    let tree = unpacked.path().join("tree");
-    fs::create_dir(&tree)?;
     let log = directory.join("build.log");
     let output = File::create(&log)?;
     let run = |command: &mut Command| -> Result<()> {
@@ -69,7 +65,19 @@ pub fn build(image: &Path, source: impl FnOnce() -> Result<TempDir>) -> Result<(
         ensure!(status.success(), "see the end of {}", log.display());
         Ok(())
     };
-    run(Command::new("tar").args(["--strip-components=1", "-xf"]).arg(archive).arg("-C").arg(&tree))?;
+    // A build that was broken off goes on where it was.
+    let tree = directory.join("tree");
+    if !tree.exists() {
+        let unpacked = source()?;
+        let archive = fs::read_dir(unpacked.path().join("usr/src"))?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .find(|path| path.to_string_lossy().ends_with(".tar.xz"))
+            .context("the source package has no archive")?;
+        let whole = unpacked.path().join("tree");
+        fs::create_dir(&whole)?;
+        run(Command::new("tar").args(["--strip-components=1", "-xf"]).arg(archive).arg("-C").arg(&whole))?;
+        fs::rename(&whole, &tree)?;
+    }
     let make = || {
         let mut make = Command::new("nice");
         make.args(["-n", "10", "make"]).current_dir(&tree);
@@ -86,6 +94,7 @@ pub fn build(image: &Path, source: impl FnOnce() -> Result<TempDir>) -> Result<(
     fs::write(directory.join("package"), format!("{}, built of Debian's source", release.trim()))?;
     // Last and in one step: what exists under its final name is whole.
     fs::rename(tree.join("arch/x86/boot/bzImage"), image)?;
+    fs::remove_dir_all(&tree)?;
     Ok(())
 }
 
