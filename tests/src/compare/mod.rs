@@ -22,6 +22,9 @@ const OVER: i128 = 1 << 20;
 /// The largest allocation that is worth a kill, in pages (`PAGE_ALLOC_COSTLY_ORDER`): it may not fit though less would.
 const COSTLY: i128 = 8;
 
+/// A charge is tried so often before the killer is asked (`MAX_RECLAIM_RETRIES`, and once more).
+const REFUSALS_BEFORE_OOM: i128 = 17;
+
 /// A field that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -350,8 +353,8 @@ impl Expected {
                 (Some(after), _) => fields.between(&key, "the cgroup's files", at_least, after.into()),
                 // v1 keeps these counts and shows them nowhere; each refusal is at most one.
                 (None, "max" | "oom") if self.version == Version::V1 => {
-                    let most = fired.refusals.map_or(i128::MAX, i128::from);
-                    let most = if name == "oom" && fired.events_of_this_kill_alone { 1 } else { most };
+                    let refusals = fired.refusals.map_or(i128::MAX, i128::from);
+                    let most = if name == "oom" { refusals / REFUSALS_BEFORE_OOM } else { refusals };
                     fields.between_if_known(&key, "the cgroup's files", at_least, most);
                 }
                 (None, _) => fields.absent(&key, "this kernel has", "none"),
