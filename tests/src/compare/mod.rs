@@ -211,7 +211,10 @@ impl Expected {
         }
         fields.text("oom.scope", "the scenario", self.scope.as_bytes());
         fields.text("oom.kill", "the scenario", self.kill.as_bytes());
-        let evidence = match &log.invoked {
+        // The `oom-kill:` line is printed in pieces. One that another processor's record has torn apart names nobody, and without
+        // it the rest of the report is nobody's.
+        let invoked = log.invoked.as_ref().filter(|_| hooked || log.chosen.is_some());
+        let evidence = match invoked {
             _ if hooked => self.hook.as_str(),
             Some(_) => "kernel_log",
             None => "memcg_walk",
@@ -228,7 +231,7 @@ impl Expected {
             fields.text("oom.constraint", "kernel log", chosen.constraint.as_bytes());
             fields.place_as_logged(&chosen.place, self.scope == "memcg");
         }
-        match &log.invoked {
+        match invoked {
             Some(invoked) => {
                 fields.number("oom.order", "kernel log", invoked.order);
                 fields.number("oom.gfp_mask_raw", "kernel log", invoked.gfp_mask);

@@ -174,7 +174,9 @@ fn without_a_hook_unknown_facts_need_a_reason() {
     let mut expected = expected();
     expected.hook = "none".into();
     let mut logged = logged();
-    (logged.chosen, logged.invoked) = (None, None);
+    // Torn apart: what is left names nobody.
+    logged.chosen = None;
+    assert!(logged.invoked.is_some());
     let mut honest = told();
     let oom = honest.pointer_mut("/oom").unwrap().as_object_mut().unwrap();
     oom.insert("evidence".into(), json!("memcg_walk"));
