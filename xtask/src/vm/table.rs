@@ -69,7 +69,10 @@ impl Table {
             }
             told.push(what);
             let mut answers: Vec<(&str, Vec<&str>)> = Vec::new();
-            for (guest, _, how) in self.offers.iter().filter(|(_, other, _)| other == what) {
+            let mut of_all: Vec<_> = self.offers.iter().filter(|(_, other, _)| other == what).collect();
+            // In the order of the columns, and not in that in which guests came so far.
+            of_all.sort_by_key(|(guest, ..)| *guest);
+            for (guest, _, how) in of_all {
                 let guest = self.guests.get(*guest).map_or("", String::as_str);
                 match answers.iter_mut().find(|(known, _)| known == how) {
                     Some((_, guests)) => guests.push(guest),
@@ -275,8 +278,9 @@ mod tests {
     #[test]
     fn what_all_kernels_offer_is_said_once() {
         let mut table = Table::default();
+        table.guest("6.1 v2 auto");
         for (guest, hook) in
-            [("6.1 v2 auto", "fentry"), ("6.12 v2 auto", "fentry"), ("7.3 v2 auto", "kprobe")]
+            [("6.12 v2 auto", "fentry"), ("6.1 v2 auto", "fentry"), ("7.3 v2 auto", "kprobe")]
         {
             table.offers(guest, "lockdown", "none");
             table.offers(guest, "hook", hook);
