@@ -275,6 +275,9 @@ impl Session {
             }
             if told {
                 self.losses()?;
+                if let Some(watch) = &mut self.watch {
+                    watch.killed(std::time::Instant::now());
+                }
                 self.look_for_unkilled()?;
                 self.reconciliation.something_happened();
             }
