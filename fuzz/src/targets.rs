@@ -201,10 +201,11 @@ fn docker_files(dir: &Path) -> Result<Check> {
 fn oci_files(dir: &Path) -> Result<Check> {
     let containerd = file(dir, &["io.containerd.runtime.v2.task", "k8s.io", "name", "config.json"])?;
     let crio = file(dir, &["overlay-containers", ID, "userdata", "config.json"])?;
+    let root = Root::at(dir);
     let (dir, mut texts) = (StateDir::system(dir), Texts::default());
     Ok(Box::new(move |bytes| {
         if fs::write(&containerd, bytes).is_ok() && fs::write(&crio, bytes).is_ok() {
-            let _facts = oci::containerd(&dir, None, "name", b"/kubepods/pod1/name", &mut texts);
+            let _facts = oci::containerd(&root, &dir, None, "name", b"/kubepods/pod1/name", &mut texts);
             let _facts = oci::crio(&dir, ID, b"/kubepods/pod1/name", &mut texts);
         }
     }))

@@ -95,7 +95,7 @@ fn required_keys_are_required() {
         (4, vec!["schema", "cgroup"]),
         (5, vec!["count", "reason"]),
         (6, vec!["kernel_kills", "reported", "since"]),
-        (7, vec!["of", "container", "missed"]),
+        (7, vec!["of", "container"]),
         (8, vec!["reason", "events", "lost"]),
     ] {
         let (name, event) = samples::all().remove(index);

@@ -7,6 +7,7 @@
 
 pub mod cgroup;
 pub mod compare;
+pub mod containers;
 pub mod counters;
 pub mod hog;
 pub mod kernel_log;

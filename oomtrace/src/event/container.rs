@@ -103,11 +103,12 @@ pub struct Verdict {
     pub of: u64,
     /// The container.
     pub container: Container,
-    /// What the runtime says; absent where it no longer knows the container.
+    /// What the runtime says; absent where it no longer knows the container, or its word could not be had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_says: Option<RuntimeSays>,
-    /// True when the runtime does not show an OOM kill.
-    pub missed: bool,
+    /// True when the runtime does not show an OOM kill; absent where its word could not be had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<bool>,
     /// Containers that the runtime flags as OOM-killed without a kill of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub false_positive: Vec<String>,

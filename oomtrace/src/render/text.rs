@@ -57,7 +57,7 @@ fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Resul
     let style = match event {
         Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) => palette.kill,
         Event::Lost(_) | Event::Gap(_) => palette.loss,
-        Event::Verdict(verdict) if verdict.missed => palette.loss,
+        Event::Verdict(verdict) if verdict.missed == Some(true) => palette.loss,
         Event::Start(_) | Event::Verdict(_) | Event::Stop(_) => Style::new(),
     };
     write!(out, " {style}{}{style:#} ", event.kind())?;
@@ -222,7 +222,8 @@ fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::R
     let runtime = plain(&event.container.runtime.name);
     write!(out, "{}{who}{:#}: {runtime} says of event {}: ", palette.who, palette.who, event.of)?;
     let Some(says) = &event.runtime_says else {
-        return out.write_str("nothing, the container is gone");
+        let gone = "nothing, the container is gone";
+        return out.write_str(if event.missed.is_some() { gone } else { "its word could not be had" });
     };
     out.write_str(match says.oom_killed {
         Some(true) => "OOM-killed",
@@ -235,7 +236,7 @@ fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::R
     if let Some(status) = &says.status {
         write!(out, ", {}", plain(status))?;
     }
-    out.write_str(if event.missed { ": it missed the kill" } else { "" })
+    out.write_str(if event.missed == Some(true) { ": it missed the kill" } else { "" })
 }
 
 fn write_stop(event: &Stop, out: &mut String) -> fmt::Result {

@@ -20,21 +20,27 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// How long a daemon that did not answer is left alone: a hundred kills must not wait for it one by one.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Podman starts anew for each question, and reads its database first.
-const PODMAN_ANSWER: Duration = Duration::from_secs(5);
+const PODMAN_ANSWER: Duration = Duration::from_secs(10);
 const PODMAN: &str = "/usr/bin/podman";
 
-/// The daemons, and whether they answer.
+/// Those that can be asked, and whether they answer.
 #[derive(Debug, Default)]
 pub(super) struct Daemon {
-    silent_since: Option<Instant>,
+    docker_silent_since: Option<Instant>,
+    podman_silent_since: Option<Instant>,
+}
+
+/// Did not answer in time, a moment ago?
+fn is_silent(since: Option<Instant>) -> bool {
+    since.is_some_and(|since| since.elapsed() < SILENCE)
 }
 
 impl Daemon {
-    /// What the runtime says of its container; `None` where it says nothing.
+    /// What the runtime says of its container; `None` where there is nobody to ask: the files stand.
     pub(super) fn ask(&mut self, home: &Home, dirs: &StateDirs, id: &str) -> Option<Says> {
         match home {
-            Home::Docker(_) => {
-                if self.silent_since.is_some_and(|since| since.elapsed() < SILENCE) {
+            Home::Docker { asked: true, .. } => {
+                if is_silent(self.docker_silent_since) {
                     return None;
                 }
                 // Those that do not know it are other daemons: their word does not count.
@@ -45,14 +51,23 @@ impl Daemon {
                             error.kind(),
                             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
                         );
-                        self.silent_since = late.then(Instant::now).or(self.silent_since);
+                        self.docker_silent_since = late.then(Instant::now).or(self.docker_silent_since);
                         None
                     }
                 })
             }
-            Home::Podman(dir) => podman(dir, id),
-            // Its file says all that the plugin knows.
-            Home::Cri(_) => None,
+            Home::Podman(_) if is_silent(self.podman_silent_since) => {
+                Some(Says::Unknown("podman did not answer in time when it was asked last".to_owned()))
+            }
+            Home::Podman(dir) => {
+                let began = Instant::now();
+                let says = podman(dir, id).unwrap_or_else(Says::Unknown);
+                self.podman_silent_since = (began.elapsed() >= PODMAN_ANSWER).then(Instant::now);
+                Some(says)
+            }
+            // The files say all that the CRI runtimes know. What a user's socket or program answers is not asked
+            // for: it could be any other.
+            Home::Docker { asked: false, .. } | Home::Cri(_) | Home::CriO(_) | Home::UserPodman => None,
         }
     }
 }
@@ -107,8 +122,9 @@ fn as_any_other() -> std::io::Result<()> {
     Ok(())
 }
 
-/// `podman container inspect`.
-fn podman(dir: &StateDir, id: &str) -> Option<Says> {
+/// `podman container inspect`; or why it says nothing.
+fn podman(dir: &StateDir, id: &str) -> Result<Says, String> {
+    let unasked = |error: std::io::Error| format!("{PODMAN}, which would have to be asked: {error}");
     let deadline = Instant::now() + PODMAN_ANSWER;
     let mut command = Command::new(PODMAN);
     // SAFETY: between fork and exec it makes three system calls and takes no memory.
@@ -119,25 +135,33 @@ fn podman(dir: &StateDir, id: &str) -> Option<Says> {
         .args(["container", "inspect", "--format", "{{json .State}}", id])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
-        .ok()?;
+        .map_err(unasked)?;
     let ended = loop {
         match child.try_wait() {
-            Ok(Some(status)) => break status.success(),
+            Ok(Some(status)) => break status,
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             Ok(None) | Err(_) => {
                 // It may have ended just now.
                 let _ended = child.kill();
                 let _waited = child.wait();
-                return None;
+                return Err(format!("podman did not answer within {} s", PODMAN_ANSWER.as_secs()));
             }
         }
     };
-    let mut output = Vec::new();
     // A state is a few hundred bytes, which the pipe holds while nobody reads.
-    child.stdout.take()?.take(FILE_MAX_BYTES).read_to_end(&mut output).ok()?;
-    ended.then(|| podman_says(&output))
+    let said = |pipe: Option<&mut dyn Read>| {
+        let mut bytes = Vec::new();
+        let read = pipe.map(|pipe| pipe.take(FILE_MAX_BYTES).read_to_end(&mut bytes));
+        read.transpose().map(|_| bytes).map_err(unasked)
+    };
+    if ended.success() {
+        return Ok(podman_says(&said(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read))?));
+    }
+    let words = said(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read))?;
+    let words = String::from_utf8_lossy(&words);
+    Err(format!("podman, when asked: {ended}: {}", words.trim_end().lines().next_back().unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -168,10 +192,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("docker.sock");
         let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let home = Home::Docker(StateDir::system(dir.path()));
+        let home = Home::Docker { dir: StateDir::system(dir.path()), asked: true };
         let dirs = StateDirs { docker_sockets: vec![socket], ..StateDirs::default() };
         let mut daemon = Daemon::default();
         assert!(daemon.ask(&home, &dirs, ID).is_none());
-        assert!(daemon.silent_since.is_some());
+        assert!(daemon.docker_silent_since.is_some());
     }
 }

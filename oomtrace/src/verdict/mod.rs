@@ -19,8 +19,9 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::enrich::containers::Runtime;
+use crate::enrich::Root;
 use crate::enrich::containers::discover::StateDirs;
+use crate::enrich::containers::{Runtime, grammar};
 use crate::enrich::tree::CgroupTree;
 use crate::event::{Container, Missing, OomKill, RuntimeSays};
 
@@ -41,9 +42,30 @@ struct Note {
     time_ns: i128,
     runtime: Runtime,
     container: Container,
+    /// The user in whose cgroup it was.
+    user: Option<u32>,
     /// Other containers below the cgroup whose limit fired.
-    bystanders: Vec<(Runtime, String, String)>,
+    bystanders: Vec<Bystander>,
     dirs: StateDirs,
+    root: Root,
+}
+
+/// Another container.
+#[derive(Debug)]
+struct Bystander {
+    runtime: Runtime,
+    id: String,
+    name: String,
+    user: Option<u32>,
+}
+
+/// Why there is no word of a runtime's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsaid {
+    /// The runtime does not know the container any more: it will never show the kill.
+    Gone,
+    /// Its word could not be had: whether it shows the kill is not known.
+    Unknown(String),
 }
 
 /// What a runtime says of a kill.
@@ -54,21 +76,34 @@ pub struct Answer {
     /// The container.
     pub container: Container,
     /// The runtime's view, or why there is none.
-    pub says: Result<RuntimeSays, &'static str>,
+    pub says: Result<RuntimeSays, Unsaid>,
     /// Bystanders that are flagged by now and were not before the kill: id and name.
     flagged: Vec<(String, String)>,
 }
 
 impl Answer {
-    /// True when the runtime does not show an OOM kill.
-    pub fn missed(&self) -> bool {
-        !self.says.as_ref().is_ok_and(|says| says.oom_killed == Some(true))
+    /// True when the runtime does not show an OOM kill; `None` where that is not known.
+    pub fn missed(&self) -> Option<bool> {
+        match &self.says {
+            Ok(says) => says.oom_killed.map(|shown| !shown),
+            Err(Unsaid::Gone) => Some(true),
+            Err(Unsaid::Unknown(_)) => None,
+        }
     }
 
     /// Why there is no view.
     pub fn missing(&self) -> Missing {
-        let reason = self.says.as_ref().err().map(|reason| ("runtime_says".to_owned(), (*reason).to_owned()));
-        reason.into_iter().collect()
+        match &self.says {
+            Ok(_) => Missing::new(),
+            Err(Unsaid::Gone) => {
+                let why = "the runtime does not know the container any more";
+                [("runtime_says".to_owned(), why.to_owned())].into()
+            }
+            Err(Unsaid::Unknown(why)) => {
+                let missed = "what the runtime says is not known".to_owned();
+                [("runtime_says".to_owned(), why.clone()), ("missed".to_owned(), missed)].into()
+            }
+        }
     }
 }
 
@@ -113,7 +148,10 @@ impl Verdicts {
         let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return true };
         let Some(runtime) = Runtime::with_files(&container.runtime.name) else { return true };
         let Ok(time) = kill.envelope.time.parse::<jiff::Timestamp>() else { return true };
-        if !state::has_verdicts(runtime, kill.k8s.is_some()) {
+        // Of a pod's sandbox only Docker says how it ended.
+        let sandbox = kill.k8s.as_ref().is_some_and(|k8s| k8s.pod.name.is_some() && k8s.container.is_none())
+            && runtime != Runtime::Docker;
+        if !state::has_verdicts(runtime, kill.k8s.is_some()) || sandbox {
             return true;
         }
         // A limit of the container's own has no bystanders.
@@ -125,8 +163,10 @@ impl Verdicts {
             time_ns: time.as_nanosecond(),
             runtime,
             container: container.clone(),
+            user: kill.victim.cgroup.path.as_deref().and_then(|path| user_of(path.as_bytes())),
             bystanders,
             dirs: tree.runtimes().dirs().clone(),
+            root: tree.runtimes().root().clone(),
         };
         if self.pending.fetch_add(1, Ordering::Relaxed) < PENDING_MAX && self.notes.try_send(note).is_ok() {
             return true;
@@ -150,15 +190,47 @@ impl Verdicts {
     }
 }
 
-fn bystanders(tree: &CgroupTree, fired: &str, victim: &str) -> Vec<(Runtime, String, String)> {
+/// The user in whose cgroup a path is.
+fn user_of(path: &[u8]) -> Option<u32> {
+    let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+    grammar::user_of(&names)
+}
+
+fn bystanders(tree: &CgroupTree, fired: &str, victim: &str) -> Vec<Bystander> {
     let below = format!("{}/", fired.trim_end_matches('/'));
     tree.containers()
         .filter(|known| known.id != victim && known.path.starts_with(below.as_bytes()))
         .filter(|known| state::has_flags(known.facts.runtime, known.facts.pod.is_some()))
         .map(|known| {
             let name = known.facts.name.as_deref().unwrap_or(&known.id).to_owned();
-            (known.facts.runtime, known.id, name)
+            Bystander { runtime: known.facts.runtime, name, user: user_of(&known.path), id: known.id }
         })
         .take(BYSTANDERS_MAX)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_had_is_neither_missed_nor_shown() {
+        let answer = |says| Answer { of: 1, container: Container::default(), says, flagged: Vec::new() };
+        let unknown = answer(Err(Unsaid::Unknown("no answer".to_owned())));
+        assert_eq!(unknown.missed(), None);
+        assert_eq!(unknown.missing().keys().collect::<Vec<_>>(), ["missed", "runtime_says"]);
+        let gone = answer(Err(Unsaid::Gone));
+        assert_eq!(gone.missed(), Some(true));
+        assert_eq!(gone.missing().keys().collect::<Vec<_>>(), ["runtime_says"]);
+        for shown in [true, false] {
+            let says = RuntimeSays { oom_killed: Some(shown), ..RuntimeSays::default() };
+            assert_eq!(answer(Ok(says)).missed(), Some(!shown));
+        }
+    }
+
+    #[test]
+    fn a_user_is_told_by_the_cgroup() {
+        assert_eq!(user_of(b"/user.slice/user-1000.slice/user@1000.service/user.slice/x.scope"), Some(1000));
+        assert_eq!(user_of(b"/system.slice/user-1000.slice"), None);
+    }
 }

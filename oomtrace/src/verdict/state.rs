@@ -4,23 +4,35 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::enrich::containers::discover::StateDirs;
+use super::Unsaid;
+use crate::enrich::containers::discover::{StateDirs, UserDirs};
 use crate::enrich::containers::files::{FILE_MAX_BYTES, FileError, LIST_MAX_BYTES, StateDir};
 use crate::enrich::containers::{Runtime, Texts, grammar, podman};
 use crate::event::RuntimeSays;
 
 /// Where containerd's CRI plugin keeps its containers, below its root.
 const CRI: &str = "io.containerd.grpc.v1.cri/containers";
+/// A container's end is a byte or three there.
+const EXIT_MAX_BYTES: u64 = 64;
 
 /// Which runtime's directory a container is in.
 #[derive(Clone, Debug)]
 pub(super) enum Home {
-    /// A data-root of Docker's.
-    Docker(StateDir),
+    /// A data-root of Docker's; `asked`: its daemon may be asked too.
+    Docker {
+        /// The data-root.
+        dir: StateDir,
+        /// Not of an unprivileged user's.
+        asked: bool,
+    },
     /// A root of a containerd with containers of Kubernetes.
     Cri(StateDir),
+    /// CRI-O's directories: one has what is gone with a reboot, another what stays.
+    CriO(Vec<StateDir>),
     /// A graph root of Podman's.
     Podman(StateDir),
+    /// A graph root of an unprivileged user's Podman.
+    UserPodman,
 }
 
 /// What is said.
@@ -32,8 +44,8 @@ pub(super) enum Says {
     Open(RuntimeSays),
     /// No such container any more.
     Gone,
-    /// Nothing can be had.
-    Unreadable,
+    /// Nothing can be had: why.
+    Unknown(String),
 }
 
 /// Does this runtime say anything of OOM kills that can be read?
@@ -43,7 +55,7 @@ pub(super) fn has_verdicts(runtime: Runtime, in_pod: bool) -> bool {
 
 /// Does a file of its say so, cheaply enough to look at bystanders?
 pub(super) fn has_flags(runtime: Runtime, in_pod: bool) -> bool {
-    runtime == Runtime::Docker || runtime == Runtime::Containerd && in_pod
+    matches!(runtime, Runtime::Docker | Runtime::CriO) || runtime == Runtime::Containerd && in_pod
 }
 
 /// Podman has no file that says it: it is asked at once.
@@ -51,41 +63,72 @@ pub(super) fn is_asked_first(home: &Home) -> bool {
     matches!(home, Home::Podman(_))
 }
 
-/// The directory that knows the container now.
-pub(super) fn home(dirs: &StateDirs, runtime: Runtime, id: &str) -> Option<Home> {
+/// The directory that knows the container now. `user`: in whose cgroup it is. `known`: its state was read before.
+pub(super) fn home(
+    dirs: &StateDirs,
+    user: Option<&UserDirs>,
+    runtime: Runtime,
+    id: &str,
+    known: bool,
+) -> Result<Home, Unsaid> {
+    let unknown = |why: &str| Err(Unsaid::Unknown(why.to_owned()));
     if !grammar::is_hex_id(id) {
-        return None;
+        return unknown("the container's id is not one that its runtime makes");
     }
-    match runtime {
+    let mut texts = Texts::default();
+    let mut lists = |dir: &&StateDir| podman::container(dir, id, b"", &mut texts).is_ok();
+    // Whether a directory is there in which the container would be, and the one in which it is.
+    let (there, found) = match runtime {
         Runtime::Docker => {
-            dirs.docker.iter().find(|dir| dir.holds(&docker_file(id))).cloned().map(Home::Docker)
+            let file = docker_file(id);
+            let own = user.map(|user| &user.docker).filter(|dir| dir.holds(&file));
+            let of_host = dirs.docker.iter().find(|dir| dir.holds(&file));
+            let home = own.map(|dir| (dir, false)).or(of_host.map(|dir| (dir, true)));
+            let home = home.map(|(dir, asked)| Home::Docker { dir: dir.clone(), asked });
+            (dirs.docker.iter().any(|dir| dir.holds(Path::new("containers"))), home)
         }
         Runtime::Containerd => {
-            dirs.containerd_roots.iter().find(|dir| dir.holds(&cri_file(id))).cloned().map(Home::Cri)
+            let found = dirs.containerd_roots.iter().find(|dir| dir.holds(&cri_file(id)));
+            (dirs.containerd_roots.iter().any(|dir| dir.holds(Path::new(CRI))), found.cloned().map(Home::Cri))
+        }
+        Runtime::CriO => {
+            let found = dirs.crio.iter().any(|dir| dir.holds(&crio_file(id, "")));
+            (!dirs.crio.is_empty(), found.then(|| Home::CriO(dirs.crio.clone())))
         }
         Runtime::Podman => {
-            let mut texts = Texts::default();
-            let mut dirs = dirs.podman.iter();
-            dirs.find(|dir| podman::container(dir, id, b"", &mut texts).is_ok()).cloned().map(Home::Podman)
+            let own = user.map(|user| &user.podman).filter(&mut lists).map(|_| Home::UserPodman);
+            let of_host = || dirs.podman.iter().find(&mut lists).cloned().map(Home::Podman);
+            (dirs.podman.iter().any(|dir| podman::is_store(dir, true)), own.or_else(of_host))
         }
-        Runtime::CriO | Runtime::Lxc | Runtime::Nspawn => None,
+        Runtime::Lxc | Runtime::Nspawn => (false, None),
+    };
+    match found {
+        Some(home) => Ok(home),
+        // One that was never read may be in a directory that is not known.
+        None if known && (there || user.is_some()) => Err(Unsaid::Gone),
+        None => unknown("no directory of its runtime is known that has its state"),
     }
 }
 
 /// What the files say now.
 pub(super) fn read(home: &Home, id: &str) -> Says {
     let read = match home {
-        Home::Docker(dir) => {
+        Home::Docker { dir, .. } => {
             dir.json(&docker_file(id), FILE_MAX_BYTES).map(|file: DockerFile| file.state.says())
         }
         Home::Cri(dir) => dir.json(&cri_file(id), FILE_MAX_BYTES).map(|status: CriStatus| status.says()),
+        Home::CriO(dirs) => crio(dirs, id),
         // The list has no state; that it cannot be read would be no sign of the container's end.
-        Home::Podman(dir) => podman::container(dir, id, b"", &mut Texts::default()).map(|_| Says::Unreadable),
+        Home::Podman(dir) => podman::container(dir, id, b"", &mut Texts::default())
+            .map(|_| Says::Unknown("its files do not tell".to_owned())),
+        Home::UserPodman => Ok(Says::Unknown(
+            "it is in a database that an unprivileged user may write, which is not read".to_owned(),
+        )),
     };
     match read {
         Ok(says) => says,
         Err(FileError::Absent) => Says::Gone,
-        Err(_) => Says::Unreadable,
+        Err(why) => Says::Unknown(format!("the runtime's file: {why}")),
     }
 }
 
@@ -100,9 +143,16 @@ const TICK_NS: i128 = 10_000_000;
 /// Were they flagged before `kill_ns`, of the calendar? A runtime may be quicker than who asks after the kill.
 pub(super) fn was_flagged_before(home: &Home, id: &str, kill_ns: i128) -> bool {
     let written = match home {
-        Home::Docker(dir) => dir.modified_ns(&docker_file(id)),
+        Home::Docker { dir, .. } => dir.modified_ns(&docker_file(id)),
         Home::Cri(dir) => dir.modified_ns(&cri_file(id)),
-        Home::Podman(_) => None,
+        // Flagged is who has ended and has the other file: the later of the two.
+        Home::CriO(dirs) => dirs
+            .iter()
+            .flat_map(|dir| {
+                ["exit", "oom"].into_iter().filter_map(|name| dir.modified_ns(&crio_file(id, name)))
+            })
+            .max(),
+        Home::Podman(_) | Home::UserPodman => None,
     };
     is_flagged(home, id) && written.is_none_or(|written| written < kill_ns - TICK_NS)
 }
@@ -113,6 +163,31 @@ fn docker_file(id: &str) -> PathBuf {
 
 fn cri_file(id: &str) -> PathBuf {
     Path::new(CRI).join(id).join("status")
+}
+
+fn crio_file(id: &str, name: &str) -> PathBuf {
+    ["overlay-containers", id, "userdata", name].iter().collect()
+}
+
+/// CRI-O's own view is made of two files that the container's monitor leaves: `exit`, with the code, and `oom`, if
+/// an OOM kill was counted. It looks at the second once the first is there (its `UpdateContainerStatus`), and
+/// writes its view down only when the container is stopped or it starts anew.
+fn crio(dirs: &[StateDir], id: &str) -> Result<Says, FileError> {
+    if !dirs.iter().any(|dir| dir.holds(&crio_file(id, ""))) {
+        return Ok(Says::Gone);
+    }
+    let exit = dirs.iter().find_map(|dir| match dir.read(&crio_file(id, "exit"), EXIT_MAX_BYTES) {
+        Err(FileError::Absent) => None,
+        read => Some(read),
+    });
+    let Some(exit) = exit.transpose()? else {
+        let status = Some("CONTAINER_RUNNING".to_owned());
+        return Ok(Says::Open(RuntimeSays { oom_killed: Some(false), exit_code: None, status }));
+    };
+    let oom_killed = dirs.iter().any(|dir| dir.holds(&crio_file(id, "oom")));
+    let exit_code = std::str::from_utf8(&exit).ok().and_then(|text| text.trim().parse().ok());
+    let status = Some("CONTAINER_EXITED".to_owned());
+    Ok(Says::Settled(RuntimeSays { oom_killed: Some(oom_killed), exit_code, status }))
 }
 
 #[derive(Deserialize)]
@@ -190,9 +265,12 @@ impl CriStatus {
 /// What `podman container inspect` prints with its state's format.
 pub(super) fn podman_says(output: &[u8]) -> Says {
     if u64::try_from(output.len()).is_ok_and(|len| len > LIST_MAX_BYTES) {
-        return Says::Unreadable;
+        return Says::Unknown("podman said more than is read".to_owned());
     }
-    serde_json::from_slice::<DockerState>(output).map_or(Says::Unreadable, DockerState::says)
+    match serde_json::from_slice::<DockerState>(output) {
+        Ok(state) => state.says(),
+        Err(why) => Says::Unknown(format!("podman said what is not a state: {why}")),
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +278,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
     use super::*;
+    use crate::enrich::Root;
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -211,7 +290,7 @@ mod tests {
         std::fs::write(file, text).unwrap();
         let state = vec![StateDir::system(dir.path())];
         let dirs = StateDirs { docker: state.clone(), containerd_roots: state, ..StateDirs::default() };
-        let home = home(&dirs, runtime, ID).unwrap();
+        let home = home(&dirs, None, runtime, ID, true).unwrap();
         read(&home, ID)
     }
 
@@ -259,9 +338,91 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_gone() {
-        assert!(matches!(docker(r#""Running":7"#), Says::Unreadable));
+        assert!(matches!(docker(r#""Running":7"#), Says::Unknown(_)));
         let dir = tempfile::tempdir().unwrap();
-        let home = Home::Docker(StateDir::system(dir.path()));
+        let home = Home::Docker { dir: StateDir::system(dir.path()), asked: true };
         assert!(matches!(read(&home, ID), Says::Gone));
+    }
+
+    fn write(path: &Path, text: &str) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Not run for real: as CRI-O's source has it.
+    #[test]
+    fn cri_o_is_flagged_by_what_its_monitor_left() {
+        let (stays, goes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let crio = [goes.path(), stays.path()].map(StateDir::system).to_vec();
+        let dirs = StateDirs { crio, ..StateDirs::default() };
+        let found = || home(&dirs, None, Runtime::CriO, ID, true);
+        assert_eq!(found().unwrap_err(), Unsaid::Gone);
+        write(&goes.path().join(crio_file(ID, "config.json")), "{}");
+        let home = found().unwrap();
+        open(read(&home, ID), says(false, None, "CONTAINER_RUNNING"));
+        // The kill of a child is counted too: it shows once the container ends.
+        write(&goes.path().join(crio_file(ID, "oom")), "");
+        open(read(&home, ID), says(false, None, "CONTAINER_RUNNING"));
+        assert!(!is_flagged(&home, ID));
+        write(&stays.path().join(crio_file(ID, "exit")), "137");
+        settled(read(&home, ID), says(true, Some(137), "CONTAINER_EXITED"));
+        assert!(is_flagged(&home, ID) && !was_flagged_before(&home, ID, 0));
+        assert!(was_flagged_before(&home, ID, i128::MAX));
+        std::fs::remove_file(goes.path().join(crio_file(ID, "oom"))).unwrap();
+        settled(read(&home, ID), says(false, Some(137), "CONTAINER_EXITED"));
+        write(&stays.path().join(crio_file(ID, "exit")), &"1".repeat(65));
+        assert!(matches!(read(&home, ID), Says::Unknown(_)));
+        for dir in [&stays, &goes] {
+            std::fs::remove_dir_all(dir.path().join("overlay-containers")).unwrap_or_default();
+        }
+        assert!(matches!(read(&home, ID), Says::Gone));
+    }
+
+    /// A host where `ann`, whose uid is 1000, has containers of her own.
+    fn anns() -> (tempfile::TempDir, UserDirs) {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("etc/passwd"), "ann:x:1000:1000::/home/ann:/bin/sh\n");
+        let own = UserDirs::of(&Root::at(dir.path()), 1000).unwrap();
+        (dir, own)
+    }
+
+    #[test]
+    fn a_user_s_docker_is_read_and_its_daemon_not_asked() {
+        let (host, own) = anns();
+        let data = host.path().join("home/ann/.local/share/docker");
+        let dirs = StateDirs::default();
+        let found = |user| home(&dirs, user, Runtime::Docker, ID, true);
+        write(&data.join(docker_file(ID)), r#"{"State":{"OOMKilled":true,"ExitCode":137}}"#);
+        let home = found(Some(&own)).unwrap();
+        assert!(matches!(home, Home::Docker { asked: false, .. }));
+        settled(read(&home, ID), says(true, Some(137), "exited"));
+        assert!(matches!(found(None), Err(Unsaid::Unknown(_))), "another user's files do not count");
+        // A link leads nowhere.
+        let file = data.join(docker_file(ID));
+        std::fs::rename(&file, host.path().join("secret")).unwrap();
+        std::os::unix::fs::symlink(host.path().join("secret"), &file).unwrap();
+        assert_eq!(found(Some(&own)).unwrap_err(), Unsaid::Gone);
+        assert!(matches!(read(&home, ID), Says::Unknown(why) if why.contains("link")));
+    }
+
+    #[test]
+    fn a_user_s_podman_is_not_asked() {
+        let (host, own) = anns();
+        let list =
+            host.path().join("home/ann/.local/share/containers/storage/overlay-containers/containers.json");
+        write(&list, &format!(r#"[{{"id":"{ID}","names":["anns"]}}]"#));
+        let home = home(&StateDirs::default(), Some(&own), Runtime::Podman, ID, true).unwrap();
+        assert!(matches!(home, Home::UserPodman));
+        assert!(matches!(read(&home, ID), Says::Unknown(why) if why.contains("database")));
+    }
+
+    #[test]
+    fn a_container_that_was_never_read_is_not_called_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("containers/other/config.v2.json"), "{}");
+        let dirs = StateDirs { docker: vec![StateDir::system(dir.path())], ..StateDirs::default() };
+        assert_eq!(home(&dirs, None, Runtime::Docker, ID, true).unwrap_err(), Unsaid::Gone);
+        assert!(matches!(home(&dirs, None, Runtime::Docker, ID, false), Err(Unsaid::Unknown(_))));
+        assert!(matches!(home(&dirs, None, Runtime::Containerd, ID, true), Err(Unsaid::Unknown(_))));
     }
 }

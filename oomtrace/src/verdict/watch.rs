@@ -9,7 +9,9 @@ use tokio::sync::mpsc::Sender;
 
 use super::api::Daemon;
 use super::state::{self, Home, Says};
-use super::{Answer, Note};
+use super::{Answer, Note, Unsaid};
+use crate::enrich::containers::discover::UserDirs;
+use crate::event::RuntimeSays;
 use crate::steady;
 
 /// Docker has written a container's end by then, under load too.
@@ -19,7 +21,7 @@ const LATEST: Duration = Duration::from_secs(10);
 
 struct Pending {
     note: Note,
-    home: Home,
+    home: Result<Home, Unsaid>,
     /// Bystanders that were not flagged before the kill, by their place in the note.
     clean: Vec<(usize, Home)>,
     since: Instant,
@@ -44,10 +46,7 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
             None => notes.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match came {
-            Ok(note) => match pending(note) {
-                Some(pending) => soon.push_back(pending),
-                None => done(),
-            },
+            Ok(note) => soon.push_back(pending(note)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -64,9 +63,10 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
         }
         while let Some(pending) = later.pop_front_if(|pending| pending.since.elapsed() >= LATEST) {
             done();
-            if let Some(said) = says(&pending, &mut daemon, true)
-                && answers.blocking_send(answer(pending, said)).is_err()
-            {
+            let said = says(&pending, &mut daemon, true).unwrap_or_else(|| {
+                Err(Unsaid::Unknown("neither its files nor the runtime itself say anything".to_owned()))
+            });
+            if answers.blocking_send(answer(pending, said)).is_err() {
                 return;
             }
         }
@@ -74,46 +74,50 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
 }
 
 /// Notes where the runtime keeps the container, while it still does.
-fn pending(note: Note) -> Option<Pending> {
-    let home = state::home(&note.dirs, note.runtime, &note.container.id)?;
-    let clean = |(at, (runtime, id, _)): (usize, &(_, String, String))| {
-        let home = state::home(&note.dirs, *runtime, id)?;
-        (!state::was_flagged_before(&home, id, note.time_ns)).then_some((at, home))
+fn pending(note: Note) -> Pending {
+    let dirs_of = |user: Option<u32>| user.and_then(|uid| UserDirs::of(&note.root, uid));
+    let own = dirs_of(note.user);
+    let known = note.container.name.is_some();
+    let home = state::home(&note.dirs, own.as_ref(), note.runtime, &note.container.id, known);
+    let clean = |(at, bystander): (usize, &super::Bystander)| {
+        let user = dirs_of(bystander.user);
+        let home = state::home(&note.dirs, user.as_ref(), bystander.runtime, &bystander.id, true).ok()?;
+        (!state::was_flagged_before(&home, &bystander.id, note.time_ns)).then_some((at, home))
     };
     let clean = note.bystanders.iter().enumerate().filter_map(clean).collect();
-    Some(Pending { home, clean, since: Instant::now(), note })
+    Pending { home, clean, since: Instant::now(), note }
 }
 
-/// What the runtime says; `None` while it may still change its mind, or where nothing can be had.
-fn says(
-    pending: &Pending,
-    daemon: &mut Daemon,
-    last: bool,
-) -> Option<Result<crate::event::RuntimeSays, &'static str>> {
+/// What the runtime says; `None` while it may still change its mind.
+fn says(pending: &Pending, daemon: &mut Daemon, last: bool) -> Option<Result<RuntimeSays, Unsaid>> {
     let id = &pending.note.container.id;
-    let file = state::read(&pending.home, id);
+    let home = match &pending.home {
+        Ok(home) => home,
+        Err(why) => return Some(Err(why.clone())),
+    };
+    let file = state::read(home, id);
     match file {
         Says::Settled(says) => return Some(Ok(says)),
-        Says::Gone => return Some(Err("the runtime does not know the container any more")),
-        Says::Open(_) | Says::Unreadable => {}
+        Says::Gone => return Some(Err(Unsaid::Gone)),
+        Says::Open(_) | Says::Unknown(_) => {}
     }
-    if !last && !state::is_asked_first(&pending.home) {
+    if !last && !state::is_asked_first(home) {
         return None;
     }
-    let asked = daemon.ask(&pending.home, &pending.note.dirs, id);
-    match (asked, file) {
+    match (daemon.ask(home, &pending.note.dirs, id), file) {
         (Some(Says::Settled(says)), _) => Some(Ok(says)),
-        (Some(Says::Gone), _) => Some(Err("the runtime does not know the container any more")),
-        (Some(Says::Open(says)), _) if last => Some(Ok(says)),
-        (_, Says::Open(says)) if last => Some(Ok(says)),
-        _ => None,
+        (Some(Says::Gone), _) => Some(Err(Unsaid::Gone)),
+        _ if !last => None,
+        (Some(Says::Open(says)), _) | (_, Says::Open(says)) => Some(Ok(says)),
+        (Some(Says::Unknown(why)), _) | (None, Says::Unknown(why)) => Some(Err(Unsaid::Unknown(why))),
+        (None, _) => None,
     }
 }
 
-fn answer(pending: Pending, says: Result<crate::event::RuntimeSays, &'static str>) -> Answer {
+fn answer(pending: Pending, says: Result<RuntimeSays, Unsaid>) -> Answer {
     let flagged = pending.clean.iter().filter_map(|(at, home)| {
-        let (_, id, name) = pending.note.bystanders.get(*at)?;
-        state::is_flagged(home, id).then(|| (id.clone(), name.clone()))
+        let bystander = pending.note.bystanders.get(*at)?;
+        state::is_flagged(home, &bystander.id).then(|| (bystander.id.clone(), bystander.name.clone()))
     });
     let flagged = flagged.collect();
     Answer { of: pending.note.of, container: pending.note.container, says, flagged }

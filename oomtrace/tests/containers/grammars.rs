@@ -206,6 +206,47 @@ fn kubernetes_by_containerd() {
 }
 
 #[test]
+fn restarts_by_the_logs_of_the_kubelet() {
+    let path = format!("/kubepods/burstable/pod{UID}/{A}");
+    let logs = "/var/log/pods/shop_api-7d9f_x";
+    for (file, expected) in [
+        ("api/0.log", Some(0)),
+        ("api/7.log", Some(7)),
+        // Rotated, of another container, or nobody's.
+        ("api/9.log.20261121-030405.gz", None),
+        ("proxy/9.log", None),
+        ("9.log", None),
+    ] {
+        let mut host = Host::new();
+        let annotations = json!({
+            "io.kubernetes.cri.container-name": "api", "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-id": B, "io.kubernetes.cri.sandbox-name": "api-7d9f",
+            "io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-uid": UID});
+        host.bundle("/run/containerd", "k8s.io", A, &path, annotations);
+        let sandbox = json!({"io.kubernetes.cri.sandbox-log-directory": logs});
+        host.bundle("/run/containerd", "k8s.io", B, "/x", sandbox);
+        host.write(&format!("{logs}/{file}"), "");
+        let identity = host.life(&path, "", &["/run/containerd", "/var/log/pods"]);
+        let told = identity.k8s.as_ref().unwrap().container.as_ref().unwrap().restart_count;
+        assert_eq!(told, expected, "{file}");
+        assert_eq!(why(&identity, "k8s.container.restart_count").is_empty(), expected.is_some(), "{file}");
+    }
+}
+
+#[test]
+fn labels_of_swarm() {
+    let mut host = Host::new();
+    let told = json!({"com.docker.stack.namespace": "shop", "com.docker.swarm.service.name": "shop_api",
+        "com.docker.swarm.service.id": "s1", "com.docker.swarm.task.name": "shop_api.2.t1", "com.docker.swarm.node.id": "n1"});
+    let mut labels = told.clone();
+    labels.as_object_mut().unwrap().insert("com.docker.swarm.task".to_owned(), json!(""));
+    let config = json!({"Name": "/shop_api.2.t1", "Config": {"Image": "api", "Labels": labels}});
+    host.write(&format!("/var/lib/docker/containers/{A}/config.v2.json"), config.to_string());
+    let identity = host.life(&format!("/docker/{A}"), "", &[]);
+    assert_eq!(json!(identity.container.unwrap().labels), told);
+}
+
+#[test]
 fn a_sandbox_is_no_container_of_its_pod() {
     let mut host = Host::new();
     let path = format!("/kubepods/pod{UID}/{A}");

@@ -193,7 +193,7 @@ lines! {
         of: u64,
         container: Container,
         runtime_says: Option<RuntimeSays>,
-        missed: bool,
+        missed: Option<bool>,
         false_positive: Option<Vec<String>>,
         missing: Option<Map>,
     }

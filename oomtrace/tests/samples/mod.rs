@@ -257,7 +257,7 @@ pub fn verdict() -> Verdict {
             exit_code: Some(0),
             status: Some("running".into()),
         }),
-        missed: true,
+        missed: Some(true),
         false_positive: vec![ID.chars().rev().collect()],
         truncated: vec![],
         missing: Missing::new(),

@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use anyhow::Result;
+use oomtrace_tests::containers::{EAT, expect, output};
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::image::{CRI_IMAGE, EAT};
-use crate::world::{World, expect, output};
+use crate::world::{CRI_IMAGE, World};
 
 pub(crate) const CASES: &[Case] = &[("ctr_over_its_limit", over_its_limit)];
 
@@ -35,7 +35,7 @@ fn over_its_limit(world: &mut World) -> Result<()> {
         &script,
     ])?;
     let path = format!("/{namespace}/worker-1");
-    let line = world.kill_in(&path)?;
+    let line = world.watch.kill_in(&path)?;
     expect(
         &line,
         &[

@@ -4,12 +4,12 @@ mod client;
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Scratch};
+use oomtrace_tests::containers::{EAT, expect, gated};
 use oomtrace_tests::session::start_hog;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::image::{CRI_IMAGE, EAT, gated};
-use crate::world::{World, expect};
+use crate::world::{CRI_IMAGE, World};
 use client::{Client, Pod};
 
 pub(crate) const CASES: &[Case] = &[
@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const LIMIT_BYTES: u64 = 32 << 20;
+const RESTARTS: u32 = 3;
 const UID: &str = "7a3f0c1e-52d4-4b8e-9a61-0c2f5d8e4b17";
 
 /// The cgroup of a pod, which a kubelet makes before it asks for the pod.
@@ -42,8 +43,15 @@ impl PodCgroup {
         Ok(Self { cgroup, _levels: [quality, top], _scratch: scratch, path })
     }
 
-    fn pod(&self, name: &str) -> Pod {
-        Pod { name: name.into(), namespace: "shop".into(), uid: UID.into(), cgroup: self.path.clone() }
+    fn pod(&self, world: &World, name: &str) -> Pod {
+        Pod {
+            name: name.into(),
+            namespace: "shop".into(),
+            uid: UID.into(),
+            cgroup: self.path.clone(),
+            logs: world.dir().join(name),
+            restarts: RESTARTS,
+        }
     }
 }
 
@@ -51,7 +59,7 @@ impl PodCgroup {
 fn k8s(pod: &str, container: Option<&str>) -> Value {
     let mut k8s = json!({"namespace": {"name": "shop"}, "pod": {"name": pod, "uid": UID}});
     if let (Some(name), Some(k8s)) = (container, k8s.as_object_mut()) {
-        k8s.insert("container".into(), json!({"name": name}));
+        k8s.insert("container".into(), json!({"name": name, "restart_count": RESTARTS}));
     }
     k8s
 }
@@ -63,10 +71,10 @@ fn told(id: &str, name: &str) -> Value {
 fn container(world: &mut World) -> Result<()> {
     let cgroup = PodCgroup::make(world)?;
     let client = Client::connect(&world.containerd.socket)?;
-    let pod = cgroup.pod("api-7d9f");
+    let pod = cgroup.pod(world, "api-7d9f");
     let sandbox = client.run_pod(&pod)?;
     let id = client.run(&pod, &sandbox, "api", LIMIT_BYTES, &format!("exec {EAT}"), &world.gates())?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     expect(
         &line,
         &[
@@ -77,7 +85,7 @@ fn container(world: &mut World) -> Result<()> {
             ("missing.container", Value::Null),
         ],
     )?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     let status = client.status(&id)?;
     expect(
         &verdict,
@@ -98,12 +106,12 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
     let cgroup = PodCgroup::make(world)?;
     cgroup.cgroup.limit(LIMIT_BYTES)?;
     let client = Client::connect(&world.containerd.socket)?;
-    let pod = cgroup.pod("both");
+    let pod = cgroup.pod(world, "both");
     let sandbox = client.run_pod(&pod)?;
     let bystander =
         client.run(&pod, &sandbox, "bystander", 0, &gated("cri-bystander", "exit 0"), &world.gates())?;
     let id = client.run(&pod, &sandbox, "eater", 0, &format!("exec {EAT}"), &world.gates())?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     expect(
         &line,
         &[
@@ -114,7 +122,7 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
         ],
     )?;
     world.open("cri-bystander")?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     let accused = client.status(&bystander)?.reason == "OOMKilled";
     let named = verdict.get("false_positive").and_then(Value::as_array).cloned().unwrap_or_default();
     ensure!(
@@ -122,7 +130,7 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
         "field false_positive: the runtime accuses the bystander: {accused}: {}",
         verdict.text
     );
-    ensure!(world.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
+    ensure!(world.watch.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
     client.remove(&sandbox)?;
     world.tidy();
     Ok(())
@@ -131,7 +139,7 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
 fn sandbox(world: &mut World) -> Result<()> {
     let cgroup = PodCgroup::make(world)?;
     let client = Client::connect(&world.containerd.socket)?;
-    let sandbox = client.run_pod(&cgroup.pod("empty"))?;
+    let sandbox = client.run_pod(&cgroup.pod(world, "empty"))?;
     let dir = cgroup.cgroup.file(&sandbox);
     let limit = if dir.join("memory.max").exists() { "memory.max" } else { "memory.limit_in_bytes" };
     std::fs::write(dir.join(limit), LIMIT_BYTES.to_string()).context("limit the sandbox")?;
@@ -140,7 +148,7 @@ fn sandbox(world: &mut World) -> Result<()> {
     hog.join(&dir.join("cgroup.procs"))?;
     hog.grow("anon")?;
     hog.killed()?;
-    let line = world.kill_in(&sandbox)?;
+    let line = world.watch.kill_in(&sandbox)?;
     expect(
         &line,
         &[("container.id", json!(sandbox)), ("container.name", Value::Null), ("k8s", k8s("empty", None))],

@@ -5,13 +5,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::Scratch;
+use oomtrace_tests::containers::{EAT, IMAGE, expect, gated, output, until};
 use oomtrace_tests::tracer::{self, Hook, Line, Tracer};
 use serde_json::{Value, json};
 
 use crate::Case;
 use crate::daemon::Daemon;
-use crate::image::{EAT, IMAGE, PAUSE, gated};
-use crate::world::{World, expect, output, until};
+use crate::world::World;
 
 pub(crate) const CASES: &[Case] = &[
     ("docker_pid_1_over_its_limit", pid_1),
@@ -30,6 +30,8 @@ pub(crate) const CASES: &[Case] = &[
 
 /// What `-m 32m` means.
 pub(crate) const LIMIT: &str = "32m";
+/// The image of a pod's sandbox, which only sleeps.
+const PAUSE: &str = "oomtrace-test:pause";
 const LIMIT_BYTES: u64 = 32 << 20;
 
 /// dockerd, and how to talk to it.
@@ -151,7 +153,7 @@ fn by_own_limit(line: &Line, id: &str, container: &Value) -> Result<()> {
 
 /// The verdict must say what `docker inspect` says.
 fn verdict_as_inspected(world: &mut World, kill: &Line, id: &str) -> Result<()> {
-    let verdict = world.verdict_of(kill)?;
+    let verdict = world.watch.verdict_of(kill)?;
     let state = world.docker.state(id)?;
     let field = |key: &str| state.get(key).cloned().unwrap_or_default();
     expect(
@@ -180,13 +182,16 @@ fn pid_1(world: &mut World) -> Result<()> {
         "--label",
         "com.docker.compose.service=api",
         "--label",
+        "com.docker.swarm.service.name=shop_api",
+        "--label",
         "secret=x",
     ];
     let id = world.docker.run("shop-api-1", &labels, &format!("exec {EAT}"))?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     let mut container = told(&id, "shop-api-1");
     if let Some(container) = container.as_object_mut() {
-        let labels = json!({"com.docker.compose.project": "shop", "com.docker.compose.service": "api"});
+        let labels = json!({"com.docker.compose.project": "shop", "com.docker.compose.service": "api",
+            "com.docker.swarm.service.name": "shop_api"});
         container.insert("labels".into(), labels);
     }
     by_own_limit(&line, &id, &container)?;
@@ -197,7 +202,7 @@ fn pid_1(world: &mut World) -> Result<()> {
 
 fn child(world: &mut World) -> Result<()> {
     let id = world.docker.run("forking", &["-m", LIMIT], &format!("{EAT}; exec sleep 600"))?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, &told(&id, "forking"))?;
     let state = world.docker.state(&id)?;
     ensure!(state.get("Running") == Some(&json!(true)), "PID 1 died too: {state}");
@@ -207,9 +212,9 @@ fn child(world: &mut World) -> Result<()> {
 
 fn removed(world: &mut World) -> Result<()> {
     let id = world.docker.run("short", &["-m", LIMIT, "--rm"], &format!("exec {EAT}"))?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, &told(&id, "short"))?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     ensure!(world.docker.state(&id).is_err(), "Docker still knows a container that was run with --rm");
     expect(
         &verdict,
@@ -227,7 +232,7 @@ fn renamed(world: &mut World) -> Result<()> {
     let id = world.docker.run("before", &["-m", LIMIT], &script)?;
     world.docker.cli(&["rename", "before", "after"])?;
     world.open("renamed")?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, &told(&id, "after"))?;
     world.docker.remove(&[&id])
 }
@@ -236,7 +241,7 @@ fn restarted(world: &mut World) -> Result<()> {
     let id =
         world.docker.run("again", &["-m", LIMIT, "--restart", "on-failure:2"], &format!("exec {EAT}"))?;
     for restarts in 0..=2 {
-        let line = world.kill_in(&id)?;
+        let line = world.watch.kill_in(&id)?;
         let mut container = told(&id, "again");
         if let Some(container) = container.as_object_mut() {
             container.insert("restart_count".into(), json!(restarts));
@@ -256,7 +261,7 @@ fn limit_on_the_parent(world: &mut World) -> Result<()> {
     let under = ["--cgroup-parent", &path];
     let bystander = world.docker.run("bystander", &under, &gated("bystander", "exit 0"))?;
     let id = world.docker.run("eater", &under, &format!("exec {EAT}"))?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     expect(
         &line,
         &[
@@ -268,11 +273,11 @@ fn limit_on_the_parent(world: &mut World) -> Result<()> {
     )?;
     // Docker 20.10 shows the flag of a container that ended.
     world.open("bystander")?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     let accused = world.docker.state(&bystander)?.get("OOMKilled") == Some(&json!(true));
     let expected = if accused { json!(["bystander"]) } else { Value::Null };
     expect(&verdict, &[("container.name", json!("eater")), ("false_positive", expected)])?;
-    ensure!(world.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
+    ensure!(world.watch.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
     world.docker.remove(&[&id, &bystander])?;
     world.tidy();
     Ok(())
@@ -290,7 +295,7 @@ fn nested_cgroup(world: &mut World) -> Result<()> {
     let id = world.docker.run("nesting", &["-m", LIMIT], &gated("nesting", &format!("exec {EAT}")))?;
     put_below(world, &id, "worker")?;
     world.open("nesting")?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, &told(&id, "nesting"))?;
     expect(&line, &[("victim.cgroup.path", json!(format!("/docker/{id}/worker")))])?;
     verdict_as_inspected(world, &line, &id)?;
@@ -302,7 +307,7 @@ fn docker_in_docker(world: &mut World) -> Result<()> {
     let id = world.docker.run("outer", &["-m", LIMIT], &gated("outer", &format!("exec {EAT}")))?;
     put_below(world, &id, &format!("docker/{inner}"))?;
     world.open("outer")?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     let mut container = told(&id, "outer");
     if let Some(container) = container.as_object_mut() {
         container.insert("nested".into(), json!([inner]));
@@ -319,7 +324,7 @@ fn before_the_tracer(world: &mut World) -> Result<()> {
     let line = late.wait_for("a line of the later tracer", |lines| lines.iter().find(is_it).cloned())?;
     by_own_limit(&line, &id, &told(&id, "early"))?;
     late.stop()?;
-    world.kill_in(&id)?;
+    world.watch.kill_in(&id)?;
     world.docker.remove(&[&id])
 }
 
@@ -331,7 +336,7 @@ fn another_data_root(world: &mut World) -> Result<()> {
     let other = Docker::start(world.dir(), "elsewhere", &world.containerd.socket, &[&option])?;
     other.import(&world.dir().join("rootfs.tar"))?;
     let id = other.run("far", &["-m", LIMIT], &format!("exec {EAT}"))?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, &told(&id, "far"))?;
     other.remove(&[&id])
 }
@@ -340,10 +345,10 @@ fn daemon_stopped(world: &mut World) -> Result<()> {
     let id = world.docker.run("stopped", &["-m", LIMIT], &gated("stopped", &format!("exec {EAT}")))?;
     world.docker.daemon()?.signal(libc::SIGSTOP)?;
     world.open("stopped")?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, &told(&id, "stopped"))?;
     // While the daemon hangs its file says what it last knew.
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     world.docker.daemon()?.signal(libc::SIGCONT)?;
     expect(&verdict, &[("runtime_says.status", json!("running")), ("missed", json!(true))])?;
     world.docker.remove(&[&id])
@@ -357,9 +362,9 @@ fn daemon_dead(world: &mut World) -> Result<()> {
     let id = docker.run("living", &["-m", LIMIT], &script)?;
     docker.daemon.take().context("dockerd")?.crash()?;
     world.open("living")?;
-    let line = world.kill_in(&id)?;
+    let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, &told(&id, "living"))?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     expect(
         &verdict,
         &[

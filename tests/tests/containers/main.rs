@@ -7,7 +7,6 @@ mod containerd;
 mod cri;
 mod daemon;
 mod docker;
-mod image;
 mod podman;
 mod storm;
 mod world;
@@ -55,7 +54,7 @@ fn in_world(shared: &Shared, run: fn(&mut World) -> Result<()>) -> Result<()> {
     match shared.get_or_insert_with(|| World::start().map_err(|error| format!("{error:#}"))) {
         Ok(world) => {
             run(world)?;
-            world.tracer.check_new_lines()
+            world.watch.tracer.check_new_lines()
         }
         Err(error) => bail!("{error}"),
     }

@@ -4,15 +4,19 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use oomtrace_tests::containers::{EAT, IMAGE, expect, gated, output};
 use oomtrace_tests::tracer::Line;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::image::{EAT, IMAGE, gated};
-use crate::world::{World, expect, output};
+use crate::world::World;
 
-pub(crate) const CASES: &[Case] =
-    &[("podman_over_its_limit", over_its_limit), ("podman_renamed", renamed), ("podman_in_a_pod", in_a_pod)];
+pub(crate) const CASES: &[Case] = &[
+    ("podman_over_its_limit", over_its_limit),
+    ("podman_renamed", renamed),
+    ("podman_in_a_pod", in_a_pod),
+    ("podman_in_a_pod_with_a_cgroup", in_a_pod_with_a_cgroup),
+];
 
 const LIMIT_BYTES: u64 = 32 << 20;
 
@@ -23,19 +27,27 @@ pub(crate) fn podman(dir: &Path, arguments: &[&str]) -> Result<String> {
         command.arg(option).arg(dir.join(name));
     }
     command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"]);
+    // Without it Podman asks for more than a container of this host may have.
+    command.env("CONTAINERS_CONF", dir.join("containers.conf"));
     output(command.args(arguments))
+}
+
+/// What Podman is told in a file: limits for all containers, those that it makes by itself included.
+pub(crate) const CONFIGURATION: &str =
+    "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=32768:32768\"]\n";
+
+fn have_image(world: &World) -> Result<()> {
+    if podman(world.dir(), &["image", "exists", IMAGE]).is_err() {
+        podman(world.dir(), &["import", &world.dir().join("rootfs.tar").display().to_string(), IMAGE])?;
+    }
+    Ok(())
 }
 
 /// Runs a script in a container of its own, in the background. The container's id.
 fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
-    if podman(world.dir(), &["image", "exists", IMAGE]).is_err() {
-        podman(world.dir(), &["import", &world.dir().join("rootfs.tar").display().to_string(), IMAGE])?;
-    }
+    have_image(world)?;
     let gates = format!("{}:/gate:ro", world.gates().display());
-    // Without these it asks for more than a container of this host may have.
-    let limits = ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=32768:32768"];
     let mut arguments = vec!["run", "-d", "--pull=never", "--network", "none", "--name", name, "-v", &gates];
-    arguments.extend_from_slice(&limits);
     arguments.extend_from_slice(&["-m", "32m"]);
     arguments.extend_from_slice(options);
     arguments.extend_from_slice(&[IMAGE, "/bin/sh", "-c", script]);
@@ -43,7 +55,7 @@ fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<Stri
 }
 
 fn killed(world: &mut World, id: &str, name: &str, path: &str) -> Result<Line> {
-    let line = world.kill_in(id)?;
+    let line = world.watch.kill_in(id)?;
     let image = format!("localhost/{IMAGE}");
     expect(
         &line,
@@ -64,7 +76,7 @@ fn killed(world: &mut World, id: &str, name: &str, path: &str) -> Result<Line> {
 fn over_its_limit(world: &mut World) -> Result<()> {
     let id = run(world, "plain", &[], &format!("exec {EAT}"))?;
     let line = killed(world, &id, "plain", &format!("/libpod_parent/libpod-{id}"))?;
-    let verdict = world.verdict_of(&line)?;
+    let verdict = world.watch.verdict_of(&line)?;
     let state: Value = serde_json::from_str(&podman(
         world.dir(),
         &["container", "inspect", "--format", "{{json .State}}", &id],
@@ -92,9 +104,18 @@ fn renamed(world: &mut World) -> Result<()> {
 }
 
 fn in_a_pod(world: &mut World) -> Result<()> {
-    // Without an infra container, for which there is no image here, a pod has no cgroup of its own.
+    // Without an infra container a pod has no cgroup of its own.
     podman(world.dir(), &["pod", "create", "--infra=false", "--share", "", "--name", "shop"])?;
     let id = run(world, "member", &["--pod", "shop"], &format!("exec {EAT}"))?;
     killed(world, &id, "member", &format!("/libpod_parent/libpod-{id}"))?;
     podman(world.dir(), &["pod", "rm", "-f", "shop"]).map(drop)
+}
+
+fn in_a_pod_with_a_cgroup(world: &mut World) -> Result<()> {
+    have_image(world)?;
+    let infra = ["--infra-image", IMAGE, "--infra-command", "sleep 86400", "--share", "ipc"];
+    let pod = podman(world.dir(), &[&["pod", "create", "--name", "market"], &infra[..]].concat())?;
+    let id = run(world, "seller", &["--pod", "market"], &format!("exec {EAT}"))?;
+    killed(world, &id, "seller", &format!("/libpod_parent/{pod}/libpod-{id}"))?;
+    podman(world.dir(), &["pod", "rm", "-f", "-t", "0", "market"]).map(drop)
 }

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Scratch};
+use oomtrace_tests::containers::{EAT, IMAGE, expect};
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer::{self, Hook, Tracer};
 use serde_json::json;
 
 use crate::Case;
 use crate::docker::told;
-use crate::image::EAT;
-use crate::world::{World, expect};
+use crate::world::World;
 
 pub(crate) const CASES: &[Case] = &[("docker_storm", storm), ("thousand_short_lives", thousand_short_lives)];
 
@@ -48,11 +48,11 @@ fn storm(world: &mut World) -> Result<()> {
     })?;
     let mut shown = 0;
     for (name, id) in &containers {
-        let line = world.kill_in(id)?;
+        let line = world.watch.kill_in(id)?;
         expect(&line, &[("container", told(id, name))])?;
         let state = world.docker.state(id)?;
         shown += usize::from(state.get("OOMKilled") == Some(&json!(true)));
-        let verdict = world.verdict_of(&line)?;
+        let verdict = world.watch.verdict_of(&line)?;
         expect(&verdict, &[("missed", json!(state.get("OOMKilled") != Some(&json!(true))))])?;
     }
     ensure!(containers.len() == CONTAINERS, "only {} containers ran", containers.len());
@@ -124,8 +124,7 @@ fn id_of(number: usize) -> String {
 fn life(root: &Path, parent: &Cgroup, number: usize) -> Result<()> {
     let (id, dir) = (id_of(number), root.join("containers").join(id_of(number)));
     std::fs::create_dir_all(&dir)?;
-    let image = crate::image::IMAGE;
-    let config = json!({"Name": format!("/life-{number}"), "RestartCount": 0, "Config": {"Image": image}});
+    let config = json!({"Name": format!("/life-{number}"), "RestartCount": 0, "Config": {"Image": IMAGE}});
     std::fs::write(dir.join("config.v2.json"), config.to_string())?;
     let above = String::from_utf8_lossy(&parent.place().path).into_owned();
     std::fs::write(dir.join("hostconfig.json"), json!({"CgroupParent": above}).to_string())?;

@@ -1,27 +1,26 @@
 //! What all cases share: the daemons, the tracer and its lines.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::Hierarchy;
-use oomtrace_tests::hog::PATIENCE;
-use oomtrace_tests::tracer::{self, Hook, Line, Tracer};
-use serde_json::Value;
+use oomtrace_tests::containers::{Watch, output, rootfs};
+use oomtrace_tests::tracer::{self, Hook, Tracer};
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
 use crate::docker::Docker;
-use crate::image;
 use crate::podman;
+
+/// The image of all containers in containerd's store.
+pub(crate) const CRI_IMAGE: &str = "docker.io/library/oomtrace-test:1";
 
 /// The daemons and the tracer. Dropped from the top: the tracer first, the directory last.
 #[derive(Debug)]
 pub(crate) struct World {
     /// The program under test.
-    pub(crate) tracer: Tracer,
+    pub(crate) watch: Watch,
     containers: Containers,
     /// Docker, by its defaults but for the directories.
     pub(crate) docker: Docker,
@@ -29,8 +28,6 @@ pub(crate) struct World {
     pub(crate) containerd: Containerd,
     /// Where memory cgroups are.
     pub(crate) hierarchy: Hierarchy,
-    /// Kills that a case has asked for, by `seq`.
-    claimed: BTreeSet<u64>,
     mounts: Mounts,
     dir: TempDir,
 }
@@ -114,7 +111,7 @@ impl World {
         let binary = tracer::binary()?;
         let hierarchy = Hierarchy::find()?;
         let dir = tempfile::Builder::new().prefix("oomtrace-containers-").tempdir()?;
-        image::rootfs(dir.path())?;
+        rootfs(dir.path())?;
         std::fs::create_dir(dir.path().join("gate"))?;
         let containerd = Containerd::start(dir.path())?;
         let docker = Docker::start(dir.path(), "docker", &containerd.socket, &[])?;
@@ -128,15 +125,15 @@ impl World {
                 .args(["-n", "k8s.io", "images", "import"])
                 .arg(saved),
         )?;
+        std::fs::write(dir.path().join("containers.conf"), podman::CONFIGURATION)?;
         let podman = format!("podman={}", dir.path().join("podman").display());
         let tracer = Tracer::start_with(&binary, Hook::Auto, &["--runtime-root", &podman])?;
         Ok(Self {
-            tracer,
+            watch: Watch::over(tracer),
             containers: Containers { socket: containerd.socket.clone(), dir: dir.path().to_owned() },
             docker,
             containerd,
             hierarchy,
-            claimed: BTreeSet::new(),
             mounts: Mounts(dir.path().to_owned()),
             dir,
         })
@@ -165,40 +162,14 @@ impl World {
         }
     }
 
-    /// Opens a gate: see [`image::gated`].
+    /// Opens a gate: see [`oomtrace_tests::containers::gated`].
     pub(crate) fn open(&self, name: &str) -> Result<()> {
         std::fs::write(self.gates().join(name), "").context("open a gate")
     }
 
-    /// The next `oom_kill` line of a victim whose cgroup's path holds `part`.
-    pub(crate) fn kill_in(&mut self, part: &str) -> Result<Line> {
-        let claimed = &self.claimed;
-        let line = self.tracer.wait_for(&format!("a line for the kill in {part}"), |lines| {
-            let mut free = lines.iter().filter(|line| {
-                line.kind() == "oom_kill" && line.number("seq").is_some_and(|seq| !claimed.contains(&seq))
-            });
-            free.find(|line| is_in(line, part)).cloned()
-        })?;
-        self.claimed.extend(line.number("seq"));
-        Ok(line)
-    }
-
-    /// The `verdict` line of a kill.
-    pub(crate) fn verdict_of(&mut self, kill: &Line) -> Result<Line> {
-        let of = kill.number("seq");
-        self.tracer.wait_for(&format!("the verdict on {of:?}"), |lines| {
-            lines.iter().find(|line| line.kind() == "verdict" && line.number("of") == of).cloned()
-        })
-    }
-
-    /// How many kills were told of victims whose cgroup's path holds `part`.
-    pub(crate) fn kills_in(&self, part: &str) -> usize {
-        self.tracer.lines().iter().filter(|line| line.kind() == "oom_kill" && is_in(line, part)).count()
-    }
-
     /// Ends everything in order.
     pub(crate) fn finish(self) -> Result<()> {
-        self.tracer.stop()?;
+        self.watch.tracer.stop()?;
         let dir = self.dir.path().to_owned();
         drop((self.containers, self.docker, self.containerd, self.mounts));
         self.dir.close().with_context(|| format!("remove {}", dir.display()))
@@ -214,49 +185,4 @@ fn remove_empty(dir: &Path) {
     }
     // Not there, or the scratch cgroup itself, which its owner removes.
     let _left = std::fs::remove_dir(dir);
-}
-
-fn is_in(line: &Line, part: &str) -> bool {
-    line.get("victim.cgroup.path").and_then(Value::as_str).is_some_and(|path| path.contains(part))
-}
-
-/// Fails unless the line has these values, each at its dotted path.
-pub(crate) fn expect(line: &Line, values: &[(&str, Value)]) -> Result<()> {
-    for (path, value) in values {
-        let told = line.get(path);
-        ensure!(
-            told == Some(value) || told.is_none() && value.is_null(),
-            "field {path}: expected {value}, oomtrace {}: {}",
-            told.unwrap_or(&Value::Null),
-            line.text
-        );
-    }
-    Ok(())
-}
-
-/// Runs a program to its end; what it said.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("start {command:?}"))?;
-    let said = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}: {said} {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim_end()
-    );
-    Ok(said)
-}
-
-/// Waits until `find` finds something.
-pub(crate) fn until<T>(what: &str, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = find()? {
-            return Ok(found);
-        }
-        if Instant::now() >= deadline {
-            bail!("{what} did not come in {PATIENCE:?}");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

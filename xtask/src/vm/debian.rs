@@ -96,6 +96,19 @@ Dir::Etc::preferencesparts "/dev/null";
             .map(str::to_owned))
     }
 
+    /// The private sources of `suite` and its security updates, as lines of a `sources.list`.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn sources(&self, suite: &str) -> Result<String> {
+        let all = fs::read_to_string(self.directory.join("sources.list"))?;
+        let of_suite =
+            |line: &&str| line.split(' ').any(|word| word.strip_suffix("-security").unwrap_or(word) == suite);
+        let found: String = all.lines().filter(of_suite).map(|line| format!("{line}\n")).collect();
+        ensure!(!found.is_empty(), "no suite {suite} is known");
+        Ok(found)
+    }
+
     /// Unpacks `package` into `directory`, which must not exist; nothing of it is run.
     ///
     /// # Errors

@@ -140,16 +140,7 @@ impl Store {
         if image.exists() {
             return Ok(image);
         }
-        let prefixes = self.known(name)?.packages;
-        let suffix = format!("-cloud-{}", self.arch.debian());
-        let mut package = None;
-        for prefix in prefixes {
-            package = self.apt()?.newest(prefix, &suffix)?;
-            if package.is_some() {
-                break;
-            }
-        }
-        let package = package.with_context(|| format!("no package {}*{suffix}", prefixes.join("* or ")))?;
+        let package = self.newest(name)?;
         self.fetch(&package, &image, |unpacked| {
             let modules = fs::read_dir(unpacked.join("usr/lib/modules")).into_iter().flatten().flatten();
             let directories =
@@ -206,6 +197,30 @@ impl Store {
         Ok(directory)
     }
 
+    /// Unpacks the newest package of the kernel `name`, modules and all, into `directory`, which must not exist.
+    ///
+    /// # Errors
+    /// If there is no such kernel, or it cannot be fetched.
+    pub fn unpack_kernel(&self, name: &str, directory: &Path) -> Result<()> {
+        let package = self.newest(name)?;
+        eprintln!("vm: fetching {package}");
+        self.apt()?.unpack(&package, directory)
+    }
+
+    /// The newest package of the kernel `name`.
+    fn newest(&self, name: &str) -> Result<String> {
+        let prefixes = self.known(name)?.packages;
+        let suffix = format!("-cloud-{}", self.arch.debian());
+        let mut package = None;
+        for prefix in prefixes {
+            package = self.apt()?.newest(prefix, &suffix)?;
+            if package.is_some() {
+                break;
+            }
+        }
+        package.with_context(|| format!("no package {}*{suffix}", prefixes.join("* or ")))
+    }
+
     /// The package that a cached kernel came from.
     pub fn package(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.image_path(name).with_file_name("package")).ok()
@@ -235,6 +250,11 @@ impl Store {
     pub fn qemu(&self) -> Result<PathBuf> {
         let (program, package) = self.arch.qemu();
         installed(program, &[package])
+    }
+
+    /// A directory of the cache.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.cache.join(name)
     }
 
     /// The architecture of the guests.
@@ -284,7 +304,10 @@ impl Store {
     }
 
     /// The private apt; its lists are fetched on first use.
-    fn apt(&self) -> Result<&Apt> {
+    ///
+    /// # Errors
+    /// If the lists cannot be fetched.
+    pub fn apt(&self) -> Result<&Apt> {
         if let Some(apt) = self.apt.get() {
             return Ok(apt);
         }

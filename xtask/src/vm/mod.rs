@@ -5,6 +5,7 @@
 
 mod build_kernel;
 mod debian;
+mod docker;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -80,6 +81,9 @@ pub struct Args {
     /// Run this shell command in the guest instead of the scenarios, and show the console
     #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
     command: Option<String>,
+    /// Boot one guest with systemd, Docker and Podman instead; only --scenario counts besides
+    #[arg(long, conflicts_with_all = ["command", "kernel", "kernel_image", "list", "write"])]
+    docker: bool,
     /// What the guest does not have
     #[arg(long, value_enum)]
     without: Vec<Missing>,
@@ -153,6 +157,9 @@ impl Special {
 /// # Errors
 /// If a program cannot be built or a kernel cannot be fetched: before the first guest runs.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.docker {
+        return docker::run(args);
+    }
     let store = Store::open(args.arch)?;
     if args.list {
         return list(args, &store);

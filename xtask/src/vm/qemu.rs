@@ -133,56 +133,8 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// If the emulator cannot be started or the log cannot be written. What the guest does is never an error here.
-    pub fn boot(&self, log: &Path, budget: &Budget, mut each: impl FnMut(&str)) -> Result<Console> {
-        let mut file = File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
-        let mut child = Command::new(self.qemu)
-            .args(self.arguments())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(file.try_clone()?)
-            .spawn()
-            .with_context(|| format!("{} cannot be started", self.qemu.display()))?;
-        let stdout = child.stdout.take().context("the emulator has an output")?;
-        let _guest = Guest(child);
-
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let mut reader = BufReader::new(stdout);
-            let mut line = Vec::new();
-            while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                line.clear();
-                if sender.send(text).is_err() {
-                    break;
-                }
-            }
-        });
-
-        let started = Instant::now();
-        let mut lines = Vec::new();
-        let end = loop {
-            let left = budget.total.saturating_sub(started.elapsed());
-            match receiver.recv_timeout(left.min(budget.silence)) {
-                Ok(line) => {
-                    writeln!(file, "{line}")?;
-                    each(&line);
-                    let end = end_told_by(&line);
-                    lines.push(line);
-                    if let Some(end) = end {
-                        break end;
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => break End::Crashed,
-                Err(RecvTimeoutError::Timeout) => {
-                    break End::TimedOut(if left < budget.silence {
-                        format!("not done after {} s", budget.total.as_secs())
-                    } else {
-                        format!("silent for {} s", budget.silence.as_secs())
-                    });
-                }
-            }
-        };
-        Ok(Console { lines, end })
+    pub fn boot(&self, log: &Path, budget: &Budget, each: impl FnMut(&str)) -> Result<Console> {
+        watch(Command::new(self.qemu).args(self.arguments()), log, budget, each)
     }
 }
 
@@ -212,6 +164,66 @@ fn time_stamp_counter() -> String {
 #[cfg(not(target_arch = "x86_64"))]
 fn time_stamp_counter() -> String {
     String::new()
+}
+
+/// Runs an emulator, whose serial console is its output, until the guest tells its end; `each` sees every line as it comes.
+///
+/// # Errors
+/// If it cannot be started or the log cannot be written.
+pub fn watch(
+    emulator: &mut Command,
+    log: &Path,
+    budget: &Budget,
+    mut each: impl FnMut(&str),
+) -> Result<Console> {
+    let mut file = File::create(log).with_context(|| format!("{} cannot be written", log.display()))?;
+    let mut child = emulator
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(file.try_clone()?)
+        .spawn()
+        .with_context(|| format!("{} cannot be started", emulator.get_program().display()))?;
+    let stdout = child.stdout.take().context("the emulator has an output")?;
+    let _guest = Guest(child);
+
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if sender.send(text).is_err() {
+                break;
+            }
+        }
+    });
+
+    let started = Instant::now();
+    let mut lines = Vec::new();
+    let end = loop {
+        let left = budget.total.saturating_sub(started.elapsed());
+        match receiver.recv_timeout(left.min(budget.silence)) {
+            Ok(line) => {
+                writeln!(file, "{line}")?;
+                each(&line);
+                let end = end_told_by(&line);
+                lines.push(line);
+                if let Some(end) = end {
+                    break end;
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break End::Crashed,
+            Err(RecvTimeoutError::Timeout) => {
+                break End::TimedOut(if left < budget.silence {
+                    format!("not done after {} s", budget.total.as_secs())
+                } else {
+                    format!("silent for {} s", budget.silence.as_secs())
+                });
+            }
+        }
+    };
+    Ok(Console { lines, end })
 }
 
 /// The end that a line of init.sh tells, if it is such a line.

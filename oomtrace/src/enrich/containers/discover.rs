@@ -170,8 +170,28 @@ fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {
     }
 }
 
+/// Where the runtimes of an unprivileged user keep their state, in that user's home.
+#[derive(Clone, Debug)]
+pub struct UserDirs {
+    /// A data-root of Docker's.
+    pub docker: StateDir,
+    /// A graph root of Podman's.
+    pub podman: StateDir,
+}
+
+impl UserDirs {
+    /// Those of `uid`; `None` where `/etc/passwd` has no home for it.
+    pub fn of(root: &Root, uid: u32) -> Option<Self> {
+        let home = home_of(root, uid)?;
+        Some(Self {
+            docker: StateDir::of_user(&home, ".local/share/docker"),
+            podman: StateDir::of_user(&home, ".local/share/containers/storage"),
+        })
+    }
+}
+
 /// The home of `uid`, by `/etc/passwd`.
-pub fn home_of(root: &Root, uid: u32) -> Option<PathBuf> {
+fn home_of(root: &Root, uid: u32) -> Option<PathBuf> {
     let passwd = host_file(&root.path("/etc/passwd"))?;
     let line = passwd
         .split(|b| *b == b'\n')

@@ -5,9 +5,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 /// Largest file that is read: a container's own files are a few ten kB.
@@ -78,19 +78,27 @@ impl StateDir {
     }
 
     fn open(&self, name: &Path, flags: OFlags) -> Result<OwnedFd, FileError> {
-        let base = rustix::fs::openat(
-            CWD,
-            &self.base,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(refusal)?;
-        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        if self.foreign {
-            resolve |= ResolveFlags::NO_XDEV;
-        }
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = rustix::fs::openat(CWD, &self.base, directory, Mode::empty()).map_err(refusal)?;
+        let mount = kind_and_mount(&at)?.1;
         let path = self.below.join(name);
-        rustix::fs::openat2(base, &path, flags | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(refusal)
+        let mut parts = path.components().filter(|part| *part != Component::CurDir).peekable();
+        if parts.peek().is_none() {
+            return rustix::fs::openat(at, c".", flags | OFlags::CLOEXEC, Mode::empty()).map_err(refusal);
+        }
+        // One name after the other: `openat2` could do it in one call, but systemd takes that away from a service
+        // with `RestrictSUIDSGID=`.
+        while let Some(part) = parts.next() {
+            let Component::Normal(part) = part else { return Err(FileError::Astray) };
+            let flags = if parts.peek().is_some() { OFlags::PATH } else { flags };
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            at = rustix::fs::openat(at, part, flags, Mode::empty()).map_err(refusal)?;
+            let (kind, its_mount) = kind_and_mount(&at)?;
+            if kind == FileType::Symlink || self.foreign && its_mount != mount {
+                return Err(FileError::Astray);
+            }
+        }
+        Ok(at)
     }
 
     /// The bytes of the regular file `name` below this directory, if they are `max` or fewer.
@@ -125,6 +133,13 @@ impl StateDir {
             .take(max)
             .collect()
     }
+}
+
+/// What is open, and on which mount it is.
+fn kind_and_mount(file: &OwnedFd) -> Result<(FileType, u64), FileError> {
+    let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted).map_err(refusal)?;
+    Ok((FileType::from_raw_mode(u32::from(stat.stx_mode)), stat.stx_mnt_id))
 }
 
 fn refusal(errno: Errno) -> FileError {

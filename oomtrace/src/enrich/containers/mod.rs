@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::decode::BootTime;
 use crate::enrich::Root;
-use discover::StateDirs;
+use discover::{StateDirs, UserDirs};
 use files::{FileError, StateDir};
 use grammar::Shape;
 use oci::Seat;
@@ -173,6 +173,11 @@ impl Runtimes {
         Self { root, dirs, texts: Texts::default(), no_scan_before: BootTime(0) }
     }
 
+    /// The host that they are on.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// Where their state is.
     pub fn dirs(&self) -> &StateDirs {
         &self.dirs
@@ -268,12 +273,11 @@ impl Runtimes {
     }
 
     fn docker(&mut self, id: &str, place: Place<'_>) -> Result<Facts, String> {
-        let user = place.user.and_then(|uid| discover::home_of(&self.root, uid));
-        if let Some(home) = user {
-            let dir = StateDir::of_user(home, ".local/share/docker");
-            if let Ok(facts) = docker::container(&dir, id, &mut self.texts) {
-                return Ok(Facts { of_user: true, seat: docker::seat(&dir, &[], id, place.path), ..facts });
-            }
+        let own = place.user.and_then(|uid| UserDirs::of(&self.root, uid));
+        if let Some(UserDirs { docker: dir, .. }) = own
+            && let Ok(facts) = docker::container(&dir, id, &mut self.texts)
+        {
+            return Ok(Facts { of_user: true, seat: docker::seat(&dir, &[], id, place.path), ..facts });
         }
         let containerd = &self.dirs.containerd;
         first(&self.dirs.docker, Runtime::Docker, id, |dir| {
@@ -284,17 +288,16 @@ impl Runtimes {
 
     fn containerd(&mut self, namespace: Option<&str>, id: &str, place: Place<'_>) -> Result<Facts, String> {
         first(&self.dirs.containerd, Runtime::Containerd, id, |dir| {
-            oci::containerd(dir, namespace, id, place.path, &mut self.texts)
+            oci::containerd(&self.root, dir, namespace, id, place.path, &mut self.texts)
         })
     }
 
     fn podman(&mut self, id: &str, place: Place<'_>) -> Result<Facts, String> {
-        let user = place.user.and_then(|uid| discover::home_of(&self.root, uid));
-        if let Some(home) = user {
-            let dir = StateDir::of_user(home, ".local/share/containers/storage");
-            if let Ok(facts) = podman::container(&dir, id, place.path, &mut self.texts) {
-                return Ok(Facts { of_user: true, ..facts });
-            }
+        let own = place.user.and_then(|uid| UserDirs::of(&self.root, uid));
+        if let Some(UserDirs { podman: dir, .. }) = own
+            && let Ok(facts) = podman::container(&dir, id, place.path, &mut self.texts)
+        {
+            return Ok(Facts { of_user: true, ..facts });
         }
         first(&self.dirs.podman, Runtime::Podman, id, |dir| {
             podman::container(dir, id, place.path, &mut self.texts)

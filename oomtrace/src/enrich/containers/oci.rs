@@ -10,6 +10,7 @@ use super::files::{FILE_MAX_BYTES, FileError, StateDir};
 use super::grammar::{is_free_id, is_hex_id};
 use super::unit::slice_path;
 use super::{Facts, PodFacts, Runtime, Texts, kept};
+use crate::enrich::Root;
 
 /// Where containerd keeps the bundles of running tasks, below its state directory.
 pub const TASKS: &str = "io.containerd.runtime.v2.task";
@@ -99,6 +100,7 @@ pub fn docker_bundle(id: &str) -> PathBuf {
 
 /// containerd's container `id`: of `namespace`, or of whichever has it.
 pub fn containerd(
+    root: &Root,
     dir: &StateDir,
     namespace: Option<&str>,
     id: &str,
@@ -117,7 +119,10 @@ pub fn containerd(
         for namespace in namespaces.iter().filter(|name| is_free_id(name) && *name != DOCKER_NAMESPACE) {
             let file: PathBuf = [tasks, namespace, id, "config.json"].iter().collect();
             match dir.json::<Spec>(&file, FILE_MAX_BYTES) {
-                Ok(spec) => return Ok(containerd_facts(&spec, id, path, texts)),
+                Ok(spec) => {
+                    let restarts = restarts(root, dir, &[tasks, namespace], &spec);
+                    return Ok(containerd_facts(&spec, id, path, restarts, texts));
+                }
                 Err(FileError::Absent) => {}
                 Err(why) => worst = why,
             }
@@ -126,7 +131,24 @@ pub fn containerd(
     Err(worst)
 }
 
-fn containerd_facts(spec: &Spec, id: &str, path: &[u8], texts: &mut Texts) -> Facts {
+/// Log files of one container that are looked at: a kubelet keeps a few, and those rotated away.
+const LOGS_MAX: usize = 256;
+
+/// How often the kubelet has restarted the container of `spec`, which containerd writes into no file. But each
+/// start has a log of its own, `CONTAINER/RESTARTS.log`, by which the kubelet itself counts where it has forgotten;
+/// it is opened before the container's cgroup is made. The pod's sandbox was told their directory.
+fn restarts(root: &Root, dir: &StateDir, bundles: &[&str; 2], spec: &Spec) -> Option<u32> {
+    let sandbox = spec.annotation("io.kubernetes.cri.sandbox-id").filter(|id| is_hex_id(id))?;
+    let container = spec.annotation("io.kubernetes.cri.container-name").filter(|name| is_free_id(name))?;
+    let file = bundles.iter().collect::<PathBuf>().join(sandbox).join("config.json");
+    let sandbox: Spec = dir.json(&file, FILE_MAX_BYTES).ok()?;
+    let logs =
+        sandbox.annotation("io.kubernetes.cri.sandbox-log-directory").filter(|dir| dir.starts_with('/'))?;
+    let names = StateDir::system(root.path(logs)).list(Path::new(container), LOGS_MAX);
+    names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).max()
+}
+
+fn containerd_facts(spec: &Spec, id: &str, path: &[u8], restarts: Option<u32>, texts: &mut Texts) -> Facts {
     let cri = |key: &str| spec.annotation(&format!("io.kubernetes.cri.{key}"));
     let pod = cri("sandbox-name").or(cri("sandbox-uid")).or(cri("container-type")).map(|_| {
         let sandbox = cri("container-type") == Some("sandbox");
@@ -135,7 +157,7 @@ fn containerd_facts(spec: &Spec, id: &str, path: &[u8], texts: &mut Texts) -> Fa
             name: cri("sandbox-name").and_then(|text| texts.shared(text)),
             uid: cri("sandbox-uid").and_then(|text| texts.shared(text)),
             container: cri("container-name").filter(|_| !sandbox).and_then(|text| texts.shared(text)),
-            restart_count: count(spec.annotation("io.kubernetes.container.restartCount")),
+            restart_count: count(spec.annotation("io.kubernetes.container.restartCount")).or(restarts),
             sandbox,
         })
     });

@@ -1,7 +1,7 @@
 //! The part of the CRI (`runtime.v1`) that it takes to run a container in a pod. Only the fields that are used
 //! are written down, with the numbers that they have in the interface; to build it takes no protobuf compiler.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use prost::Message;
@@ -9,7 +9,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use crate::image::CRI_IMAGE;
+use crate::world::CRI_IMAGE;
 
 /// A pod, as its spec names it.
 pub(crate) struct Pod {
@@ -18,6 +18,10 @@ pub(crate) struct Pod {
     pub(crate) uid: String,
     /// Path of its cgroup.
     pub(crate) cgroup: String,
+    /// Where the logs of its containers are.
+    pub(crate) logs: PathBuf,
+    /// How often each of them was restarted.
+    pub(crate) restarts: u32,
 }
 
 /// `NamespaceMode.NODE`: no network of its own, so that no plugin is needed.
@@ -33,6 +37,8 @@ struct RunPodSandboxRequest {
 struct PodSandboxConfig {
     #[prost(message, optional, tag = "1")]
     metadata: Option<PodSandboxMetadata>,
+    #[prost(string, tag = "3")]
+    log_directory: String,
     #[prost(message, optional, tag = "8")]
     linux: Option<LinuxPodSandboxConfig>,
 }
@@ -103,6 +109,8 @@ struct ContainerConfig {
     command: Vec<String>,
     #[prost(message, repeated, tag = "7")]
     mounts: Vec<Mount>,
+    #[prost(string, tag = "11")]
+    log_path: String,
     #[prost(message, optional, tag = "15")]
     linux: Option<LinuxContainerConfig>,
 }
@@ -111,6 +119,8 @@ struct ContainerConfig {
 struct ContainerMetadata {
     #[prost(string, tag = "1")]
     name: String,
+    #[prost(uint32, tag = "2")]
+    attempt: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -206,7 +216,7 @@ impl Client {
     ) -> Result<String> {
         let host = Some(NamespaceOption { network: NODE });
         let config = ContainerConfig {
-            metadata: Some(ContainerMetadata { name: name.into() }),
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: pod.restarts }),
             image: Some(ImageSpec { image: CRI_IMAGE.into() }),
             command: ["/bin/sh", "-c", script].map(str::to_owned).into(),
             mounts: vec![Mount {
@@ -214,6 +224,7 @@ impl Client {
                 host_path: gates.display().to_string(),
                 readonly: true,
             }],
+            log_path: format!("{name}/{}.log", pod.restarts),
             linux: Some(LinuxContainerConfig {
                 resources: Some(LinuxContainerResources { memory_limit_in_bytes: limit_bytes.try_into()? }),
                 security_context: Some(ContainerSecurity { namespace_options: host }),
@@ -251,6 +262,7 @@ impl Pod {
                 uid: self.uid.clone(),
                 namespace: self.namespace.clone(),
             }),
+            log_directory: self.logs.display().to_string(),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: self.cgroup.clone(),
                 security_context: Some(SandboxSecurity {

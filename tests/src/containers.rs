@@ -1,0 +1,141 @@
+//! What tests with real container runtimes share, on a host and in a guest: an image to run out of memory in, programs to
+//! call, and oomtrace's lines, each claimed by the case that caused it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::hog::PATIENCE;
+use crate::tracer::{Line, Tracer};
+
+/// What takes more memory than any limit here: its buffer.
+pub const EAT: &str = "dd if=/dev/zero of=/dev/null bs=256M count=1";
+/// The name of the image of all containers: a static busybox, which has all it takes to run out of memory.
+pub const IMAGE: &str = "oomtrace-test:1";
+
+/// Makes the root file system of that image as `DIR/rootfs.tar`.
+pub fn rootfs(dir: &Path) -> Result<PathBuf> {
+    let (root, tar) = (dir.join("rootfs"), dir.join("rootfs.tar"));
+    for sub in ["bin", "gate", "proc", "sys", "dev", "etc", "tmp", "run"] {
+        std::fs::create_dir_all(root.join(sub))?;
+    }
+    std::fs::copy("/bin/busybox", root.join("bin/busybox"))
+        .context("copy /bin/busybox, of Debian's busybox-static: cargo xtask setup --containers")?;
+    for applet in ["sh", "dd", "sleep"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
+    }
+    output(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg("."))?;
+    Ok(tar)
+}
+
+/// A script that does `then` once the test opens the gate `name`.
+pub fn gated(name: &str, then: &str) -> String {
+    format!("until [ -e /gate/{name} ]; do sleep 0.02; done; {then}")
+}
+
+/// oomtrace, running, and which of its kills were asked for.
+#[derive(Debug)]
+pub struct Watch {
+    /// The program under test.
+    pub tracer: Tracer,
+    /// By `seq`.
+    claimed: BTreeSet<u64>,
+    /// How many times as long as on a host of its own it is waited for.
+    slowness: u32,
+}
+
+impl Watch {
+    /// Of a tracer that runs.
+    pub fn over(tracer: Tracer) -> Self {
+        Self { tracer, claimed: BTreeSet::new(), slowness: 1 }
+    }
+
+    /// On an emulated machine, which takes so many times as long.
+    pub fn emulated(self, slowness: u32) -> Self {
+        Self { slowness, ..self }
+    }
+
+    fn wait_for<T>(&mut self, what: &str, find: impl Fn(&[Line]) -> Option<T>) -> Result<T> {
+        for _ in 1..self.slowness {
+            if let Ok(found) = self.tracer.wait_for(what, &find) {
+                return Ok(found);
+            }
+        }
+        self.tracer.wait_for(what, &find)
+    }
+
+    /// The next `oom_kill` line of a victim whose cgroup's path holds `part`.
+    pub fn kill_in(&mut self, part: &str) -> Result<Line> {
+        let claimed = self.claimed.clone();
+        let line = self.wait_for(&format!("a line for the kill in {part}"), |lines| {
+            let mut free = lines.iter().filter(|line| {
+                line.kind() == "oom_kill" && line.number("seq").is_some_and(|seq| !claimed.contains(&seq))
+            });
+            free.find(|line| is_in(line, part)).cloned()
+        })?;
+        self.claimed.extend(line.number("seq"));
+        Ok(line)
+    }
+
+    /// The `verdict` line of a kill.
+    pub fn verdict_of(&mut self, kill: &Line) -> Result<Line> {
+        let of = kill.number("seq");
+        self.wait_for(&format!("the verdict on {of:?}"), |lines| {
+            lines.iter().find(|line| line.kind() == "verdict" && line.number("of") == of).cloned()
+        })
+    }
+
+    /// How many kills were told of victims whose cgroup's path holds `part`.
+    pub fn kills_in(&self, part: &str) -> usize {
+        self.tracer.lines().iter().filter(|line| line.kind() == "oom_kill" && is_in(line, part)).count()
+    }
+}
+
+fn is_in(line: &Line, part: &str) -> bool {
+    line.get("victim.cgroup.path").and_then(Value::as_str).is_some_and(|path| path.contains(part))
+}
+
+/// Fails unless the line has these values, each at its dotted path; null is for what must be absent.
+pub fn expect(line: &Line, values: &[(&str, Value)]) -> Result<()> {
+    for (path, value) in values {
+        let told = line.get(path);
+        ensure!(
+            told == Some(value) || told.is_none() && value.is_null(),
+            "field {path}: expected {value}, oomtrace {}: {}",
+            told.unwrap_or(&Value::Null),
+            line.text
+        );
+    }
+    Ok(())
+}
+
+/// Runs a program to its end; what it said.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("start {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}: {said} {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(said)
+}
+
+/// Waits until `find` finds something.
+pub fn until<T>(what: &str, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = find()? {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            bail!("{what} did not come in {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

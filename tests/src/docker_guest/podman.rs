@@ -1,0 +1,82 @@
+//! Podman with its cgroups made by systemd, as root.
+
+use anyhow::{Context, Result, ensure};
+use oomtrace_tests::containers::{EAT, expect};
+use oomtrace_tests::tracer::Line;
+use serde_json::{Value, json};
+
+use crate::Case;
+use crate::world::{LIMIT, LIMIT_BYTES, World, run};
+
+pub(crate) const CASES: &[Case] = &[("podman_over_its_limit", over_its_limit), ("podman_pod", pod)];
+
+/// The image, as Podman calls it.
+pub(crate) const IMAGE: &str = "localhost/oomtrace-test:1";
+
+/// Runs a script in a container of its own, in the background. Its id.
+pub(crate) fn start(name: &str, options: &[&str], script: &str) -> Result<String> {
+    let mut arguments = vec!["run", "-d", "--pull=never", "--name", name, "-m", LIMIT];
+    arguments.extend_from_slice(options);
+    arguments.extend_from_slice(&[IMAGE, "/bin/sh", "-c", script]);
+    run("podman", &arguments)
+}
+
+/// A kill in a container whose cgroup is `scope`.
+pub(crate) fn killed(line: &Line, id: &str, name: &str, scope: &str) -> Result<()> {
+    let container = json!({"id": id, "name": name, "runtime": {"name": "podman"}, "image": {"name": IMAGE}});
+    expect(
+        line,
+        &[
+            ("container", container),
+            ("oom.scope", json!("memcg")),
+            ("oom.cgroup.limit_bytes", json!(LIMIT_BYTES)),
+            ("victim.cgroup.path", json!(format!("{scope}/container"))),
+            ("systemd.unit", json!(format!("libpod-{id}.scope"))),
+            ("missing.container", Value::Null),
+        ],
+    )?;
+    let fired = line.get("oom.cgroup.path").and_then(Value::as_str).context("oom.cgroup.path")?;
+    ensure!(fired.starts_with(scope), "field oom.cgroup.path: {fired} is not in {scope}");
+    Ok(())
+}
+
+fn over_its_limit(world: &mut World) -> Result<()> {
+    let id = start("plain", &["--network", "none"], &format!("exec {EAT}"))?;
+    let line = world.watch.kill_in(&id)?;
+    killed(&line, &id, "plain", &format!("/machine.slice/libpod-{id}.scope"))?;
+    let verdict = world.watch.verdict_of(&line)?;
+    if let Some(why) = verdict.get("missing.runtime_says").and_then(Value::as_str) {
+        // An emulated machine may be too slow for it.
+        ensure!(why.contains("did not answer"), "field missing.runtime_says: {why}");
+        crate::say(&format!("says {}: {why}", world.case));
+        expect(&verdict, &[("runtime_says", Value::Null), ("missed", Value::Null)])?;
+        return run("podman", &["rm", "-f", &id]).map(drop);
+    }
+    let state = run("podman", &["container", "inspect", "--format", "{{json .State}}", &id])?;
+    world.told("podman inspect", &serde_json::from_str(&state)?, &verdict)?;
+    run("podman", &["rm", "-f", &id]).map(drop)
+}
+
+/// A pod that has a cgroup of its own, which its infra container keeps.
+fn pod(world: &mut World) -> Result<()> {
+    let pod = run(
+        "podman",
+        &[
+            "pod",
+            "create",
+            "--name",
+            "shop",
+            "--network",
+            "none",
+            "--infra-image",
+            IMAGE,
+            "--infra-command",
+            "sleep 86400",
+        ],
+    )?;
+    let id = start("member", &["--pod", "shop"], &format!("exec {EAT}"))?;
+    let line = world.watch.kill_in(&id)?;
+    let slice = format!("/machine.slice/machine-libpod_pod_{pod}.slice");
+    killed(&line, &id, "member", &format!("{slice}/libpod-{id}.scope"))?;
+    run("podman", &["pod", "rm", "-f", "-t", "0", "shop"]).map(drop)
+}

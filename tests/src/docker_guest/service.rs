@@ -1,0 +1,167 @@
+//! oomtrace as a service of systemd's, by the unit that it is delivered with.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use oomtrace_tests::containers::{EAT, until};
+use oomtrace_tests::tracer::at;
+use serde_json::{Value, json};
+
+use crate::Case;
+use crate::world::{LIMIT, World, of_docker, property, run};
+
+/// Before all others, which it then watches too.
+pub(crate) const BEGIN: &[Case] = &[("service_becomes_active", becomes_active)];
+/// After them.
+pub(crate) const END: &[Case] = &[
+    ("service_sees_as_much_as_a_root_shell", sees_as_much),
+    ("service_tells_kills_in_the_journal", tells_kills),
+    ("service_says_why_it_has_no_word_of_podman", says_why),
+    ("service_keeps_its_watchdog", keeps_its_watchdog),
+    ("service_that_hangs_is_started_again", is_started_again),
+    ("service_stops_in_order", stops_in_order),
+];
+
+const UNIT: &str = "oomtrace.service";
+
+/// Its lines since it was started the last time.
+fn lines() -> Result<Vec<Value>> {
+    let invocation = format!("_SYSTEMD_INVOCATION_ID={}", property(UNIT, "InvocationID")?);
+    let journal = run("journalctl", &["--no-pager", "-o", "cat", &invocation])?;
+    Ok(journal.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn of_type<'a>(lines: &'a [Value], kind: &str) -> Option<&'a Value> {
+    lines.iter().find(|line| at(line, "type") == Some(&json!(kind)))
+}
+
+fn expect_property(name: &str, value: &str) -> Result<()> {
+    let is = property(UNIT, name)?;
+    ensure!(is == value, "property {name}: expected {value}, systemd says {is}: {}", last_words());
+    Ok(())
+}
+
+fn last_words() -> String {
+    let words = run("systemctl", &["--no-pager", "-l", "-n", "12", "status", UNIT]);
+    words.unwrap_or_else(|error| error.to_string())
+}
+
+fn becomes_active(world: &mut World) -> Result<()> {
+    std::fs::copy(&world.oomtrace, "/usr/local/bin/oomtrace").context("install oomtrace")?;
+    std::fs::copy(&world.unit, Path::new("/etc/systemd/system").join(UNIT)).context("install the unit")?;
+    run("systemctl", &["daemon-reload"])?;
+    // Of Type=notify: it returns when oomtrace said that it is ready.
+    run("systemctl", &["start", UNIT]).with_context(last_words)?;
+    expect_property("ActiveState", "active")?;
+    expect_property("Type", "notify")?;
+    expect_property("NRestarts", "0")
+}
+
+/// Its sandbox takes nothing away that it uses.
+fn sees_as_much(world: &mut World) -> Result<()> {
+    let lines = lines()?;
+    let start = of_type(&lines, "start").with_context(last_words)?;
+    for key in ["hooks", "cgroup", "runtimes", "limits"] {
+        let (service, shell) = (at(start, key), world.watch.tracer.start_line().get(key));
+        let show = |value: Option<&Value>| value.unwrap_or(&Value::Null).to_string();
+        ensure!(
+            service == shell || key == "runtimes" && service.is_some(),
+            "field {key} of start: {} by root, {} as a service",
+            show(shell),
+            show(service)
+        );
+    }
+    Ok(())
+}
+
+fn tells_kills(world: &mut World) -> Result<()> {
+    let id = world.docker("served", &["-m", LIMIT], &format!("exec {EAT}"))?;
+    let shell = world.watch.kill_in(&id)?;
+    let told = until("the service's line", || {
+        Ok(lines()?.into_iter().find(|line| {
+            at(line, "type") == Some(&json!("oom_kill")) && at(line, "container.id") == Some(&json!(id))
+        }))
+    })?;
+    let container = at(&told, "container");
+    ensure!(container == Some(&of_docker(&id, "served")), "field container: {told}");
+    // Not the victim's start: each run measures for itself how far the clocks are apart.
+    for key in ["oom.cgroup", "oom.evidence", "victim.executable", "victim.command_line", "missing"] {
+        let (service, root) = (at(&told, key), shell.get(key));
+        ensure!(service == root, "field {key}: {root:?} by root, {service:?} as a service");
+    }
+    let verdict = world.watch.verdict_of(&shell)?;
+    let served = verdict_on(&id)?;
+    for key in ["runtime_says", "missed"] {
+        ensure!(at(&served, key) == verdict.get(key), "field {key} of the verdict: {served}");
+    }
+    run("docker", &["rm", "-f", &id]).map(drop)
+}
+
+/// Its verdict on the kill in a container.
+fn verdict_on(id: &str) -> Result<Value> {
+    until("the service's verdict", || {
+        let of_it = |line: &Value| {
+            at(line, "type") == Some(&json!("verdict")) && at(line, "container.id") == Some(&json!(id))
+        };
+        Ok(lines()?.into_iter().find(of_it))
+    })
+}
+
+/// Podman may not run in its sandbox, and has no file that tells.
+fn says_why(world: &mut World) -> Result<()> {
+    let id = crate::podman::start("served-too", &["--network", "none"], &format!("exec {EAT}"))?;
+    world.watch.kill_in(&id)?;
+    let served = verdict_on(&id)?;
+    ensure!(at(&served, "container.name") == Some(&json!("served-too")), "field container: {served}");
+    let why = at(&served, "missing.runtime_says").and_then(Value::as_str);
+    let why = why.with_context(|| format!("missing.runtime_says: {served}"))?;
+    crate::say(&format!("says {}: the service: {why}", world.case));
+    ensure!(at(&served, "missed").is_none(), "field missed: {served}");
+    run("podman", &["rm", "-f", &id]).map(drop)
+}
+
+/// More than its `WatchdogSec=` has passed, and it was not started again.
+fn keeps_its_watchdog(_: &mut World) -> Result<()> {
+    let number = |name: &str| -> Result<u64> { Ok(property(UNIT, name)?.parse()?) };
+    let active_since = number("ActiveEnterTimestampMonotonic")?;
+    let limit = number("WatchdogUSec").or_else(|_| seconds(&property(UNIT, "WatchdogUSec")?))?;
+    ensure!(limit > 0, "no watchdog");
+    until("a sign of life after the watchdog's limit", || {
+        std::thread::sleep(Duration::from_secs(1));
+        Ok((number("WatchdogTimestampMonotonic")? > active_since + limit).then_some(()))
+    })?;
+    expect_property("NRestarts", "0")?;
+    expect_property("ActiveState", "active")
+}
+
+/// `30s`, in microseconds: how systemctl shows a whole number of seconds.
+fn seconds(text: &str) -> Result<u64> {
+    let number = text.strip_suffix('s').with_context(|| format!("WatchdogUSec is {text}"))?;
+    Ok(number.parse::<u64>()? * 1_000_000)
+}
+
+fn is_started_again(_: &mut World) -> Result<()> {
+    run("systemctl", &["kill", "--kill-whom=main", "--signal=SIGSTOP", UNIT])?;
+    let restarted = || Ok((property(UNIT, "NRestarts")? == "1").then_some(()));
+    until("a restart by the watchdog", restarted).with_context(last_words)?;
+    let active = || Ok((property(UNIT, "ActiveState")? == "active").then_some(()));
+    until("the service, active again", active)
+}
+
+fn stops_in_order(_: &mut World) -> Result<()> {
+    // Before the stop: a unit that is not active has no invocation.
+    let invocation = format!("_SYSTEMD_INVOCATION_ID={}", property(UNIT, "InvocationID")?);
+    run("systemctl", &["stop", UNIT])?;
+    expect_property("Result", "success")?;
+    expect_property("ExecMainStatus", "0")?;
+    expect_property("ActiveState", "inactive")?;
+    let journal = run("journalctl", &["--no-pager", "-o", "cat", &invocation])?;
+    let last = journal.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).next_back();
+    let last = last.context("no line in the journal")?;
+    ensure!(
+        at(&last, "type") == Some(&json!("stop")) && at(&last, "reason") == Some(&json!("SIGTERM")),
+        "the last line is not stop: {last}"
+    );
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! `cargo xtask vm --docker`: one guest with systemd, Docker and Podman, on cgroup v2.
+//!
+//! In: nothing but programs. Out: a table of the cases of `oomtrace-docker-guest`, what the runtimes said of each kill beside the
+//! verdict, and whether all passed. A guest that hangs or says nothing has failed, and the end of its console is shown.
+
+mod image;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::NamedTempFile;
+
+use self::image::Image;
+use super::{
+    Args,
+    kernels::{Arch, Store},
+    programs::{self, Programs},
+    qemu::{self, Budget, End},
+    selected,
+    table::{self, Outcome, Table},
+};
+use crate::workspace;
+
+/// The program of `tests/` that the guest's systemd starts.
+const PROGRAM: &str = "oomtrace-docker-guest";
+
+/// The kernel, by name.
+const KERNEL: &str = "6.12";
+
+/// Memory in MiB: what systemd, Docker and Podman take, and little more, because six times all of it is filled.
+const MEMORY: u32 = 1024;
+
+/// Of all that a guest may take: it needs three minutes on a machine that does nothing else.
+const BUDGET: Budget = Budget { total: Duration::from_secs(5400), silence: Duration::from_secs(600) };
+
+/// Boots the guest and prints what it told.
+///
+/// # Errors
+/// If a program cannot be built, or the guest cannot be made or started.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    ensure!(args.arch == Arch::X86_64, "the guest with Docker is an x86_64 one");
+    let store = Store::open(args.arch)?;
+    let (oomtrace, program) = programs(args, &store)?;
+    let names = selected(&args.scenario, &programs::scenarios(Some(&program))?)?;
+    let image = Image::of(&store)?;
+    let directory = programs::target_directory().join("vm");
+    fs::create_dir_all(&directory)?;
+    let disk = disk(&directory, &oomtrace, &program, &args.scenario)?;
+
+    let mut table = Table::default();
+    let column = format!("{KERNEL} v2 systemd");
+    table.guest(&column);
+    let (mut says, mut failed) = (Vec::new(), false);
+    let started = Instant::now();
+    eprintln!("vm: {column}: a guest with systemd and Docker; it takes some minutes");
+    let log = directory.join("docker.log");
+    let mut emulator = emulator(&store, &image, disk.path(), &args.cmdline_extra)?;
+    let console = qemu::watch(&mut emulator, &log, &BUDGET, |line| {
+        if let Some((name, outcome)) = table::told_by(line) {
+            eprintln!("vm:   {line}");
+            failed |= matches!(outcome, Outcome::Fail(_));
+            table.add(&column, name, outcome);
+        } else if let Some(said) = line.strip_prefix("says ") {
+            says.push(said.to_owned());
+        }
+    })?;
+    eprintln!("vm:   {:?} after {} s", console.end, started.elapsed().as_secs());
+
+    let mut complete = true;
+    for name in names.iter().filter(|name| !table.has(&column, name)).collect::<Vec<_>>() {
+        complete = false;
+        let why = format!("did not tell how it ended; the guest: {:?}", console.end);
+        table.add(&column, name, Outcome::Fail(why));
+    }
+    // The code of a guest in which a case failed only repeats that.
+    let in_order = console.end == End::Exit(0) || failed && matches!(console.end, End::Exit(_));
+    if !in_order {
+        table.add(&column, "guest", Outcome::Fail(format!("{:?}", console.end)));
+    }
+    if !complete || !in_order {
+        eprintln!("vm: the end of the console:");
+        for line in console.tail() {
+            eprintln!("    {line}");
+        }
+    }
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "\n{table}\n{}", image.versions)?;
+    writeln!(stdout, "\nWhat the runtimes said of the kills, and the verdicts:")?;
+    for said in says {
+        writeln!(stdout, "  {said}")?;
+    }
+    writeln!(stdout, "\n{} s; console in {}", started.elapsed().as_secs(), log.display())?;
+    Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The static oomtrace and the program of the cases: those given, else built.
+fn programs(args: &Args, store: &Store) -> Result<(PathBuf, PathBuf)> {
+    if let (Some(oomtrace), Some(program)) = (&args.oomtrace, &args.scenarios) {
+        return Ok((oomtrace.clone(), program.clone()));
+    }
+    let built = Programs::build(store)?;
+    let program = built.scenarios.with_file_name(PROGRAM);
+    Ok((args.oomtrace.clone().unwrap_or(built.oomtrace), args.scenarios.clone().unwrap_or(program)))
+}
+
+/// A small disk with what changes from run to run; `guest.service` mounts it as `/opt`.
+fn disk(directory: &Path, oomtrace: &Path, program: &Path, scenarios: &[String]) -> Result<NamedTempFile> {
+    let tree = tempfile::tempdir_in(directory)?;
+    let copy = |from: &Path, name: &str| {
+        fs::copy(from, tree.path().join(name)).with_context(|| format!("{} cannot be read", from.display()))
+    };
+    copy(oomtrace, "oomtrace")?;
+    copy(program, PROGRAM)?;
+    copy(&workspace::root().join("docs/oomtrace.service"), "oomtrace.service")?;
+    let only: String = scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
+    // Once it is up, the kernel's reports of OOM kills would break the lines of the program.
+    let job = format!("echo 1 >/proc/sys/kernel/printk\nexec /opt/{PROGRAM}{only}\n");
+    fs::write(tree.path().join("job"), job)?;
+    let disk = NamedTempFile::new_in(directory)?;
+    image::make(tree.path(), disk.path(), "64M")?;
+    Ok(disk)
+}
+
+/// QEMU with both disks, neither of which it changes; as in [`qemu`] otherwise.
+fn emulator(store: &Store, image: &Image, disk: &Path, more: &str) -> Result<Command> {
+    let mut qemu = Command::new(store.qemu()?);
+    qemu.args("-accel tcg,thread=single -cpu max,-cx16 -smp 2 -no-reboot".split(' '))
+        .args("-nodefaults -no-user-config -display none -serial stdio".split(' '))
+        .args(["-m", &MEMORY.to_string()]);
+    // NVMe and ext4 are in the kernel itself: it needs no initramfs.
+    // Two of one controller, because which of two controllers is the first is a race.
+    qemu.args(["-device", "nvme,id=disks,serial=disks"]);
+    for (name, file, number) in [("root", image.root.as_path(), 1), ("opt", disk, 2)] {
+        qemu.arg("-drive").arg(format!("if=none,id={name},format=raw,snapshot=on,file={}", file.display()));
+        qemu.arg("-device").arg(format!("nvme-ns,bus=disks,drive={name},nsid={number}"));
+    }
+    let words = "console=ttyS0 mitigations=off no_timer_check tsc=reliable panic=-1 quiet nokaslr random.trust_cpu=on \
+                 root=/dev/nvme0n1 rw apparmor=0 selinux=0 nvme_core.io_timeout=600 SYSTEMD_COLORS=0 oomtrace.guest=1";
+    qemu.arg("-kernel").arg(&image.kernel).arg("-append").arg(format!("{words} {more}").trim());
+    Ok(qemu)
+}
