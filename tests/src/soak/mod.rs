@@ -1,0 +1,253 @@
+//! Victims that are all known, against tracers that are killed, stopped, replaced, and whose outputs fail, at
+//! random. At the end each victim must be told of or counted, and nobody else be told of.
+//!
+//! In: the oomtrace binary. Out: a Markdown table on stdout; what is wrong, and the seed, on stderr. All mounts
+//! are in a mount namespace of this process's own: they are gone when it is, and the pins with them.
+
+mod account;
+mod lane;
+mod lines;
+mod output;
+mod random;
+mod table;
+mod victims;
+
+use std::ffi::CString;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Parser;
+
+use account::{Account, Truth};
+use lane::{Lane, Report};
+use lines::Line;
+use output::{OnDisk, Output, Pipe};
+use random::Random;
+use victims::{Victim, Victims};
+
+use crate::cgroup::{Hierarchy, Scratch};
+use crate::counters::oom_kills;
+use crate::tracer;
+
+/// First argument of the program that carries this: the scenarios'.
+pub const SUBCOMMAND: &str = "soak";
+
+/// Threads that make victims.
+const MAKERS: u64 = 4;
+/// Room for a file of lines: enough between two rotations.
+const DISK: &str = "size=24m";
+
+/// Real OOM kills against a tracer that everything happens to.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The program under test; else what OOMTRACE_BIN says, else what `cargo xtask build` leaves.
+    #[arg(long)]
+    oomtrace: Option<PathBuf>,
+    /// For how long.
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// The same again: what happens, in the same order; not at the same moments.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Runs it with the arguments after [`SUBCOMMAND`].
+pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let arguments = Arguments::parse_from(arguments);
+    let nanoseconds = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.subsec_nanos());
+    let seed = arguments.seed.unwrap_or(u64::from(nanoseconds));
+    say(&format!("soak: seed {seed}"));
+    match run(&arguments, seed) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("soak: {error:#}\nsoak: again: --seed {seed}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever watches may be gone.
+fn say(what: &str) {
+    let _nobody_watches = writeln!(std::io::stderr(), "{what}");
+}
+
+fn run(arguments: &Arguments, seed: u64) -> Result<bool> {
+    // SAFETY: takes nothing, cannot fail.
+    ensure!(unsafe { libc::geteuid() } == 0, "real kills need root");
+    let dir = Dir::make()?;
+    let hierarchy = Hierarchy::find()?;
+    let scratch = Scratch::make(&hierarchy)?;
+    let binary = arguments.oomtrace.clone().map_or_else(tracer::binary, Ok)?;
+    let copy = dir.0.join("oomtrace");
+    std::fs::copy(&binary, &copy).context("copy the binary")?;
+    let lane = |name, output, stream| {
+        Lane::new(name, [binary.clone(), copy.clone()], &dir.0, output, Random::new(seed, stream))
+    };
+    let mut lanes = [
+        lane("file", Output::File(OnDisk::on(&dir.0.join("disk"))), 100),
+        lane("pipe", Output::Pipe(Pipe::make()?), 101),
+    ];
+    for lane in &mut lanes {
+        lane.begin().with_context(|| lane.last_words())?;
+    }
+
+    let victims = Victims::below(scratch.cgroup(), hierarchy.version);
+    let (began, counted) = (moment(), oom_kills()?);
+    let until = Instant::now() + Duration::from_secs_f64(arguments.minutes * 60.0);
+    let (outputs, truth) = trouble(&mut lanes, &victims, until, seed, &binary, || {
+        let kernel_kills = oom_kills()?.wrapping_sub(counted);
+        let prefix = victims::path(scratch.cgroup()) + "/";
+        Ok(Truth { prefix, deaths: victims.deaths(), kernel_kills, between: (began.clone(), moment()) })
+    })?;
+
+    let accounts: Vec<(&str, Account, Report)> = outputs
+        .into_iter()
+        .map(|(name, lines, report)| (name, Account::of(&truth, &lines, &report), report))
+        .collect();
+    table::print(&mut std::io::stdout().lock(), &truth, &accounts, arguments.minutes, seed)?;
+    let mut even = true;
+    for (name, account, _) in &accounts {
+        for fault in &account.faults {
+            even = false;
+            say(&format!("soak: {name}: {fault}"));
+        }
+        if account.unaccounted() > 0 {
+            say(&format!("soak: {name}: of these, {} are unaccounted for:", account.unaccounted()));
+            for death in account.untold.iter().take(100) {
+                say(&format!("  {} {} in {}", death.shape, death.victim.pid, death.victim.cgroup));
+            }
+        }
+    }
+    if !even {
+        say(&format!("soak: again: --seed {seed}"));
+    }
+    Ok(even)
+}
+
+type Told = (&'static str, Vec<Line>, Report);
+
+/// Makes victims and trouble until then, and one last victim without trouble. What the tracers have told.
+fn trouble(
+    lanes: &mut [Lane],
+    victims: &Victims<'_>,
+    until: Instant,
+    seed: u64,
+    binary: &Path,
+    truth: impl FnOnce() -> Result<Truth>,
+) -> Result<(Vec<Told>, Truth)> {
+    let (done, last) = (AtomicBool::new(false), OnceLock::<Option<Victim>>::new());
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..MAKERS)
+            .map(|number| {
+                let (random, done) = (Random::new(seed, number), &done);
+                scope.spawn(move || {
+                    let made = victims.make(random, done);
+                    done.store(true, Ordering::Relaxed);
+                    made
+                })
+            })
+            .collect();
+        // A tracer ends with the thread that started it: each thread stays to the end.
+        let lanes: Vec<_> = lanes
+            .iter_mut()
+            .map(|lane| {
+                let (done, last) = (&done, &last);
+                scope.spawn(move || -> Result<Told> {
+                    let trouble = lane.trouble(until, done);
+                    done.store(true, Ordering::Relaxed);
+                    trouble?;
+                    let last = last.wait().clone().context("there was no last victim")?;
+                    let told = |line: &Line| matches!(line, Line::Kill { victim, .. } if *victim == last);
+                    let (lines, report) = lane.finish(told, |pins| detach(binary, pins))?;
+                    Ok((lane.name, lines, report))
+                })
+            })
+            .collect();
+        let mut made = Ok(());
+        for maker in makers {
+            let result = maker.join().map_err(|_| anyhow!("a maker of victims panicked"))?;
+            made = made.and(result);
+        }
+        made = made.and_then(|()| victims.one());
+        // Nobody may wait for a victim that is not there.
+        let set = last.set(made.is_ok().then(|| victims.deaths().pop().map(|death| death.victim)).flatten());
+        let truth = made.and_then(|()| truth());
+        let mut told = Vec::new();
+        for lane in lanes {
+            told.push(lane.join().map_err(|_| anyhow!("a tracer's thread panicked"))??);
+        }
+        ensure!(set.is_ok(), "two last victims");
+        Ok((told, truth?))
+    })
+}
+
+/// Nothing may be left.
+fn detach(binary: &Path, pins: &Path) -> Result<()> {
+    let output = Command::new(binary).arg("detach").arg(pins).output()?;
+    ensure!(output.status.success(), "detach: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(!pins.exists(), "{} is still there", pins.display());
+    Ok(())
+}
+
+/// Now, as a line has it.
+fn moment() -> String {
+    format!("{:.9}", jiff::Timestamp::now())
+}
+
+/// A directory with a disk and a bpffs of its own, that nobody else sees.
+#[derive(Debug)]
+struct Dir(PathBuf);
+
+impl Dir {
+    fn make() -> Result<Self> {
+        let dir = Self(std::env::temp_dir().join(format!("oomtrace-soak-{}", std::process::id())));
+        // SAFETY: takes a number; this process has one thread yet, and shares no mount namespace it must keep.
+        let apart = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
+        ensure!(apart, "unshare: {}", std::io::Error::last_os_error());
+        mount(Path::new("none"), Path::new("/"), "none", libc::MS_REC | libc::MS_PRIVATE, "")?;
+        for (name, kind, options) in [("disk", "tmpfs", DISK), ("bpf", "bpf", "mode=0700")] {
+            let place = dir.0.join(name);
+            std::fs::create_dir_all(&place)?;
+            mount(Path::new("soak"), &place, kind, 0, options)?;
+        }
+        Ok(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        for name in ["disk", "bpf"] {
+            let _gone_with_the_namespace = unmount(&self.0.join(name));
+        }
+        let _left_to_look_at = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn text(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).context("a path with a NUL")
+}
+
+fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, options: &str) -> Result<()> {
+    let (from, to) = (text(source)?, text(target)?);
+    let (kind, options) = (CString::new(kind)?, CString::new(options)?);
+    // SAFETY: strings ended by NUL, alive through the call.
+    let status =
+        unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+    ensure!(status == 0, "mount {}: {}", target.display(), std::io::Error::last_os_error());
+    Ok(())
+}
+
+fn unmount(target: &Path) -> Result<()> {
+    let to = text(target)?;
+    // SAFETY: a string ended by NUL, alive through the call. A file that is open there is no hindrance.
+    let status = unsafe { libc::umount2(to.as_ptr(), libc::MNT_DETACH) };
+    ensure!(status == 0, "unmount {}: {}", target.display(), std::io::Error::last_os_error());
+    Ok(())
+}
