@@ -239,14 +239,16 @@ impl Lane {
         }
     }
 
-    /// Waits until a victim was told of, then ends the tracer and removes its programs. Its lines.
+    /// All its lines so far.
+    pub(super) fn lines(&mut self) -> Result<Vec<Line>> {
+        self.output.lines()
+    }
+
+    /// Ends the tracer and removes its programs. Its lines.
     pub(super) fn finish(
         &mut self,
-        told: impl Fn(&Line) -> bool,
         detached: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<(Vec<Line>, Report)> {
-        self.wait("the last line", |lane| Ok(lane.output.lines()?.iter().any(&told)))
-            .with_context(|| self.last_words())?;
         self.end().with_context(|| self.last_words())?;
         self.wait("a stop line", |lane| Ok(lane.output.lines()?.last() == Some(&Line::Stop)))?;
         detached(&self.pins)?;
@@ -358,10 +360,16 @@ impl Lane {
         send(pid, signal)
     }
 
-    fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+    /// Waits until it is `done`.
+    pub(super) fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !done(self)? {
-            ensure!(Instant::now() < deadline, "{}: no {what} in {PATIENCE:?}", self.name);
+            ensure!(
+                Instant::now() < deadline,
+                "{}: no {what} in {PATIENCE:?}: {}",
+                self.name,
+                self.last_words()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())

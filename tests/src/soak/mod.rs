@@ -12,13 +12,14 @@ mod random;
 mod table;
 mod victims;
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -133,7 +134,20 @@ fn run(arguments: &Arguments, seed: u64) -> Result<bool> {
 
 type Told = (&'static str, Vec<Line>, Report);
 
-/// Makes victims and trouble until then, and one last victim without trouble. What the tracers have told.
+/// What the threads of a run tell one another.
+#[derive(Debug, Default)]
+struct Stage {
+    /// No more trouble, and no more victims but the last.
+    done: AtomicBool,
+    /// Victims made when all trouble was over.
+    last: Mutex<BTreeSet<Victim>>,
+    /// How many tracers have told of one of these.
+    heard: AtomicUsize,
+    /// Nobody dies any more.
+    over: AtomicBool,
+}
+
+/// Makes victims and trouble until then, and last victims without trouble. What the tracers have told.
 fn trouble(
     lanes: &mut [Lane],
     victims: &Victims<'_>,
@@ -142,14 +156,15 @@ fn trouble(
     binary: &Path,
     truth: impl FnOnce() -> Result<Truth>,
 ) -> Result<(Vec<Told>, Truth)> {
-    let (done, last) = (AtomicBool::new(false), OnceLock::<Option<Victim>>::new());
+    let (stage, count) = (Stage::default(), lanes.len());
+    let stage = &stage;
     std::thread::scope(|scope| {
         let makers: Vec<_> = (0..MAKERS)
             .map(|number| {
-                let (random, done) = (Random::new(seed, number), &done);
+                let random = Random::new(seed, number);
                 scope.spawn(move || {
-                    let made = victims.make(random, done);
-                    done.store(true, Ordering::Relaxed);
+                    let made = victims.make(random, &stage.done);
+                    stage.done.store(true, Ordering::Relaxed);
                     made
                 })
             })
@@ -158,14 +173,11 @@ fn trouble(
         let lanes: Vec<_> = lanes
             .iter_mut()
             .map(|lane| {
-                let (done, last) = (&done, &last);
                 scope.spawn(move || -> Result<Told> {
-                    let trouble = lane.trouble(until, done);
-                    done.store(true, Ordering::Relaxed);
-                    trouble?;
-                    let last = last.wait().clone().context("there was no last victim")?;
-                    let told = |line: &Line| matches!(line, Line::Kill { victim, .. } if *victim == last);
-                    let (lines, report) = lane.finish(told, |pins| detach(binary, pins))?;
+                    let (lines, report) = tell_all(lane, until, stage, binary).inspect_err(|_| {
+                        stage.done.store(true, Ordering::Relaxed);
+                        stage.heard.fetch_add(1, Ordering::Relaxed);
+                    })?;
                     Ok((lane.name, lines, report))
                 })
             })
@@ -175,17 +187,36 @@ fn trouble(
             let result = maker.join().map_err(|_| anyhow!("a maker of victims panicked"))?;
             made = made.and(result);
         }
-        made = made.and_then(|()| victims.one());
-        // Nobody may wait for a victim that is not there.
-        let set = last.set(made.is_ok().then(|| victims.deaths().pop().map(|death| death.victim)).flatten());
+        // One that finds a ring still full is counted: then the next one is told of.
+        while made.is_ok() && stage.heard.load(Ordering::Relaxed) < count {
+            made = victims.one().map(|victim| {
+                stage.last.lock().unwrap_or_else(PoisonError::into_inner).insert(victim);
+            });
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        stage.over.store(true, Ordering::Relaxed);
         let truth = made.and_then(|()| truth());
         let mut told = Vec::new();
         for lane in lanes {
             told.push(lane.join().map_err(|_| anyhow!("a tracer's thread panicked"))??);
         }
-        ensure!(set.is_ok(), "two last victims");
         Ok((told, truth?))
     })
+}
+
+/// One tracer's part, to its last line.
+fn tell_all(lane: &mut Lane, until: Instant, stage: &Stage, binary: &Path) -> Result<(Vec<Line>, Report)> {
+    lane.trouble(until, &stage.done)?;
+    stage.done.store(true, Ordering::Relaxed);
+    lane.wait("line of a last victim", |lane| {
+        let last = stage.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let told = |line: &Line| matches!(line, Line::Kill { victim, .. } if last.contains(victim));
+        let over = stage.over.load(Ordering::Relaxed);
+        Ok(over || (!last.is_empty() && lane.lines()?.iter().any(told)))
+    })?;
+    stage.heard.fetch_add(1, Ordering::Relaxed);
+    lane.wait("end of all killing", |_| Ok(stage.over.load(Ordering::Relaxed)))?;
+    lane.finish(|pins| detach(binary, pins))
 }
 
 /// Nothing may be left.

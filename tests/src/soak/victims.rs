@@ -73,9 +73,10 @@ impl<'a> Victims<'a> {
         Ok(())
     }
 
-    /// One victim more; it is the last one if nobody else makes any.
-    pub(super) fn one(&self) -> Result<()> {
-        self.kill("single", 1).map(drop)
+    /// One victim more. Nobody else may make any.
+    pub(super) fn one(&self) -> Result<Victim> {
+        self.kill("single", 1)?;
+        self.deaths().pop().map(|death| death.victim).context("no victim")
     }
 
     /// Returns the cgroups: what is dropped is removed at once.
