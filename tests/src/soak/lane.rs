@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -324,7 +324,8 @@ impl Lane {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match child.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
+                // One that has only just been started does not listen yet.
+                Some(status) if status.success() || status.signal() == Some(libc::SIGTERM) => return Ok(()),
                 Some(status) => bail!("the tracer ended: {status}"),
                 None => ensure!(Instant::now() < deadline, "the tracer did not end in {PATIENCE:?}"),
             }
