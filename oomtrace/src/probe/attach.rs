@@ -228,9 +228,9 @@ fn function(
         (None, _) => {
             let program: &mut KProbe = program(ebpf, &name)?;
             program.load().map_err(|error| load_error(&name, &error))?;
-            // Before 5.15 a kprobe has no link that could be pinned.
+            let unpinned = "before Linux 5.15 a kprobe cannot be pinned: without --pin it can be attached";
             let fd =
-                |link| FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)));
+                |link| FdLink::try_from(link).map_err(|_| ProgramError::IOError(io::Error::other(unpinned)));
             program
                 .attach(function, 0)
                 .and_then(|id| pins.map(|_| program.take_link(id).and_then(fd)).transpose())

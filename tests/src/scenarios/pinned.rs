@@ -25,7 +25,7 @@ pub(super) fn pinned(session: &mut Session) -> Result<Outcome> {
     let start = match files.started(&mut first, 1) {
         Ok(start) => start,
         // Links of kprobes came with 5.15.
-        Err(error) if hook == Hook::Kprobe && format!("{error:#}").contains("kprobe") => {
+        Err(error) if hook == Hook::Kprobe && format!("{error:#}").contains("cannot be pinned") => {
             ensure!(fs::read_dir(&files.pins)?.count() == 0, "something is left in {}", files.pins);
             return not_applicable(&format!("{error:#}"));
         }

@@ -108,10 +108,14 @@ fn run(arguments: &Arguments, seed: u64) -> Result<bool> {
         Ok(Truth { prefix, deaths: victims.deaths(), kernel_kills, between: (began.clone(), moment()) })
     })?;
 
-    let accounts: Vec<(&str, Account, Report)> = outputs
-        .into_iter()
-        .map(|(name, lines, report)| (name, Account::of(&truth, &lines, &report), report))
-        .collect();
+    let mut accounts = Vec::new();
+    for (name, lines, report) in outputs {
+        let account = Account::of(&truth, &lines, &report);
+        if !account.faults.is_empty() {
+            keep(&std::env::temp_dir().join(format!("oomtrace-soak-{seed}-{name}.txt")), &lines, &account)?;
+        }
+        accounts.push((name, account, report));
+    }
     table::print(&mut std::io::stdout().lock(), &truth, &accounts, arguments.minutes, seed)?;
     let mut even = true;
     for (name, account, _) in &accounts {
@@ -130,6 +134,20 @@ fn run(arguments: &Arguments, seed: u64) -> Result<bool> {
         say(&format!("soak: again: --seed {seed}"));
     }
     Ok(even)
+}
+
+/// For whoever looks for what went wrong.
+fn keep(file: &Path, lines: &[Line], account: &Account) -> Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&format!("{line:?}\n"));
+    }
+    for death in &account.untold {
+        text.push_str(&format!("{death:?}\n"));
+    }
+    std::fs::write(file, text)?;
+    say(&format!("soak: what was told is in {}", file.display()));
+    Ok(())
 }
 
 type Told = (&'static str, Vec<Line>, Report);
