@@ -6,11 +6,11 @@
 use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, generated::bpf_get_current_task};
 use oomtrace_common::{
     counter,
-    record::{MESSAGE_LEN, OUTCOME_KILL_DISABLED, OomControl, oc_fact},
+    record::{OUTCOME_KILL_DISABLED, OomControl, oc_fact},
 };
 
 use crate::{
-    maps,
+    maps, memcg,
     memory::{Reader, layout},
     oom,
 };
@@ -34,7 +34,6 @@ pub fn starts(source: u32, handle: u64) {
     let memcg = reader.pointer(current, layout!(task_memcg_in_oom));
     let mut disabled = 0u8;
     let mut id = 0u64;
-    let css = memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
     if memcg == 0 {
         return;
     }
@@ -45,24 +44,11 @@ pub fn starts(source: u32, handle: u64) {
         if disabled == 0 {
             return;
         }
-        let cgroup = reader.pointer(css, layout!(css_cgroup));
-        let kn = reader.pointer(cgroup, layout!(cgroup_kn));
-        reader.copy(&raw mut id, kn, layout!(kernfs_id));
+        memcg::id(&mut reader, &raw mut id, memcg::css(memcg));
     }
     let others = reader.u32(memcg, layout!(mem_cgroup_under_oom)) != 0;
     if begins(id, others) {
-        let mut oom = OomControl {
-            source,
-            present: oc_fact::MEMCG,
-            oom_memcg_id: id,
-            total_pages: 0,
-            chosen_points: 0,
-            gfp_mask: 0,
-            order: 0,
-            constraint: 0,
-            reserved: 0,
-            message: [0; MESSAGE_LEN],
-        };
+        let mut oom = OomControl { source, present: oc_fact::MEMCG, oom_memcg_id: id, ..oom::NOTHING_KNOWN };
         // SAFETY: `oom` is a local; `nobody_killed` only reads it.
         unsafe {
             let gfp_mask = reader.copy(&raw mut oom.gfp_mask, current, layout!(task_memcg_oom_gfp_mask));

@@ -16,6 +16,24 @@ use crate::{
     memory::{Reader, layout},
 };
 
+/// The css of the `mem_cgroup` at `memcg`.
+#[inline(always)]
+pub fn css(memcg: u64) -> u64 {
+    memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)))
+}
+
+/// Copies the id of the cgroup of `css`: 1 if it was read.
+///
+/// # Safety
+/// `to` must be writable.
+#[inline(always)]
+pub unsafe fn id(reader: &mut Reader, to: *mut u64, css: u64) -> u32 {
+    let cgroup = reader.pointer(css, layout!(css_cgroup));
+    let kn = reader.pointer(cgroup, layout!(cgroup_kn));
+    // SAFETY: by this function's contract.
+    unsafe { reader.copy(to, kn, layout!(kernfs_id)) }
+}
+
 /// Walks from the css of a memory cgroup to the root.
 ///
 /// What it counts is kept in the record, not in registers: what is read back from there is any

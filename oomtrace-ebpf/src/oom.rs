@@ -29,6 +29,20 @@ use crate::{
     task,
 };
 
+/// An `oom_control` of which nothing was read.
+pub const NOTHING_KNOWN: OomControl = OomControl {
+    source: SOURCE_NONE,
+    present: 0,
+    oom_memcg_id: 0,
+    total_pages: 0,
+    chosen_points: 0,
+    gfp_mask: 0,
+    order: 0,
+    constraint: 0,
+    reserved: 0,
+    message: [0; MESSAGE_LEN],
+};
+
 /// `out_of_memory(oc)` was entered.
 #[inline(always)]
 pub fn run_starts(source: u32, oc: u64) {
@@ -101,24 +115,17 @@ pub fn memcg_call_ends(source: u32, returned: u64) {
     let current = unsafe { bpf_get_current_task() };
     let signal = reader.pointer(current, layout!(task_signal));
     if reader.u32(signal, layout!(signal_flags)) & DYING == 0 {
-        let css = call.memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
         let mut oom = OomControl {
             source,
             present: oc_fact::GFP_MASK | oc_fact::ORDER,
-            oom_memcg_id: 0,
-            total_pages: 0,
-            chosen_points: 0,
             gfp_mask: call.gfp_mask,
             order: call.order,
-            constraint: 0,
-            reserved: 0,
-            message: [0; MESSAGE_LEN],
+            ..NOTHING_KNOWN
         };
-        let cgroup = reader.pointer(css, layout!(css_cgroup));
-        let kn = reader.pointer(cgroup, layout!(cgroup_kn));
         // SAFETY: `oom` is a local; `nobody_killed` only reads it.
         unsafe {
-            oom.present |= reader.copy(&raw mut oom.oom_memcg_id, kn, layout!(kernfs_id)) * oc_fact::MEMCG;
+            let id = memcg::id(&mut reader, &raw mut oom.oom_memcg_id, memcg::css(call.memcg));
+            oom.present |= id * oc_fact::MEMCG;
             // Seen outside `oom_lock`, where no number can be given.
             nobody_killed(&mut reader, 0, OUTCOME_RELIEVED, call.memcg, &raw const oom);
         }
@@ -143,8 +150,7 @@ pub unsafe fn nobody_killed(reader: &mut Reader, seq: u64, outcome: u32, memcg: 
         (*to).reserved = 0;
         (*to).oom = *oom;
         trigger(reader, &raw mut (*to).trigger);
-        let css = memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
-        memcg::walk(reader, &raw mut (*to).lineage, css);
+        memcg::walk(reader, &raw mut (*to).lineage, memcg::css(memcg));
         let levels = memcg::levels_bytes(&raw const (*to).lineage).unwrap_or(0);
         let size = (offset_of!(MemcgOom, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
         (*to).header =
@@ -191,10 +197,8 @@ unsafe fn oom_control(run: *mut Run, source: u32, oc: u64) {
             if memcg == 0 {
                 present |= oc_fact::GLOBAL;
             } else {
-                let css = memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)));
-                let cgroup = reader.pointer(css, layout!(css_cgroup));
-                let kn = reader.pointer(cgroup, layout!(cgroup_kn));
-                present |= reader.copy(&raw mut (*to).oom_memcg_id, kn, layout!(kernfs_id)) * oc_fact::MEMCG;
+                let id = memcg::id(&mut reader, &raw mut (*to).oom_memcg_id, memcg::css(memcg));
+                present |= id * oc_fact::MEMCG;
             }
         }
         present |= reader.copy(&raw mut (*to).gfp_mask, oc, layout!(oc_gfp_mask)) * oc_fact::GFP_MASK;
@@ -300,7 +304,11 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
         (*run).victim_mm = mm;
         (*run).victim_tgid = u64::from((*to).victim.tgid);
 
-        let Some(levels) = memcg::levels_bytes(&raw const (*to).lineage) else { return };
+        // Not with a default of 0: the verifiers lose sight of its bound then.
+        let Some(levels) = memcg::levels_bytes(&raw const (*to).lineage) else {
+            maps::count(counter::NO_SCRATCH, 1);
+            return;
+        };
         let size = (offset_of!(OomKill, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
         (*to).header =
             Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };

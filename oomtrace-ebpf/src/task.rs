@@ -3,7 +3,10 @@
 
 use oomtrace_common::record::{Memory, Task, memory_fact, task_fact};
 
-use crate::memory::{Reader, layout};
+use crate::{
+    memcg,
+    memory::{Reader, layout},
+};
 
 /// Fills in `to` from the `task_struct` at `task`, and gives its `mem_cgroup`'s css.
 ///
@@ -38,9 +41,7 @@ pub unsafe fn facts(reader: &mut Reader, to: *mut Task, task: u64) -> u64 {
 
         let css_set = reader.pointer(task, layout!(task_cgroups));
         let css = reader.pointer(css_set, layout!(css_set_memory));
-        let cgroup = reader.pointer(css, layout!(css_cgroup));
-        let kn = reader.pointer(cgroup, layout!(cgroup_kn));
-        present |= reader.copy(&raw mut (*to).memcg_id, kn, layout!(kernfs_id)) * task_fact::MEMCG;
+        present |= memcg::id(reader, &raw mut (*to).memcg_id, css) * task_fact::MEMCG;
 
         (*to).present = present;
         css

@@ -20,6 +20,7 @@ pub mod pipeline;
 pub mod probe;
 pub mod reconcile;
 pub mod render;
+pub mod root;
 pub mod sink;
 pub mod stderr;
 pub mod steady;

@@ -12,6 +12,13 @@ impl Absent {
         self.0.entry(key.to_owned()).or_insert_with(|| reason.into());
     }
 
+    /// As [`Self::because`], for each.
+    pub fn all(&mut self, reasons: &[(&'static str, String)]) {
+        for (key, reason) in reasons {
+            self.because(key, reason.as_str());
+        }
+    }
+
     /// The reason of a key that turned out to be there is dropped.
     pub fn present(&mut self, key: &str) {
         self.0.remove(key);

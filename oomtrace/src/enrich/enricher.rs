@@ -248,9 +248,7 @@ impl Enricher {
         let mut absent = Absent::default();
         let seen = Seen { ids: &[found.id], path: &found.path, path_is_whole: true };
         let identity = self.sources.tree.identify(seen, clock::boot_time());
-        for (key, reason) in &identity.missing {
-            absent.because(key, reason.clone());
-        }
+        absent.all(&identity.missing);
         for key in ["order", "gfp_mask", "gfp_mask_raw", "trigger"] {
             absent.because(key, UNSEEN);
         }
@@ -360,9 +358,7 @@ impl Enricher {
         }
         let seen = Seen { ids: &ids, path: path.unwrap_or(&lineage.path), path_is_whole: path.is_some() };
         let identity = self.sources.tree.identify(seen, time);
-        for (key, reason) in &identity.missing {
-            absent.because(key, reason.clone());
-        }
+        absent.all(&identity.missing);
         identity
     }
 

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod gfp;
+pub mod hierarchy;
 pub mod layout;
 pub mod mapped;
 pub mod privilege;
@@ -11,13 +12,11 @@ use std::io;
 
 use btf::{Btf, BtfError};
 use gfp::GfpNames;
+use hierarchy::{HierarchyError, MemoryHierarchy};
 use layout::{LayoutError, Resolved};
 use mapped::Bytes;
 
-use crate::enrich::{
-    Root,
-    host::{HierarchyError, MemoryHierarchy},
-};
+use crate::root::Root;
 
 /// Where the kernel publishes its types.
 const BTF: &str = "/sys/kernel/btf/vmlinux";

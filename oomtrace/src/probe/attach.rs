@@ -77,24 +77,6 @@ impl Kind {
     }
 }
 
-/// Attaches all that this kernel takes; with `pins`, so that it stays.
-pub(super) fn all(
-    ebpf: &mut Ebpf,
-    choice: HookChoice,
-    v1: bool,
-    btf: &Btf,
-    pins: Option<&Generation>,
-) -> Result<Vec<HookStatus>, ProbeError> {
-    let mut hooks = Vec::new();
-    // Function hooks first: a victim marked before they are in place would lack their facts.
-    hooks.extend(functions(ebpf, choice, v1, btf, pins)?);
-    for name in TRACEPOINTS {
-        raw_tracepoint(ebpf, name, pins)?;
-        hooks.push(HookStatus { name: name.into(), attached: "raw_tracepoint".into(), reason: None });
-    }
-    Ok(hooks)
-}
-
 /// What is attached, by the links that an earlier run pinned; `None` if a tracepoint is not among them.
 pub(super) fn pinned(pins: &Generation) -> Option<Vec<HookStatus>> {
     let links = pins.links();
@@ -117,74 +99,143 @@ pub(super) fn pinned(pins: &Generation) -> Option<Vec<HookStatus>> {
     whole.then_some(hooks)
 }
 
-fn functions(
-    ebpf: &mut Ebpf,
-    choice: HookChoice,
-    v1: bool,
-    btf: &Btf,
-    pins: Option<&Generation>,
-) -> Result<Vec<HookStatus>, ProbeError> {
-    let kinds: &[Kind] = match choice {
-        HookChoice::Auto => &[Kind::Fentry, Kind::Kprobe],
-        HookChoice::Fentry => &[Kind::Fentry],
-        HookChoice::Kprobe => &[Kind::Kprobe],
-        HookChoice::None => &[],
-    };
-    let mut reasons = Vec::new();
-    for kind in kinds {
-        let attached = all_of(ebpf, *kind, v1, btf, pins);
-        if let (Err(_), Some(pins)) = (&attached, pins) {
-            for hook in HOOKS {
-                pins.unpin_link(kind.name(hook.returns), hook.function);
-            }
-        }
-        match attached {
-            Ok(statuses) => return Ok(statuses),
-            Err(error) if choice == HookChoice::Auto => reasons.push(error.to_string()),
-            Err(error) => return Err(error),
-        }
-    }
-    let reason = if reasons.is_empty() { "not asked for".into() } else { reasons.join("; ") };
-    let none = |hook: &Hook| HookStatus {
-        name: hook.function.into(),
-        attached: "none".into(),
-        reason: Some(reason.clone()),
-    };
-    Ok(HOOKS.iter().filter(|hook| hook.essential).map(none).collect())
+/// The programs of an object, on the way to their hooks.
+pub(super) struct Attach<'a> {
+    /// The object, with its maps made.
+    pub(super) ebpf: &'a mut Ebpf,
+    /// The kernel's types.
+    pub(super) btf: &'a Btf,
+    /// Whether memory is on cgroup v1.
+    pub(super) v1: bool,
+    /// Where links are kept beyond the end of the process; `None`: they end with it.
+    pub(super) pins: Option<&'a Generation>,
 }
 
-/// Attaches the function hooks as one kind. One that is not essential may fail.
-fn all_of(
-    ebpf: &mut Ebpf,
-    kind: Kind,
-    v1: bool,
-    btf: &Btf,
-    pins: Option<&Generation>,
-) -> Result<Vec<HookStatus>, ProbeError> {
-    if let Some(hook) = HOOKS.iter().find(|hook| hook.essential && btf.function(hook.function).is_none()) {
-        let reason = "this kernel has no such function".into();
-        return Err(ProbeError::Attach {
-            hook: format!("{}/{}", kind.name(false), hook.function),
-            reason,
-            os: None,
-        });
+impl Attach<'_> {
+    /// Attaches all that this kernel takes.
+    pub(super) fn all(mut self, choice: HookChoice) -> Result<Vec<HookStatus>, ProbeError> {
+        // Function hooks first: a victim marked before they are in place would lack their facts.
+        let mut hooks = self.functions(choice)?;
+        for name in TRACEPOINTS {
+            self.raw_tracepoint(name)?;
+            hooks.push(HookStatus { name: name.into(), attached: "raw_tracepoint".into(), reason: None });
+        }
+        Ok(hooks)
     }
-    // Parsed only where it is of use: it takes a while and much memory.
-    let aya_btf = match kind {
-        Kind::Fentry => Some(ask(btf).and_then(|()| aya_types())?),
-        Kind::Kprobe => None,
-    };
-    let mut statuses = Vec::new();
-    for hook in HOOKS.into_iter().filter(|hook| v1 || !hook.v1) {
-        let name = kind.name(hook.returns);
-        let (attached, reason) = match function(ebpf, hook, kind, aya_btf.as_ref(), pins) {
-            Ok(()) => (name, None),
-            Err(error) if hook.essential => return Err(error),
-            Err(error) => ("none", Some(error.to_string())),
+
+    fn functions(&mut self, choice: HookChoice) -> Result<Vec<HookStatus>, ProbeError> {
+        let kinds: &[Kind] = match choice {
+            HookChoice::Auto => &[Kind::Fentry, Kind::Kprobe],
+            HookChoice::Fentry => &[Kind::Fentry],
+            HookChoice::Kprobe => &[Kind::Kprobe],
+            HookChoice::None => &[],
         };
-        statuses.push(HookStatus { name: hook.function.into(), attached: attached.into(), reason });
+        let mut reasons = Vec::new();
+        for kind in kinds {
+            let attached = self.all_of(*kind);
+            if let (Err(_), Some(pins)) = (&attached, self.pins) {
+                for hook in HOOKS {
+                    pins.unpin_link(kind.name(hook.returns), hook.function);
+                }
+            }
+            match attached {
+                Ok(statuses) => return Ok(statuses),
+                Err(error) if choice == HookChoice::Auto => reasons.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        let reason = if reasons.is_empty() { "not asked for".into() } else { reasons.join("; ") };
+        let none = |hook: &Hook| HookStatus {
+            name: hook.function.into(),
+            attached: "none".into(),
+            reason: Some(reason.clone()),
+        };
+        Ok(HOOKS.iter().filter(|hook| hook.essential).map(none).collect())
     }
-    Ok(statuses)
+
+    /// Attaches the function hooks as one kind. One that is not essential may fail.
+    fn all_of(&mut self, kind: Kind) -> Result<Vec<HookStatus>, ProbeError> {
+        let lacks = |hook: &&Hook| hook.essential && self.btf.function(hook.function).is_none();
+        if let Some(hook) = HOOKS.iter().find(lacks) {
+            let reason = "this kernel has no such function".into();
+            return Err(ProbeError::Attach {
+                hook: format!("{}/{}", kind.name(false), hook.function),
+                reason,
+                os: None,
+            });
+        }
+        // Parsed only where it is of use: it takes a while and much memory.
+        let aya_btf = match kind {
+            Kind::Fentry => Some(ask(self.btf).and_then(|()| aya_types())?),
+            Kind::Kprobe => None,
+        };
+        let mut statuses = Vec::new();
+        let v1 = self.v1;
+        for hook in HOOKS.into_iter().filter(|hook| v1 || !hook.v1) {
+            let name = kind.name(hook.returns);
+            let (attached, reason) = match self.function(hook, kind, aya_btf.as_ref()) {
+                Ok(()) => (name, None),
+                Err(error) if hook.essential => return Err(error),
+                Err(error) => ("none", Some(error.to_string())),
+            };
+            statuses.push(HookStatus { name: hook.function.into(), attached: attached.into(), reason });
+        }
+        Ok(statuses)
+    }
+
+    fn function(&mut self, hook: Hook, kind: Kind, btf: Option<&AyaBtf>) -> Result<(), ProbeError> {
+        let pins = self.pins;
+        let Hook { function, returns, .. } = hook;
+        let kind = kind.name(returns);
+        let name = format!("{function}_{kind}");
+        // A link stays in its program, or goes to where it is pinned.
+        let link: Result<Option<FdLink>, ProgramError> = match (btf, returns) {
+            (Some(btf), false) => {
+                let program: &mut FEntry = program(self.ebpf, &name)?;
+                program.load(function, btf).map_err(|error| load_error(&name, &error))?;
+                program
+                    .attach()
+                    .and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
+            }
+            (Some(btf), true) => {
+                let program: &mut FExit = program(self.ebpf, &name)?;
+                program.load(function, btf).map_err(|error| load_error(&name, &error))?;
+                program
+                    .attach()
+                    .and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
+            }
+            (None, _) => {
+                let program: &mut KProbe = program(self.ebpf, &name)?;
+                program.load().map_err(|error| load_error(&name, &error))?;
+                let unpinned =
+                    "before Linux 5.15 a kprobe cannot be pinned: without --pin it can be attached";
+                let fd = |link| {
+                    FdLink::try_from(link).map_err(|_| ProgramError::IOError(io::Error::other(unpinned)))
+                };
+                program
+                    .attach(function, 0)
+                    .and_then(|id| pins.map(|_| program.take_link(id).and_then(fd)).transpose())
+            }
+        };
+        let link = link.map_err(|error| attach_error(format!("{kind}/{function}"), &error))?;
+        self.pin(kind, function, link)
+    }
+
+    fn raw_tracepoint(&mut self, name: &str) -> Result<(), ProbeError> {
+        let program: &mut RawTracePoint = program(self.ebpf, name)?;
+        program.load().map_err(|error| load_error(name, &error))?;
+        let hook = || format!("raw_tracepoint/{name}");
+        let id = program.attach(name).map_err(|error| attach_error(hook(), &error))?;
+        let link = self.pins.map(|_| program.take_link(id).map(FdLink::from)).transpose();
+        self.pin("raw_tracepoint", name, link.map_err(|error| attach_error(hook(), &error))?)
+    }
+
+    fn pin(&self, kind: &str, name: &str, link: Option<FdLink>) -> Result<(), ProbeError> {
+        match (self.pins, link) {
+            (Some(pins), Some(link)) => Ok(pins.pin_link(kind, name, link)?),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Asks the kernel with the smallest of fentry programs.
@@ -201,59 +252,6 @@ fn ask(btf: &Btf) -> Result<(), ProbeError> {
 
 fn aya_types() -> Result<AyaBtf, ProbeError> {
     AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))
-}
-
-fn function(
-    ebpf: &mut Ebpf,
-    hook: Hook,
-    kind: Kind,
-    btf: Option<&AyaBtf>,
-    pins: Option<&Generation>,
-) -> Result<(), ProbeError> {
-    let Hook { function, returns, .. } = hook;
-    let kind = kind.name(returns);
-    let name = format!("{function}_{kind}");
-    // A link stays in its program, or goes to where it is pinned.
-    let link: Result<Option<FdLink>, ProgramError> = match (btf, returns) {
-        (Some(btf), false) => {
-            let program: &mut FEntry = program(ebpf, &name)?;
-            program.load(function, btf).map_err(|error| load_error(&name, &error))?;
-            program.attach().and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
-        }
-        (Some(btf), true) => {
-            let program: &mut FExit = program(ebpf, &name)?;
-            program.load(function, btf).map_err(|error| load_error(&name, &error))?;
-            program.attach().and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
-        }
-        (None, _) => {
-            let program: &mut KProbe = program(ebpf, &name)?;
-            program.load().map_err(|error| load_error(&name, &error))?;
-            let unpinned = "before Linux 5.15 a kprobe cannot be pinned: without --pin it can be attached";
-            let fd =
-                |link| FdLink::try_from(link).map_err(|_| ProgramError::IOError(io::Error::other(unpinned)));
-            program
-                .attach(function, 0)
-                .and_then(|id| pins.map(|_| program.take_link(id).and_then(fd)).transpose())
-        }
-    };
-    let link = link.map_err(|error| attach_error(format!("{kind}/{function}"), &error))?;
-    pin(pins, kind, function, link)
-}
-
-fn raw_tracepoint(ebpf: &mut Ebpf, name: &str, pins: Option<&Generation>) -> Result<(), ProbeError> {
-    let program: &mut RawTracePoint = program(ebpf, name)?;
-    program.load().map_err(|error| load_error(name, &error))?;
-    let hook = || format!("raw_tracepoint/{name}");
-    let id = program.attach(name).map_err(|error| attach_error(hook(), &error))?;
-    let link = pins.map(|_| program.take_link(id).map(FdLink::from)).transpose();
-    pin(pins, "raw_tracepoint", name, link.map_err(|error| attach_error(hook(), &error))?)
-}
-
-fn pin(pins: Option<&Generation>, kind: &str, name: &str, link: Option<FdLink>) -> Result<(), ProbeError> {
-    match (pins, link) {
-        (Some(pins), Some(link)) => Ok(pins.pin_link(kind, name, link)?),
-        _ => Ok(()),
-    }
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>
@@ -278,7 +276,7 @@ fn load_error(program: &str, error: &ProgramError) -> ProbeError {
             // The verifier says why just before its statistics; all of it would bury the message.
             let is_statistic = |line: &&str| {
                 line.is_empty()
-                    || ["verification time", "stack depth", "processed "]
+                    || ["verification time", "stack depth", "processed ", "subprog "]
                         .iter()
                         .any(|word| line.starts_with(word))
             };

@@ -63,7 +63,7 @@ impl Probe {
     pub fn attach(options: &Options, layout: &KernelLayout, btf: &Btf) -> Result<Self, ProbeError> {
         let mut ebpf = object::load(options, layout)?;
         let v1 = layout.task_memcg_in_oom != ABSENT;
-        let hooks = attach::all(&mut ebpf, options.hook, v1, btf, None)?;
+        let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: None }.all(options.hook)?;
         Ok(Self {
             log: options.debug.then(|| log::open(&mut ebpf)).transpose()?,
             kills: Ring::take(&mut ebpf, "KILLS")?,

@@ -62,8 +62,8 @@ impl Probe {
     ) -> Result<Self, ProbeError> {
         let mut ebpf = object::load(options, layout)?;
         pins.pin_maps(&ebpf)?;
-        let hooks =
-            attach::all(&mut ebpf, options.hook, layout.task_memcg_in_oom != ABSENT, btf, Some(pins))?;
+        let v1 = layout.task_memcg_in_oom != ABSENT;
+        let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: Some(pins) }.all(options.hook)?;
         let mut probe = Self::over(pins, hooks)?;
         probe._ebpf = Some(ebpf);
         if let Some(kept) = &mut probe.kept {

@@ -1,4 +1,4 @@
-//! The contract a second time, written by hand from `docs/EVENTS.md` and not from `event.rs`: it
+//! The contract a second time, written by hand from `docs/EVENTS.md` and not from `event`: it
 //! rejects any key it does not name, so that none is added, renamed or retyped by accident.
 
 #![allow(clippy::indexing_slicing, reason = "tests")]

@@ -183,7 +183,7 @@ fn trouble(
                 scope.spawn(move || {
                     let made = victims.make(random, &stage.done);
                     stage.done.store(true, Ordering::Relaxed);
-                    made
+                    made.inspect_err(|error| say(&format!("soak: {error:#}")))
                 })
             })
             .collect();

@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::{
-    enrich::host::MemoryHierarchy,
     event::CgroupVersion,
     failure::{Code, Failure},
+    kernel::hierarchy::MemoryHierarchy,
 };
 
 /// A memory cgroup with a small limit.

@@ -1,0 +1,222 @@
+//! What records say: sizes in bytes, times in nanoseconds, and `None` for what the kernel side could not read.
+
+use crate::event::{Evidence, MemoryEvents};
+
+/// A cgroup's id: `kernfs_node.id`, the inode number of its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CgroupId(pub u64);
+
+impl std::fmt::Display for CgroupId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A moment of `CLOCK_BOOTTIME`, ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(pub u64);
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// The killer marked a victim.
+    OomKill(Box<OomKillFacts>),
+    /// A process that shares a victim's memory was killed with it.
+    SharedMmKill(SharedMmKillFacts),
+    /// A memory cgroup ran out and nobody was killed.
+    MemcgOom(Box<MemcgOomFacts>),
+    /// A memory cgroup was made, removed or renamed.
+    Cgroup(CgroupChange),
+}
+
+/// A call of `mark_victim`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OomKillFacts {
+    /// Number of the event since the programs were attached.
+    pub seq: u64,
+    /// When.
+    pub time: BootTime,
+    /// `seq` of the first victim of this run, where a hook marks where runs start.
+    pub run: Option<u64>,
+    /// The victim.
+    pub victim: TaskFacts,
+    /// The victim's memory.
+    pub memory: MemoryFacts,
+    /// Who ran the killer.
+    pub trigger: TaskFacts,
+    /// What the killer's own state said, where a function hook saw it.
+    pub oom: Option<OomControlFacts>,
+    /// The start of the victim's command line, where it could be read in the kernel.
+    pub command_line: Option<CommandLine>,
+    /// Whether the kernel sent SIGKILL to the victim in this run; `None` where that is not known.
+    pub signalled: Option<bool>,
+    /// The victim's memory cgroup and those above it.
+    pub lineage: Lineage,
+}
+
+/// The start of a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// The arguments, each ended by NUL; any bytes.
+    pub arguments: Vec<u8>,
+    /// There is more of it.
+    pub cut: bool,
+}
+
+/// A process that shares a victim's memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedMmKillFacts {
+    /// Number of the event.
+    pub seq: u64,
+    /// When.
+    pub time: BootTime,
+    /// The victim's number.
+    pub of: u64,
+    /// The process.
+    pub task: TaskFacts,
+}
+
+/// A memory cgroup ran out and nobody was killed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemcgOomFacts {
+    /// Number of the event; `None` where it was seen outside the killer's lock, which gives the numbers.
+    pub seq: Option<u64>,
+    /// When.
+    pub time: BootTime,
+    /// Who ran the killer.
+    pub trigger: TaskFacts,
+    /// What it was called with.
+    pub oom: Option<OomControlFacts>,
+    /// One of `oomtrace_common::record::OUTCOME_*`.
+    pub outcome: u32,
+    /// The cgroup that ran out and those above it.
+    pub lineage: Lineage,
+}
+
+/// A task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskFacts {
+    /// Thread id.
+    pub tid: Option<u32>,
+    /// Process id.
+    pub tgid: Option<u32>,
+    /// Process id in its own pid namespace.
+    pub namespace_tgid: Option<u32>,
+    /// Its parent's process id.
+    pub parent_tgid: Option<u32>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// When it started.
+    pub start: Option<BootTime>,
+    /// Its memory cgroup.
+    pub memcg: Option<CgroupId>,
+    /// Its name: any bytes but NUL.
+    pub comm: Option<Vec<u8>>,
+}
+
+/// A victim's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryFacts {
+    /// Address space.
+    pub total_vm_bytes: Option<u64>,
+    /// `MM_ANONPAGES`.
+    pub anon_rss_bytes: Option<u64>,
+    /// `MM_FILEPAGES`.
+    pub file_rss_bytes: Option<u64>,
+    /// `MM_SHMEMPAGES`.
+    pub shmem_rss_bytes: Option<u64>,
+    /// `MM_SWAPENTS`.
+    pub swap_bytes: Option<u64>,
+    /// Page tables.
+    pub pgtables_bytes: Option<u64>,
+}
+
+/// What the killer's own state said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OomControlFacts {
+    /// How it was read.
+    pub evidence: Evidence,
+    /// The cgroup whose limit fired; `Some(None)` where none did; `None` where it could not be read.
+    pub memcg: Option<Option<CgroupId>>,
+    /// `totalpages`.
+    pub domain_bytes: Option<u64>,
+    /// `chosen_points`.
+    pub oom_score_bytes: Option<i64>,
+    /// Allocation flags.
+    pub gfp_mask: Option<u32>,
+    /// Allocation order; -1 for sysrq.
+    pub order: Option<i32>,
+    /// `enum oom_constraint`.
+    pub constraint: Option<u32>,
+    /// The reason that the killer gives in its log.
+    pub message: Option<Vec<u8>>,
+}
+
+/// A memory cgroup and its ancestors, leaf first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The cgroups, the root (last) included unless `levels_cut`.
+    pub levels: Vec<MemcgFacts>,
+    /// The path below the root, starting with `/`: any bytes but NUL. Its head is missing if `path_cut`.
+    pub path: Vec<u8>,
+    /// Names of ancestors near the root are missing in `path`.
+    pub path_cut: bool,
+    /// Ancestors near the root are missing in `levels`.
+    pub levels_cut: bool,
+}
+
+/// One memory cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemcgFacts {
+    /// Its id.
+    pub id: CgroupId,
+    /// `memory.current`.
+    pub usage_bytes: Option<u64>,
+    /// `memory.max`.
+    pub max: Option<Limit>,
+    /// `memory.peak`.
+    pub watermark_bytes: Option<u64>,
+    /// `memory.swap.current` on v2, `memory.memsw.usage_in_bytes` on v1.
+    pub swap_usage_bytes: Option<u64>,
+    /// `memory.swap.max` on v2, `memory.memsw.limit_in_bytes` on v1.
+    pub swap_max: Option<Limit>,
+    /// `memory.oom.group`.
+    pub oom_group: Option<bool>,
+    /// Memory events.
+    pub events: MemoryEvents,
+}
+
+/// A cgroup's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// So many bytes.
+    Bytes(u64),
+    /// None is set.
+    Unlimited,
+}
+
+/// A memory cgroup was made, removed or renamed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupChange {
+    /// When.
+    pub time: BootTime,
+    /// Which.
+    pub id: CgroupId,
+    /// What.
+    pub kind: CgroupChangeKind,
+    /// Its path: any bytes but NUL. May be cut by the kernel at 1023 bytes.
+    pub path: Vec<u8>,
+}
+
+/// What happened to a memory cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupChangeKind {
+    /// It was made.
+    Made,
+    /// It was removed.
+    Removed,
+    /// It was renamed.
+    Renamed,
+}

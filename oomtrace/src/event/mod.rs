@@ -1,0 +1,177 @@
+//! The events that oomtrace prints, as types: the contract of `docs/EVENTS.md`.
+//!
+//! No I/O and no policy here. The field docs become the descriptions of the JSON Schema
+//! (`oomtrace schema`). A fact that is not known is `None`, leaves no key in the line, and
+//! has its reason in `missing`.
+
+mod container;
+mod oom;
+mod run;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use container::{
+    Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, RuntimeSays, Systemd, Verdict,
+};
+pub use oom::{
+    Constraint, Evidence, Kill, MemcgOom, MemcgOomOutcome, MemoryEvents, Oom, OomCgroup, OomKill, Scope,
+    SharedMmKill, SharedMmVictim, Trigger, Victim, VictimMemory,
+};
+pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, LossReason, Lost, Start, Stop};
+
+/// The value of `schema` in every line.
+pub const SCHEMA: u32 = 1;
+
+/// RFC 3339, UTC, with exactly nine fraction digits.
+const TIME_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9}Z$";
+
+/// Why facts are absent: dotted path of the key → reason.
+pub type Missing = BTreeMap<String, String>;
+
+/// Text of the kernel's: any bytes in, invalid UTF-8 becomes U+FFFD.
+///
+/// Control characters stay: to escape them is the renderer's part.
+pub fn text_from_kernel(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// First line of every run.
+    Start(Box<Start>),
+    /// The kernel's OOM killer chose and killed a process.
+    OomKill(Box<OomKill>),
+    /// A process died with a victim because it shares its memory.
+    SharedMmKill(Box<SharedMmKill>),
+    /// A memory cgroup ran out and the killer ended without a victim.
+    MemcgOom(Box<MemcgOom>),
+    /// Something could not be told.
+    Lost(Box<Lost>),
+    /// The kernel's own counter moved by more than what was reported.
+    Gap(Box<Gap>),
+    /// What the container's runtime says afterwards about a kill already reported.
+    Verdict(Box<Verdict>),
+    /// Last line of a run that ended in an orderly way.
+    Stop(Box<Stop>),
+}
+
+impl Event {
+    /// The value of `type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "start",
+            Self::OomKill(_) => "oom_kill",
+            Self::SharedMmKill(_) => "shared_mm_kill",
+            Self::MemcgOom(_) => "memcg_oom",
+            Self::Lost(_) => "lost",
+            Self::Gap(_) => "gap",
+            Self::Verdict(_) => "verdict",
+            Self::Stop(_) => "stop",
+        }
+    }
+
+    /// What the line starts with.
+    pub fn envelope(&self) -> &Envelope {
+        match self {
+            Self::Start(event) => &event.envelope,
+            Self::OomKill(event) => &event.envelope,
+            Self::SharedMmKill(event) => &event.envelope,
+            Self::MemcgOom(event) => &event.envelope,
+            Self::Lost(event) => &event.envelope,
+            Self::Gap(event) => &event.envelope,
+            Self::Verdict(event) => &event.envelope,
+            Self::Stop(event) => &event.envelope,
+        }
+    }
+}
+
+/// By hand, because the derived one puts `type` before `schema`.
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Line<'a, T> {
+            schema: u32,
+            r#type: &'static str,
+            #[serde(flatten)]
+            event: &'a T,
+        }
+        fn line<T: Serialize, S: Serializer>(of: &Event, event: &T, to: S) -> Result<S::Ok, S::Error> {
+            Line { schema: of.envelope().schema, r#type: of.kind(), event }.serialize(to)
+        }
+        match self {
+            Self::Start(event) => line(self, event, serializer),
+            Self::OomKill(event) => line(self, event, serializer),
+            Self::SharedMmKill(event) => line(self, event, serializer),
+            Self::MemcgOom(event) => line(self, event, serializer),
+            Self::Lost(event) => line(self, event, serializer),
+            Self::Gap(event) => line(self, event, serializer),
+            Self::Verdict(event) => line(self, event, serializer),
+            Self::Stop(event) => line(self, event, serializer),
+        }
+    }
+}
+
+/// What every line starts with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Envelope {
+    /// Always 1. Raised when a key is removed or changes its meaning.
+    // `Event` writes it, ahead of `type`.
+    #[serde(skip_serializing)]
+    #[schemars(extend("const" = SCHEMA))]
+    pub schema: u32,
+    /// RFC 3339, UTC, nine fraction digits: when the kernel acted, not when the line was printed.
+    #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
+    pub time: String,
+    /// Counts every event since the programs were attached. A hole is a lost event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// Where the event comes from.
+    pub source: Source,
+    /// The host.
+    pub host: Host,
+}
+
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Seen live by oomtrace's eBPF programs.
+    Ebpf,
+    /// Found afterwards in the kernel's log.
+    Kmsg,
+    /// oomtrace itself: start, stop, losses.
+    Oomtrace,
+    /// A container runtime's own state.
+    Runtime,
+    /// Found afterwards in a cgroup's own files.
+    Cgroupfs,
+}
+
+/// The host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Host {
+    /// `uname -n`.
+    pub name: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// `uname -r`.
+    pub kernel: String,
+}
+
+/// A cgroup of the memory hierarchy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cgroup {
+    /// Path below the root of the memory hierarchy, starting with `/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `kernfs_node.id`, the inode of its directory, as a decimal string.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]{1,20}$"))]
+    pub id: Option<String>,
+}

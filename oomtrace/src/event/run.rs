@@ -1,0 +1,142 @@
+//! oomtrace of itself: how a run begins and ends, and what it could not tell.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Envelope, TIME_PATTERN};
+
+/// First line of every run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Start {
+    /// The envelope.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+    /// oomtrace's version.
+    pub version: String,
+    /// Unique to this run.
+    pub instance: String,
+    /// The kernel hooks and how each is attached.
+    pub hooks: Vec<HookStatus>,
+    /// Where memory cgroups are.
+    pub cgroup: CgroupVersion,
+    /// Container runtimes found on the host.
+    pub runtimes: Vec<String>,
+    /// True when programs were taken over that an earlier run had left attached.
+    pub resumed: bool,
+    /// What this host keeps oomtrace from knowing, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
+}
+
+/// A kernel hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HookStatus {
+    /// The tracepoint or the function.
+    pub name: String,
+    /// `raw_tracepoint`, `fentry`, `fexit`, `kprobe`, `kretprobe` or `none`.
+    pub attached: String,
+    /// Why not, where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Where memory cgroups are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupVersion {
+    /// Memory is a v1 hierarchy and nothing is on v2.
+    V1,
+    /// Memory is on the unified hierarchy.
+    V2,
+    /// Memory is a v1 hierarchy beside a v2 one.
+    Hybrid,
+}
+
+/// Something could not be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Lost {
+    /// The envelope.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+    /// How many since the last line with this reason.
+    pub count: u64,
+    /// Why.
+    pub reason: LossReason,
+    /// How many with this reason since the programs were attached. A line that comes twice has the same.
+    pub total: u64,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
+}
+
+/// Why something could not be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossReason {
+    /// Kill events: the kill ring was full.
+    RingFull,
+    /// Cgroup changes: the cgroup ring was full, so names may be unknown.
+    CgroupRingFull,
+    /// Kill events: the kernel side had no buffer to build them in.
+    NoScratch,
+    /// Kill events: a record could not be read.
+    UnreadableRecord,
+    /// Lines: the output refused them.
+    Sink,
+    /// Verdicts: too many kills waited for theirs.
+    VerdictQueueFull,
+    /// Kill events: `seq` jumped and no counter says why.
+    Unexplained,
+}
+
+/// The kernel's own counter moved by more than what was reported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Gap {
+    /// The envelope.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+    /// Growth of `oom_kill` in `/proc/vmstat`.
+    pub kernel_kills: u64,
+    /// Kills reported, passes of group kills included.
+    pub reported: u64,
+    /// Since when; RFC 3339.
+    #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
+    pub since: String,
+    /// Cgroups whose own counters say that kills in them were not reported, those with most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<GapCgroup>,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
+}
+
+/// A cgroup whose counter moved by more than what was reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GapCgroup {
+    /// Its path.
+    pub path: String,
+    /// Growth of its `oom_kill`: on v2 in it and below it, on v1 in it alone.
+    pub kernel_kills: u64,
+    /// Kills there that were reported.
+    pub reported: u64,
+}
+
+/// Last line of a run that ended in an orderly way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Stop {
+    /// The envelope.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+    /// What ended the run: `SIGINT`, `SIGTERM`, `count`, `timeout`.
+    pub reason: String,
+    /// Events printed in this run.
+    pub events: u64,
+    /// Events that could not be told in this run.
+    pub lost: u64,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
+}

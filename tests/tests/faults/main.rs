@@ -1,0 +1,50 @@
+//! What must hold when the world around the tracer fails: a full disk, a reader that does not read, a late start,
+//! few privileges. Real kills, each with a name of its own; kills of others on this machine are passed over.
+
+#![allow(clippy::print_stderr, reason = "a test")]
+
+mod output;
+mod start;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Trial};
+use oomtrace_tests::hog;
+use world::World;
+
+fn main() -> ExitCode {
+    hog::serve_if_asked();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let world: Arc<Mutex<Option<World>>> = Arc::default();
+    let tests: [(&str, Test); 9] = [
+        ("full_disk", output::full_disk),
+        ("blocked_pipe", output::blocked_pipe),
+        ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
+        ("ended_while_blocked", output::ended_while_blocked),
+        ("logrotate", output::logrotate),
+        ("since_boot", start::since_boot),
+        ("since_boot_amid_kills", start::since_boot_amid_kills),
+        ("service_manager", start::service_manager),
+        ("least_privilege", start::least_privilege),
+    ];
+    let trials = tests.map(|(name, test)| {
+        let world = Arc::clone(&world);
+        Trial::test(name, move || {
+            let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
+            if world.is_none() {
+                *world = Some(World::make().map_err(|error| format!("{error:#}"))?);
+            }
+            let world = world.as_ref().ok_or("no world")?;
+            test(world).map_err(|error| format!("{error:#}").into())
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.into());
+    drop(world);
+    conclusion.exit_code()
+}
+
+type Test = fn(&World) -> Result<()>;

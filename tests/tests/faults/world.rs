@@ -1,0 +1,218 @@
+//! The tracer under fault, kills with a name of their own, and a directory of one's own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use oomtrace_tests::cgroup::{Hierarchy, Scratch};
+use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::session::start_hog;
+use oomtrace_tests::tracer;
+use serde_json::Value;
+
+pub struct World {
+    pub scratch: Scratch,
+    binary: PathBuf,
+    number: Mutex<u32>,
+}
+
+impl World {
+    pub fn make() -> Result<Self> {
+        let scratch = Scratch::make(&Hierarchy::find()?)?;
+        Ok(Self { scratch, binary: tracer::binary()?, number: Mutex::new(0) })
+    }
+
+    /// Kills as many processes, one after another; their names.
+    pub fn kill(&self, count: usize) -> Result<Vec<String>> {
+        (0..count).map(|_| self.kill_one()).collect()
+    }
+
+    pub fn kill_one(&self) -> Result<String> {
+        let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        *number += 1;
+        let name = format!("f{}-{number}", std::process::id() % 1_000_000);
+        let cgroup = self.scratch.cgroup().child(name.as_bytes())?;
+        cgroup.limit(8 << 20)?;
+        let mut hog = start_hog(false, name.as_bytes())?;
+        hog.join(&cgroup.procs())?;
+        hog.grow("anon")?;
+        hog.killed()?;
+        cgroup.remove()?;
+        Ok(name)
+    }
+
+    pub fn run(&self, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Result<Run> {
+        let mut command = Command::new(&self.binary);
+        command.args(["run", "-o", "json"]).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: one system call, which is all that may be done between fork and exec.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        prepare(&mut command);
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take().map(BufReader::new);
+        Ok(Run { child, stdout })
+    }
+}
+
+/// The tracer.
+pub struct Run {
+    pub child: Child,
+    pub stdout: Option<BufReader<ChildStdout>>,
+}
+
+impl Run {
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
+        let pid = libc::pid_t::try_from(self.child.id())?;
+        // SAFETY: a child of ours that has not been waited for.
+        let sent = unsafe { libc::kill(pid, signal) };
+        ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// The next line; it must be whole.
+    pub fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.stdout.as_mut().ok_or_else(|| anyhow!("no stdout"))?.read_line(&mut line)?;
+        ensure!(line.ends_with('\n'), "a torn line: {line:?}");
+        serde_json::from_str(&line).with_context(|| line.clone())
+    }
+
+    /// Lines until one of this name's kill.
+    pub fn lines_until(&mut self, name: &str) -> Result<Vec<Value>> {
+        let mut lines = Vec::new();
+        loop {
+            let line = self.line()?;
+            let last = comm(&line) == Some(name);
+            lines.push(line);
+            if last {
+                return Ok(lines);
+            }
+        }
+    }
+
+    /// Asks it to end; the lines that nobody has read yet, and what it said to stderr.
+    pub fn stop(mut self) -> Result<(Vec<Value>, String)> {
+        self.signal(libc::SIGTERM)?;
+        let mut text = String::new();
+        if let Some(mut stdout) = self.stdout.take() {
+            stdout.read_to_string(&mut text)?;
+        }
+        let mut said = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut said)?;
+        }
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{status}: {said}");
+        Ok((lines_of(&text)?, said))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+/// Every line, whole.
+pub fn lines_of(text: &str) -> Result<Vec<Value>> {
+    ensure!(text.is_empty() || text.ends_with('\n'), "a torn end: {:?}", text.lines().last());
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+pub fn comm(line: &Value) -> Option<&str> {
+    line.pointer("/victim/comm")?.as_str()
+}
+
+pub fn text<'a>(line: &'a Value, key: &str) -> &'a str {
+    line.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Each of these was told, once and in this order; `seq` has no hole and nothing is lost.
+pub fn all_told(lines: &[Value], names: &[String]) -> Result<()> {
+    let told: Vec<&str> =
+        lines.iter().filter_map(comm).filter(|comm| names.iter().any(|name| name == comm)).collect();
+    ensure!(told == names, "told {told:?}, not {names:?}");
+    let lost: Vec<&Value> =
+        lines.iter().filter(|line| matches!(text(line, "type"), "lost" | "gap")).collect();
+    ensure!(lost.is_empty(), "lost: {lost:?}");
+    let seqs: Vec<u64> = lines.iter().filter_map(|line| line.get("seq")?.as_u64()).collect();
+    ensure!(seqs.iter().zip(1..).all(|(seq, at)| *seq == at), "seq: {seqs:?}");
+    Ok(())
+}
+
+/// A directory of its own, gone afterwards.
+pub struct Dir(pub PathBuf);
+
+impl Dir {
+    pub fn make() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("oomtrace-faults-{}", std::process::id()));
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    pub fn mount_tmpfs(&self, options: &str) -> Result<()> {
+        let (path, options) = (c_string(self.0.as_os_str().as_bytes())?, c_string(options.as_bytes())?);
+        // SAFETY: strings that live through the call.
+        let mounted = unsafe {
+            libc::mount(c"none".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast())
+        };
+        ensure!(mounted == 0, "mount a tmpfs: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if let Ok(path) = c_string(self.0.as_os_str().as_bytes()) {
+            // SAFETY: a string that lives through the call. Where nothing is mounted, nothing happens.
+            unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+        }
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub fn c_string(bytes: &[u8]) -> Result<std::ffi::CString> {
+    Ok(std::ffi::CString::new(bytes)?)
+}
+
+pub fn wait_for<T>(what: &str, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = find()? {
+            return Ok(found);
+        }
+        ensure!(Instant::now() < deadline, "{what} did not come");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until the file, whose lines are whole at each moment, tells of this kill.
+pub fn file_tells(file: &Path, name: &str) -> Result<Vec<Value>> {
+    wait_for(name, || {
+        let lines = lines_of(&fs::read_to_string(file).unwrap_or_default())?;
+        Ok(lines.iter().any(|line| comm(line) == Some(name)).then_some(lines))
+    })
+}
+
+/// Waits until it is attached.
+pub fn started(file: &Path) -> Result<()> {
+    wait_for("the start line", || Ok(fs::metadata(file).is_ok_and(|file| file.size() > 0).then_some(())))
+}
+
+pub fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is no text")
+}
