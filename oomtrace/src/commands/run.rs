@@ -44,6 +44,7 @@ const CGROUP_RING_BYTES: u32 = 256 << 10;
 /// Before the programs are attached: what this host lacks. Afterwards: only what ends the run.
 pub fn run(args: Run) -> Result<(), Failure> {
     let root = Root::host();
+    steady::outlive_rotation();
     // What can fail for the operator's reasons fails before anything is attached.
     let sink: Box<dyn Sink> = match &args.file {
         Some(path) => {
