@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         trial("memory_stays_in_a_storm", memory_stays_in_a_storm),
         trial("file_that_fails", file_that_fails),
         trial("what_is_refused_is_said", what_is_refused_is_said),
+        trial("rotated_while_it_starts", rotated_while_it_starts),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -333,6 +334,22 @@ fn what_is_refused_is_said() -> Result<()> {
     Ok(())
 }
 
+/// logrotate's SIGHUP, when the file is open already and nothing attached yet.
+fn rotated_while_it_starts() -> Result<()> {
+    let world = World::make("rotated")?;
+    let mut run = Run::start(&world.run_unpinned(&[]))?;
+    wait_for("a file", || world.output().exists())?;
+    let deadline = Instant::now() + PATIENCE;
+    while world.started_now() == 0 {
+        ensure!(run.child.try_wait()?.is_none(), "it ended");
+        ensure!(Instant::now() < deadline, "no start line in {PATIENCE:?}");
+        run.kill_only(libc::SIGHUP)?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    run.kill_only(libc::SIGTERM)?;
+    run.ended()
+}
+
 /// Whether the file system has such a flag.
 fn immutable(file: &Path, immutable: bool) -> Result<bool> {
     const GET: libc::Ioctl = 0x8008_6601_u32 as libc::Ioctl;
@@ -426,9 +443,11 @@ impl World {
     }
 
     fn started_times(&self, times: usize) -> Result<()> {
-        let starts =
-            || fs::read_to_string(self.output()).map_or(0, |text| text.matches("\"type\":\"start\"").count());
-        wait_for("a start line", || starts() >= times)
+        wait_for("a start line", || self.started_now() >= times)
+    }
+
+    fn started_now(&self) -> usize {
+        fs::read_to_string(self.output()).map_or(0, |text| text.matches("\"type\":\"start\"").count())
     }
 
     /// Every line is whole and JSON.
