@@ -1,8 +1,8 @@
 //! When the kernel's own count of kills is read, and where from. What it means is
 //! decided by [`crate::reconcile`].
 //!
-//! On a host where nothing happens it is never read; the cgroups' counts are read at the start, and again only where
-//! kills are missing.
+//! On a host where nothing happens it is never read; the cgroups' counts are read at the start, and again where
+//! kills are missing, or were lost or passed twice.
 
 use std::{
     ffi::OsStr,
@@ -129,6 +129,12 @@ impl Reconciliation {
         if let Some(cgroups) = &mut self.cgroups {
             if gap.is_some() {
                 found = cgroups.unreported(probe, pipeline)?;
+                *cgroups = Cgroups::read(std::mem::take(&mut cgroups.mount), probe, pipeline)?;
+            } else if !reconciler.is_pending()
+                && (pipeline.told().is_vague() || unplaced(probe)? != cgroups.unplaced)
+            {
+                // Nothing is missing: what is known for sure is known from here on.
+                *reconciler = Reconciler::new(kernel, seen, clock::boot_time());
                 *cgroups = Cgroups::read(std::mem::take(&mut cgroups.mount), probe, pipeline)?;
             }
             cgroups.after = match reconciler.is_pending() {

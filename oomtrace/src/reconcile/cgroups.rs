@@ -15,6 +15,8 @@ use crate::{
 const NAMED: usize = 16;
 /// Cgroups whose kills are kept apart.
 const KEPT: usize = 4096;
+/// More than this are worth a fresh start.
+const MANY: usize = 1024;
 
 /// `oom_kill` of cgroups at one moment.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +72,11 @@ impl Told {
     /// A kill whose record could not be read.
     pub fn saw_unreadable(&mut self) {
         self.elsewhere += 1;
+    }
+
+    /// Whether a fresh start would tell more: kills are in no known cgroup, or in very many.
+    pub fn is_vague(&self) -> bool {
+        self.elsewhere > 0 || self.of.len() > MANY
     }
 
     /// The cgroups whose counts grew, from `before` to `after`, by more than what was told of in them and by more
