@@ -288,12 +288,15 @@ impl Lane {
         self.output.given_to(&mut command)?;
         let said = File::options().append(true).create(true).open(&self.said)?;
         command.stdin(Stdio::null()).stderr(said);
-        // It must not outlive a run that was killed.
-        // SAFETY: one system call, which is all that may be done between fork and exec.
+        // It must not outlive a run that was killed, nor die of a rotation before it is the tracer.
+        // SAFETY: system calls only, which is all that may be done between fork and exec.
         unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
             });
         }
         self.child = Some(command.spawn().with_context(|| binary.display().to_string())?);
