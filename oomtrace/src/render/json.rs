@@ -63,6 +63,17 @@ pub fn line(event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     Ok(())
 }
 
+/// `value` on a line of any length, with all that an event's line escapes.
+///
+/// # Errors
+/// `value` cannot be JSON, or `out` refuses.
+pub fn print(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    let mut line = Vec::new();
+    encode(value, &mut line)?;
+    line.push(b'\n');
+    out.write_all(&line)
+}
+
 /// Replaces what is in `out` by `value`. Says whether each number is one that readers keep exactly.
 fn encode(value: &impl Serialize, out: &mut Vec<u8>) -> Result<bool, serde_json::Error> {
     out.clear();

@@ -1,6 +1,6 @@
 //! What a run has to do with the one before it and the one after it.
 
-use super::{Ended, LAST_WORDS, Session};
+use super::{Drained, Ended, LAST_WORDS, Session};
 use crate::{
     event::{Event, Start},
     losses::Losses,
@@ -18,7 +18,14 @@ impl Session {
                 let own = std::mem::replace(&mut self.probe, probe);
                 let hooks = self.probe.hooks().to_vec();
                 self.resume(Start { hooks, resumed: true, ..start.clone() }, 0)?;
-                while !self.drain()? && self.pipeline.is_stalled() && self.pipeline.settle(LAST_WORDS)? {}
+                loop {
+                    match self.drain()? {
+                        Drained::More => {}
+                        Drained::Nothing
+                            if self.pipeline.is_stalled() && self.pipeline.settle(LAST_WORDS)? => {}
+                        _ => break,
+                    }
+                }
                 self.probe = own;
                 // A line that the output keeps is told once more by the next run, which finds its record.
                 self.held = false;
