@@ -112,6 +112,11 @@ impl Session {
         &self.hook
     }
 
+    /// The program under test, and how it was asked to look into the killer.
+    pub fn program(&self) -> &(PathBuf, Hook) {
+        &self.program
+    }
+
     /// The cgroup that holds all others of this run.
     pub fn scratch(&self) -> &Cgroup {
         self.scratch.cgroup()

@@ -46,6 +46,7 @@ const CGROUP_RING_BYTES: u32 = 256 << 10;
 pub fn run(args: Run) -> Result<(), Failure> {
     signals::set_up();
     let root = Root::host();
+    steady::outlive_rotation();
     // What can fail for the operator's reasons fails before anything is attached.
     let sink: Box<dyn Sink> = match &args.file {
         Some(path) => {

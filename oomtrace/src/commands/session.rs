@@ -122,6 +122,7 @@ impl Session {
                 let v1 = self.pipeline.enricher().is_v1();
                 self.watch = Some(Watch::start(mount.to_owned(), v1, self.pipeline.enricher().tree()));
             }
+            self.reconciliation.know_cgroups(mount, &self.probe, &mut self.pipeline)?;
         }
         // A kill that the log had when it was read and that is live is in the ring by now.
         if let Some(record) = self.probe.kills().next() {

@@ -187,7 +187,7 @@ impl Watch {
 }
 
 /// The number after `key` in a file of lines.
-fn field(file: &Path, key: &str) -> Option<u64> {
+pub fn field(file: &Path, key: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }

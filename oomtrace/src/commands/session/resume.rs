@@ -67,7 +67,10 @@ impl Session {
             return Ok(());
         }
         if let Some(kept) = self.probe.kept() {
-            kept.keep(|value| self.pipeline.known_losses().keep(value))?;
+            kept.keep(|value| {
+                self.pipeline.known_losses().keep(value);
+                self.reconciliation.keep(value);
+            })?;
         }
         Ok(())
     }
@@ -75,9 +78,9 @@ impl Session {
     /// Holds what the programs saw against the kernel's own count.
     pub(super) fn reconcile(&mut self) -> Result<(), Ended> {
         let envelope = self.pipeline.enricher().own_envelope();
-        if let Some(gap) = self.reconciliation.look(&mut self.probe, envelope)? {
+        if let Some(gap) = self.reconciliation.look(&self.probe, &mut self.pipeline, envelope)? {
             self.pipeline.print(&Event::Gap(Box::new(gap)))?;
         }
-        Ok(())
+        self.keep_losses()
     }
 }
