@@ -107,7 +107,9 @@ impl Account {
             .map(|death| death.victim.cgroup.as_str())
             .collect();
         let number = |count: usize| count as i128;
-        self.of_others = i128::from(truth.kernel_kills) - number(truth.deaths.len()) - number(groups.len());
+        // It does so unless that one is gone by then.
+        let of_ours = number(truth.deaths.len()) + number(groups.len());
+        self.of_others = (i128::from(truth.kernel_kills) - of_ours).max(0);
         let missing = number(self.untold.len()) + self.of_others - i128::from(others);
         let lost: i128 = self.lost.values().copied().map(i128::from).sum();
         let in_two = truth.deaths.iter().filter(|death| meet(death.between, &report.two)).count();
