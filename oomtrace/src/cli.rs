@@ -1,8 +1,18 @@
 //! What can be typed.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    num::{IntErrorKind, ParseIntError},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{NonEmptyStringValueParser, PathBufValueParser, TypedValueParser},
+};
+
+use oomtrace_common::record::OomKill;
 
 use crate::{
     enrich::{backfill::Since, containers::Runtime},
@@ -66,7 +76,7 @@ pub struct Run {
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
     /// Append to this file instead of printing; reopened on SIGHUP.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(not_dash))]
     pub file: Option<PathBuf>,
     /// Put the file aside before it gets larger than this: it becomes PATH.1, which becomes PATH.2 [KiB, MiB, GiB].
     #[arg(long, value_name = "BYTES", value_parser = file_size, requires = "file")]
@@ -78,7 +88,7 @@ pub struct Run {
     #[arg(long, value_name = "boot|TIME", value_parser = since)]
     pub since: Option<Since>,
     /// Only kills in the container with this name or id.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub container: Option<String>,
     /// Only kills because this ran out.
     #[arg(long, value_enum)]
@@ -221,10 +231,30 @@ fn cgroup_version(text: &str) -> Result<CgroupVersion, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// By a custom that is not ours it would be standard output, which is written to without `--file`.
+fn not_dash(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if path.as_os_str() == "-" {
+        return Err("without --file, lines go to standard output; a file of that name is ./-");
+    }
+    Ok(path)
+}
+
+/// Digits, and what follows them; `like` is how it should look.
+fn number<'a, T: FromStr<Err = ParseIntError>>(
+    text: &'a str,
+    like: &'static str,
+) -> Result<(T, &'a str), &'static str> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "a time is a number and a unit, as in 30s".to_owned())?;
+    let number = number.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "the number is too large",
+        _ => like,
+    })?;
+    Ok((number, unit))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit): (u64, _) = number(text, "a time is a number and a unit, as in 30s")?;
     let unit_ms: u64 = match unit {
         "ms" => 1,
         "s" => 1000,
@@ -246,9 +276,7 @@ fn since(text: &str) -> Result<Since, String> {
 const SMALLEST_FILE: u64 = 4096;
 
 fn file_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "a size is a number and a unit, as in 10MiB".to_owned())?;
+    let (number, unit): (u64, _) = number(text, "a size is a number and a unit, as in 10MiB")?;
     let shift = match unit {
         "" => 0,
         "KiB" => 10,
@@ -263,10 +291,12 @@ fn file_size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// Half of it holds no kill at all: the room for one is taken for all that it may hold.
+const SMALLEST_RING: u32 = 8 << 10;
+const _: () = assert!(size_of::<OomKill>() + 8 < SMALLEST_RING as usize);
+
 fn ring_size(text: &str) -> Result<RingSize, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u32 = number.parse().map_err(|_| "a size is a number and a unit, as in 512KiB".to_owned())?;
+    let (number, unit): (u32, _) = number(text, "a size is a number and a unit, as in 512KiB")?;
     let shift = match unit {
         "" => 0,
         "KiB" => 10,
@@ -275,8 +305,9 @@ fn ring_size(text: &str) -> Result<RingSize, String> {
     };
     let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes <= 256 << 20).ok_or("at most 256MiB")?;
     let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
-    if !bytes.is_power_of_two() || bytes < page {
-        return Err(format!("must be a power of two, at least a page ({page} bytes)"));
+    let smallest = page.max(SMALLEST_RING);
+    if !bytes.is_power_of_two() || bytes < smallest {
+        return Err(format!("must be a power of two, at least {smallest} bytes"));
     }
     Ok(RingSize(bytes))
 }

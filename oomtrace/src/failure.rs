@@ -1,11 +1,18 @@
 //! How a command ends that could not do what it was asked: a message, what the operator can
 //! do about it, and an exit code.
 
-use std::{error::Error, fmt};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use rustix::io::Errno;
 
 use crate::{
     enrich::Root,
-    kernel::{KernelError, privilege},
+    kernel::{KernelError, hierarchy::HierarchyError, privilege},
     probe::{PinError, ProbeError},
     sink::SinkError,
 };
@@ -59,6 +66,18 @@ impl Failure {
         }
     }
 
+    /// What to do where the system had no more of something: by its own words, as that is all that some causes keep.
+    fn exhausted(&self) -> Option<&'static str> {
+        let says = |errno: Errno| self.message.contains(&io::Error::from(errno).to_string());
+        if says(Errno::MFILE) || says(Errno::NFILE) {
+            Some("allow more open files: ulimit -n 256 is plenty")
+        } else if says(Errno::NOMEM) || self.message.ends_with("out of memory") {
+            Some("allow more memory (ulimit -v; the memory limit of its cgroup), or a smaller --ring-size")
+        } else {
+            None
+        }
+    }
+
     /// With another exit code.
     pub fn with(self, code: Code) -> Self {
         Self { code, ..self }
@@ -84,15 +103,26 @@ impl fmt::Display for Failure {
 impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
         let failure = Self::new(Code::Unsupported, &error);
+        if let Some(hint) = failure.exhausted() {
+            return failure.with(Code::RunTime).hint(hint);
+        }
         match error {
-            KernelError::NoBtf(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            KernelError::NoBtf(source) if source.kind() == ErrorKind::PermissionDenied => {
                 failure.with(Code::Privilege).hint("run it as root")
+            }
+            KernelError::NoBtf(source)
+                if source.kind() == ErrorKind::NotFound && !Path::new("/sys/kernel").exists() =>
+            {
+                failure.hint("mount the kernel's own files: mount -t sysfs sysfs /sys")
             }
             KernelError::NoBtf(_) => failure.hint(
                 "a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed (any distribution's since 2021)",
             ),
             KernelError::Btf(_) | KernelError::Layout(_) => failure
                 .hint("`oomtrace check` says what this kernel offers; please report it with `uname -a`"),
+            KernelError::Hierarchy(HierarchyError::Read { .. }) => {
+                failure.hint("mount the kernel's own files: mount -t proc proc /proc")
+            }
             KernelError::Hierarchy(_) => {
                 failure.hint("boot with the memory controller enabled (cgroup_enable=memory)")
             }
@@ -103,10 +133,27 @@ impl From<KernelError> for Failure {
 impl From<PinError> for Failure {
     fn from(error: PinError) -> Self {
         match &error {
+            PinError::NoBpffs { source: Some(source), .. }
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                Self::new(Code::Privilege, &error)
+                    .hint("run it as root, or mount one before: mount -t bpf bpf /sys/fs/bpf")
+            }
             PinError::NoBpffs { .. } => Self::new(Code::Unsupported, &error)
                 .hint("mount one (`mount -t bpf bpf /sys/fs/bpf`), or name a directory on one: --pin=DIR"),
             PinError::Busy { .. } => Self::new(Code::RunTime, &error)
                 .hint("one run at a time uses a directory of pins: end it, or name another: --pin=DIR"),
+            // What bpffs says of a name that only the kernel may use.
+            PinError::Io { what: "make", path, source }
+                if source.raw_os_error() == Some(libc::EPERM)
+                    && path.as_os_str().as_encoded_bytes().contains(&b'.') =>
+            {
+                Self::new(Code::RunTime, &error)
+                    .hint("a name on a bpffs has no dot in it: name another directory: --pin=DIR")
+            }
+            PinError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Self::new(Code::Privilege, &error).hint("run it as root, or as the directory's owner")
+            }
             PinError::Io { .. } => Self::new(Code::RunTime, &error),
             PinError::Kernel { .. } => Self::new(Code::RunTime, &error)
                 .hint("run without --pin, or remove what is there with `oomtrace detach`"),
@@ -135,6 +182,10 @@ impl From<ProbeError> for Failure {
                 failure.hint(format!("run it as root, or with {}", missing.join(" and ")))
             };
         }
+        let failure = Self::new(Code::RunTime, &error);
+        if let Some(hint) = failure.exhausted() {
+            return failure.hint(hint);
+        }
         match &error {
             ProbeError::Maps(_) | ProbeError::Ring { .. } => Self::new(Code::Unsupported, &error)
                 .hint("ring buffers need Linux 5.8; `oomtrace check` says what this kernel offers"),
@@ -149,6 +200,39 @@ impl From<SinkError> for Failure {
         match error.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_memory_is_no_missing_feature() {
+        let failure = Failure::from(KernelError::NoBtf(ErrorKind::OutOfMemory.into()));
+        assert_eq!(failure.code, Code::RunTime);
+        assert!(failure.to_string().contains("allow more memory"), "{failure}");
+        let failure = Failure::from(KernelError::NoBtf(ErrorKind::NotFound.into()));
+        assert_eq!(failure.code, Code::Unsupported);
+    }
+
+    #[test]
+    fn a_dot_in_the_name_of_a_pin_is_told() {
+        let refused = |what, path: &str, errno| {
+            Failure::from(PinError::Io {
+                what,
+                path: path.into(),
+                source: io::Error::from_raw_os_error(errno),
+            })
+        };
+        assert!(refused("make", "/sys/fs/bpf/a.b", libc::EPERM).to_string().contains("no dot"));
+        for other in [
+            refused("make", "/sys/fs/bpf/ab", libc::EPERM),
+            refused("make", "/sys/fs/bpf/a.b", libc::EACCES),
+            refused("open", "/sys/fs/bpf/a.b", libc::EPERM),
+        ] {
+            assert_eq!(other.code, Code::Privilege);
         }
     }
 }

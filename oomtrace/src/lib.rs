@@ -21,6 +21,7 @@ pub mod probe;
 pub mod reconcile;
 pub mod render;
 pub mod root;
+pub mod signals;
 pub mod sink;
 pub mod stderr;
 pub mod steady;

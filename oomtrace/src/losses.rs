@@ -131,6 +131,11 @@ impl Losses {
             .collect()
     }
 
+    /// How many there were with this reason, told or not.
+    pub fn of(&self, reason: LossReason) -> u64 {
+        self.known.get(&reason).map_or(0, |tally| tally.total)
+    }
+
     /// A line told of `count` losses.
     pub fn told(&mut self, reason: LossReason, count: u64) {
         self.total(reason).told += count;

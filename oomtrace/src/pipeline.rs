@@ -10,8 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     decode::{BootTime, Decoder, Record},
     enrich::{backfill::LoggedKill, enricher::Enricher, unkilled::Unkilled},
-    event::{Envelope, Event, Lost, OomKill, Scope, Source, Stop, Verdict},
+    event::{Envelope, Event, Kill, Lost, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
+    reconcile::cgroups::Told,
     render::Render,
     sink::{Sink, SinkError, Wait},
     verdict::{Answer, Verdicts},
@@ -48,6 +49,7 @@ pub struct Pipeline {
     render: Render,
     sink: Box<dyn Sink>,
     losses: Losses,
+    told: Told,
     verdicts: Option<Verdicts>,
     line: Vec<u8>,
     /// Events printed: kills, shared-memory kills, cgroups that ran out.
@@ -65,6 +67,7 @@ impl Pipeline {
     ) -> Self {
         // A line is under 4096 bytes: taken now, it never grows.
         let line = Vec::with_capacity(8 << 10);
+        let told = Told::new(!enricher.is_v1(), BootTime(0));
         Self {
             decoder,
             enricher,
@@ -72,6 +75,7 @@ impl Pipeline {
             render,
             sink,
             losses: Losses::default(),
+            told,
             verdicts: None,
             line,
             events: 0,
@@ -152,6 +156,9 @@ impl Pipeline {
             Ok(Record::OomKill(facts)) => {
                 self.losses.saw(facts.seq);
                 let kill = self.enricher.oom_kill(&facts);
+                if kill.oom.kill != Some(Kill::AlreadyExiting) {
+                    self.told.saw(&facts.lineage, facts.time);
+                }
                 if let Some(verdicts) = &mut self.verdicts {
                     verdicts.saw(&kill);
                 }
@@ -176,6 +183,7 @@ impl Pipeline {
             }
             Err(_) => {
                 self.losses.unreadable(1);
+                self.told.saw_unreadable();
                 return Ok(());
             }
         };
@@ -213,6 +221,11 @@ impl Pipeline {
         }
     }
 
+    /// What was told of in which cgroup.
+    pub fn told(&mut self) -> &mut Told {
+        &mut self.told
+    }
+
     /// Events that could not be told so far.
     pub fn lost(&self) -> u64 {
         self.losses.events()
@@ -241,7 +254,8 @@ impl Pipeline {
         self.losses.counted(counters);
         for (reason, count) in self.losses.untold() {
             let envelope = self.enricher.own_envelope();
-            let lost = Event::Lost(Box::new(Lost { envelope, count, reason, truncated: Vec::new() }));
+            let total = self.losses.of(reason);
+            let lost = Event::Lost(Box::new(Lost { envelope, count, reason, total, truncated: Vec::new() }));
             if self.print_or_fail(&lost)? {
                 self.losses.told(reason, count);
             }

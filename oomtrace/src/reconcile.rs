@@ -4,6 +4,8 @@
 //! The kernel counts a kill a moment before its victim is marked, so a difference counts
 //! only if it is there twice.
 
+pub mod cgroups;
+
 use std::time::Duration;
 
 use oomtrace_common::pinned::{self, Pinned};
@@ -47,6 +49,11 @@ impl Reconciler {
         let at = |index: usize| kept.get(index).copied().unwrap_or(0);
         let since = BootTime(at(pinned::SINCE));
         (since.0 != 0).then(|| Self::new(at(pinned::KERNEL_KILLS), at(pinned::SEEN), since))
+    }
+
+    /// Whether all that the kernel has counted was seen.
+    pub fn agrees(&self, kernel: u64, seen: u64) -> bool {
+        kernel.wrapping_sub(self.kernel) == seen.wrapping_sub(self.seen)
     }
 
     /// What the next run needs.

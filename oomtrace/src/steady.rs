@@ -26,6 +26,13 @@ pub fn hold(realtime: bool) -> Vec<String> {
     refused
 }
 
+/// A log rotation during the start is no reason to end: the file is looked up again at its first line. Until the
+/// session listens to SIGHUP itself.
+pub fn outlive_rotation() {
+    // SAFETY: no handler is installed; the signal is only ignored.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+}
+
 /// Gives back what start-up used and nothing needs any more.
 pub fn trim() {
     // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.

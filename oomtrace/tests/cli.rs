@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, kill_process, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -106,7 +106,12 @@ fn what_is_typed_wrong_is_a_usage_error() {
         (&["run", "--timeout", "99999999999999999999s"], "--timeout"),
         (&["run", "--timeout", "18446744073709551615h"], "too long"),
         (&["run", "--ring-size", "12KiB"], "power of two"),
-        (&["run", "--ring-size", "1"], "at least a page"),
+        (&["run", "--ring-size", "1"], "at least 8192 bytes"),
+        (&["run", "--ring-size", "4KiB"], "at least 8192 bytes"),
+        (&["run", "--ring-size", "4294967296"], "too large"),
+        (&["run", "--file", "-"], "./-"),
+        (&["run", "--file-max-size", "1KiB", "--file", "x"], "at least 4096"),
+        (&["run", "--container", ""], "--container"),
         (&["run", "--ring-size", "1024MiB"], "at most 256MiB"),
         (&["run", "--ring-size", "4GB"], "KiB and MiB"),
         (&["run", "--runtime-root", "docker"], "docker=/data/docker"),
@@ -171,6 +176,82 @@ fn without_privilege_it_says_what_is_missing() {
     assert_eq!((code, &report["usable"]), (77, &Value::Bool(false)));
     // What needs no privilege works.
     assert_eq!(as_nobody(&["schema"]).0, 0);
+}
+
+#[test]
+fn pins_need_privilege_too() {
+    as_root();
+    let (_dir, path) = for_everybody();
+    let (code, out, err) = ended(
+        Command::new(&path).args(["run", "--pin"]).current_dir("/").gid(65534).uid(65534).output().unwrap(),
+    );
+    assert_eq!((code, out.as_str()), (77, ""), "{err}");
+    assert!(err.contains("hint: run it as root"), "{err}");
+}
+
+/// With what was done to the process between fork and exec: system calls only.
+fn after(change: fn() -> rustix::io::Result<()>, arguments: &[&str]) -> Command {
+    as_root();
+    let mut command = oomtrace(arguments);
+    // SAFETY: those who call this pass system calls, which is all that may be done there.
+    unsafe { command.pre_exec(move || Ok(change()?)) };
+    command
+}
+
+fn limit(resource: Resource, to: u64) -> rustix::io::Result<()> {
+    setrlimit(resource, Rlimit { current: Some(to), maximum: Some(to) })
+}
+
+#[test]
+fn what_the_system_has_no_more_of_is_no_missing_feature() {
+    let (code, out, err) = ended(after(|| limit(Resource::Nofile, 8), &["run"]).output().unwrap());
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("Too many open files") && err.contains("hint: allow more open files"), "{err}");
+}
+
+/// It is a full output like any other, and no reason to die.
+#[test]
+fn a_limit_on_file_sizes_does_not_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events");
+    let arguments = ["run", "--timeout", "1ms", "--file", file.to_str().unwrap()];
+    let output = after(|| limit(Resource::Fsize, 0), &arguments).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code().is_some(), "{:?}", output.status);
+    assert!(err.contains("ulimit -f"), "{err}");
+}
+
+/// Whoever starts it may have blocked signals for itself, and not for it.
+#[test]
+fn blocked_signals_end_it_all_the_same() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let block = || {
+            let mut all = std::mem::MaybeUninit::uninit();
+            // SAFETY: the set is a local that is filled before it is used.
+            unsafe {
+                libc::sigfillset(all.as_mut_ptr());
+                libc::sigprocmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut());
+            }
+            Ok(())
+        };
+        let (running, _) = Running::start(after(block, &["run", "-o", "json", "--timeout", "60s"]));
+        running.signal(signal);
+        let (code, out, _) = running.end();
+        let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+        assert_eq!((code, &last["type"]), (0, &"stop".into()));
+        assert_ne!(last["reason"], "timeout");
+    }
+}
+
+#[test]
+fn a_directory_without_a_runtimes_state_is_said() {
+    as_root();
+    let (_, out, _) = run(&["check", "--runtime-root", "docker=/nonexistent"]);
+    let said = "--runtime-root docker=/nonexistent: no state of that runtime is there";
+    assert!(out.lines().any(|line| line.starts_with("limited  runtimes") && line.ends_with(said)), "{out}");
+    let arguments = ["run", "-o", "json", "--timeout", "1ms", "--runtime-root", "docker=/nonexistent"];
+    let (_, out, _) = run(&arguments);
+    assert!(out.lines().next().unwrap().contains(said), "{out}");
 }
 
 /// Root, but these capabilities are gone for good.

@@ -435,6 +435,11 @@ fn without_evidence_nothing_is_said() {
     let (oom, missing) = told(&facts, None, &V2);
     assert_eq!((oom.scope, oom.constraint, oom.evidence), (None, None, None));
     assert!(missing["oom.scope"].contains("no ancestor was at its limit"));
+    // Those that were not read may have been.
+    facts.lineage.levels_cut = true;
+    let (_, missing) = told(&facts, None, &V2);
+    assert!(missing["oom.scope"].contains("near the root were not read"), "{missing:?}");
+    facts.lineage.levels_cut = false;
 
     facts.lineage.levels.clear();
     let (oom, missing) = told(&facts, None, &V2);

@@ -280,6 +280,18 @@ const HOSTILE: [&str; 8] = [
     "\\u001b\u{7f}\0",
 ];
 
+/// The lines of `containers` and `check` hold such text too.
+#[test]
+fn hostile_text_stays_text_on_other_lines() {
+    for hostile in HOSTILE {
+        let mut out = Vec::new();
+        json::print(&[hostile], &mut out).unwrap();
+        let line = String::from_utf8(out).unwrap();
+        assert!(!line.strip_suffix('\n').unwrap().contains(breaks_lines), "{line:?}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()[0], hostile);
+    }
+}
+
 #[test]
 fn hostile_text_stays_text() {
     for hostile in HOSTILE {

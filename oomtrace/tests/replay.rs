@@ -212,5 +212,7 @@ fn a_recording_that_is_none() {
     fails(&cut, "ends in the middle of a record");
     std::fs::write(&cut, [1, 0]).unwrap();
     fails(&cut, "ends in the middle of a record");
+    std::fs::write(&cut, [0xff; 8]).unwrap();
+    fails(&cut, "a record of 4294967295 bytes");
     assert_eq!(replay.lines(&replay.file(&[]), &[]).lines().count(), 1, "the end of none");
 }

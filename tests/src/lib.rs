@@ -15,5 +15,6 @@ pub mod process;
 pub mod scenarios;
 pub mod schema;
 pub mod session;
+pub mod soak;
 pub mod trace_event;
 pub mod tracer;

@@ -13,6 +13,7 @@ use clap::Parser;
 use oomtrace_tests::scenarios::lacking::{self, Lacking};
 use oomtrace_tests::scenarios::{self, Outcome, Scenario};
 use oomtrace_tests::session::{Session, is_guest};
+use oomtrace_tests::soak;
 use oomtrace_tests::tracer::{self, Hook};
 use serde_json::Value;
 
@@ -41,6 +42,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     oomtrace_tests::hog::serve_if_asked();
+    if std::env::args_os().nth(1).is_some_and(|word| word == soak::SUBCOMMAND) {
+        return soak::main(std::env::args_os().skip(1));
+    }
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

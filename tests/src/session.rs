@@ -41,6 +41,8 @@ pub struct Session {
     counted_before: u64,
     /// Lines that a scenario has asked for, by their place among all.
     claimed: BTreeSet<usize>,
+    /// Cgroups that may run out without a kill, unasked: their ids.
+    unasked: BTreeSet<String>,
     /// Kills in the log when the last report window ended.
     window_from: usize,
     /// Kills in the log when the running scenario began.
@@ -83,6 +85,7 @@ impl Session {
             restarted: false,
             counted_before,
             claimed: BTreeSet::new(),
+            unasked: BTreeSet::new(),
             window_from: 0,
             scenario_from: 0,
             latencies_ns: Vec::new(),
@@ -107,6 +110,11 @@ impl Session {
     /// How the tracer looks into the killer: `fentry`, `kprobe`, `none`.
     pub fn hook(&self) -> &str {
         &self.hook
+    }
+
+    /// The program under test, and how it was asked to look into the killer.
+    pub fn program(&self) -> &(PathBuf, Hook) {
+        &self.program
     }
 
     /// The cgroup that holds all others of this run.
@@ -286,11 +294,9 @@ impl Session {
         Ok(line)
     }
 
-    /// Claims all lines so far that `wanted` knows.
-    pub fn claim_all(&mut self, wanted: impl Fn(&Line) -> bool) {
-        let lines = self.tracer.lines();
-        self.claimed
-            .extend(lines.iter().enumerate().filter(|(_, line)| wanted(line)).map(|(place, _)| place));
+    /// From now on the cgroup may run out without a kill: nobody asks for these lines, and they may be late.
+    pub fn may_run_out_unasked(&mut self, cgroup: &Cgroup) {
+        self.unasked.insert(cgroup.place().id.to_string());
     }
 
     /// Ends a scenario: every line must be sound, and none of ours unasked for.
@@ -300,6 +306,10 @@ impl Session {
         let ours = String::from_utf8_lossy(&ours).into_owned();
         for (place, line) in self.tracer.lines().into_iter().enumerate() {
             if !line.is_event() || !self.claimed.insert(place) || is_relief(&line) {
+                continue;
+            }
+            let cgroup = line.get("cgroup.id").and_then(serde_json::Value::as_str);
+            if line.kind() == "memcg_oom" && cgroup.is_some_and(|id| self.unasked.contains(id)) {
                 continue;
             }
             let path = line.get("victim.cgroup.path").or_else(|| line.get("cgroup.path"));
@@ -407,7 +417,7 @@ pub fn fired_limit(cgroup: &Cgroup, limit_bytes: u64) -> Result<FiredLimit> {
         refusals: cgroup.number("memory.failcnt"),
         peak_bytes: cgroup.peak(),
         oom_group: cgroup.number("memory.oom.group") == Some(1),
-        lowered: false,
+        lowered_from: None,
     })
 }
 

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
-use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch};
+use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch, Version};
 use oomtrace_tests::hog::{self, PATIENCE};
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer::{at, binary};
@@ -36,6 +37,11 @@ fn main() -> ExitCode {
         trial("other_programs_are_drained_and_replaced", other_programs_are_drained_and_replaced),
         trial("unread_version_is_counted_never_read", unread_version_is_counted_never_read),
         trial("detached_hook_is_a_gap", detached_hook_is_a_gap),
+        trial("detached_before_they_were_told", detached_before_they_were_told),
+        trial("memory_stays_in_a_storm", memory_stays_in_a_storm),
+        trial("file_that_fails", file_that_fails),
+        trial("what_is_refused_is_said", what_is_refused_is_said),
+        trial("rotated_while_it_starts", rotated_while_it_starts),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -186,16 +192,20 @@ fn unread_version_is_counted_never_read() -> Result<()> {
     world.detach()
 }
 
-/// Whoever takes the hook away: the kernel's own counter shows it.
+/// Whoever takes the hook away: the kernel's own counter shows it, and the cgroup's where.
 fn detached_hook_is_a_gap() -> Result<()> {
     let world = World::make("gap")?;
     let mut run = Run::start(&world.run(&[]))?;
     world.started()?;
     world.kills(2)?;
+    let cgroup = world.scratch.cgroup().child(b"gap")?;
+    kill_in(&cgroup)?;
     fs::remove_file(world.generation()?.join("link-raw_tracepoint-mark_victim"))?;
     // The link goes once the kernel gets to it.
     std::thread::sleep(Duration::from_millis(500));
-    world.kills(3)?;
+    for _ in 0..3 {
+        kill_in(&cgroup)?;
+    }
     run.kill_only(libc::SIGTERM)?;
     run.ended()?;
     let lines = world.lines()?;
@@ -203,7 +213,157 @@ fn detached_hook_is_a_gap() -> Result<()> {
     let number = |line: &Value, key: &str| line.get(key).and_then(Value::as_u64).unwrap_or(0);
     let missing: u64 = gaps.iter().map(|gap| number(gap, "kernel_kills") - number(gap, "reported")).sum();
     ensure!(missing == 3, "3 kills went unseen, the gaps say {missing}: {gaps:?}");
+    // On v2 the topmost cgroup is looked at, which has all kills of this test.
+    let (of, told) = match Hierarchy::find()?.version {
+        Version::V1 => (&cgroup, 1),
+        Version::V2 => (world.scratch.cgroup(), 3),
+    };
+    let path = String::from_utf8_lossy(&of.place().path).into_owned();
+    let named = gaps.iter().filter_map(|gap| gap.get("cgroups")?.as_array()).flatten();
+    let named: Vec<_> = named.filter(|cgroup| is(cgroup, "path") == path).collect();
+    let [named] = named.as_slice() else { bail!("{path} is not named once: {gaps:?}") };
+    let counts = (number(named, "kernel_kills"), number(named, "reported"));
+    ensure!(counts == (told + 3, told), "{named}");
     world.detach()
+}
+
+/// A run that replaces programs has detached them, and ends before it has told what they recorded: whoever has the
+/// same programs next must not take them for a start that was cut short.
+fn detached_before_they_were_told() -> Result<()> {
+    let world = World::make("detached")?;
+    let mut first = Run::start(&world.run(&[]))?;
+    world.started()?;
+    first.kill(libc::SIGKILL)?;
+    let victims = world.kills(5)?;
+    for entry in fs::read_dir(world.generation()?)?.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b"link-") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    let mut second = Run::start(&world.run(&[]))?;
+    world.started_times(3)?;
+    ensure!(world.generations()? == 1, "the detached programs are still pinned");
+    second.kill(libc::SIGTERM)?;
+    let told = victims_of(&world.lines()?);
+    ensure!(told.is_superset(&victims), "told {told:?}, killed {victims:?}");
+    world.detach()
+}
+
+/// What a storm takes is what a first few kills took.
+fn memory_stays_in_a_storm() -> Result<()> {
+    let world = World::make("memory")?;
+    let mut run = Run::start(&world.run_unpinned(&[]))?;
+    world.started()?;
+    let resident = || -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", run.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    world.kills(50)?;
+    let before = resident()?;
+    world.kills(500)?;
+    let after = resident()?;
+    ensure!(after < before + 1024, "{before} KiB after 50 kills, {after} KiB after 550");
+    run.kill_only(libc::SIGTERM)?;
+    run.ended()
+}
+
+/// A file that takes no line for a while, as nobody may write to it: nothing is lost, nothing torn.
+fn file_that_fails() -> Result<()> {
+    let world = World::make("fails")?;
+    let mut run = Run::start(&world.run_unpinned(&[]))?;
+    world.started()?;
+    let mut victims = world.kills(2)?;
+    if !immutable(&world.output(), true)? {
+        // A file system without such a flag: `cargo xtask soak` has another way.
+        return Ok(());
+    }
+    let sealed = (|| {
+        let before = fs::read(world.output())?;
+        victims.extend(world.kills(20)?);
+        std::thread::sleep(Duration::from_millis(500));
+        ensure!(fs::read(world.output())? == before, "the file could be written all the time");
+        ensure!(run.child.try_wait()?.is_none(), "the run ended");
+        Ok(())
+    })();
+    immutable(&world.output(), false)?;
+    sealed?;
+    victims.extend(world.kills(1)?);
+    run.kill_only(libc::SIGTERM)?;
+    run.ended()?;
+    let lines = world.lines()?;
+    ensure!(victims_of(&lines).is_superset(&victims), "not all were told of");
+    no_hole(&lines)
+}
+
+/// Without what would let it lock memory, run first and not be a victim, it runs all the same.
+fn what_is_refused_is_said() -> Result<()> {
+    // include/uapi/linux/capability.h
+    const DROPPED: [libc::c_ulong; 3] = [14, 23, 24];
+    let world = World::make("refused")?;
+    let mut command = world.run_unpinned(&[]);
+    // SAFETY: system calls only; the limit is alive through the call.
+    unsafe {
+        command.pre_exec(|| {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            for resource in [libc::RLIMIT_MEMLOCK, libc::RLIMIT_RTPRIO] {
+                if libc::setrlimit(resource, &raw const none) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            for capability in DROPPED {
+                if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    let mut run = Run { child: command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()? };
+    world.started()?;
+    let victims = world.kills(2)?;
+    run.kill_only(libc::SIGTERM)?;
+    run.ended()?;
+    let lines = world.lines()?;
+    ensure!(victims_of(&lines).is_superset(&victims), "not all were told of");
+    let limits =
+        lines.first().and_then(|start| start.get("limits")).map(Value::to_string).unwrap_or_default();
+    for refused in ["memory is not locked", "no real-time scheduling", "oom_score_adj is not lowered"] {
+        ensure!(limits.contains(refused), "{refused:?} is not said: {limits}");
+    }
+    Ok(())
+}
+
+/// logrotate's SIGHUP, when the file is open already and nothing attached yet.
+fn rotated_while_it_starts() -> Result<()> {
+    let world = World::make("rotated")?;
+    let mut run = Run::start(&world.run_unpinned(&[]))?;
+    wait_for("a file", || world.output().exists())?;
+    let deadline = Instant::now() + PATIENCE;
+    while world.started_now() == 0 {
+        ensure!(run.child.try_wait()?.is_none(), "it ended");
+        ensure!(Instant::now() < deadline, "no start line in {PATIENCE:?}");
+        run.kill_only(libc::SIGHUP)?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    run.kill_only(libc::SIGTERM)?;
+    run.ended()
+}
+
+/// Whether the file system has such a flag.
+fn immutable(file: &Path, immutable: bool) -> Result<bool> {
+    const GET: libc::Ioctl = 0x8008_6601_u32 as libc::Ioctl;
+    const SET: libc::Ioctl = 0x4008_6602;
+    const IMMUTABLE: libc::c_long = 0x10;
+    let file = fs::File::open(file)?;
+    let mut flags: libc::c_long = 0;
+    // SAFETY: a descriptor of ours; the flags are alive through the call.
+    if unsafe { libc::ioctl(file.as_raw_fd(), GET, &raw mut flags) } != 0 {
+        return Ok(false);
+    }
+    flags = if immutable { flags | IMMUTABLE } else { flags & !IMMUTABLE };
+    // SAFETY: as above.
+    Ok(unsafe { libc::ioctl(file.as_raw_fd(), SET, &raw const flags) } == 0)
 }
 
 /// A scratch cgroup, a directory of pins and an output of a test's own.
@@ -283,9 +443,11 @@ impl World {
     }
 
     fn started_times(&self, times: usize) -> Result<()> {
-        let starts =
-            || fs::read_to_string(self.output()).map_or(0, |text| text.matches("\"type\":\"start\"").count());
-        wait_for("a start line", || starts() >= times)
+        wait_for("a start line", || self.started_now() >= times)
+    }
+
+    fn started_now(&self) -> usize {
+        fs::read_to_string(self.output()).map_or(0, |text| text.matches("\"type\":\"start\"").count())
     }
 
     /// Every line is whole and JSON.
@@ -371,13 +533,18 @@ fn next_number() -> usize {
 
 fn kill(scratch: &Cgroup, number: usize) -> Result<u64> {
     let cgroup = scratch.child(format!("lasting-{number}").as_bytes())?;
+    let pid = kill_in(&cgroup)?;
+    cgroup.remove()?;
+    Ok(pid)
+}
+
+fn kill_in(cgroup: &Cgroup) -> Result<u64> {
     cgroup.limit(LIMIT)?;
-    let mut hog = start_hog(false, format!("hog-{number}").as_bytes())?;
+    let mut hog = start_hog(false, b"hog")?;
     hog.join(&cgroup.procs())?;
     let pid = hog.pid();
     hog.grow("anon")?;
     hog.killed()?;
-    cgroup.remove()?;
     Ok(pid.into())
 }
 

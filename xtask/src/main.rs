@@ -8,6 +8,7 @@ mod fuzz;
 mod lint;
 mod run;
 mod setup;
+mod soak;
 mod stage;
 mod test;
 mod toolchain;
@@ -35,6 +36,7 @@ enum Command {
     Lint(lint::Args),
     Bench(bench::Args),
     Fuzz(fuzz::Args),
+    Soak(soak::Args),
     /// Run the scenarios on other kernels, under emulation
     Vm(Box<vm::Args>),
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
+        Command::Soak(args) => soak::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{print::print, run::attach};
+use super::{
+    print::print,
+    run::{attach, nothing_there},
+};
 use crate::{
     cli::{Check, Output, RingSize},
     enrich::{Root, containers::Runtimes, kernel_log::KernelLog},
@@ -10,6 +13,7 @@ use crate::{
     failure::Failure,
     kernel::{Kernel, KernelError, privilege, tracefs},
     probe::HookChoice,
+    render::json,
 };
 
 /// One thing that was looked at.
@@ -89,7 +93,7 @@ pub fn check(args: &Check) -> Result<(), Failure> {
     findings.push(runtimes(&root, args));
     let report = Report { usable: failure.is_none(), findings, hooks };
     print(|out| match args.output {
-        Output::Json => writeln!(out, "{}", serde_json::to_string(&report)?),
+        Output::Json => json::print(&report, out),
         Output::Text => text(&report, out),
     })?;
     failure.map_or(Ok(()), Err)
@@ -209,6 +213,9 @@ fn bpffs(root: &Root) -> Finding {
 
 fn runtimes(root: &Root, args: &Check) -> Finding {
     let found = Runtimes::discover(root.clone(), &args.runtime_root).found();
-    let detail = if found.is_empty() { "no state of any found".to_owned() } else { found.join(", ") };
-    Finding { name: "runtimes", state: State::Ok, detail }
+    let wrong = nothing_there(&args.runtime_root, &found);
+    let state = if wrong.is_empty() { State::Ok } else { State::Limited };
+    let mut detail = if found.is_empty() { vec!["no state of any found".to_owned()] } else { found };
+    detail.extend(wrong);
+    Finding { name: "runtimes", state, detail: detail.join(", ") }
 }

@@ -17,6 +17,7 @@ use crate::{
     event::{CgroupVersion, Container, K8s, Missing, text_from_kernel},
     failure::{Code, Failure},
     kernel::Kernel,
+    render::json,
 };
 
 /// A container, as a kill in it would be told now.
@@ -57,7 +58,7 @@ pub fn containers(args: &Containers) -> Result<(), Failure> {
     while tree.resolve_next(clock::boot_time()) {}
     let rows = rows(&mut tree, &mount, hierarchy.version);
     print(|out| match args.output {
-        Output::Json => rows.iter().try_for_each(|row| writeln!(out, "{}", serde_json::to_string(row)?)),
+        Output::Json => rows.iter().try_for_each(|row| json::print(row, out)),
         Output::Text => text(&rows, out),
     })
 }
@@ -129,7 +130,8 @@ fn text(rows: &[Row], out: &mut dyn io::Write) -> io::Result<()> {
         // Names are chosen by others: a terminal must not obey them.
         writeln!(out, "{}", line.replace(char::is_control, "\u{fffd}"))?;
         for (key, why) in &row.missing {
-            writeln!(out, "                 no {key}: {why}")?;
+            let line = format!("                 no {key}: {why}");
+            writeln!(out, "{}", line.replace(char::is_control, "\u{fffd}"))?;
         }
     }
     Ok(())

@@ -1,7 +1,11 @@
 //! `oomtrace replay`: the pipeline without a kernel. Records that `run --record` kept in,
 //! lines out.
 
-use std::{fs, time::Duration};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    time::Duration,
+};
 
 use super::{render, terminal};
 use crate::{
@@ -28,7 +32,8 @@ use crate::{
 pub fn replay(args: &Replay) -> Result<(), Failure> {
     let cannot =
         |what: String| Failure::message(Code::RunTime, format!("{}: {what}", args.records.display()));
-    let bytes = fs::read(&args.records).map_err(|error| cannot(error.to_string()))?;
+    let mut records =
+        File::open(&args.records).map(BufReader::new).map_err(|error| cannot(error.to_string()))?;
     let root = Root::at(&args.root);
     let sources = Sources {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
@@ -49,14 +54,12 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
         render,
         Box::new(StdoutSink::new()),
     );
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        let (record, after) = next(rest).ok_or_else(|| cannot("ends in the middle of a record".into()))?;
-        match pipeline.kill(record).and_then(|()| pipeline.settle(Duration::MAX)) {
+    let mut record = Vec::new();
+    while next(&mut records, &mut record).map_err(|error| cannot(error.to_string()))? {
+        match pipeline.kill(&record).and_then(|()| pipeline.settle(Duration::MAX)) {
             Err(SinkError::Closed) => return Ok(()),
             done => done?,
         };
-        rest = after;
     }
     match pipeline.stop("end of records").and_then(|()| pipeline.settle(Duration::MAX)) {
         Err(SinkError::Closed) => Ok(()),
@@ -64,8 +67,26 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
     }
 }
 
-/// A length, then as many bytes.
-fn next(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (len, rest) = bytes.split_first_chunk::<4>()?;
-    rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)
+/// No record of any version is as long as this: a file that says so is another's.
+const RECORD_MAX: u64 = 64 << 10;
+
+/// Reads a length, then as many bytes, into `record`. False at the end.
+fn next(records: &mut impl BufRead, record: &mut Vec<u8>) -> io::Result<bool> {
+    let torn = || io::Error::other("ends in the middle of a record");
+    if records.fill_buf()?.is_empty() {
+        return Ok(false);
+    }
+    let mut len = [0; 4];
+    records.read_exact(&mut len).map_err(|_| torn())?;
+    let len = u64::from(u32::from_le_bytes(len));
+    if len > RECORD_MAX {
+        return Err(io::Error::other(format!(
+            "a record of {len} bytes: this is not what `run --record` wrote"
+        )));
+    }
+    record.clear();
+    if records.take(len).read_to_end(record)? != usize::try_from(len).unwrap_or(usize::MAX) {
+        return Err(torn());
+    }
+    Ok(true)
 }

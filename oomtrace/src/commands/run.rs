@@ -1,6 +1,6 @@
 //! `oomtrace run`: opens the output, reads the kernel and attaches; the session goes on from there.
 
-use std::fs::File;
+use std::{fs::File, path::PathBuf};
 
 use oomtrace_common::layout::ABSENT;
 
@@ -17,7 +17,7 @@ use crate::{
         Root,
         backfill::Backfill,
         clock,
-        containers::Runtimes,
+        containers::{Runtime, Runtimes},
         enricher::{Enricher, Sources},
         host,
         kernel_log::KernelLog,
@@ -29,6 +29,7 @@ use crate::{
     kernel::{Kernel, privilege},
     pipeline::{Filter, Pipeline},
     probe::{HookChoice, Options, PinDir, Probe, TakeOver},
+    signals,
     sink::{FileSink, Rotation, Sink, SinkError, StdoutSink},
     stderr::say,
     steady,
@@ -43,7 +44,9 @@ const CGROUP_RING_BYTES: u32 = 256 << 10;
 /// # Errors
 /// Before the programs are attached: what this host lacks. Afterwards: only what ends the run.
 pub fn run(args: Run) -> Result<(), Failure> {
+    signals::set_up();
     let root = Root::host();
+    steady::outlive_rotation();
     // What can fail for the operator's reasons fails before anything is attached.
     let sink: Box<dyn Sink> = match &args.file {
         Some(path) => {
@@ -78,6 +81,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let mut limits = steady::hold(!args.no_realtime);
     let sources = sources(&root, &kernel, &probe, &args, &mut limits)?;
     let runtimes = sources.tree.runtimes().found();
+    limits.extend(nothing_there(&args.runtime_root, &runtimes));
     let mount = kernel.hierarchy.mount.clone();
     let version = kernel.hierarchy.version;
     if !kernel.resolved.absent.is_empty() {
@@ -145,6 +149,17 @@ pub(super) fn attach(
 ) -> Result<Probe, Failure> {
     lockdown_allows_it()?;
     Ok(Probe::attach(&options(hook, ring_size, debug), &kernel.resolved.layout, &kernel.btf)?)
+}
+
+/// The operator's directories that hold no state of the runtime that they were named for: of those that are
+/// `found`, as [`Runtimes::found`] says them.
+pub(super) fn nothing_there(named: &[(Runtime, PathBuf)], found: &[String]) -> Vec<String> {
+    named
+        .iter()
+        .map(|(runtime, dir)| format!("{}={}", runtime.name(), dir.display()))
+        .filter(|named| !found.contains(named))
+        .map(|named| format!("--runtime-root {named}: no state of that runtime is there"))
+        .collect()
 }
 
 /// Loading may succeed under lockdown, and then every read of the kernel's memory fails.

@@ -28,6 +28,19 @@ use crate::{
 /// How long the output may hold up the end of a run.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long kills are told without a look at anything else: a storm of them may outlast every output.
+const TURN: Duration = Duration::from_millis(100);
+
+/// What became of the rings.
+enum Drained {
+    /// As many kills were told as were asked for.
+    Enough,
+    /// There is no more that could be told now.
+    Nothing,
+    /// There is more, and its turn is over.
+    More,
+}
+
 /// Why a session ended before it was asked to.
 pub(super) enum Ended {
     Sink(SinkError),
@@ -109,6 +122,7 @@ impl Session {
                 let v1 = self.pipeline.enricher().is_v1();
                 self.watch = Some(Watch::start(mount.to_owned(), v1, self.pipeline.enricher().tree()));
             }
+            self.reconciliation.know_cgroups(mount, &self.probe, &mut self.pipeline)?;
         }
         // A kill that the log had when it was read and that is live is in the ring by now.
         if let Some(record) = self.probe.kills().next() {
@@ -143,27 +157,32 @@ impl Session {
         self.notify.ready();
         let reason = loop {
             self.notify.alive();
-            if self.drain()? {
-                break "count";
-            }
+            let more = match self.drain()? {
+                Drained::Enough => break "count",
+                Drained::Nothing => false,
+                Drained::More => true,
+            };
             self.probe.flush_log();
             self.notify.status(self.pipeline.events(), self.pipeline.lost());
             let room = self.pipeline.sink().waits_for().map(Room::of);
             tokio::select! {
+                // What comes rarely first: in a storm there always is a kill.
                 biased;
-                ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
-                ready = cgroups.readable() => ready.map_err(Ended::Io)?.clear_ready(),
+                _ = interrupt.recv() => break "SIGINT",
+                _ = terminate.recv() => break "SIGTERM",
+                () = until(deadline) => break "timeout",
+                _ = hangup.recv() => self.reopen(),
+                () = until(self.reconciliation.due()) => self.reconcile()?,
+                () = until(self.watch.as_ref().and_then(Watch::due).map(Instant::from_std)) => self.look_for_unkilled()?,
+                answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
                 ready = readable(log.as_ref()) => {
                     ready.map_err(Ended::Io)?.clear_ready();
                     self.read_log();
                 }
-                _ = interrupt.recv() => break "SIGINT",
-                _ = terminate.recv() => break "SIGTERM",
-                _ = hangup.recv() => self.reopen(),
-                () = until(self.reconciliation.due()) => self.reconcile()?,
-                answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
-                () = until(deadline) => break "timeout",
-                () = until(self.watch.as_ref().and_then(Watch::due).map(Instant::from_std)) => self.look_for_unkilled()?,
+                ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
+                ready = cgroups.readable() => ready.map_err(Ended::Io)?.clear_ready(),
+                // Not at once: signals are heard only while it waits.
+                () = tokio::task::yield_now(), if more => {}
                 () = room_in_output(room) => {}
                 () = next_tick(&mut watchdog) => {}
             }
@@ -181,11 +200,19 @@ impl Session {
     /// Tells what is left, for as long as a service manager may be made to wait.
     fn end(&mut self, reason: &str) -> Result<(), Ended> {
         let began = Instant::now();
-        while !self.drain()? && self.pipeline.is_stalled() {
-            if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
-                break;
+        let all = loop {
+            match self.drain()? {
+                Drained::Enough => break true,
+                Drained::Nothing if !self.pipeline.is_stalled() => break true,
+                _ if began.elapsed() >= LAST_WORDS => break false,
+                Drained::More => {}
+                Drained::Nothing => {
+                    if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
+                        break false;
+                    }
+                }
             }
-        }
+        };
         self.probe.flush_log();
         self.pipeline.stop(reason)?;
         if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
@@ -193,26 +220,36 @@ impl Session {
             say(&format!(
                 "oomtrace: the output did not take the last {kept} lines, nor what waited behind them"
             ));
+        } else if !all {
+            say("oomtrace: kills came faster than the output took them: the last ones were not told");
         }
         Ok(())
     }
 
-    /// Tells of all that the rings hold; true when as many kills were told as were asked for.
-    fn drain(&mut self) -> Result<bool, Ended> {
+    /// Tells of what the rings hold, for one turn at the most.
+    fn drain(&mut self) -> Result<Drained, Ended> {
+        let began = Instant::now();
+        let is_over = || began.elapsed() >= TURN;
         loop {
             self.cgroup_changes();
             let mut told = self.stalled.is_some();
             if !self.output_takes()? {
-                return Ok(false);
+                return Ok(Drained::Nothing);
             }
             loop {
                 if self.has_enough() {
-                    return Ok(true);
+                    return Ok(Drained::Enough);
+                }
+                if told && is_over() {
+                    break;
                 }
                 if let Some(kill) = self.backfill.next() {
                     self.pipeline.logged_kill(&kill)?;
                     if self.pipeline.is_stalled() {
-                        return Ok(false);
+                        return Ok(Drained::Nothing);
+                    }
+                    if is_over() {
+                        return Ok(Drained::More);
                     }
                     continue;
                 }
@@ -239,12 +276,18 @@ impl Session {
             }
             if told {
                 self.losses()?;
+                if let Some(watch) = &mut self.watch {
+                    watch.killed(std::time::Instant::now());
+                }
                 self.look_for_unkilled()?;
                 self.reconciliation.something_happened();
             }
             // Names are read one cgroup at a time, so that a kill waits for one at the most.
             if !self.pipeline.enricher().tree().resolve_next(clock::boot_time()) && !told {
-                return Ok(false);
+                return Ok(Drained::Nothing);
+            }
+            if is_over() {
+                return Ok(Drained::More);
             }
         }
     }

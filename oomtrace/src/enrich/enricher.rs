@@ -133,8 +133,9 @@ impl Enricher {
         if facts.oom.is_none() && log.as_ref().is_none_or(|log| log.constraint != event::Constraint::Memcg) {
             context.kill_allocating_task = self.kill_allocating_task();
         }
-        let oom = oom::oom(facts, log, &mut runs, &context, &mut absent);
+        let mut oom = oom::oom(facts, log, &mut runs, &context, &mut absent);
         self.runs = runs;
+        self.name_fired(&facts.lineage, &mut oom, &mut absent);
         let identity =
             self.identify(facts.victim.memcg, &facts.lineage, path.as_deref(), facts.time, &mut absent);
         let score = facts.oom.as_ref().and_then(|killer| killer.oom_score_bytes);
@@ -342,6 +343,17 @@ impl Enricher {
         // The tail that the kernel side read must be the tail of what the tree has.
         let known = self.sources.tree.path_of(id?)?;
         known.ends_with(&lineage.path).then_some(known)
+    }
+
+    /// The path of the cgroup whose limit fired, where that of the victim's has no head.
+    fn name_fired(&self, lineage: &Lineage, oom: &mut event::Oom, absent: &mut Absent) {
+        let Some(fired) = oom.cgroup.as_mut().filter(|fired| fired.cgroup.path.is_none()) else { return };
+        let id = lineage.levels.iter().map(|level| level.id);
+        let id = id.into_iter().find(|id| fired.cgroup.id.as_deref() == Some(id.to_string().as_str()));
+        fired.cgroup.path = id.and_then(|id| self.sources.tree.path_of(id)).as_deref().map(text_from_kernel);
+        if fired.cgroup.path.is_some() {
+            absent.present("oom.cgroup.path");
+        }
     }
 
     fn identify(

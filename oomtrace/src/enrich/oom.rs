@@ -222,6 +222,9 @@ fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) ->
     let Some((index, facts)) = full else {
         let reason = if lineage.levels.is_empty() {
             "the victim's cgroups could not be read, and no oom-kill line in the kernel log"
+        } else if lineage.levels_cut {
+            "no ancestor that was read was at its limit, but those near the root were not read, and no oom-kill line in \
+             the kernel log"
         } else {
             "no ancestor was at its limit, and no oom-kill line in the kernel log"
         };

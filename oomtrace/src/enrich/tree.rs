@@ -253,10 +253,7 @@ impl CgroupTree {
     /// Whose the cgroup is that a kill showed. The path that the kernel captured is believed
     /// over the one kept for its id.
     pub fn identify(&mut self, seen: Seen<'_>, now: BootTime) -> Identity {
-        let Some(path) = self.whole_path(&seen) else {
-            let why = "the path of the cgroup is not known from its root".to_owned();
-            return Identity { missing: vec![("container", why)], ..Identity::default() };
-        };
+        let Some(path) = self.whole_path(&seen) else { return self.identify_above(&seen, now) };
         let names = names_of(&path);
         self.learn_base(&seen, &names);
         let mut found = Vec::new();
@@ -271,6 +268,23 @@ impl CgroupTree {
             found.push(Claim { depth, shape, found: answer });
         }
         decide(&names, self.base, found)
+    }
+
+    /// Whose the cgroup is, by the nearest one above it that is known: one with a longer path than the kernel tells must
+    /// not hide whose it is. No runtime makes a container there, so what has no name is within the one above.
+    fn identify_above(&mut self, seen: &Seen<'_>, now: BootTime) -> Identity {
+        let why = || "the path of the cgroup is not known from its root".to_owned();
+        let above = seen.ids.iter().enumerate().find_map(|(up, id)| Some((up, self.path_of(*id)?)));
+        // One among the names that the kernel gave would have told the whole path, unless it is called otherwise by now.
+        let named = names_of(seen.path).len();
+        let found = above.filter(|(up, _)| *up > named).and_then(|(up, path)| {
+            let ids = seen.ids.get(up..)?;
+            let mut found = self.identify(Seen { ids, path: &path, path_is_whole: true }, now);
+            found.container.as_ref()?;
+            found.missing.push(("container.nested", why()));
+            Some(found)
+        });
+        found.unwrap_or_else(|| Identity { missing: vec![("container", why())], ..Identity::default() })
     }
 
     /// What is known of the container at `path`: as its runtime says now, else as it said

@@ -22,8 +22,13 @@ const AT_A_TIME: usize = 256;
 /// Cgroups that are looked at before the first event; of others the first look is where counting starts.
 const AT_START: usize = 4096;
 
-/// A kill is counted a moment after the limit was: only when this has passed was there none.
-const SETTLED: Duration = Duration::from_secs(1);
+/// The limit is counted before the killer's lock is asked for, the kill after it was got: only when nobody was killed
+/// anywhere for this long was there none. A report of 8 kB takes 0.7 s on a serial console, with the lock held, and on a starved
+/// processor a kill took more than 5 s.
+const SETTLED: Duration = Duration::from_secs(15);
+
+/// Where kills never cease, who still waits for the lock after this long does not wait for it.
+const AT_MOST: Duration = Duration::from_secs(120);
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +62,16 @@ pub struct Watch {
     v1: bool,
     known: HashMap<CgroupId, Known>,
     suspects: Vec<CgroupId>,
+    /// When somebody was killed last, anywhere.
+    killed: Option<Instant>,
     next: usize,
 }
 
 impl Watch {
     /// Below the mount of the memory hierarchy. What is counted of the cgroups that exist is the past.
     pub fn start(mount: PathBuf, v1: bool, tree: &CgroupTree) -> Self {
-        let mut watch = Self { mount, v1, known: HashMap::new(), suspects: Vec::new(), next: 0 };
+        let mut watch =
+            Self { mount, v1, known: HashMap::new(), suspects: Vec::new(), killed: None, next: 0 };
         for (index, (id, path)) in tree.live().enumerate() {
             let counts = if index < AT_START { watch.counts(&path) } else { None };
             // One that hangs already is told at the first look.
@@ -74,8 +82,19 @@ impl Watch {
 
     /// When to look again, without an event.
     pub fn due(&self) -> Option<Instant> {
-        let since = |id| self.known.get(id)?.suspect;
-        Some(self.suspects.iter().filter_map(since).min()? + SETTLED)
+        let settles = |id| Some(self.settles(self.known.get(id)?.suspect?));
+        self.suspects.iter().filter_map(settles).min()
+    }
+
+    /// When it is settled that a limit hit at `since` killed nobody.
+    fn settles(&self, since: Instant) -> Instant {
+        let quiet = self.killed.map_or(since, |killed| killed.max(since));
+        (quiet + SETTLED).min(since + AT_MOST)
+    }
+
+    /// Somebody was killed: others may have waited for the same lock.
+    pub fn killed(&mut self, now: Instant) {
+        self.killed = Some(now);
     }
 
     /// What there is to tell.
@@ -121,7 +140,11 @@ impl Watch {
 
     /// Did the cgroup's own limit count an `oom`, and nothing in it or below an `oom_kill`?
     fn ran_out(&self, known: &mut Known, path: &[u8], now: Instant) -> bool {
-        let Some(counts) = self.counts(path) else { return false };
+        let Some(counts) = self.counts(path) else {
+            // Its files are gone: there is no later look to wait for.
+            known.suspect = None;
+            return false;
+        };
         let before = *known.counts.get_or_insert(counts);
         if counts.0 <= before.0 || counts.1 > before.1 {
             known.counts = Some(counts);
@@ -129,7 +152,7 @@ impl Watch {
             return false;
         }
         let since = *known.suspect.get_or_insert(now);
-        let settled = now.saturating_duration_since(since) >= SETTLED;
+        let settled = now >= self.settles(since);
         if settled {
             known.counts = Some(counts);
             known.suspect = None;
@@ -164,7 +187,218 @@ impl Watch {
 }
 
 /// The number after `key` in a file of lines.
-fn field(file: &Path, key: &str) -> Option<u64> {
+pub fn field(file: &Path, key: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        decode::{BootTime, CgroupChange, CgroupChangeKind},
+        enrich::{Root, containers::Runtimes, tree::TreeLimits},
+    };
+
+    /// Memory cgroups of which the files alone are there.
+    struct Host {
+        mount: TempDir,
+        tree: CgroupTree,
+        now: Instant,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let mount = tempfile::tempdir().unwrap();
+            let runtimes = Runtimes::discover(Root::at(mount.path().join("none")), &[]);
+            Self { tree: CgroupTree::new(runtimes, TreeLimits::default()), mount, now: Instant::now() }
+        }
+
+        fn changed(&mut self, kind: CgroupChangeKind, id: u64, path: &str) {
+            let (id, path) = (CgroupId(id), path.as_bytes().to_vec());
+            self.tree.apply(&CgroupChange { time: BootTime(0), id, kind, path });
+        }
+
+        fn make(&mut self, id: u64, path: &str) {
+            fs::create_dir_all(self.mount.path().join(path.trim_start_matches('/'))).unwrap();
+            self.changed(CgroupChangeKind::Made, id, path);
+        }
+
+        fn remove(&mut self, id: u64, path: &str) {
+            fs::remove_dir_all(self.mount.path().join(path.trim_start_matches('/'))).unwrap();
+            self.changed(CgroupChangeKind::Removed, id, path);
+        }
+
+        fn write(&self, path: &str, file: &str, text: &str) {
+            fs::write(self.mount.path().join(path.trim_start_matches('/')).join(file), text).unwrap();
+        }
+
+        /// What v2 counts: limits hit of the cgroup alone, kills in it and below.
+        fn counts(&self, path: &str, oom: u64, kills_below: u64) {
+            self.write(path, "memory.events.local", &format!("max 9\noom {oom}\noom_kill 0\n"));
+            self.write(path, "memory.events", &format!("oom 77\noom_kill {kills_below}\noom_group_kill 5\n"));
+            self.write(path, "memory.max", "4096\n");
+        }
+
+        fn control(&self, path: &str, disabled: u64, hangs: u64) {
+            let text = format!("oom_kill_disable {disabled}\nunder_oom {hangs}\noom_kill 0\n");
+            self.write(path, "memory.oom_control", &text);
+            self.write(path, "memory.limit_in_bytes", "8192\n");
+        }
+
+        fn watch(&self, v1: bool) -> Watch {
+            Watch::start(self.mount.path().to_owned(), v1, &self.tree)
+        }
+
+        fn look(&mut self, watch: &mut Watch, after: Duration) -> Vec<Unkilled> {
+            self.now += after;
+            watch.look(&self.tree, self.now)
+        }
+    }
+
+    const AT_ONCE: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_limit_without_a_kill_is_told_once_and_only_when_it_has_settled() {
+        let mut host = Host::new();
+        host.make(7, "/a");
+        host.counts("/a", 3, 1);
+        let mut watch = host.watch(false);
+        assert_eq!(host.look(&mut watch, AT_ONCE), [], "what was counted before the start is the past");
+        assert_eq!(watch.due(), None);
+        host.counts("/a", 4, 1);
+        assert_eq!(host.look(&mut watch, AT_ONCE), [], "a kill may be counted yet");
+        assert_eq!(watch.due(), Some(host.now + SETTLED));
+        let found = Unkilled {
+            id: CgroupId(7),
+            path: b"/a".to_vec(),
+            limit_bytes: Some(4096),
+            disabled: false,
+            events: Some((4, 1)),
+        };
+        assert_eq!(host.look(&mut watch, SETTLED), [found]);
+        assert_eq!(watch.due(), None);
+        assert_eq!(host.look(&mut watch, SETTLED), []);
+    }
+
+    #[test]
+    fn a_kill_in_it_or_below_is_no_run_without_one() {
+        let mut host = Host::new();
+        host.make(7, "/a");
+        host.counts("/a", 0, 0);
+        let mut watch = host.watch(false);
+        host.counts("/a", 1, 0);
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        host.counts("/a", 1, 1);
+        assert_eq!(host.look(&mut watch, SETTLED), []);
+        assert_eq!(watch.due(), None);
+    }
+
+    #[test]
+    fn while_others_are_killed_it_may_only_wait_for_the_lock() {
+        let mut host = Host::new();
+        host.make(7, "/a");
+        host.counts("/a", 0, 0);
+        let mut watch = host.watch(false);
+        host.counts("/a", 1, 0);
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        let began = host.now;
+        while host.now + SETTLED < began + AT_MOST {
+            host.now += SETTLED / 2;
+            watch.killed(host.now);
+            assert_eq!(host.look(&mut watch, SETTLED / 2), []);
+        }
+        host.now += SETTLED / 2;
+        watch.killed(host.now);
+        assert_eq!(watch.due(), Some(began + AT_MOST));
+        assert_eq!(host.look(&mut watch, SETTLED).len(), 1);
+    }
+
+    #[test]
+    fn a_cgroup_made_since_the_start_began_to_count_at_zero() {
+        let mut host = Host::new();
+        let mut watch = host.watch(false);
+        host.make(7, "/a");
+        host.counts("/a", 1, 0);
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        assert_eq!(host.look(&mut watch, SETTLED).len(), 1);
+    }
+
+    #[test]
+    fn a_suspect_that_is_removed_is_not_waited_for() {
+        let mut host = Host::new();
+        host.make(7, "/a");
+        host.counts("/a", 0, 0);
+        let mut watch = host.watch(false);
+        host.counts("/a", 1, 0);
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        host.remove(7, "/a");
+        assert!(host.tree.path_of(CgroupId(7)).is_some(), "the tree still knows its name");
+        assert_eq!(host.look(&mut watch, SETTLED), []);
+        assert_eq!(watch.due(), None);
+    }
+
+    #[test]
+    fn without_local_counts_nothing_is_told() {
+        let mut host = Host::new();
+        host.make(7, "/a");
+        let mut watch = host.watch(false);
+        host.write("/a", "memory.events", "oom 1\noom_kill 0\n");
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        assert_eq!(host.look(&mut watch, SETTLED), []);
+        assert_eq!(watch.due(), None);
+    }
+
+    #[test]
+    fn all_cgroups_have_their_turn() {
+        let mut host = Host::new();
+        let last = u64::try_from(2 * AT_A_TIME).unwrap();
+        for id in 1..=last {
+            host.make(id, &format!("/{id}"));
+            host.counts(&format!("/{id}"), 0, 0);
+        }
+        let mut watch = host.watch(false);
+        for id in 1..=last {
+            host.counts(&format!("/{id}"), 1, 0);
+        }
+        let mut told: Vec<u64> = Vec::new();
+        for _ in 0..4 {
+            told.extend(host.look(&mut watch, SETTLED).iter().map(|found| found.id.0));
+        }
+        told.sort_unstable();
+        assert_eq!(told, (1..=last).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_hang_is_told_once_until_it_is_over_and_of_the_topmost() {
+        let mut host = Host::new();
+        host.make(7, "/a");
+        host.make(8, "/a/b");
+        host.control("/a", 1, 0);
+        host.control("/a/b", 1, 0);
+        let mut watch = host.watch(true);
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        host.control("/a", 1, 1);
+        host.control("/a/b", 1, 1);
+        let found = Unkilled {
+            id: CgroupId(7),
+            path: b"/a".to_vec(),
+            limit_bytes: Some(8192),
+            disabled: true,
+            events: None,
+        };
+        assert_eq!(host.look(&mut watch, AT_ONCE), [found.clone()]);
+        assert_eq!(host.look(&mut watch, AT_ONCE), [], "the same hang");
+        host.control("/a", 1, 0);
+        host.control("/a/b", 1, 0);
+        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        host.control("/a/b", 0, 1);
+        assert_eq!(host.look(&mut watch, AT_ONCE), [], "with kills allowed nobody hangs");
+        host.control("/a", 1, 1);
+        assert_eq!(host.look(&mut watch, AT_ONCE), [found]);
+    }
 }

@@ -20,7 +20,7 @@ pub use oom::{
     Constraint, Evidence, Kill, MemcgOom, MemcgOomOutcome, MemoryEvents, Oom, OomCgroup, OomKill, Scope,
     SharedMmKill, SharedMmVictim, Trigger, Victim, VictimMemory,
 };
-pub use run::{CgroupVersion, Gap, HookStatus, LossReason, Lost, Start, Stop};
+pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, LossReason, Lost, Start, Stop};
 
 /// The value of `schema` in every line.
 pub const SCHEMA: u32 = 1;

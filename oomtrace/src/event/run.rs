@@ -65,6 +65,8 @@ pub struct Lost {
     pub count: u64,
     /// Why.
     pub reason: LossReason,
+    /// How many with this reason since the programs were attached. A line that comes twice has the same.
+    pub total: u64,
     /// Keys whose text was cut so that the line stays under 4096 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
@@ -103,9 +105,23 @@ pub struct Gap {
     /// Since when; RFC 3339.
     #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub since: String,
+    /// Cgroups whose own counters say that kills in them were not reported, those with most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<GapCgroup>,
     /// Keys whose text was cut so that the line stays under 4096 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
+}
+
+/// A cgroup whose counter moved by more than what was reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GapCgroup {
+    /// Its path.
+    pub path: String,
+    /// Growth of its `oom_kill`: on v2 in it and below it, on v1 in it alone.
+    pub kernel_kills: u64,
+    /// Kills there that were reported.
+    pub reported: u64,
 }
 
 /// Last line of a run that ended in an orderly way.

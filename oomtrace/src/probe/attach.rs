@@ -207,9 +207,10 @@ impl Attach<'_> {
             (None, _) => {
                 let program: &mut KProbe = program(self.ebpf, &name)?;
                 program.load().map_err(|error| load_error(&name, &error))?;
-                // Before 5.15 a kprobe has no link that could be pinned.
+                let unpinned =
+                    "before Linux 5.15 a kprobe cannot be pinned: without --pin it can be attached";
                 let fd = |link| {
-                    FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)))
+                    FdLink::try_from(link).map_err(|_| ProgramError::IOError(io::Error::other(unpinned)))
                 };
                 program
                     .attach(function, 0)

@@ -177,6 +177,19 @@ impl Generation {
         name.is_some_and(|name| name.starts_with(&format!("v{WIRE_VERSION}-")))
     }
 
+    /// Gives it another name, which no programs have: it is there to be told and removed.
+    pub(super) fn renamed(self) -> Result<Self, PinError> {
+        let name = self.dir.file_name().and_then(|name| name.to_str()?.split_once('-'));
+        let (wire, hash) =
+            name.map_or(("v0", 0), |(wire, hash)| (wire, u64::from_str_radix(hash, 16).unwrap_or_default()));
+        let free = (1..=u64::MAX)
+            .map(|step| self.dir.with_file_name(format!("{wire}-{:016x}", hash.wrapping_add(step))))
+            .find(|dir| !dir.exists())
+            .unwrap_or_else(|| self.dir.clone());
+        fs::rename(&self.dir, &free).map_err(|error| PinError::io("rename", &self.dir, error))?;
+        Ok(Self { dir: free })
+    }
+
     /// Pins the maps of programs that are not attached yet.
     pub(super) fn pin_maps(&self, ebpf: &Ebpf) -> Result<(), PinError> {
         fs::DirBuilder::new()

@@ -43,9 +43,8 @@ impl Probe {
         if let Some(probe) = here.as_ref().and_then(Self::reopened) {
             return Ok(TakeOver { probe, resumed: true, left: left(others) });
         }
-        // Its start was cut short, so nobody was told that anything is traced.
-        if here.is_some() {
-            mine.remove()?;
+        if let Some(here) = here {
+            others.extend(set_aside(here)?);
         }
         let attached = Self::attach_pinned(options, layout, btf, &mine);
         if attached.is_err() {
@@ -76,7 +75,12 @@ impl Probe {
     /// What an earlier run left, if it is whole.
     fn reopened(pins: &Generation) -> Option<Self> {
         let probe = Self::over(pins, attach::pinned(pins)?).ok()?;
-        probe.kept.as_ref().is_some_and(super::Kept::is_complete).then_some(probe)
+        probe.is_complete().then_some(probe)
+    }
+
+    /// Whether every program was attached and pinned.
+    fn is_complete(&self) -> bool {
+        self.kept.as_ref().is_some_and(super::Kept::is_complete)
     }
 
     fn over(pins: &Generation, hooks: Vec<crate::event::HookStatus>) -> Result<Self, ProbeError> {
@@ -93,16 +97,36 @@ impl Probe {
     }
 }
 
+/// Makes room for programs of the same name that cannot be taken over: a run that was to replace them has
+/// detached them, and was ended before it had told what they recorded. That is still to be told.
+fn set_aside(here: Generation) -> Result<Option<Generation>, ProbeError> {
+    let to_be_told = match Probe::over(&here, Vec::new()) {
+        Ok(probe) => probe.is_complete(),
+        Err(_) => count(&here) > 0,
+    };
+    if to_be_told {
+        return Ok(Some(here.renamed()?));
+    }
+    // Its start was cut short, so nobody was told that anything is traced.
+    here.remove()?;
+    Ok(None)
+}
+
 /// Detaches what is replaced: from here on only the new programs record.
 fn left(others: Vec<Generation>) -> Vec<Left> {
-    let open = |generation: Generation| {
-        let hooks = attach::pinned(&generation).unwrap_or_default();
-        let whole = generation.is_readable().then(|| Probe::over(&generation, hooks).ok()).flatten();
-        generation.detach();
-        let unreadable = if whole.is_none() { count(&generation) } else { 0 };
-        Left { generation, probe: whole, unreadable }
-    };
-    others.into_iter().map(open).collect()
+    others.into_iter().filter_map(replaced).collect()
+}
+
+fn replaced(generation: Generation) -> Option<Left> {
+    let hooks = attach::pinned(&generation).unwrap_or_default();
+    let whole = generation.is_readable().then(|| Probe::over(&generation, hooks).ok()).flatten();
+    if whole.as_ref().is_some_and(|probe| !probe.is_complete()) && generation.remove().is_ok() {
+        // Its start was cut short: what it was to replace was attached all the time, and has what it saw.
+        return None;
+    }
+    generation.detach();
+    let unreadable = if whole.is_none() { count(&generation) } else { 0 };
+    Some(Left { generation, probe: whole, unreadable })
 }
 
 /// How many records a ring holds; the frames around them are the kernel's.

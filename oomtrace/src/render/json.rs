@@ -18,7 +18,7 @@ use crate::event::Event;
 pub(super) const MAX_NUMBER: u64 = 1 << 53;
 
 /// What is cut and down to how many bytes, the least important first.
-const CUTS: [(&str, usize); 14] = [
+const CUTS: [(&str, usize); 15] = [
     ("victim.command_line", 256),
     ("container.labels", 512),
     ("victim.executable", 256),
@@ -27,6 +27,7 @@ const CUTS: [(&str, usize); 14] = [
     ("limits", 1024),
     ("hooks", 1024),
     ("false_positive", 1024),
+    ("cgroups", 2048),
     ("container.nested", 256),
     ("missing", 512),
     ("victim.cgroup.path", 512),
@@ -40,7 +41,7 @@ const CAPS: [usize; 4] = [256, 128, 64, 32];
 
 /// Maps and lists of any length: entries may go. Those that are optional go when they are empty.
 const OPEN_MAPS: [&str; 2] = ["labels", "missing"];
-const OPTIONAL: [&str; 5] = ["labels", "missing", "nested", "limits", "false_positive"];
+const OPTIONAL: [&str; 6] = ["labels", "missing", "nested", "limits", "false_positive", "cgroups"];
 
 /// Replaces what is in `out` by the line of `event`.
 ///
@@ -60,6 +61,17 @@ pub fn line(event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     }
     out.push(b'\n');
     Ok(())
+}
+
+/// `value` on a line of any length, with all that an event's line escapes.
+///
+/// # Errors
+/// `value` cannot be JSON, or `out` refuses.
+pub fn print(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    let mut line = Vec::new();
+    encode(value, &mut line)?;
+    line.push(b'\n');
+    out.write_all(&line)
 }
 
 /// Replaces what is in `out` by `value`. Says whether each number is one that readers keep exactly.

@@ -149,7 +149,11 @@ impl Outlet for Target {
         if let Err(error) = &rotated
             && !self.stuck
         {
-            say(&format!("oomtrace: {error}: {}", errno_of(error)));
+            say(&format!(
+                "oomtrace: {error}: {}\n  hint: {}",
+                errno_of(error),
+                error.hint().unwrap_or_default()
+            ));
         }
         self.stuck = rotated.is_err();
         reserve(self.fd.as_fd(), bytes)

@@ -134,6 +134,30 @@ fn a_path_without_its_head() {
     }
 }
 
+/// A container may make cgroups of longer paths than the kernel tells, and must not hide in them.
+#[test]
+fn a_path_that_nobody_can_tell() {
+    let mut host = Host::new();
+    host.docker(A, "hides");
+    host.docker(B, "other");
+    let top = host.made(format!("/docker/{A}"));
+    let plain = host.made("/plain");
+    let other = host.made(format!("/docker/{B}"));
+    let mut identify = |ids: &[CgroupId], path: &[u8]| {
+        let seen = Seen { ids, path, path_is_whole: false };
+        host.tree.identify(seen, BootTime(host.now))
+    };
+    let unknown = |id| CgroupId(id);
+    let hidden = identify(&[unknown(7), unknown(8), unknown(9), top, plain], b"/x/y");
+    assert_eq!(name(&hidden), Some(("docker", A, Some("hides"))));
+    assert!(why(&hidden, "container.nested").contains("not known"));
+    // Nobody's container, and one that the tree calls otherwise than the kernel does: no guess from further up.
+    for ids in [[unknown(7), unknown(8), unknown(9), plain], [unknown(7), other, unknown(8), top]] {
+        let identity = identify(&ids, b"/x/y");
+        assert!(identity.container.is_none() && why(&identity, "container").contains("root"), "{ids:?}");
+    }
+}
+
 #[test]
 fn the_walk_finds_what_is_there() {
     let mut host = Host::new();

@@ -57,6 +57,7 @@ words! {
 strict! {
     struct Host { name: String, boot_id: Option<String>, kernel: String }
     struct Cgroup { path: Option<String>, id: Option<String> }
+    struct GapCgroup { path: String, kernel_kills: u64, reported: u64 }
     struct Oom {
         id: Option<u64>,
         scope: Option<Scope>,
@@ -187,8 +188,8 @@ lines! {
         systemd: Option<Systemd>,
         missing: Option<Map>,
     }
-    struct Lost { count: u64, reason: LossReason }
-    struct Gap { kernel_kills: u64, reported: u64, since: String }
+    struct Lost { count: u64, reason: LossReason, total: u64 }
+    struct Gap { kernel_kills: u64, reported: u64, since: String, cgroups: Option<Vec<GapCgroup>> }
     struct Verdict {
         of: u64,
         container: Container,

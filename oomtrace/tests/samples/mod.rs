@@ -234,7 +234,7 @@ pub fn start() -> Start {
 
 pub fn lost() -> Lost {
     let envelope = envelope(Source::Oomtrace, None);
-    Lost { envelope, count: 3, reason: LossReason::RingFull, truncated: vec![] }
+    Lost { envelope, count: 3, reason: LossReason::RingFull, total: 5, truncated: vec![] }
 }
 
 pub fn gap() -> Gap {
@@ -243,6 +243,7 @@ pub fn gap() -> Gap {
         kernel_kills: 5,
         reported: 4,
         since: "2026-11-21T03:11:45.000000000Z".into(),
+        cgroups: vec![GapCgroup { path: "/system.slice".into(), kernel_kills: 3, reported: 2 }],
         truncated: vec![],
     }
 }

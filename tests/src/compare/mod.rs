@@ -16,8 +16,14 @@ use crate::tracer::Line;
 use fields::Fields;
 pub(crate) use fields::moment;
 
-/// A charge that may not fail goes over the limit by little; one that is made ahead for many pages stays below it by little.
-const SLACK: i128 = 1 << 20;
+/// A charge that may not fail goes over the limit by little.
+const OVER: i128 = 1 << 20;
+
+/// The largest allocation that is worth a kill, in pages (`PAGE_ALLOC_COSTLY_ORDER`): it may not fit though less would.
+const COSTLY: i128 = 8;
+
+/// A charge is tried so often before the killer is asked (`MAX_RECLAIM_RETRIES`, and once more).
+const REFUSALS_BEFORE_OOM: i128 = 17;
 
 /// A field that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +84,8 @@ pub struct FiredLimit {
     pub peak_bytes: Option<u64>,
     /// `memory.oom.group`.
     pub oom_group: bool,
-    /// The limit was put below what was in use: usage says nothing then.
-    pub lowered: bool,
+    /// The limit that was there before, if it was put below what was in use: usage is between the two then.
+    pub lowered_from: Option<u64>,
 }
 
 /// Who allocated.
@@ -173,7 +179,7 @@ impl Expected {
             Some(pages) => {
                 let bytes = i128::from(pages) * i128::from(self.host.page_bytes);
                 // A counter like those of `victim_memory`, but not in the trace event: the log's may be the exact one.
-                let slack = if log.marked.is_some() && pages > 0 { held_back_bytes(&self.host) } else { 0 };
+                let slack = if pages > 0 { held_back_bytes(&self.host) } else { 0 };
                 fields.between("victim.memory.swap_bytes", "kernel log", bytes - slack, bytes + slack);
             }
             None => fields.present("victim.memory.swap_bytes", "the scenario"),
@@ -205,7 +211,10 @@ impl Expected {
         }
         fields.text("oom.scope", "the scenario", self.scope.as_bytes());
         fields.text("oom.kill", "the scenario", self.kill.as_bytes());
-        let evidence = match &log.invoked {
+        // The `oom-kill:` line is printed in pieces. One that another processor's record has torn apart names nobody, and without
+        // it the rest of the report is nobody's.
+        let invoked = log.invoked.as_ref().filter(|_| hooked || log.chosen.is_some());
+        let evidence = match invoked {
             _ if hooked => self.hook.as_str(),
             Some(_) => "kernel_log",
             None => "memcg_walk",
@@ -222,7 +231,7 @@ impl Expected {
             fields.text("oom.constraint", "kernel log", chosen.constraint.as_bytes());
             fields.place_as_logged(&chosen.place, self.scope == "memcg");
         }
-        match &log.invoked {
+        match invoked {
             Some(invoked) => {
                 fields.number("oom.order", "kernel log", invoked.order);
                 fields.number("oom.gfp_mask_raw", "kernel log", invoked.gfp_mask);
@@ -286,10 +295,12 @@ impl Expected {
         // Before 5.19 no file of v2 tells the peak.
         let most = match fired.peak_bytes {
             Some(peak) => i128::from(peak),
-            None if fired.lowered => i128::MAX,
-            None => limit + SLACK,
+            None => i128::from(fired.lowered_from.unwrap_or(fired.limit_bytes)) + OVER,
         };
-        let least = if fired.lowered { limit } else { limit - SLACK };
+        let page = i128::from(self.host.page_bytes);
+        // What processors had charged ahead (MEMCG_CHARGE_BATCH pages each) and give back when asked.
+        let ahead = 64 * page * i128::from(self.host.processors);
+        let least = if fired.lowered_from.is_some() { limit } else { limit - ahead - COSTLY * page };
         // The first victims of a group give their memory back while the last are killed.
         let least_usage = if self.kill == "group" { 0 } else { least };
         fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least_usage, most);
@@ -306,11 +317,9 @@ impl Expected {
                 ["swap_limit_bytes", "swap_usage_bytes"],
             ),
         };
-        // Nothing else runs in the cgroup, so what was in use when the report was written still is, but for what
-        // processors had charged ahead (MEMCG_CHARGE_BATCH pages each) and give back when asked.
+        // Nothing else runs in the cgroup, so what was in use when the report was written still is, but for what was
+        // charged ahead.
         if matches!(self.trigger, ExpectedTrigger::Victim(_)) && self.kill == "selected" {
-            let page = i128::from(self.host.page_bytes);
-            let ahead = 64 * page * i128::from(self.host.processors);
             for (key, kilobytes) in [("oom.cgroup.usage_bytes", log.memory_kb), (swap_usage, log.swap_kb)] {
                 let Some(logged) = kilobytes.map(|kilobytes| i128::from(kilobytes) * 1024) else { continue };
                 let given_back = fields.own_number(key).map_or(0, |told| logged - told);
@@ -334,8 +343,8 @@ impl Expected {
             let after = fired.events.get(name).copied();
             // The kernel counts a kill before it marks the victim.
             let counted = if name == "oom_kill" { after.unwrap_or(0).min(1) } else { 0 };
-            let at_least =
-                i128::from(counted) + i128::from(name == "oom" || (name == "max" && !fired.lowered));
+            let at_least = i128::from(counted)
+                + i128::from(name == "oom" || (name == "max" && fired.lowered_from.is_none()));
             match (after, name) {
                 // Refused charges go on until the victim is gone; the group's kill is counted between its victims.
                 (Some(after), "max" | "oom_group_kill") => {
@@ -347,8 +356,8 @@ impl Expected {
                 (Some(after), _) => fields.between(&key, "the cgroup's files", at_least, after.into()),
                 // v1 keeps these counts and shows them nowhere; each refusal is at most one.
                 (None, "max" | "oom") if self.version == Version::V1 => {
-                    let most = fired.refusals.map_or(i128::MAX, i128::from);
-                    let most = if name == "oom" && fired.events_of_this_kill_alone { 1 } else { most };
+                    let refusals = fired.refusals.map_or(i128::MAX, i128::from);
+                    let most = if name == "oom" { refusals / REFUSALS_BEFORE_OOM } else { refusals };
                     fields.between_if_known(&key, "the cgroup's files", at_least, most);
                 }
                 (None, _) => fields.absent(&key, "this kernel has", "none"),
@@ -410,10 +419,20 @@ fn victim_memory(fields: &mut Fields<'_>, log: &LoggedKill, host: &HostFacts) {
     fields.number("victim.memory.rss_bytes", "its parts add up to", bytes(rss_kb));
 }
 
-/// What all processors together may hold back from a counter (`percpu_counter_batch`, lib/percpu_counter.c).
+/// What all processors together may hold back from a counter (`percpu_counter_batch`, lib/percpu_counter.c). Before 6.2
+/// the memory of a process was counted in one place.
 fn held_back_bytes(host: &HostFacts) -> i128 {
+    if version(&host.kernel) < Some((6, 2)) {
+        return 0;
+    }
     let batch = (2 * host.processors).max(32);
     i128::from(batch * host.processors * host.page_bytes)
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn rss_kb(killed: &Killed) -> u64 {

@@ -55,8 +55,9 @@ pub(super) fn run_last() -> io::Result<()> {
 pub(super) fn share_memory() -> io::Result<libc::pid_t> {
     extern "C" fn sleep(_: *mut libc::c_void) -> libc::c_int {
         loop {
-            // SAFETY: takes nothing. Only this system call may be made here: memory is shared with a running process.
-            unsafe { libc::syscall(libc::SYS_pause) };
+            // No files, no time limit: `pause`, which arm64 has not.
+            // SAFETY: no pointers. Only this system call may be made here: memory is shared with a running process.
+            unsafe { libc::syscall(libc::SYS_ppoll, 0_usize, 0_usize, 0_usize, 0_usize, 0_usize) };
         }
     }
     // Never freed: the other process stands on it.

@@ -14,7 +14,7 @@ use crate::process::ProcessFacts;
 use crate::session::{Session, fired_limit, start_hog};
 
 const AT_A_TIME: usize = 16;
-const SMALL: u64 = 8 * MIB;
+const SMALL: u64 = 4 * MIB;
 
 pub(super) fn two_hundred(session: &mut Session) -> Result<Outcome> {
     burst(session, 200)

@@ -8,6 +8,7 @@ pub mod lacking;
 mod limits;
 mod names;
 mod nobody_killed;
+mod pinned;
 mod tasks;
 
 use anyhow::Result;
@@ -96,6 +97,7 @@ const ALL: &[Scenario] = &[
     guest_only("mempolicy", host_wide::mempolicy),
     guest_only("no_killable_process", nobody_killed::no_killable_process),
     guest_only("oom_kill_disable", nobody_killed::oom_kill_disable),
+    anywhere("pinned", pinned::pinned),
     guest_only("burst_200", burst::two_hundred),
     Scenario { name: "burst_300", place: Where::HostOnly, act: burst::three_hundred },
 ];

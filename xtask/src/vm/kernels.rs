@@ -14,8 +14,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
+use tempfile::TempDir;
 
-use super::debian::Apt;
+use super::{build_kernel, debian::Apt};
 
 /// The architecture of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,6 +29,14 @@ pub enum Arch {
 }
 
 impl Arch {
+    /// Whether its programs run here.
+    pub fn is_this_machine(self) -> bool {
+        match self {
+            Self::X86_64 => cfg!(target_arch = "x86_64"),
+            Self::Arm64 => cfg!(target_arch = "aarch64"),
+        }
+    }
+
     /// What Debian calls it.
     fn debian(self) -> &'static str {
         match self {
@@ -44,25 +53,53 @@ impl Arch {
         }
     }
 
-    /// The kernels of this architecture by name, each with the beginnings of its package's name, best first.
+    /// The kernels of this architecture.
     ///
     /// From 6.19 on `linux-image-*` is a stub and the image is in `linux-binary-*`; before a version is signed there is
     /// only `linux-binary-unsigned-*`.
-    pub fn kernels(self) -> &'static [(&'static str, &'static [&'static str])] {
+    pub fn kernels(self) -> &'static [Kernel] {
+        const fn kernel(name: &'static str, v1: V1, packages: &'static [&'static str]) -> Kernel {
+            Kernel { name, v1, packages }
+        }
         match self {
-            Self::X86_64 => &[
-                ("5.10", &["linux-image-5.10.0-"]),
-                ("6.1", &["linux-image-6.1.0-"]),
-                ("6.12", &["linux-image-6.12."]),
-                ("6.16", &["linux-image-6.16."]),
-                ("6.18", &["linux-image-6.18."]),
-                ("7.0", &["linux-binary-7.0."]),
-                ("7.2", &["linux-binary-7.2.", "linux-binary-unsigned-7.2."]),
-                ("7.3", &["linux-binary-7.3.", "linux-binary-unsigned-7.3."]),
-            ],
-            Self::Arm64 => &[("6.12", &["linux-image-6.12."])],
+            Self::X86_64 => {
+                const {
+                    &[
+                        kernel("5.10", V1::Packaged, &["linux-image-5.10.0-"]),
+                        kernel("6.1", V1::Packaged, &["linux-image-6.1.0-"]),
+                        kernel("6.12", V1::Built, &["linux-image-6.12."]),
+                        kernel("6.16", V1::Nowhere, &["linux-image-6.16."]),
+                        kernel("6.18", V1::Nowhere, &["linux-image-6.18."]),
+                        kernel("7.0", V1::Nowhere, &["linux-binary-7.0."]),
+                        kernel("7.2", V1::Nowhere, &["linux-binary-7.2.", "linux-binary-unsigned-7.2."]),
+                        kernel("7.3", V1::Nowhere, &["linux-binary-7.3.", "linux-binary-unsigned-7.3."]),
+                    ]
+                }
+            }
+            Self::Arm64 => const { &[kernel("6.12", V1::Nowhere, &["linux-image-6.12."])] },
         }
     }
+}
+
+/// A kernel that guests can boot.
+pub struct Kernel {
+    /// Its version.
+    pub name: &'static str,
+    /// Where it has the memory controller of cgroup v1.
+    pub v1: V1,
+    /// The beginnings of its package's name, best first.
+    packages: &'static [&'static str],
+}
+
+/// The memory controller of cgroup v1: an option since 6.11 (`CONFIG_MEMCG_V1`), which Debian leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum V1 {
+    /// In Debian's own kernel.
+    Packaged,
+    /// In one that is built of Debian's source: see `build_kernel.rs`.
+    Built,
+    /// Nowhere.
+    Nowhere,
 }
 
 /// What was fetched for guests of one architecture, under `~/.cache/oomtrace`.
@@ -120,6 +157,46 @@ impl Store {
         Ok(image)
     }
 
+    /// The kernel `name` as one that has the memory controller of cgroup v1: what to call it, and its image, built if
+    /// that is how it is had and it was not yet.
+    ///
+    /// # Errors
+    /// If there is no such kernel, or it cannot be fetched or built.
+    pub fn kernel_with_v1(&self, name: &str) -> Result<(String, PathBuf)> {
+        match self.known(name)?.v1 {
+            V1::Packaged => Ok((name.to_owned(), self.kernel(name)?)),
+            V1::Built => {
+                let built = format!("{name}-{}", build_kernel::NAME);
+                let image = self.image_path(&built);
+                build_kernel::build(&image, || self.unpacked(&format!("linux-source-{name}")))
+                    .with_context(|| format!("kernel {built} cannot be built"))?;
+                Ok((built, image))
+            }
+            V1::Nowhere => {
+                let others = self.arch.kernels().iter().filter(|kernel| kernel.v1 != V1::Nowhere);
+                let others: Vec<&str> = others.map(|kernel| kernel.name).collect();
+                bail!(
+                    "kernel {name} for {} has no memory controller for cgroup v1 (CONFIG_MEMCG_V1); these have: {}",
+                    self.arch.debian(),
+                    if others.is_empty() { "none".to_owned() } else { others.join(", ") }
+                )
+            }
+        }
+    }
+
+    fn known(&self, name: &str) -> Result<&'static Kernel> {
+        let known = self.arch.kernels().iter().find(|kernel| kernel.name == name);
+        known.with_context(|| format!("no kernel {name} for {}; see --list", self.arch.debian()))
+    }
+
+    /// A package's files, in a directory of the cache that goes with it.
+    fn unpacked(&self, package: &str) -> Result<TempDir> {
+        eprintln!("vm: fetching {package}");
+        let directory = tempfile::tempdir_in(&self.cache)?;
+        self.apt()?.unpack(package, directory.path())?;
+        Ok(directory)
+    }
+
     /// Unpacks the newest package of the kernel `name`, modules and all, into `directory`, which must not exist.
     ///
     /// # Errors
@@ -132,12 +209,10 @@ impl Store {
 
     /// The newest package of the kernel `name`.
     fn newest(&self, name: &str) -> Result<String> {
-        let Some((_, prefixes)) = self.arch.kernels().iter().find(|(known, _)| *known == name) else {
-            bail!("no kernel {name} for {}; see --list", self.arch.debian());
-        };
+        let prefixes = self.known(name)?.packages;
         let suffix = format!("-cloud-{}", self.arch.debian());
         let mut package = None;
-        for prefix in *prefixes {
+        for prefix in prefixes {
             package = self.apt()?.newest(prefix, &suffix)?;
             if package.is_some() {
                 break;
@@ -201,9 +276,7 @@ impl Store {
         let sysroot = self.cache.join(format!("sysroot-arm64-{version}"));
         if !sysroot.exists() {
             let package = format!("libstd-rust-web-dev={version}");
-            eprintln!("vm: fetching {package}");
-            let unpacked = tempfile::tempdir_in(&self.cache)?;
-            self.apt()?.unpack(&package, unpacked.path())?;
+            let unpacked = self.unpacked(&package)?;
             fs::rename(unpacked.path().join("usr"), &sysroot)
                 .with_context(|| format!("{package} is not laid out as expected"))?;
         }
@@ -217,11 +290,9 @@ impl Store {
         destination: &Path,
         choose: impl Fn(&Path) -> Option<PathBuf>,
     ) -> Result<()> {
-        eprintln!("vm: fetching {package}");
         let directory = destination.parent().context("a path in the cache has a parent")?;
         fs::create_dir_all(directory)?;
-        let unpacked = tempfile::tempdir_in(directory)?;
-        self.apt()?.unpack(package, unpacked.path())?;
+        let unpacked = self.unpacked(package)?;
         let file = choose(unpacked.path()).with_context(|| {
             let wanted = destination.file_name().unwrap_or(OsStr::new("?")).display().to_string();
             format!("{package} has no {wanted}")
@@ -257,12 +328,21 @@ pub fn installed(program: &str, packages: &[&str]) -> Result<PathBuf> {
     if let Some(path) = find() {
         return Ok(path);
     }
+    install(program, packages)?;
+    find().with_context(|| format!("{} brought no {program}", packages.join(", ")))
+}
+
+/// Installs `packages`, because `what` is missing.
+///
+/// # Errors
+/// If that is not allowed, or fails.
+pub fn install(what: &str, packages: &[&str]) -> Result<()> {
     let arguments = format!("install -y --no-install-recommends {}", packages.join(" "));
-    eprintln!("vm: {program} is missing: apt-get {arguments}");
+    eprintln!("vm: {what} is missing: apt-get {arguments}");
     let status = Command::new("apt-get").args(arguments.split(' ')).stdout(std::io::stderr()).status();
     ensure!(
         status.is_ok_and(|status| status.success()),
-        "{program} is missing and cannot be installed; as root: apt-get {arguments}"
+        "{what} is missing and cannot be installed; as root: apt-get {arguments}"
     );
-    find().with_context(|| format!("{} brought no {program}", packages.join(", ")))
+    Ok(())
 }

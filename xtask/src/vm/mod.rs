@@ -3,6 +3,7 @@
 //! In: which kernels, which layout of cgroups, which hooks, which scenarios. Out: one table, and whether all of it passed. Guests run under
 //! full emulation, two at a time. A kernel that cannot be fetched, and a guest that does not answer, are failures.
 
+mod build_kernel;
 mod debian;
 mod docker;
 mod guest;
@@ -31,7 +32,7 @@ use clap::ValueEnum;
 
 use self::{
     guest::{Guest, Kit},
-    kernels::{Arch, Store},
+    kernels::{Arch, Store, V1},
     programs::Programs,
     table::Table,
 };
@@ -65,6 +66,9 @@ pub struct Args {
     /// Which function hooks oomtrace may use
     #[arg(long, value_enum, default_values_t = [Hook::Auto])]
     hook: Vec<Hook>,
+    /// All kernels, with any hook, on cgroup v2 and, where they have it, v1
+    #[arg(long, conflicts_with_all = ["kernel", "kernel_image", "cgroup", "hook", "command"])]
+    matrix: bool,
     /// A scenario by name (see --list); without one: all
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
@@ -112,7 +116,7 @@ pub struct Args {
     scenarios: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Cgroup {
     V1,
     V2,
@@ -160,7 +164,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.list {
         return list(args, &store);
     }
-    let kernels = kernels(args, &store)?;
+    let ways = ways(args, &store)?;
     let directory = programs::target_directory().join("vm");
     fs::create_dir_all(&directory)?;
     let mut kit = Kit {
@@ -173,9 +177,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let (oomtrace, scenarios) = programs(args, &store)?;
     let names = match &args.command {
         Some(_) => Vec::new(),
-        // Only a program of this machine's architecture runs here.
+        // Only a program of this machine's architecture runs here; of another, one is built that lists the same.
         None => {
-            let runs = args.arch == Arch::X86_64;
+            let runs = args.arch.is_this_machine();
             selected(&args.scenario, &programs::scenarios(scenarios.as_deref().filter(|_| runs))?)?
         }
     };
@@ -185,26 +189,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let table = Mutex::new(Table::default());
     let started = Instant::now();
     let mut guests = Vec::new();
-    for cgroup in &args.cgroup {
-        for hook in &args.hook {
-            for (kernel, image) in &kernels {
-                for (special, scenarios) in by_machine(&names) {
-                    let said_before = guests
-                        .iter()
-                        .any(|guest: &Guest<'_>| guest.special == special && guest.image == image);
-                    if special.is_some_and(Special::lacks) && said_before {
-                        continue;
-                    }
-                    guests.push(Guest {
-                        column: format!("{kernel} {} {}", word(*cgroup), word(*hook)),
-                        image,
-                        cgroup: word(*cgroup),
-                        hook: word(*hook),
-                        special,
-                        scenarios,
-                        args,
-                    });
+    for Way { cgroup, hook, kernels } in &ways {
+        for (kernel, image) in kernels {
+            for (special, scenarios) in by_machine(&names) {
+                let said_before =
+                    guests.iter().any(|guest: &Guest<'_>| guest.special == special && guest.image == image);
+                if special.is_some_and(Special::lacks) && said_before {
+                    continue;
                 }
+                guests.push(Guest {
+                    column: format!("{kernel} {} {}", word(*cgroup), word(*hook)),
+                    image,
+                    cgroup: word(*cgroup),
+                    hook: word(*hook),
+                    special,
+                    scenarios,
+                    args,
+                });
             }
         }
     }
@@ -218,7 +219,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     write!(stdout, "\n{table}")?;
     writeln!(stdout, "\n{seconds} s; consoles in {}", kit.directory.display())?;
     if let Some(path) = &args.write {
-        page::write(path, &table, seconds)?;
+        let took = format!("{} guests, {} at a time, took {seconds} s.", guests.len(), args.jobs.max(1));
+        page::write(path, args.arch, &table, &took)?;
     }
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -240,18 +242,52 @@ fn boot(guests: &[Guest<'_>], kit: &Kit, table: &Mutex<Table>, jobs: usize) -> R
     })
 }
 
-/// The kernels to boot, all of them fetched.
-fn kernels(args: &Args, store: &Store) -> Result<Vec<(String, PathBuf)>> {
-    let known = || args.arch.kernels().iter().map(|(name, _)| *name);
-    let mut names: Vec<&str> = args.kernel.iter().map(String::as_str).collect();
-    if names.contains(&"all") {
-        names = known().collect();
-    } else if names.is_empty() && args.kernel_image.is_empty() {
-        names = known().filter(|name| MAIN.contains(name)).collect();
+/// One way to test kernels.
+struct Way {
+    cgroup: Cgroup,
+    hook: Hook,
+    /// What they are called, and their images.
+    kernels: Vec<(String, PathBuf)>,
+}
+
+/// Every way that is asked for, all kernels fetched.
+fn ways(args: &Args, store: &Store) -> Result<Vec<Way>> {
+    let (cgroups, hooks): (&[Cgroup], &[Hook]) = if args.matrix {
+        (&[Cgroup::V2, Cgroup::V1], &[Hook::Auto, Hook::Kprobe, Hook::None])
+    } else {
+        (&args.cgroup, &args.hook)
+    };
+    let mut ways = Vec::new();
+    for cgroup in cgroups {
+        let kernels = kernels(args, store, *cgroup)?;
+        ways.extend(hooks.iter().map(|hook| Way { cgroup: *cgroup, hook: *hook, kernels: kernels.clone() }));
+    }
+    Ok(ways)
+}
+
+/// The kernels to boot with that layout of cgroups, all of them fetched. One that is not asked for by its name is left out
+/// where it cannot have that layout, and said to be.
+fn kernels(args: &Args, store: &Store, cgroup: Cgroup) -> Result<Vec<(String, PathBuf)>> {
+    let named = !args.matrix && !args.kernel.is_empty() && !args.kernel.iter().any(|name| name == "all");
+    let mut names: Vec<&str> = Vec::new();
+    if named {
+        names.extend(args.kernel.iter().map(String::as_str));
+    } else if args.matrix || !args.kernel.is_empty() || args.kernel_image.is_empty() {
+        let all = args.matrix || !args.kernel.is_empty();
+        for kernel in args.arch.kernels().iter().filter(|kernel| all || MAIN.contains(&kernel.name)) {
+            if cgroup == Cgroup::V1 && kernel.v1 == V1::Nowhere {
+                eprintln!("vm: {} is left out: no memory controller for cgroup v1", kernel.name);
+            } else {
+                names.push(kernel.name);
+            }
+        }
     }
     let mut kernels = Vec::new();
     for name in names {
-        kernels.push((name.to_owned(), store.kernel(name)?));
+        kernels.push(match cgroup {
+            Cgroup::V1 => store.kernel_with_v1(name)?,
+            Cgroup::V2 => (name.to_owned(), store.kernel(name)?),
+        });
     }
     for image in &args.kernel_image {
         let name = image.file_name().context("--kernel-image is not a file")?.to_string_lossy().into_owned();
@@ -297,12 +333,18 @@ fn by_machine(scenarios: &[String]) -> Vec<(Option<Special>, Vec<&str>)> {
 fn list(args: &Args, store: &Store) -> Result<ExitCode> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "kernels:")?;
-    for (name, _) in args.arch.kernels() {
-        let package = store.package(name).unwrap_or_else(|| "not fetched yet".to_owned());
-        writeln!(stdout, "  {name:5} {package}")?;
+    for kernel in args.arch.kernels() {
+        let package = store.package(kernel.name).unwrap_or_else(|| "not fetched yet".to_owned());
+        let v1 = match kernel.v1 {
+            V1::Packaged => "; cgroup v1 too",
+            V1::Built => "; for cgroup v1 one is built of Debian's source",
+            V1::Nowhere => "",
+        };
+        writeln!(stdout, "  {:5} {package}{v1}", kernel.name)?;
     }
     writeln!(stdout, "scenarios:")?;
-    for scenario in programs::scenarios(args.scenarios.as_deref())? {
+    let runs = args.arch.is_this_machine();
+    for scenario in programs::scenarios(args.scenarios.as_deref().filter(|_| runs))? {
         writeln!(stdout, "  {scenario}")?;
     }
     Ok(ExitCode::SUCCESS)

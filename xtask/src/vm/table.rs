@@ -59,16 +59,33 @@ impl Table {
         }
     }
 
-    /// What each guest's kernel offers, as Markdown: a guest a section, so that a sentence has room.
+    /// What the guests' kernels offer, as a Markdown list: said once where all say the same.
     pub fn offered(&self) -> String {
         let mut text = String::new();
-        for (guest, name) in self.guests.iter().enumerate() {
-            let offers = self.offers.iter().filter(|(of, ..)| *of == guest);
-            for (index, (_, what, how)) in offers.enumerate() {
-                if index == 0 {
-                    text.push_str(&format!("\n### {name}\n\n"));
+        let mut told: Vec<&str> = Vec::new();
+        for (_, what, _) in &self.offers {
+            if told.contains(&what.as_str()) {
+                continue;
+            }
+            told.push(what);
+            let mut answers: Vec<(&str, Vec<&str>)> = Vec::new();
+            let mut of_all: Vec<_> = self.offers.iter().filter(|(_, other, _)| other == what).collect();
+            // In the order of the columns, and not in that in which guests came so far.
+            of_all.sort_by_key(|(guest, ..)| *guest);
+            for (guest, _, how) in of_all {
+                let guest = self.guests.get(*guest).map_or("", String::as_str);
+                match answers.iter_mut().find(|(known, _)| known == how) {
+                    Some((_, guests)) => guests.push(guest),
+                    None => answers.push((how, vec![guest])),
                 }
+            }
+            if let [(how, _)] = &*answers {
                 text.push_str(&format!("- {what}: {how}\n"));
+                continue;
+            }
+            text.push_str(&format!("- {what}:\n"));
+            for (how, guests) in answers {
+                text.push_str(&format!("  - {}: {how}\n", guests.join(", ")));
             }
         }
         text
@@ -113,44 +130,82 @@ fn position(names: &mut Vec<String>, name: &str) -> usize {
     })
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// A guest's kernel, and the way in which it is tested: `6.12` and `v2 auto` of `6.12 v2 auto`.
+fn parts(guest: &str) -> (&str, &str) {
+    guest.split_once(' ').unwrap_or((guest, ""))
+}
+
+impl Table {
+    /// The guests that are tested in one way, as a table of their own.
+    fn write_way(&self, f: &mut fmt::Formatter<'_>, columns: &[(usize, &str)]) -> fmt::Result {
         let first = self.scenarios.iter().map(String::len).max().unwrap_or(0).max("scenario".len());
         write!(f, "| {:first$} |", "scenario")?;
-        for guest in &self.guests {
-            write!(f, " {guest} |")?;
+        for (_, name) in columns {
+            write!(f, " {name:4} |")?;
         }
         write!(f, "\n|{:-<1$}|", "", first + 2)?;
-        for guest in &self.guests {
-            write!(f, "{:-<1$}|", "", guest.len() + 2)?;
+        for (_, name) in columns {
+            write!(f, "{:-<1$}|", "", name.len().max(4) + 2)?;
         }
         writeln!(f)?;
         for (row, scenario) in self.scenarios.iter().enumerate() {
+            let cells: Vec<_> = columns.iter().map(|(column, _)| self.cell(*column, row)).collect();
+            if cells.iter().all(Option::is_none) {
+                continue;
+            }
             write!(f, "| {scenario:first$} |")?;
-            for (column, guest) in self.guests.iter().enumerate() {
-                let word = match self.cell(column, row) {
+            for (cell, (_, name)) in cells.into_iter().zip(columns) {
+                let word = match cell {
                     Some(Outcome::Pass) => "pass",
                     Some(Outcome::Fail(_)) => "FAIL",
                     Some(Outcome::NotApplicable(_)) => "n/a",
                     None => "",
                 };
-                write!(f, " {word:width$} |", width = guest.len())?;
+                write!(f, " {word:width$} |", width = name.len().max(4))?;
             }
             writeln!(f)?;
         }
-        let told = self.cells.iter().filter_map(|(column, row, outcome)| {
-            let (word, text) = match outcome {
-                Outcome::Pass => return None,
-                Outcome::Fail(text) => ("FAIL", text),
-                Outcome::NotApplicable(text) => ("n/a ", text),
-            };
-            Some((word, self.guests.get(*column)?, self.scenarios.get(*row)?, text))
-        });
-        for (index, (word, guest, scenario, text)) in told.enumerate() {
-            if index == 0 {
-                writeln!(f)?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ways: Vec<(&str, Vec<(usize, &str)>)> = Vec::new();
+        for (index, guest) in self.guests.iter().enumerate() {
+            let (kernel, way) = parts(guest);
+            match ways.iter_mut().find(|(known, _)| *known == way) {
+                Some((_, columns)) => columns.push((index, kernel)),
+                None => ways.push((way, vec![(index, kernel)])),
             }
-            writeln!(f, "{word} {guest} {scenario}: {text}")?;
+        }
+        if let [(_, columns)] = &mut *ways {
+            for (index, name) in columns.iter_mut() {
+                *name = self.guests.get(*index).map_or("", String::as_str);
+            }
+            self.write_way(f, columns)?;
+        } else {
+            for (index, (way, columns)) in ways.iter().enumerate() {
+                write!(f, "{}### {way}\n\n", if index > 0 { "\n" } else { "" })?;
+                self.write_way(f, columns)?;
+            }
+        }
+        let mut told: Vec<String> = Vec::new();
+        for (column, row, outcome) in &self.cells {
+            let guest = self.guests.get(*column).map_or("", String::as_str);
+            let scenario = self.scenarios.get(*row).map_or("", String::as_str);
+            let line = match outcome {
+                Outcome::Pass => continue,
+                Outcome::Fail(text) => format!("- FAIL {guest} {scenario}: {text}"),
+                // The same wherever it is.
+                Outcome::NotApplicable(text) => format!("- n/a {scenario}: {text}"),
+            };
+            if !told.contains(&line) {
+                told.push(line);
+            }
+        }
+        for (index, line) in told.iter().enumerate() {
+            writeln!(f, "{}{line}", if index == 0 { "\n" } else { "" })?;
         }
         Ok(())
     }
@@ -189,10 +244,51 @@ mod tests {
 | memcg-limit | pass   | FAIL    |
 | cpuset      |        | n/a     |
 
-FAIL 6.12 v2 memcg-limit: victim.rss: kernel 10, event 11
-n/a  6.12 v2 cpuset: one node
+- FAIL 6.12 v2 memcg-limit: victim.rss: kernel 10, event 11
+- n/a cpuset: one node
 ";
         assert_eq!(table.to_string(), expected);
+    }
+
+    #[test]
+    fn each_way_has_a_table_without_the_scenarios_that_it_does_not_run() {
+        let mut table = Table::default();
+        table.add("6.1 v2 auto", "plain", Outcome::Pass);
+        table.add("6.1 v2 auto", "lockdown", Outcome::Pass);
+        table.add("6.1 v1 none", "plain", Outcome::Fail("pid 1, not 2".to_owned()));
+        let expected = "\
+### v2 auto
+
+| scenario | 6.1  |
+|----------|------|
+| plain    | pass |
+| lockdown | pass |
+
+### v1 none
+
+| scenario | 6.1  |
+|----------|------|
+| plain    | FAIL |
+
+- FAIL 6.1 v1 none plain: pid 1, not 2
+";
+        assert_eq!(table.to_string(), expected);
+    }
+
+    #[test]
+    fn what_all_kernels_offer_is_said_once() {
+        let mut table = Table::default();
+        table.guest("6.1 v2 auto");
+        for (guest, hook) in
+            [("6.12 v2 auto", "fentry"), ("6.1 v2 auto", "fentry"), ("7.3 v2 auto", "kprobe")]
+        {
+            table.offers(guest, "lockdown", "none");
+            table.offers(guest, "hook", hook);
+        }
+        assert_eq!(
+            table.offered(),
+            "- lockdown: none\n- hook:\n  - 6.1 v2 auto, 6.12 v2 auto: fentry\n  - 7.3 v2 auto: kprobe\n"
+        );
     }
 
     #[test]

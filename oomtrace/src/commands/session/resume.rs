@@ -1,6 +1,6 @@
 //! What a run has to do with the one before it and the one after it.
 
-use super::{Ended, LAST_WORDS, Session};
+use super::{Drained, Ended, LAST_WORDS, Session};
 use crate::{
     event::{Event, Start},
     losses::Losses,
@@ -18,7 +18,14 @@ impl Session {
                 let own = std::mem::replace(&mut self.probe, probe);
                 let hooks = self.probe.hooks().to_vec();
                 self.resume(Start { hooks, resumed: true, ..start.clone() }, 0)?;
-                while !self.drain()? && self.pipeline.is_stalled() && self.pipeline.settle(LAST_WORDS)? {}
+                loop {
+                    match self.drain()? {
+                        Drained::More => {}
+                        Drained::Nothing
+                            if self.pipeline.is_stalled() && self.pipeline.settle(LAST_WORDS)? => {}
+                        _ => break,
+                    }
+                }
                 self.probe = own;
                 // A line that the output keeps is told once more by the next run, which finds its record.
                 self.held = false;
@@ -60,7 +67,10 @@ impl Session {
             return Ok(());
         }
         if let Some(kept) = self.probe.kept() {
-            kept.keep(|value| self.pipeline.known_losses().keep(value))?;
+            kept.keep(|value| {
+                self.pipeline.known_losses().keep(value);
+                self.reconciliation.keep(value);
+            })?;
         }
         Ok(())
     }
@@ -68,9 +78,9 @@ impl Session {
     /// Holds what the programs saw against the kernel's own count.
     pub(super) fn reconcile(&mut self) -> Result<(), Ended> {
         let envelope = self.pipeline.enricher().own_envelope();
-        if let Some(gap) = self.reconciliation.look(&mut self.probe, envelope)? {
+        if let Some(gap) = self.reconciliation.look(&self.probe, &mut self.pipeline, envelope)? {
             self.pipeline.print(&Event::Gap(Box::new(gap)))?;
         }
-        Ok(())
+        self.keep_losses()
     }
 }

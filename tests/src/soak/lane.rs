@@ -1,0 +1,405 @@
+//! One tracer with its pins and its output, and what is done to it at random.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::lines::Line;
+use super::output::Output;
+use super::random::Random;
+use crate::hog::PATIENCE;
+
+/// The small one is soon full.
+const RINGS: [&str; 2] = ["16KiB", "512KiB"];
+/// A file gets no larger than this before it is rotated.
+const FILE_BYTES: u64 = 8 << 20;
+
+/// What can happen to a tracer, how often beside the others, and what it is called in the table.
+const FAULTS: [(Fault, u64, &str); 14] = [
+    (Fault::Killed, 4, "SIGKILL"),
+    (Fault::KilledAtStart, 4, "SIGKILL while it starts"),
+    (Fault::Stopped, 3, "SIGSTOP for seconds"),
+    (Fault::KilledWhileStopped, 1, "SIGSTOP, then SIGKILL"),
+    (Fault::Upgraded, 3, "upgraded: SIGTERM, another copy of the binary"),
+    (Fault::Replaced, 2, "replaced by other programs (`--ring-size`)"),
+    (Fault::ReplacedAndKilled, 2, "replaced, SIGKILL while it takes over"),
+    (Fault::DiskFull, 3, "disk full"),
+    (Fault::DiskFullAndKilled, 1, "disk full, SIGKILL meanwhile"),
+    (Fault::Fails, 2, "file fails every write"),
+    (Fault::Rotated, 3, "log rotated: create"),
+    (Fault::Truncated, 2, "log rotated: copytruncate"),
+    (Fault::Blocked, 4, "pipe blocked"),
+    (Fault::EndedWhileBlocked, 2, "pipe blocked, SIGTERM meanwhile"),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Killed,
+    KilledAtStart,
+    Stopped,
+    KilledWhileStopped,
+    Upgraded,
+    Replaced,
+    ReplacedAndKilled,
+    DiskFull,
+    DiskFullAndKilled,
+    Fails,
+    Rotated,
+    Truncated,
+    Blocked,
+    EndedWhileBlocked,
+}
+
+/// One tracer after another.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) name: &'static str,
+    binaries: [PathBuf; 2],
+    pins: PathBuf,
+    said: PathBuf,
+    output: Output,
+    random: Random,
+    /// Which binary, and which ring.
+    turn: (usize, usize),
+    child: Option<Child>,
+    /// Since when two sets of programs may be attached.
+    two_since: Option<Instant>,
+    report: Report,
+}
+
+/// What was done, and what came of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    pub(super) faults: BTreeMap<&'static str, u64>,
+    pub(super) starts: u64,
+    /// When two sets of programs were attached: a kill may be told by one and counted by the other.
+    pub(super) two: Vec<(Instant, Instant)>,
+    /// `VmHWM` of the tracer that had most, kB.
+    pub(super) memory_kb: u64,
+}
+
+impl Lane {
+    pub(super) fn new(
+        name: &'static str,
+        binaries: [PathBuf; 2],
+        dir: &Path,
+        output: Output,
+        random: Random,
+    ) -> Self {
+        Self {
+            name,
+            binaries,
+            pins: dir.join("bpf").join(name),
+            said: dir.join(format!("{name}.stderr")),
+            output,
+            random,
+            turn: (0, 0),
+            child: None,
+            two_since: None,
+            report: Report::default(),
+        }
+    }
+
+    /// Starts the first tracer, and waits until it is attached.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.start()?;
+        self.wait("a start line", |lane| {
+            Ok(lane.output.lines()?.iter().any(|line| matches!(line, Line::Start(_))))
+        })
+    }
+
+    /// Does one thing after another to it.
+    pub(super) fn trouble(&mut self, until: Instant, done: &AtomicBool) -> Result<()> {
+        while Instant::now() < until && !done.load(Ordering::Relaxed) {
+            let pause = self.random.time(0, 1500);
+            std::thread::sleep(pause);
+            let fault = self.next_fault();
+            let name = FAULTS.iter().find(|known| known.0 == fault).map_or("", |known| known.2);
+            self.happen(fault).with_context(|| format!("{}: {name}: {}", self.name, self.last_words()))?;
+            *self.report.faults.entry(name).or_default() += 1;
+            self.look_at_pins();
+        }
+        Ok(())
+    }
+
+    fn next_fault(&mut self) -> Fault {
+        let on_disk = match &self.output {
+            Output::File(file) if file.size() > FILE_BYTES => return Fault::Rotated,
+            Output::File(_) => true,
+            Output::Pipe(_) => false,
+        };
+        let possible: Vec<Fault> = FAULTS
+            .iter()
+            .filter(|(fault, ..)| match fault {
+                Fault::DiskFull
+                | Fault::DiskFullAndKilled
+                | Fault::Fails
+                | Fault::Rotated
+                | Fault::Truncated => on_disk,
+                Fault::Blocked | Fault::EndedWhileBlocked => !on_disk,
+                _ => true,
+            })
+            .flat_map(|(fault, weight, _)| std::iter::repeat_n(*fault, usize::try_from(*weight).unwrap_or(1)))
+            .collect();
+        self.random.pick(&possible).copied().unwrap_or(Fault::Killed)
+    }
+
+    fn happen(&mut self, fault: Fault) -> Result<()> {
+        let seconds = self.random.time(1000, 4000);
+        match fault {
+            Fault::Killed => {
+                self.kill()?;
+                let nobody = self.random.time(0, 1500);
+                std::thread::sleep(nobody);
+                self.start()
+            }
+            Fault::KilledAtStart => {
+                self.kill()?;
+                self.start_and_kill()?;
+                self.start()
+            }
+            Fault::Stopped | Fault::KilledWhileStopped => {
+                self.stop_still()?;
+                std::thread::sleep(seconds);
+                if fault == Fault::Stopped {
+                    return self.signal(libc::SIGCONT);
+                }
+                self.kill()?;
+                self.start()
+            }
+            Fault::Upgraded => {
+                self.end()?;
+                self.turn.0 ^= 1;
+                self.start()
+            }
+            Fault::Replaced | Fault::ReplacedAndKilled => {
+                if self.random.percent(50) {
+                    self.end()?;
+                } else {
+                    self.kill()?;
+                }
+                self.turn.1 ^= 1;
+                self.two_since = self.two_since.or(Some(Instant::now()));
+                if fault == Fault::ReplacedAndKilled {
+                    self.start_and_kill()?;
+                    // Whose turn it is now, chance says.
+                    self.turn.1 ^= usize::from(self.random.percent(50));
+                }
+                self.start()?;
+                self.wait("one set of programs", |lane| {
+                    lane.look_at_pins();
+                    Ok(lane.two_since.is_none())
+                })
+            }
+            Fault::DiskFull | Fault::DiskFullAndKilled => {
+                self.on_disk()?.fill_disk()?;
+                std::thread::sleep(seconds);
+                if fault == Fault::DiskFullAndKilled {
+                    self.kill()?;
+                    self.start()?;
+                    std::thread::sleep(seconds);
+                }
+                self.on_disk()?.free_disk()
+            }
+            Fault::Fails => {
+                self.on_disk()?.fail()?;
+                std::thread::sleep(seconds);
+                self.on_disk()?.heal()
+            }
+            Fault::Rotated => {
+                let pid = self.pid()?;
+                match self.random.below(3) {
+                    0 => self.on_disk()?.rotate(|| send(pid, libc::SIGHUP)),
+                    1 => self.on_disk()?.rotate(|| Ok(())),
+                    _ => self.on_disk()?.remove(),
+                }
+            }
+            Fault::Truncated => {
+                self.stop_still()?;
+                self.on_disk()?.copy_and_truncate()?;
+                self.signal(libc::SIGCONT)
+            }
+            Fault::Blocked | Fault::EndedWhileBlocked => {
+                self.pause_reader(true);
+                std::thread::sleep(seconds);
+                if fault == Fault::EndedWhileBlocked {
+                    self.end()?;
+                    self.start()?;
+                    std::thread::sleep(seconds);
+                }
+                self.pause_reader(false);
+                Ok(())
+            }
+        }
+    }
+
+    /// All its lines so far.
+    pub(super) fn lines(&mut self) -> Result<Vec<Line>> {
+        self.output.lines()
+    }
+
+    /// Ends the tracer and removes its programs. Its lines.
+    pub(super) fn finish(
+        &mut self,
+        detached: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<(Vec<Line>, Report)> {
+        self.end().with_context(|| self.last_words())?;
+        self.wait("a stop line", |lane| Ok(lane.output.lines()?.last() == Some(&Line::Stop)))?;
+        detached(&self.pins)?;
+        Ok((self.output.lines()?, self.report.clone()))
+    }
+
+    fn on_disk(&mut self) -> Result<&mut super::output::OnDisk> {
+        match &mut self.output {
+            Output::File(file) => Ok(file),
+            Output::Pipe(_) => bail!("a pipe is on no disk"),
+        }
+    }
+
+    fn pause_reader(&self, paused: bool) {
+        if let Output::Pipe(pipe) = &self.output {
+            pipe.pause(paused);
+        }
+    }
+
+    /// Two sets of programs are attached while two are pinned.
+    fn look_at_pins(&mut self) {
+        let sets = fs::read_dir(&self.pins).map_or(0, Iterator::count);
+        if sets < 2
+            && let Some(since) = self.two_since.take()
+        {
+            self.report.two.push((since, Instant::now()));
+        }
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let (binary, ring) = self.turn;
+        let binary = self.binaries.get(binary).context("no such binary")?;
+        let mut command = Command::new(binary);
+        let pins = self.pins.to_str().context("a path that is no text")?;
+        command.args(["run", "-o", "json", &format!("--pin={pins}"), "--ring-size"]);
+        command.arg(RINGS.get(ring).context("no such ring")?);
+        self.output.given_to(&mut command)?;
+        let said = File::options().append(true).create(true).open(&self.said)?;
+        command.stdin(Stdio::null()).stderr(said);
+        // It must not outlive a run that was killed, nor die of a rotation before it is the tracer.
+        // SAFETY: system calls only, which is all that may be done between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        self.child = Some(command.spawn().with_context(|| binary.display().to_string())?);
+        self.report.starts += 1;
+        Ok(())
+    }
+
+    /// Starts one that is killed before it has come far.
+    fn start_and_kill(&mut self) -> Result<()> {
+        self.start()?;
+        let soon = self.random.time(0, 400);
+        std::thread::sleep(soon);
+        self.kill()
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.signal(libc::SIGKILL)?;
+        if let Some(mut child) = self.child.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Ends it in order.
+    fn end(&mut self) -> Result<()> {
+        self.signal(libc::SIGTERM)?;
+        let mut child = self.child.take().context("no tracer")?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match child.try_wait()? {
+                // One that has only just been started does not listen yet.
+                Some(status) if status.success() || status.signal() == Some(libc::SIGTERM) => return Ok(()),
+                Some(status) => bail!("the tracer ended: {status}"),
+                None => ensure!(Instant::now() < deadline, "the tracer did not end in {PATIENCE:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGSTOP, and until it stands still.
+    fn stop_still(&mut self) -> Result<()> {
+        self.signal(libc::SIGSTOP)?;
+        let stat = format!("/proc/{}/stat", self.pid()?);
+        self.wait("a tracer that stands still", |_| {
+            let text = fs::read_to_string(&stat)?;
+            Ok(text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+        })
+    }
+
+    fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("no tracer")?.id())
+    }
+
+    /// To a tracer that must be there.
+    fn signal(&mut self, signal: libc::c_int) -> Result<()> {
+        let child = self.child.as_mut().context("no tracer")?;
+        if let Some(status) = child.try_wait()? {
+            bail!("the tracer ended by itself: {status}");
+        }
+        let pid = child.id();
+        let memory = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let most = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
+        let most = most.and_then(|kb| kb.parse().ok()).unwrap_or(0);
+        self.report.memory_kb = self.report.memory_kb.max(most);
+        send(pid, signal)
+    }
+
+    /// Waits until it is `done`.
+    pub(super) fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self)? {
+            ensure!(
+                Instant::now() < deadline,
+                "{}: no {what} in {PATIENCE:?}: {}",
+                self.name,
+                self.last_words()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The end of what its tracers wrote to standard error.
+    pub(super) fn last_words(&self) -> String {
+        let text = fs::read_to_string(&self.said).unwrap_or_default();
+        let last: Vec<&str> = text.lines().rev().take(5).collect();
+        last.into_iter().rev().collect::<Vec<_>>().join(" | ")
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It has ended already, most likely.
+            let _ended = child.kill();
+            let _waited = child.wait();
+        }
+    }
+}
+
+fn send(pid: u32, signal: libc::c_int) -> Result<()> {
+    // SAFETY: a child of ours that has not been waited for, so the id is still its own.
+    let sent = unsafe { libc::kill(libc::pid_t::try_from(pid)?, signal) };
+    ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
