@@ -36,7 +36,8 @@ const KERNEL: &str = "6.12";
 /// Memory in MiB: what systemd, Docker and Podman take, and little more, because six times all of it is filled.
 const MEMORY: u32 = 1024;
 
-/// Of all that a guest may take: it needs three minutes on a machine that does nothing else.
+/// What a guest may take: it needs some minutes of a processor of its own, many times that on a busy machine, and each
+/// time that it runs out of memory it says nothing for minutes.
 const BUDGET: Budget = Budget { total: Duration::from_secs(5400), silence: Duration::from_secs(600) };
 
 /// Boots the guest and prints what it told.
