@@ -11,9 +11,9 @@ use std::{
 use rustix::io::Errno;
 
 use crate::{
-    enrich::Root,
     kernel::{KernelError, hierarchy::HierarchyError, privilege},
     probe::{PinError, ProbeError},
+    root::Root,
     sink::SinkError,
 };
 

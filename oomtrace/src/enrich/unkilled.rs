@@ -201,7 +201,8 @@ mod tests {
     use super::*;
     use crate::{
         decode::{BootTime, CgroupChange, CgroupChangeKind},
-        enrich::{Root, containers::Runtimes, tree::TreeLimits},
+        enrich::{containers::Runtimes, tree::TreeLimits},
+        root::Root,
     };
 
     /// Memory cgroups of which the files alone are there.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Runtime;
 use super::files::{StateDir, host_file};
-use crate::enrich::Root;
+use crate::root::Root;
 
 /// containerd's own default, the one that dockerd starts, k3s's and rke2's, microk8s's.
 const CONTAINERD_STATES: [&str; 4] = [
