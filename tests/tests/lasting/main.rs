@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use oomtrace_tests::cgroup::{Hierarchy, Version};
 use oomtrace_tests::hog::{self, PATIENCE};
 use serde_json::Value;
-use world::{Run, World, immutable, is, is_attached, kill, kill_in, links_of, no_hole, victims_of, wait_for};
+use world::{Run, World, immutable, is, is_attached, kill_in, links_of, no_hole, victims_of, wait_for};
 
 fn main() -> ExitCode {
     hog::serve_if_asked();
