@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use oomtrace::decode::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, Decoder};
-use oomtrace::enrich::Root;
 use oomtrace::enrich::backfill::{LoggedKill, kills_of};
 use oomtrace::enrich::clock::ClockOffset;
 use oomtrace::enrich::containers::discover::StateDirs;
@@ -20,6 +19,7 @@ use oomtrace::kernel::gfp::GfpNames;
 use oomtrace::kernel::layout;
 use oomtrace::pipeline::{Filter, Pipeline};
 use oomtrace::render::{MAX_LINE_BYTES, Render};
+use oomtrace::root::Root;
 use oomtrace::sink::{Sink, SinkError, Wait};
 
 /// Something that takes bytes from outside.

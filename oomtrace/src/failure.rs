@@ -11,9 +11,9 @@ use std::{
 use rustix::io::Errno;
 
 use crate::{
-    enrich::Root,
     kernel::{KernelError, hierarchy::HierarchyError, privilege},
     probe::{PinError, ProbeError},
+    root::Root,
     sink::SinkError,
 };
 
@@ -141,6 +141,9 @@ impl From<PinError> for Failure {
             }
             PinError::NoBpffs { .. } => Self::new(Code::Unsupported, &error)
                 .hint("mount one (`mount -t bpf bpf /sys/fs/bpf`), or name a directory on one: --pin=DIR"),
+            PinError::NotOurs { .. } => Self::new(Code::RunTime, &error).hint(
+                "only a directory that nobody else can write to holds pins: remove it, or name another: --pin=DIR",
+            ),
             PinError::Busy { .. } => Self::new(Code::RunTime, &error)
                 .hint("one run at a time uses a directory of pins: end it, or name another: --pin=DIR"),
             // What bpffs says of a name that only the kernel may use.

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 
 use oomtrace::decode::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
-use oomtrace::enrich::Root;
 use oomtrace::enrich::containers::Runtimes;
 use oomtrace::enrich::tree::{CgroupTree, Seen, TreeLimits};
+use oomtrace::root::Root;
 
 fn heap_bytes() -> usize {
     // SAFETY: `mallinfo2` only reads the allocator's own counters.

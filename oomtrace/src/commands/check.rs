@@ -8,12 +8,13 @@ use super::{
 };
 use crate::{
     cli::{Check, Output, RingSize},
-    enrich::{Root, containers::Runtimes, kernel_log::KernelLog},
+    enrich::{containers::Runtimes, kernel_log::KernelLog},
     event::HookStatus,
     failure::Failure,
     kernel::{Kernel, KernelError, privilege, tracefs},
     probe::HookChoice,
     render::json,
+    root::Root,
 };
 
 /// One thing that was looked at.

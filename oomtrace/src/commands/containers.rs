@@ -10,7 +10,7 @@ use crate::{
     cli::{Containers, Output},
     decode::CgroupId,
     enrich::{
-        Root, clock,
+        clock,
         containers::{Runtimes, owner::Identity},
         tree::{CgroupTree, Seen, TreeLimits},
     },
@@ -18,6 +18,7 @@ use crate::{
     failure::{Code, Failure},
     kernel::Kernel,
     render::json,
+    root::Root,
 };
 
 /// A container, as a kill in it would be told now.

@@ -12,7 +12,6 @@ use crate::{
     cli::Replay,
     decode::Decoder,
     enrich::{
-        Root,
         clock::ClockOffset,
         containers::Runtimes,
         enricher::{Enricher, Sources},
@@ -21,6 +20,7 @@ use crate::{
     event::Host,
     failure::{Code, Failure},
     pipeline::{Filter, Pipeline},
+    root::Root,
     sink::{SinkError, StdoutSink},
 };
 

@@ -14,7 +14,6 @@ use crate::{
     cli::{Output, RingSize, Run},
     decode::Decoder,
     enrich::{
-        Root,
         backfill::Backfill,
         clock,
         containers::{Runtime, Runtimes},
@@ -29,6 +28,7 @@ use crate::{
     kernel::{Kernel, privilege},
     pipeline::{Filter, Pipeline},
     probe::{HookChoice, Options, PinDir, Probe, TakeOver},
+    root::Root,
     signals,
     sink::{FileSink, Rotation, Sink, SinkError, StdoutSink},
     stderr::say,

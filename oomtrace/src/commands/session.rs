@@ -17,7 +17,7 @@ use super::reconciliation::Reconciliation;
 use crate::{
     enrich::{backfill::Backfill, clock, unkilled::Watch},
     event::Start,
-    failure::Failure,
+    failure::{Code, Failure},
     notify::Notify,
     pipeline::Pipeline,
     probe::{Left, PinError, Probe, ProbeError, Ring},
@@ -215,15 +215,19 @@ impl Session {
         };
         self.probe.flush_log();
         self.pipeline.stop(reason)?;
-        if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
+        let untold = if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
             let kept = self.pipeline.sink().kept();
-            say(&format!(
-                "oomtrace: the output did not take the last {kept} lines, nor what waited behind them"
-            ));
+            format!("the output did not take the last {kept} lines, nor what waited behind them")
         } else if !all {
-            say("oomtrace: kills came faster than the output took them: the last ones were not told");
+            "kills came faster than the output took them: the last ones were not told".to_owned()
+        } else {
+            return Ok(());
+        };
+        if self.probe.kept().is_some() {
+            say(&format!("oomtrace: {untold}; the next `run --pin` tells of the kills among them"));
+            return Ok(());
         }
-        Ok(())
+        Err(Ended::Failure(Failure::message(Code::RunTime, untold)))
     }
 
     /// Tells of what the rings hold, for one turn at the most.

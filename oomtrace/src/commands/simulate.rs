@@ -23,11 +23,12 @@ use super::{
 use crate::{
     cli::{RingSize, Run, Simulate},
     decode::{Decoder, OomKillFacts, Record},
-    enrich::{Root, enricher::Enricher, host, kernel_log::KernelLog},
+    enrich::{enricher::Enricher, host, kernel_log::KernelLog},
     event::{Event, OomKill},
     failure::{Code, Failure},
     kernel::Kernel,
     probe::Probe,
+    root::Root,
 };
 use scratch::Scratch;
 

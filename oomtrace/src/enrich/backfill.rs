@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Root;
 use super::clock::{self, ClockOffset};
 use super::kernel_log::{Backlog, Killed, OomLine, OomReport, RecordMeta, Reports};
 use crate::decode::BootTime;
+use crate::root::Root;
 
 /// The log's clock and the other clocks drift apart by some seconds a month; process ids come back later than that.
 const SAME_KILL_NS: u64 = 600 * 1_000_000_000;

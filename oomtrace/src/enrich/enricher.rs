@@ -6,7 +6,6 @@ mod logged;
 use std::{borrow::Cow, time::Duration};
 
 use super::{
-    Root,
     absent::Absent,
     clock::{self, ClockOffset},
     containers::owner::Identity,
@@ -27,6 +26,7 @@ use crate::{
         SharedMmVictim, Source, Trigger, Victim, VictimMemory, text_from_kernel,
     },
     kernel::gfp::GfpNames,
+    root::Root,
 };
 
 /// What an [`Enricher`] is made of.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 
-use crate::enrich::Root;
 use crate::event;
+use crate::root::Root;
 
 /// The host's part of every line: `uname -n`, the boot id and `uname -r`.
 pub fn identity(root: &Root) -> event::Host {

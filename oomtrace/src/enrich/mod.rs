@@ -1,6 +1,6 @@
 //! Facts to events: what a record cannot know is added here, from files of this host.
 //!
-//! Every reader takes a [`Root`], so that tests give it a tree of their own.
+//! Every reader takes a [`Root`](crate::root::Root), so that tests give it a tree of their own.
 
 pub mod absent;
 pub mod backfill;
@@ -13,5 +13,3 @@ pub mod oom;
 pub mod process;
 pub mod tree;
 pub mod unkilled;
-
-pub use crate::root::Root;

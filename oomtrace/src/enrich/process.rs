@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 
 use crate::decode::{BootTime, CommandLine};
-use crate::enrich::{Root, host};
+use crate::enrich::host;
+use crate::root::Root;
 
 /// Bytes of a command line that are kept.
 pub const COMMAND_LINE_BYTES: usize = 1024;

@@ -201,7 +201,8 @@ mod tests {
     use super::*;
     use crate::{
         decode::{BootTime, CgroupChange, CgroupChangeKind},
-        enrich::{Root, containers::Runtimes, tree::TreeLimits},
+        enrich::{containers::Runtimes, tree::TreeLimits},
+        root::Root,
     };
 
     /// Memory cgroups of which the files alone are there.
@@ -391,7 +392,7 @@ mod tests {
             disabled: true,
             events: None,
         };
-        assert_eq!(host.look(&mut watch, AT_ONCE), [found.clone()]);
+        assert_eq!(host.look(&mut watch, AT_ONCE), std::slice::from_ref(&found));
         assert_eq!(host.look(&mut watch, AT_ONCE), [], "the same hang");
         host.control("/a", 1, 0);
         host.control("/a/b", 1, 0);

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 
-use super::pin::PinError;
+use super::PinError;
 
 /// Where a host has it.
 const USUAL: &str = "/sys/fs/bpf";
@@ -41,7 +41,28 @@ pub(super) fn make(dir: &Path) -> Result<Option<String>, PinError> {
         .recursive(true)
         .create(dir)
         .map_err(|error| PinError::io("make", dir, error))?;
+    check(dir)?;
     Ok(said)
+}
+
+/// Whether what is in `dir` can only have been put there by this user or by root. A bpffs is writable by everybody
+/// unless it was mounted otherwise.
+///
+/// # Errors
+/// [`PinError::NoBpffs`] and [`PinError::NotOurs`].
+pub(super) fn check(dir: &Path) -> Result<(), PinError> {
+    if !is_bpffs(dir) {
+        return Err(PinError::NoBpffs { dir: dir.to_owned(), source: None });
+    }
+    let meta = fs::metadata(dir).map_err(|error| PinError::io("look at", dir, error))?;
+    let why = if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
+        format!("belongs to user {}", meta.uid())
+    } else if meta.mode() & 0o022 != 0 {
+        format!("can be written by others (mode {:04o})", meta.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(PinError::NotOurs { dir: dir.to_owned(), why })
 }
 
 /// Unmounts the bpffs on the usual place if it is ours and empty.
@@ -81,7 +102,13 @@ fn nearest(path: &Path) -> PathBuf {
 /// As [`fs::remove_dir`], where what is not there is no error and what is in use stays.
 pub(super) fn remove_if_empty(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                // Busy: the root of a mount.
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+            ) =>
+        {
             Err(error)
         }
         _ => Ok(()),

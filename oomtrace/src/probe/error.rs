@@ -1,6 +1,9 @@
-//! What can go wrong before the programs are attached, by the stage that an operator sees.
+//! What can go wrong before the programs are attached, by the stage that an operator sees; and with what stays of them.
 
-use std::io;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// Why the programs are not attached.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +46,7 @@ pub enum ProbeError {
     Counters(String),
     /// Nothing could be pinned or taken over.
     #[error(transparent)]
-    Pin(#[from] super::PinError),
+    Pin(#[from] PinError),
     /// The programs' log could not be opened.
     #[error("failed to open the eBPF log: {0}")]
     Log(String),
@@ -63,6 +66,65 @@ impl ProbeError {
             }
             Self::Counters(_) | Self::Log(_) | Self::Pin(_) => false,
         }
+    }
+}
+
+/// Why nothing could be pinned, or taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// Pins need a bpffs.
+    #[error("{} is not on a bpffs{}", dir.display(), if source.is_some() { ", and none could be mounted" } else { "" })]
+    NoBpffs {
+        /// Where one is needed.
+        dir: PathBuf,
+        /// Why none could be mounted, where that was tried.
+        source: Option<io::Error>,
+    },
+    /// Somebody else could put there what is then taken for ours.
+    #[error("{} {why}", dir.display())]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is, or who may write to it.
+        why: String,
+    },
+    /// Another process uses the directory.
+    #[error("{} is in use by {}", dir.display(), pid.map_or("another process".into(), |pid| format!("process {pid}")))]
+    Busy {
+        /// The directory.
+        dir: PathBuf,
+        /// The other's process id, if the kernel says it.
+        pid: Option<u32>,
+    },
+    /// A file operation failed.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// Which.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused to pin or to open a pin.
+    #[error("cannot {what} {}: {reason}", path.display())]
+    Kernel {
+        /// `pin` or `open`.
+        what: &'static str,
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl PinError {
+    pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source }
+    }
+
+    pub(super) fn kernel(what: &'static str, path: &Path, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Kernel { what, path: path.to_owned(), reason: chain(error).0 }
     }
 }
 

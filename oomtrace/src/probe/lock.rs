@@ -7,7 +7,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::pin::PinError;
+use super::PinError;
 
 /// Held until it is dropped.
 #[derive(Debug)]

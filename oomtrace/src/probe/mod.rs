@@ -16,8 +16,8 @@ mod ring;
 mod takeover;
 
 pub use attach::HookChoice;
-pub use error::ProbeError;
-pub use pin::{DEFAULT_DIR, Generation, Kept, PinDir, PinError, set};
+pub use error::{PinError, ProbeError};
+pub use pin::{DEFAULT_DIR, Generation, Kept, PinDir, set};
 pub use ring::Ring;
 pub use takeover::{Left, TakeOver};
 

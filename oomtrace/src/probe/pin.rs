@@ -32,61 +32,10 @@ use oomtrace_common::{
 };
 use zerocopy::IntoBytes;
 
-use super::{Options, ProbeError, bpffs, error::chain, lock::Lock, object};
+use super::{Options, PinError, ProbeError, bpffs, error::chain, lock::Lock, object};
 
 /// Where pins are if nothing else is said.
 pub const DEFAULT_DIR: &str = "/sys/fs/bpf/oomtrace";
-
-/// Why nothing could be pinned, or taken over.
-#[derive(Debug, thiserror::Error)]
-pub enum PinError {
-    /// Pins need a bpffs.
-    #[error("{} is not on a bpffs, and none could be mounted", dir.display())]
-    NoBpffs {
-        /// Where one is needed.
-        dir: PathBuf,
-        /// Why none could be mounted, where that was tried.
-        source: Option<io::Error>,
-    },
-    /// Another process uses the directory.
-    #[error("{} is in use by {}", dir.display(), pid.map_or("another process".into(), |pid| format!("process {pid}")))]
-    Busy {
-        /// The directory.
-        dir: PathBuf,
-        /// The other's process id, if the kernel says it.
-        pid: Option<u32>,
-    },
-    /// A file operation failed.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// Which.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel refused to pin or to open a pin.
-    #[error("cannot {what} {}: {reason}", path.display())]
-    Kernel {
-        /// `pin` or `open`.
-        what: &'static str,
-        /// The pin.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-}
-
-impl PinError {
-    pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { what, path: path.to_owned(), source }
-    }
-
-    fn kernel(what: &'static str, path: &Path, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::Kernel { what, path: path.to_owned(), reason: chain(error).0 }
-    }
-}
 
 /// A directory of pins, locked.
 #[derive(Debug)]
@@ -110,9 +59,12 @@ impl PinDir {
     /// # Errors
     /// If another process uses the directory, or something cannot be removed.
     pub fn detach(path: &Path) -> Result<bool, PinError> {
-        if !path.exists() {
-            return bpffs::unmount_ours();
-        }
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return bpffs::unmount_ours(),
+            there => there.map_err(|error| PinError::io("look at", path, error))?,
+        };
+        // What is removed here must be pins, and not somebody's files.
+        bpffs::check(path)?;
         let dir = Self { path: path.to_owned(), _lock: Lock::take(path)? };
         let generations = dir.generations()?;
         for generation in &generations {
@@ -140,15 +92,21 @@ impl PinDir {
         for entry in fs::read_dir(&self.path).map_err(error)? {
             let entry = entry.map_err(error)?;
             let name = entry.file_name();
-            let ours = name.to_str().and_then(|name| name.strip_prefix('v')?.split_once('-')).is_some_and(
-                |(wire, hash)| wire.parse::<u32>().is_ok() && u64::from_str_radix(hash, 16).is_ok(),
-            );
-            if ours {
+            if name.to_str().is_some_and(is_generation) {
                 found.push(Generation { dir: entry.path() });
             }
         }
         Ok(found)
     }
+}
+
+/// Whether a name is one that [`PinDir::generation`] gives.
+fn is_generation(name: &str) -> bool {
+    let parts = name.strip_prefix('v').and_then(|name| name.split_once('-'));
+    let digits = |text: &str, all: fn(&u8) -> bool| !text.is_empty() && text.as_bytes().iter().all(all);
+    parts.is_some_and(|(wire, hash)| {
+        digits(wire, u8::is_ascii_digit) && hash.len() == 16 && digits(hash, u8::is_ascii_hexdigit)
+    })
 }
 
 /// One set of pinned programs and maps.
@@ -339,5 +297,31 @@ impl Kept {
 pub fn set(value: &mut Pinned, index: usize, to: u64) {
     if let Some(entry) = value.get_mut(index) {
         *entry = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_names_are_generations() {
+        assert!(is_generation("v3-00ab9cf7e21d4480"));
+        for name in
+            ["v1-2024", "v-00ab9cf7e21d4480", "v1-+0ab9cf7e21d4480", "v+1-00ab9cf7e21d4480", "maps", ""]
+        {
+            assert!(!is_generation(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_pins_stay() {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| unreachable!("{error}"));
+        let file = dir.path().join("v1-00ab9cf7e21d4480/report.txt");
+        let made =
+            fs::create_dir(dir.path().join("v1-00ab9cf7e21d4480")).and_then(|()| fs::write(&file, "mine"));
+        assert!(made.is_ok());
+        assert!(matches!(PinDir::detach(dir.path()), Err(PinError::NoBpffs { .. })));
+        assert!(file.exists());
     }
 }

@@ -19,11 +19,11 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::enrich::Root;
 use crate::enrich::containers::discover::StateDirs;
 use crate::enrich::containers::{Runtime, grammar};
 use crate::enrich::tree::CgroupTree;
 use crate::event::{Container, Missing, OomKill, RuntimeSays};
+use crate::root::Root;
 
 /// Kills that wait for their verdict, at most. Each takes about a kilobyte.
 const PENDING_MAX: usize = 1024;

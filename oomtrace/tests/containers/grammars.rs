@@ -56,6 +56,32 @@ fn docker_below_a_parent_of_the_operators_choice() {
     }
 }
 
+const ROOT_OF_THE_HOST: &str = "Name:\tdockerd\nPid:\t77\nUid:\t0\t0\t0\t0\nNSpid:\t77\n";
+
+#[test]
+fn a_process_that_calls_itself_a_daemon_is_none() {
+    for status in [
+        "Name:\tdockerd\nPid:\t77\nUid:\t65534\t65534\t65534\t65534\nNSpid:\t77\n",
+        "Name:\tdockerd\nPid:\t77\nUid:\t0\t65534\t0\t0\nNSpid:\t77\n",
+        "Name:\tdockerd\nPid:\t77\nUid:\t0\t0\t0\t0\nNSpid:\t77\t1\n",
+        "",
+    ] {
+        for pid_file in [true, false] {
+            let mut host = Host::new();
+            host.docker_at("/tmp/evil", A, "payments-prod");
+            host.write("/proc/77/comm", "dockerd\n");
+            host.write("/proc/77/cmdline", "dockerd\0--data-root=/tmp/evil\0");
+            host.write("/proc/77/status", status);
+            if pid_file {
+                host.write("/run/docker.pid", "77");
+                host.restart();
+            }
+            let told = host.life(&format!("/docker/{A}"), "", &[]);
+            assert_eq!(told.container.and_then(|container| container.name), None, "{status:?}");
+        }
+    }
+}
+
 #[test]
 fn docker_elsewhere_on_the_disk() {
     let path = format!("/docker/{A}");
@@ -72,6 +98,7 @@ fn docker_elsewhere_on_the_disk() {
             host.docker_at("/big/docker", A, "by-command-line");
             host.write("/proc/77/comm", "dockerd\n");
             host.write("/proc/77/cmdline", line);
+            host.write("/proc/77/status", ROOT_OF_THE_HOST);
             if pid_file {
                 host.write("/run/docker.pid", "77");
                 host.restart();

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Runtime;
 use super::files::{StateDir, host_file};
-use crate::enrich::Root;
+use crate::root::Root;
 
 /// containerd's own default, the one that dockerd starts, k3s's and rke2's, microk8s's.
 const CONTAINERD_STATES: [&str; 4] = [
@@ -112,6 +112,10 @@ impl StateDirs {
         if !matches!(comm, b"dockerd" | b"containerd") {
             return;
         }
+        // Any process may call itself so, and say what it likes.
+        if !host_file(&root.path(proc.join("status"))).is_some_and(|status| is_hosts_root(&status)) {
+            return;
+        }
         let line = host_file(&root.path(proc.join("cmdline"))).unwrap_or_default();
         let words: Vec<&str> =
             line.split(|b| *b == 0).filter_map(|word| std::str::from_utf8(word).ok()).collect();
@@ -162,6 +166,16 @@ impl StateDirs {
         };
         add(dirs, StateDir::system(path));
     }
+}
+
+/// Whether a `/proc/PID/status` is of root in the initial pid namespace: of no container, and of no user.
+fn is_hosts_root(status: &[u8]) -> bool {
+    let field = |name: &[u8]| status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(name));
+    let words =
+        |text: &[u8]| text.trim_ascii().split(|b| b.is_ascii_whitespace()).map(<[u8]>::to_vec).collect();
+    let uids: Vec<Vec<u8>> = field(b"Uid:").map(words).unwrap_or_default();
+    let pids: Vec<Vec<u8>> = field(b"NSpid:").map(words).unwrap_or_default();
+    uids.len() == 4 && uids.iter().all(|uid| uid == b"0") && pids.len() == 1
 }
 
 fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {

@@ -33,8 +33,8 @@ pub enum FileError {
     /// The system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// Not what the runtime writes.
-    #[error("not what the runtime writes: {0}")]
+    /// Not what the runtime writes. serde's own words may quote all of a file that a user wrote.
+    #[error("not what the runtime writes, at line {} column {}", .0.line(), .0.column())]
     Content(#[from] serde_json::Error),
 }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::decode::BootTime;
-use crate::enrich::Root;
+use crate::root::Root;
 use discover::{StateDirs, UserDirs};
 use files::{FileError, StateDir};
 use grammar::Shape;

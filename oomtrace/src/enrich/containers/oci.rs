@@ -10,7 +10,7 @@ use super::files::{FILE_MAX_BYTES, FileError, StateDir};
 use super::grammar::{is_free_id, is_hex_id};
 use super::unit::slice_path;
 use super::{Facts, PodFacts, Runtime, Texts, kept};
-use crate::enrich::Root;
+use crate::root::Root;
 
 /// Where containerd keeps the bundles of running tasks, below its state directory.
 pub const TASKS: &str = "io.containerd.runtime.v2.task";

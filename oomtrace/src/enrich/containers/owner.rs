@@ -198,7 +198,7 @@ fn identified(owner: &Claim<'_>, above: &[&[u8]], nested: Vec<String>) -> Identi
                 let why = if sandbox {
                     "a pod's sandbox has no name"
                 } else {
-                    "its runtime's files have no name for it"
+                    "its runtime's files have no name for it, or one of over 1024 bytes"
                 };
                 identity.missing.push(("container.name", why.to_owned()));
             }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::line::{Lines, OomLine};
 use super::record::{self, RecordMeta};
 use super::report::{OomReport, Reports};
-use crate::enrich::Root;
+use crate::root::Root;
 
 /// No record is longer (`CONSOLE_EXT_LOG_MAX`, before 6.4; later kernels allow 2048).
 const RECORD_BYTES: usize = 8192;

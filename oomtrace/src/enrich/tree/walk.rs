@@ -150,9 +150,9 @@ mod tests {
 
     use super::*;
     use crate::decode::{CgroupChange, CgroupChangeKind};
-    use crate::enrich::Root;
     use crate::enrich::containers::Runtimes;
     use crate::enrich::tree::{Seen, TreeLimits};
+    use crate::root::Root;
 
     #[test]
     fn a_part_of_the_tree_finds_its_place_by_a_lineage() {

@@ -1,0 +1,281 @@
+//! The tracer, its pins and its output, and kills to be told of.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch};
+use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::session::start_hog;
+use oomtrace_tests::tracer::{at, binary};
+use serde_json::Value;
+
+/// Hogs that run at a time.
+const AT_A_TIME: usize = 16;
+/// What each of them may use, in bytes.
+const LIMIT: u64 = 4 << 20;
+
+/// Whether the file system has such a flag.
+pub fn immutable(file: &Path, immutable: bool) -> Result<bool> {
+    const GET: libc::Ioctl = 0x8008_6601_u32 as libc::Ioctl;
+    const SET: libc::Ioctl = 0x4008_6602;
+    const IMMUTABLE: libc::c_long = 0x10;
+    let file = fs::File::open(file)?;
+    let mut flags: libc::c_long = 0;
+    // SAFETY: a descriptor of ours; the flags are alive through the call.
+    if unsafe { libc::ioctl(file.as_raw_fd(), GET, &raw mut flags) } != 0 {
+        return Ok(false);
+    }
+    flags = if immutable { flags | IMMUTABLE } else { flags & !IMMUTABLE };
+    // SAFETY: as above.
+    Ok(unsafe { libc::ioctl(file.as_raw_fd(), SET, &raw const flags) } == 0)
+}
+
+/// A scratch cgroup, a directory of pins and an output of a test's own.
+pub struct World {
+    pub scratch: Scratch,
+    pub binary: PathBuf,
+    pub name: String,
+    pub dir: PathBuf,
+}
+
+impl World {
+    pub fn make(name: &str) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("oomtrace-test-{}-{name}", std::process::id()));
+        fs::create_dir(&dir)?;
+        let scratch = Scratch::make(&Hierarchy::find()?)?;
+        let name = format!("oomtrace-test-{}-{name}", std::process::id());
+        Ok(Self { scratch, binary: binary()?, name, dir })
+    }
+
+    pub fn pins(&self) -> String {
+        format!("/sys/fs/bpf/{}", self.name)
+    }
+
+    pub fn output(&self) -> PathBuf {
+        self.dir.join("lines")
+    }
+
+    pub fn run_unpinned(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(["run", "-o", "json", "--file"]).arg(self.output()).args(more);
+        command
+    }
+
+    pub fn run(&self, more: &[&str]) -> Command {
+        let mut command = self.run_unpinned(more);
+        command.arg(format!("--pin={}", self.pins()));
+        command
+    }
+
+    pub fn oomtrace(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(Command::new(&self.binary).args(arguments).stdin(Stdio::null()).output()?)
+    }
+
+    /// Every victim's thread id.
+    pub fn kills(&self, count: usize) -> Result<BTreeSet<u64>> {
+        let next = AtomicUsize::new(0);
+        let done: Mutex<Result<BTreeSet<u64>>> = Mutex::new(Ok(BTreeSet::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..AT_A_TIME.min(count) {
+                scope.spawn(|| {
+                    while next.fetch_add(1, Ordering::Relaxed) < count {
+                        let kill = kill(self.scratch.cgroup(), next_number());
+                        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                        match (kill, done.as_mut()) {
+                            (Ok(pid), Ok(pids)) => _ = pids.insert(pid),
+                            (Err(error), Ok(_)) => *done = Err(error),
+                            _ => return,
+                        }
+                    }
+                });
+            }
+        });
+        done.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn generations(&self) -> Result<usize> {
+        Ok(fs::read_dir(self.pins())?.count())
+    }
+
+    pub fn generation(&self) -> Result<PathBuf> {
+        let first = fs::read_dir(self.pins())?.next().context("nothing is pinned")?;
+        Ok(first?.path())
+    }
+
+    pub fn started(&self) -> Result<()> {
+        self.started_times(1)
+    }
+
+    pub fn started_times(&self, times: usize) -> Result<()> {
+        wait_for("a start line", || self.started_now() >= times)
+    }
+
+    pub fn started_now(&self) -> usize {
+        fs::read_to_string(self.output()).map_or(0, |text| text.matches("\"type\":\"start\"").count())
+    }
+
+    /// Every line is whole and JSON.
+    pub fn lines(&self) -> Result<Vec<Value>> {
+        let text = fs::read_to_string(self.output())?;
+        ensure!(text.ends_with('\n'), "the last line is torn");
+        text.lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line}")))
+            .collect()
+    }
+
+    /// Nothing is left.
+    pub fn detach(&self) -> Result<()> {
+        let detached = self.oomtrace(&["detach", &self.pins()])?;
+        ensure!(detached.status.success(), "detach: {}", String::from_utf8_lossy(&detached.stderr));
+        ensure!(!Path::new(&self.pins()).exists(), "{} is still there", self.pins());
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // What a failed test left behind.
+        let _gone_already = self.oomtrace(&["detach", &self.pins()]);
+        if !std::thread::panicking() {
+            let _left_to_look_at = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// A tracer. It ends with the test.
+pub struct Run {
+    pub child: Child,
+}
+
+impl Run {
+    pub fn start(command: &Command) -> Result<Self> {
+        let mut again = Command::new(command.get_program());
+        again.args(command.get_args()).stdin(Stdio::null()).stdout(Stdio::null());
+        // Its limits are not the test's matter; its errors are.
+        Ok(Self { child: again.stderr(Stdio::inherit()).spawn()? })
+    }
+
+    pub fn kill_only(&mut self, signal: libc::c_int) -> Result<()> {
+        // SAFETY: a child that has not been waited for, so the id is still its own.
+        let sent = unsafe { libc::kill(libc::pid_t::try_from(self.child.id())?, signal) };
+        ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+
+    pub fn kill(&mut self, signal: libc::c_int) -> Result<()> {
+        self.kill_only(signal)?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// By itself, in order.
+    pub fn ended(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("oomtrace: {status}"),
+                None if Instant::now() > deadline => bail!("oomtrace did not end in {PATIENCE:?}"),
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // It has ended already, most likely.
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+pub fn next_number() -> usize {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+pub fn kill(scratch: &Cgroup, number: usize) -> Result<u64> {
+    let cgroup = scratch.child(format!("lasting-{number}").as_bytes())?;
+    let pid = kill_in(&cgroup)?;
+    cgroup.remove()?;
+    Ok(pid)
+}
+
+pub fn kill_in(cgroup: &Cgroup) -> Result<u64> {
+    cgroup.limit(LIMIT)?;
+    let mut hog = start_hog(false, b"hog")?;
+    hog.join(&cgroup.procs())?;
+    let pid = hog.pid();
+    hog.grow("anon")?;
+    hog.killed()?;
+    Ok(pid.into())
+}
+
+pub fn wait_for(what: &str, done: impl Fn() -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        ensure!(Instant::now() < deadline, "no {what} in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+pub fn is<'a>(line: &'a Value, key: &str) -> &'a str {
+    line.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub fn victims_of(lines: &[Value]) -> BTreeSet<u64> {
+    let kills = lines.iter().filter(|line| is(line, "type") == "oom_kill");
+    kills.filter_map(|line| at(line, "victim.tid")?.as_u64()).collect()
+}
+
+/// From one start of the programs to the next, each number follows the last, or repeats it.
+pub fn no_hole(lines: &[Value]) -> Result<()> {
+    let mut last = 0;
+    for line in lines {
+        if is(line, "type") == "start" && line.get("resumed") == Some(&false.into()) {
+            last = 0;
+        }
+        if let Some(seq) = line.get("seq").and_then(Value::as_u64) {
+            ensure!(seq == last || seq == last + 1, "after seq {last}: {line}");
+            last = seq;
+        }
+    }
+    Ok(())
+}
+
+/// The ids of the links that a process holds.
+pub fn links_of(pid: u32) -> Result<Vec<u32>> {
+    let mut links = Vec::new();
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
+        let text = fs::read_to_string(descriptor.path()).unwrap_or_default();
+        links.extend(text.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse::<u32>().ok()));
+    }
+    Ok(links)
+}
+
+/// Whether the kernel still has a link.
+pub fn is_attached(link: u32) -> Result<bool> {
+    const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+    let attributes = [link, 0, 0, 0];
+    // SAFETY: the attributes are alive through the call, which only reads them.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_GET_FD_BY_ID, &raw const attributes, size_of_val(&attributes))
+    };
+    if fd >= 0 {
+        // SAFETY: made by the call above, and nobody else's.
+        drop(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) });
+        return Ok(true);
+    }
+    let error = std::io::Error::last_os_error();
+    ensure!(error.raw_os_error() == Some(libc::ENOENT), "look for a link: {error}");
+    Ok(false)
+}
