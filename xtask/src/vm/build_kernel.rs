@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-use super::kernels::{install, installed};
+use super::tools::{install, installed};
 
 /// What such a kernel is called behind its version, here and in its own `uname -r`.
 pub const NAME: &str = "memcg-v1";

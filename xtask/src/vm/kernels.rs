@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use tempfile::TempDir;
 
-use super::{build_kernel, debian::Apt};
+use super::{build_kernel, debian::Apt, tools::installed};
 
 /// The architecture of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -314,35 +314,4 @@ impl Store {
         let apt = Apt::update(&self.cache, self.arch.debian())?;
         Ok(self.apt.get_or_init(|| apt))
     }
-}
-
-/// The path of `program`; `packages` are installed if it is missing and that is allowed.
-///
-/// # Errors
-/// If it is missing and cannot be installed.
-pub fn installed(program: &str, packages: &[&str]) -> Result<PathBuf> {
-    let find = || {
-        let path = env::var_os("PATH")?;
-        env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
-    };
-    if let Some(path) = find() {
-        return Ok(path);
-    }
-    install(program, packages)?;
-    find().with_context(|| format!("{} brought no {program}", packages.join(", ")))
-}
-
-/// Installs `packages`, because `what` is missing.
-///
-/// # Errors
-/// If that is not allowed, or fails.
-pub fn install(what: &str, packages: &[&str]) -> Result<()> {
-    let arguments = format!("install -y --no-install-recommends {}", packages.join(" "));
-    eprintln!("vm: {what} is missing: apt-get {arguments}");
-    let status = Command::new("apt-get").args(arguments.split(' ')).stdout(std::io::stderr()).status();
-    ensure!(
-        status.is_ok_and(|status| status.success()),
-        "{what} is missing and cannot be installed; as root: apt-get {arguments}"
-    );
-    Ok(())
 }

@@ -13,6 +13,7 @@ mod page;
 mod programs;
 mod qemu;
 mod table;
+mod tools;
 
 use std::{
     fs,

@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::kernels::{Arch, Store, installed};
+use super::{
+    kernels::{Arch, Store},
+    tools::installed,
+};
 
 const SCENARIOS: &str = "oomtrace-scenarios";
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::KERNEL;
-use crate::vm::kernels::{Store, installed};
+use crate::vm::{kernels::Store, tools::installed};
 
 /// The release of Debian: with systemd 252, Docker 20.10 and Podman 4.3.
 const SUITE: &str = "bookworm";
