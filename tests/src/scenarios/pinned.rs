@@ -77,9 +77,10 @@ pub(super) fn pinned(session: &mut Session) -> Result<Outcome> {
 /// Kills that no program sees, as somebody has taken the hook away. How many.
 fn unseen(session: &mut Session, files: &Files) -> Result<u64> {
     let set = fs::read_dir(&files.pins)?.next().context("nothing is pinned")??;
+    let there = links()?;
     fs::remove_file(set.path().join("link-raw_tracepoint-mark_victim"))?;
-    // The link goes once the kernel gets to it.
-    std::thread::sleep(Duration::from_secs(1));
+    // The link goes once the kernel gets to it, which on a busy machine takes seconds.
+    wait("end of the link", || Ok(!links()?.is_superset(&there)))?;
     let released = wall_clock_ns();
     let cgroup = session.cgroup(b"pinned-unseen")?;
     cgroup.limit(LIMIT)?;
