@@ -221,8 +221,10 @@ impl Session {
             }
             // One head for all victims of a group: it names the first.
             if expected.kill == "group" {
-                logged.invoked = logged.invoked.or_else(|| head.clone());
-                head = logged.invoked.clone();
+                if let (None, Some((head, torn))) = (&logged.invoked, head) {
+                    (logged.invoked, logged.torn) = (Some(head), torn);
+                }
+                head = logged.invoked.clone().map(|head| (head, logged.torn));
             }
             let line = self.line_of(tid, expected.released_ns)?;
             let found = expected.differences(&line, &logged);

@@ -211,9 +211,7 @@ impl Expected {
         }
         fields.text("oom.scope", "the scenario", self.scope.as_bytes());
         fields.text("oom.kill", "the scenario", self.kill.as_bytes());
-        // The `oom-kill:` line is printed in pieces. One that another processor's record has torn apart names nobody, and without
-        // it the rest of the report is nobody's.
-        let invoked = log.invoked.as_ref().filter(|_| hooked || log.chosen.is_some());
+        let invoked = log.invoked.as_ref().filter(|_| hooked || !log.torn);
         let evidence = match invoked {
             _ if hooked => self.hook.as_str(),
             Some(_) => "kernel_log",

@@ -175,7 +175,7 @@ fn without_a_hook_unknown_facts_need_a_reason() {
     expected.hook = "none".into();
     let mut logged = logged();
     // Torn apart: what is left names nobody.
-    logged.chosen = None;
+    (logged.chosen, logged.torn) = (None, true);
     assert!(logged.invoked.is_some());
     let mut honest = told();
     let oom = honest.pointer_mut("/oom").unwrap().as_object_mut().unwrap();
