@@ -122,6 +122,8 @@ impl Reconciliation {
         let seen = seen(probe)?;
         let Some(reconciler) = &mut self.reconciler else { return Ok(None) };
         let gap = reconciler.compare(kernel, seen, clock::boot_time());
+        // Not before: to read the counters takes a while, and a second look that comes too soon tells nothing.
+        self.looked = Instant::now();
         if reconciler.is_pending() {
             self.due = self.looked.checked_add(STAYS);
         }
