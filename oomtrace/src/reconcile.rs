@@ -108,11 +108,6 @@ impl Reconciler {
     }
 }
 
-/// `oom_kill` of the text of `/proc/vmstat`.
-pub fn kernel_kills(vmstat: &str) -> Option<u64> {
-    vmstat.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,11 +173,5 @@ mod tests {
         let reconciler = Reconciler::new(9, 8, at(0));
         reconciler.keep(&mut kept);
         assert_eq!(Reconciler::resume(&kept), Some(reconciler));
-    }
-
-    #[test]
-    fn the_counter_is_found_by_its_whole_name() {
-        assert_eq!(kernel_kills("oom_kill_x 1\nx_oom_kill 2\noom_kill 3\n"), Some(3));
-        assert_eq!(kernel_kills("pgfault 3\n"), None);
     }
 }

@@ -18,12 +18,12 @@ use crate::{
     decode::CgroupId,
     enrich::{
         clock::{self, ClockOffset},
-        unkilled::field,
+        host,
     },
     event::{Envelope, Gap},
     pipeline::Pipeline,
     probe::{Probe, ProbeError},
-    reconcile::{EVERY, Reconciler, STAYS, cgroups::Counts, kernel_kills},
+    reconcile::{EVERY, Reconciler, STAYS, cgroups::Counts},
 };
 
 /// Cgroups whose counts are read: a few milliseconds.
@@ -155,7 +155,7 @@ impl Reconciliation {
     }
 
     fn kernel(&self) -> Option<u64> {
-        kernel_kills(&fs::read_to_string(self.vmstat.as_ref()?).ok()?)
+        host::counter(self.vmstat.as_ref()?, "oom_kill")
     }
 
     /// Leaves to the next run where this one was.
@@ -197,7 +197,7 @@ fn counts(mount: &Path, pipeline: &mut Pipeline) -> Counts {
         }
         let dir = mount.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
         // One that is gone by now counts nothing more.
-        if let Some(count) = field(&dir.join(file), "oom_kill") {
+        if let Some(count) = host::counter(&dir.join(file), "oom_kill") {
             counts.of.insert(CgroupId(id), (crate::event::text_from_kernel(path), count));
         }
     };

@@ -415,7 +415,7 @@ impl Enricher {
 
     fn trigger(&self, task: &TaskFacts, absent: &mut Absent) -> Option<Trigger> {
         let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
-        absent.unless(task.tgid, "trigger", "could not be read in the kernel")?;
+        absent.unless(task.tgid, "trigger", UNREAD)?;
         Some(Trigger {
             pid: task.tgid,
             comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "trigger.comm", UNREAD),

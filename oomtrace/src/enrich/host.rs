@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use crate::event;
 use crate::root::Root;
@@ -36,12 +37,11 @@ pub fn ticks_per_second() -> u64 {
     rustix::param::clock_ticks_per_second()
 }
 
-/// `oom_kill` of `/proc/vmstat`: kills since boot, second passes of group kills included, marks without a kill not.
-pub fn oom_kill_count(root: &Root) -> io::Result<u64> {
-    let vmstat = fs::read_to_string(root.path("/proc/vmstat"))?;
-    vmstat.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "/proc/vmstat has no oom_kill (kernel before 4.13)")
-    })
+/// The counter `key` of a file of names and numbers: `/proc/vmstat`, `memory.events`, `memory.oom_control`. `None` if it
+/// cannot be read, or has none of that name.
+pub fn counter(file: &Path, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -54,7 +54,7 @@ mod tests {
     fn counter_and_boot_id() {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in [
-            ("proc/vmstat", "pgfault 1\noom_kill_x 9\noom_kill 12\n"),
+            ("proc/vmstat", "pgfault 1\noom_kill_x 9\nx_oom_kill 2\noom_kill 12\n"),
             ("proc/sys/kernel/random/boot_id", "6f1c2e88-0000-4000-8000-000000000001\n"),
         ] {
             let path = dir.path().join(path);
@@ -62,9 +62,11 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let root = Root::at(dir.path());
-        assert_eq!(oom_kill_count(&root).unwrap(), 12);
+        let vmstat = root.path("/proc/vmstat");
+        assert_eq!(counter(&vmstat, "oom_kill"), Some(12));
+        assert_eq!(counter(&vmstat, "oom_kil"), None);
         assert_eq!(boot_id(&root).unwrap(), "6f1c2e88-0000-4000-8000-000000000001");
-        assert!(oom_kill_count(&Root::at("/nonexistent")).is_err());
+        assert_eq!(counter(&Root::at("/nonexistent").path("/proc/vmstat"), "oom_kill"), None);
         assert_eq!(identity(&Root::at("/nonexistent")).boot_id, None);
     }
 

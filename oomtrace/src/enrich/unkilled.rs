@@ -9,11 +9,11 @@ use std::{
     ffi::OsStr,
     fs,
     os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use super::tree::CgroupTree;
+use super::{host, tree::CgroupTree};
 use crate::decode::CgroupId;
 
 /// Cgroups looked at after one event: a few milliseconds.
@@ -170,26 +170,20 @@ impl Watch {
 
     fn disabled_and_full(&self, path: &[u8]) -> bool {
         let file = self.directory(path).join("memory.oom_control");
-        let is = |key| field(&file, key) == Some(1);
+        let is = |key| host::counter(&file, key) == Some(1);
         is("oom_kill_disable") && is("under_oom")
     }
 
     /// `oom` of the cgroup alone, `oom_kill` of it and all below. Before 5.2 there is no telling them apart.
     fn counts(&self, path: &[u8]) -> Option<(u64, u64)> {
         let directory = self.directory(path);
-        let oom = field(&directory.join("memory.events.local"), "oom")?;
-        Some((oom, field(&directory.join("memory.events"), "oom_kill")?))
+        let oom = host::counter(&directory.join("memory.events.local"), "oom")?;
+        Some((oom, host::counter(&directory.join("memory.events"), "oom_kill")?))
     }
 
     fn directory(&self, path: &[u8]) -> PathBuf {
         self.mount.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
     }
-}
-
-/// The number after `key` in a file of lines.
-pub fn field(file: &Path, key: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 #[cfg(test)]

@@ -170,12 +170,13 @@ impl StateDirs {
 
 /// Whether a `/proc/PID/status` is of root in the initial pid namespace: of no container, and of no user.
 fn is_hosts_root(status: &[u8]) -> bool {
-    let field = |name: &[u8]| status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(name));
-    let words =
-        |text: &[u8]| text.trim_ascii().split(|b| b.is_ascii_whitespace()).map(<[u8]>::to_vec).collect();
-    let uids: Vec<Vec<u8>> = field(b"Uid:").map(words).unwrap_or_default();
-    let pids: Vec<Vec<u8>> = field(b"NSpid:").map(words).unwrap_or_default();
-    uids.len() == 4 && uids.iter().all(|uid| uid == b"0") && pids.len() == 1
+    let words = |name: &[u8]| -> Vec<&[u8]> {
+        let values =
+            status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        values.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect()
+    };
+    let uids = words(b"Uid:");
+    uids.len() == 4 && uids.iter().all(|uid| *uid == b"0") && words(b"NSpid:").len() == 1
 }
 
 fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {
