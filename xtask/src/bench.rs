@@ -5,9 +5,9 @@
 
 use std::{
     ffi::OsString,
-    fs,
     io::{Write, stdout},
-    process::{Command, Stdio},
+    path::Path,
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -25,10 +25,6 @@ pub struct Args {
     args: Vec<OsString>,
 }
 
-/// The table is between these lines.
-const BEGIN: &str = "<!-- table: cargo xtask bench --write -->\n";
-const END: &str = "<!-- end of table -->\n";
-
 pub fn main(args: &Args) -> Result<()> {
     setup::ensure(setup::BENCH)?;
     let oomtrace = build::binary()?;
@@ -45,25 +41,14 @@ pub fn main(args: &Args) -> Result<()> {
     ensure!(status.success(), "cargo build: {status}");
     let bench = workspace::target_dir().join("release/oomtrace-bench");
 
-    let mut command = if rustix::process::geteuid().is_root() {
-        Command::new(&bench)
-    } else {
-        let mut sudo = Command::new("sudo");
-        sudo.arg(&bench);
-        sudo
-    };
+    let mut command = workspace::as_root(&bench);
     command.arg(&oomtrace).args(&args.args).stderr(Stdio::inherit());
     let output = command.output().with_context(|| bench.display().to_string())?;
     stdout().write_all(&output.stdout)?;
     ensure!(output.status.success(), "{}: {}", bench.display(), output.status);
-    if args.write { write(&String::from_utf8(output.stdout)?) } else { Ok(()) }
-}
-
-fn write(table: &str) -> Result<()> {
-    let path = workspace::root().join("docs/BENCHMARKS.md");
-    let page = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let (before, rest) = page.split_once(BEGIN).context("docs/BENCHMARKS.md has no place for the table")?;
-    let (_, after) = rest.split_once(END).context("docs/BENCHMARKS.md has no end of the table")?;
-    fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))
-        .with_context(|| path.display().to_string())
+    if args.write {
+        workspace::write_table(Path::new("docs/BENCHMARKS.md"), "bench", &String::from_utf8(output.stdout)?)
+    } else {
+        Ok(())
+    }
 }

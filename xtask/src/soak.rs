@@ -4,10 +4,9 @@
 
 use std::{
     ffi::OsString,
-    fs,
     io::{Write, stdout},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -28,10 +27,6 @@ pub struct Args {
     write: Option<PathBuf>,
 }
 
-/// The table is between these lines.
-const BEGIN: &str = "<!-- table: cargo xtask soak --write -->\n";
-const END: &str = "<!-- end of table -->\n";
-
 pub fn main(args: &Args) -> Result<()> {
     setup::ensure(setup::BUILD)?;
     let oomtrace = build::binary()?;
@@ -41,29 +36,14 @@ pub fn main(args: &Args) -> Result<()> {
     ensure!(status.success(), "cargo build: {status}");
     let program = workspace::target_dir().join("debug/oomtrace-scenarios");
 
-    let mut command = if rustix::process::geteuid().is_root() {
-        Command::new(&program)
-    } else {
-        let mut sudo = Command::new("sudo");
-        sudo.arg(&program);
-        sudo
-    };
+    let mut command = workspace::as_root(&program);
     command.arg("soak").arg("--oomtrace").arg(&oomtrace).arg("--minutes").arg(&args.minutes);
     command.args(args.seed.iter().flat_map(|seed| [OsString::from("--seed"), seed.into()]));
     let output = command.stderr(Stdio::inherit()).output().with_context(|| program.display().to_string())?;
     stdout().write_all(&output.stdout)?;
     ensure!(output.status.success(), "not every victim is accounted for");
     match &args.write {
-        Some(page) => write(page, &String::from_utf8(output.stdout)?),
+        Some(page) => workspace::write_table(page, "soak", &String::from_utf8(output.stdout)?),
         None => Ok(()),
     }
-}
-
-fn write(page: &PathBuf, table: &str) -> Result<()> {
-    let path = workspace::root().join(page);
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let (before, rest) = text.split_once(BEGIN).context("the page has no place for the table")?;
-    let (_, after) = rest.split_once(END).context("the page has no end of the table")?;
-    fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))
-        .with_context(|| path.display().to_string())
 }

@@ -1,6 +1,12 @@
-//! Where things lie in this checkout, and its `cargo`.
+//! Where things lie in this checkout, and how its programs are run: `cargo`, and what must be root.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
 
 /// The checkout. Asked at run time first: a shared target directory may hold another checkout's xtask.
 pub fn root() -> PathBuf {
@@ -28,4 +34,28 @@ pub fn cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.arg(subcommand).current_dir(root());
     cargo
+}
+
+/// A program as root, by sudo where this is not.
+pub fn as_root(program: &Path) -> Command {
+    if rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg(program);
+    sudo
+}
+
+/// Puts a table between its marks into `page`: those of `cargo xtask COMMAND --write`.
+pub fn write_table(page: &Path, command: &str, table: &str) -> Result<()> {
+    let path = root().join(page);
+    let (begin, end) =
+        (format!("<!-- table: cargo xtask {command} --write -->\n"), "<!-- end of table -->\n");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let (before, rest) =
+        text.split_once(&begin).with_context(|| format!("{} has no place for the table", page.display()))?;
+    let (_, after) =
+        rest.split_once(end).with_context(|| format!("{} has no end of the table", page.display()))?;
+    fs::write(&path, format!("{before}{begin}{table}{end}{after}"))
+        .with_context(|| path.display().to_string())
 }

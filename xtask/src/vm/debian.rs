@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::tools::output;
+
 /// Trusts the archive keys that Debian itself installs; they reach from bullseye to the suites after stable.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -135,18 +137,6 @@ Dir::Etc::preferencesparts "/dev/null";
     fn output<const N: usize>(&self, program: &str, arguments: [&str; N]) -> Result<String> {
         output(self.command(program).args(arguments))
     }
-}
-
-/// Runs a command to its end; its standard output.
-fn output(command: &mut Command) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let result = command.output().with_context(|| format!("{program} cannot be run"))?;
-    ensure!(
-        result.status.success(),
-        "{program} failed: {}",
-        String::from_utf8_lossy(&result.stderr).trim().lines().last().unwrap_or("(it said nothing)")
-    );
-    Ok(String::from_utf8_lossy(&result.stdout).into_owned())
 }
 
 /// The numbers in a package's name, in order: `6.12.117+deb13` is newer than `6.12.94+deb13.1`.

@@ -1,4 +1,4 @@
-//! Programs of this machine's that guests need made with: found, or installed by apt.
+//! Programs of this machine's that guests are made with: found, or installed by apt, and run.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -33,4 +33,19 @@ pub fn install(what: &str, packages: &[&str]) -> Result<()> {
         "{what} is missing and cannot be installed; as root: apt-get {arguments}"
     );
     Ok(())
+}
+
+/// Runs a command to its end; its standard output.
+///
+/// # Errors
+/// If it cannot be run, or fails: with the last line of its standard error.
+pub fn output(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let result = command.output().with_context(|| format!("{program} cannot be run"))?;
+    ensure!(
+        result.status.success(),
+        "{program} failed: {}",
+        String::from_utf8_lossy(&result.stderr).trim().lines().last().unwrap_or("(it said nothing)")
+    );
+    Ok(String::from_utf8_lossy(&result.stdout).into_owned())
 }

@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::KERNEL;
-use crate::vm::{kernels::Store, tools::installed};
+use crate::vm::{
+    kernels::Store,
+    tools::{installed, output},
+};
 
 /// The release of Debian: with systemd 252, Docker 20.10 and Podman 4.3.
 const SUITE: &str = "bookworm";
@@ -111,8 +114,8 @@ fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
     let unpacked = ["usr/lib/modules", "lib/modules"].map(|path| package.join(path));
     let unpacked = unpacked.iter().find(|path| path.is_dir()).context("the kernel has no modules")?;
     let version = only_entry(unpacked)?;
-    run(Command::new("cp").arg("-a").arg(unpacked.join(&version)).arg(&modules))?;
-    run(Command::new(installed("depmod", &["kmod"])?).arg("-b").arg(&tree).arg(&version))?;
+    output(Command::new("cp").arg("-a").arg(unpacked.join(&version)).arg(&modules))?;
+    output(Command::new(installed("depmod", &["kmod"])?).arg("-b").arg(&tree).arg(&version))?;
     fs::copy(package.join("boot").join(format!("vmlinuz-{version}")), kernel)
         .context("the kernel's image")?;
 
@@ -131,9 +134,8 @@ fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
     for name in ["resolv.conf", "apt/sources.list"] {
         let _none = fs::remove_file(etc.join(name));
     }
-    let installed = run(Command::new("dpkg-query")
-        .arg(format!("--admindir={}", tree.join("var/lib/dpkg").display()))
-        .args([
+    let installed = output(
+        Command::new("dpkg-query").arg(format!("--admindir={}", tree.join("var/lib/dpkg").display())).args([
             "-W",
             "-f",
             "${Package} ${Version}\n",
@@ -142,7 +144,8 @@ fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
             "containerd",
             "podman",
             "crun",
-        ]))?;
+        ]),
+    )?;
     fs::write(home.join("versions"), format!("linux {version}\n{installed}"))?;
     make(&tree, root, SIZE)
 }
@@ -154,20 +157,10 @@ fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
 pub fn make(tree: &Path, image: &Path, size: &str) -> Result<()> {
     let mut mke2fs = Command::new(installed("mke2fs", &["e2fsprogs"])?);
     mke2fs.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d"]).arg(tree).arg(image).arg(size);
-    run(&mut mke2fs).map(drop)
+    output(&mut mke2fs).map(drop)
 }
 
 fn only_entry(directory: &Path) -> Result<String> {
     let entry = fs::read_dir(directory)?.next().context("an empty directory")??;
     Ok(entry.file_name().to_string_lossy().into_owned())
-}
-
-fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("{command:?} cannot be run"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr).trim().lines().last().unwrap_or("(it said nothing)")
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
