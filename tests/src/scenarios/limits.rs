@@ -80,15 +80,22 @@ pub(super) fn sibling_triggers(session: &mut Session) -> Result<Outcome> {
     victim.hold(LIMIT * 3 / 4)?;
     let mut other = session.hog_in(&small, b"hog-small")?;
     let (facts, trigger, released) = (victim.facts()?, other.facts()?, wall_clock_ns());
-    other.hold(LIMIT / 2)?;
+    let survived = other.hold(LIMIT / 2);
     victim.killed()?;
-    let mut expected = session.killed_by_limit(facts, &large, &parent, LIMIT, released)?;
-    expected.trigger = ExpectedTrigger::Other { facts: trigger, cgroup: small.place().clone() };
-    if let Some(fired) = &mut expected.fired {
+    let mut first = session.killed_by_limit(facts, &large, &parent, LIMIT, released)?;
+    first.trigger = ExpectedTrigger::Other { facts: trigger.clone(), cgroup: small.place().clone() };
+    let mut kills = vec![first];
+    if survived.is_err() {
+        // The kernel takes a victim for done (MMF_OOM_SKIP) a moment before its pages are uncharged: whoever asks
+        // in between is next. Then there are two true lines.
+        other.killed()?;
+        kills.push(session.killed_by_limit(trigger, &small, &parent, LIMIT, released)?);
+    }
+    for fired in kills.iter_mut().filter_map(|kill| kill.fired.as_mut()) {
         // The sibling asks again until the victim's memory is back.
         fired.events_of_this_kill_alone = false;
     }
-    session.check(&[expected])?;
+    session.check(&kills)?;
     Ok(Outcome::Passed)
 }
 

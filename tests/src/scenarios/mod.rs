@@ -80,8 +80,7 @@ const ALL: &[Scenario] = &[
     anywhere("shmem", limits::shmem),
     anywhere("swap", limits::swap),
     anywhere("limit_on_parent", limits::limit_on_parent),
-    // Under emulation 7.3 takes the sibling as well, before the victim's memory is back.
-    Scenario { name: "sibling_triggers", place: Where::HostOnly, act: limits::sibling_triggers },
+    anywhere("sibling_triggers", limits::sibling_triggers),
     anywhere("limit_lowered_by_another", limits::limit_lowered_by_another),
     anywhere("max_below_usage_from_other_cgroup", limits::max_below_usage_from_other_cgroup),
     anywhere("oom_group", group::oom_group),
