@@ -33,6 +33,13 @@ pub struct Marked {
     pub pgtables_kb: u64,
 }
 
+impl Marked {
+    /// All its memory.
+    pub fn rss_kb(&self) -> u64 {
+        self.anon_kb + self.file_kb + self.shmem_kb
+    }
+}
+
 /// Follows the trace event from the moment it is opened.
 #[derive(Debug)]
 pub struct TraceEvents {

@@ -2,6 +2,7 @@
 //! files said, what the scenario arranged. No I/O: what is compared was read before.
 
 mod fields;
+mod memory;
 #[cfg(test)]
 mod tests;
 
@@ -9,12 +10,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::cgroup::{Place, Version};
-use crate::kernel_log::{Killed, LoggedKill};
+use crate::kernel_log::LoggedKill;
 use crate::process::ProcessFacts;
 use crate::tracer::Line;
 
 use fields::Fields;
 pub(crate) use fields::moment;
+pub use memory::memory;
+use memory::{Dies, held_back_bytes, rss_kb, victim_memory};
 
 /// A charge that may not fail goes over the limit by little.
 const OVER: i128 = 1 << 20;
@@ -174,17 +177,25 @@ impl Expected {
         let slack = self.ticks_ns(1) + 10_000_000;
         fields.time("victim.start_time", "/proc", start - slack, start + slack);
 
-        victim_memory(fields, log, &self.host);
+        victim_memory(fields, log, &self.host, self.dies());
         match self.swap_pages(log) {
             Some(pages) => {
                 let bytes = i128::from(pages) * i128::from(self.host.page_bytes);
-                // A counter like those of `victim_memory`, but not in the trace event: the log's may be the exact one.
-                let slack = if pages > 0 { held_back_bytes(&self.host) } else { 0 };
+                // A counter like those above, but not in the trace event: the log's may be the exact one.
+                let slack = if pages > 0 { held_back_bytes(&self.host, self.dies()) } else { 0 };
                 fields.between("victim.memory.swap_bytes", "kernel log", bytes - slack, bytes + slack);
             }
             None => fields.present("victim.memory.swap_bytes", "the scenario"),
         }
         self.place(fields, "victim.cgroup", &self.cgroup);
+    }
+
+    /// Who allocates runs the killer; a victim that is somebody else has the signal, and may run, when it is marked.
+    fn dies(&self) -> Dies {
+        match self.trigger {
+            ExpectedTrigger::Victim(_) if self.kill != "group" => Dies::Here,
+            _ => Dies::Elsewhere,
+        }
     }
 
     fn ticks_ns(&self, ticks: u64) -> i128 {
@@ -258,24 +269,33 @@ impl Expected {
             (None, "host") => Some(memory + swap),
             _ => None,
         };
-        let badness = domain.zip(self.swap_pages(log)).map(|(domain, swap_pages)| {
+        let badness = |rss_kb: u64| {
+            let (domain, swap_pages) = domain.zip(self.swap_pages(log))?;
             let page_kb = i128::from(self.host.page_bytes / 1024).max(1);
             let adj = i128::from(log.killed.oom_score_adj)
                 * (i128::from(domain) / i128::from(self.host.page_bytes.max(1)) / 1000);
-            let pages = i128::from(rss_kb(&log.killed) + log.killed.pgtables_kb) / page_kb
-                + i128::from(swap_pages)
-                + adj;
-            pages * i128::from(self.host.page_bytes)
-        });
+            let pages = i128::from(rss_kb + log.killed.pgtables_kb) / page_kb + i128::from(swap_pages) + adj;
+            Some(pages * i128::from(self.host.page_bytes))
+        };
+        let logged = badness(rss_kb(&log.killed));
+        // It was chosen by what it had before it began to die.
+        let chosen_by = log.marked.as_ref().filter(|_| self.dies() == Dies::Elsewhere);
+        let chosen_by = chosen_by.and_then(|marked| badness(marked.rss_kb())).or(logged);
+        let slack = match self.dies() {
+            Dies::Here => 0,
+            Dies::Elsewhere => 3 * held_back_bytes(&self.host, Dies::Elsewhere),
+        };
         // The allocating task and the members of a group are not chosen by their score.
         let scored = self.kill == "selected" || self.kill == "sysrq";
-        for (key, truth) in [
-            ("oom.domain_bytes", domain.map(i128::from)),
-            ("victim.oom_score_bytes", badness.filter(|_| scored)),
+        for (key, truth, slack) in [
+            ("oom.domain_bytes", domain.map(i128::from), 0),
+            ("victim.oom_score_bytes", chosen_by.filter(|_| scored), slack),
         ] {
             let told = fields.has(key);
             match truth {
-                Some(truth) if hooked || told => fields.number(key, "computed", truth),
+                Some(truth) if hooked || told => {
+                    fields.between(key, "computed", truth - slack, truth + slack);
+                }
                 None if hooked && scored => fields.present(key, "the hook"),
                 _ if !told && scored => fields.absent_with_reason(key, "without a hook there is"),
                 _ => {}
@@ -384,55 +404,4 @@ impl Expected {
             fields.number("trigger.oom_score_adj", "kernel log", invoked.oom_score_adj);
         }
     }
-}
-
-/// What differs between a line's memory figures and the kernel's.
-pub fn memory(line: &Line, log: &LoggedKill, host: &HostFacts) -> Vec<Difference> {
-    let mut fields = Fields::new(line);
-    victim_memory(&mut fields, log, host);
-    fields.differences
-}
-
-/// The figures are the trace event's. The log says the same, or it adds to each counter what the processors hold back
-/// from it: then it may differ by that much. Without a trace event the log's are what there is.
-fn victim_memory(fields: &mut Fields<'_>, log: &LoggedKill, host: &HostFacts) {
-    let killed = &log.killed;
-    let bytes = |kilobytes: u64| i128::from(kilobytes) * 1024;
-    let marked = log.marked.as_ref();
-    for (name, logged, marked, counter) in [
-        ("total_vm", killed.total_vm_kb, marked.map(|marked| marked.total_vm_kb), false),
-        ("anon_rss", killed.anon_kb, marked.map(|marked| marked.anon_kb), true),
-        ("file_rss", killed.file_kb, marked.map(|marked| marked.file_kb), true),
-        ("shmem_rss", killed.shmem_kb, marked.map(|marked| marked.shmem_kb), true),
-        ("pgtables", killed.pgtables_kb, marked.map(|marked| marked.pgtables_kb), false),
-    ] {
-        let key = format!("victim.memory.{name}_bytes");
-        let truth = marked.unwrap_or(logged);
-        fields.number(&key, if marked.is_some() { "trace event" } else { "kernel log" }, bytes(truth));
-        let slack = if counter && truth != logged { held_back_bytes(host) } else { 0 };
-        fields.between(&key, "kernel log", bytes(logged) - slack, bytes(logged) + slack);
-    }
-    let rss_kb =
-        marked.map_or_else(|| rss_kb(killed), |marked| marked.anon_kb + marked.file_kb + marked.shmem_kb);
-    fields.number("victim.memory.rss_bytes", "its parts add up to", bytes(rss_kb));
-}
-
-/// What all processors together may hold back from a counter (`percpu_counter_batch`, lib/percpu_counter.c). Before 6.2
-/// the memory of a process was counted in one place.
-fn held_back_bytes(host: &HostFacts) -> i128 {
-    if version(&host.kernel) < Some((6, 2)) {
-        return 0;
-    }
-    let batch = (2 * host.processors).max(32);
-    i128::from(batch * host.processors * host.page_bytes)
-}
-
-/// The first two numbers of a kernel's release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-fn rss_kb(killed: &Killed) -> u64 {
-    killed.anon_kb + killed.file_kb + killed.shmem_kb
 }
