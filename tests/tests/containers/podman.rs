@@ -29,7 +29,8 @@ pub(crate) fn podman(dir: &Path, arguments: &[&str]) -> Result<String> {
     command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"]);
     // Without it Podman asks for more than a container of this host may have.
     command.env("CONTAINERS_CONF", dir.join("containers.conf"));
-    output(command.args(arguments))
+    // Its monitor leaves a file named `oom` where it was started.
+    output(command.args(arguments).current_dir(dir))
 }
 
 /// What Podman is told in a file: limits for all containers, those that it makes by itself included.
