@@ -416,6 +416,7 @@ pub fn fired_limit(cgroup: &Cgroup, limit_bytes: u64) -> Result<FiredLimit> {
         swap_limit_bytes: None,
         events: cgroup.events()?,
         events_of_this_kill_alone: true,
+        another_dies: false,
         refusals: cgroup.number("memory.failcnt"),
         peak_bytes: cgroup.peak(),
         oom_group: cgroup.number("memory.oom.group") == Some(1),

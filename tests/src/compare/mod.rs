@@ -81,6 +81,8 @@ pub struct FiredLimit {
     pub events: BTreeMap<String, u64>,
     /// Its counts belong to this one kill: they must be equal, not only reached.
     pub events_of_this_kill_alone: bool,
+    /// Somebody else dies in it meanwhile, and gives memory back.
+    pub another_dies: bool,
     /// Limit refusals that v1 counted (`memory.failcnt`).
     pub refusals: Option<u64>,
     /// The most ever charged, after the kill.
@@ -319,8 +321,9 @@ impl Expected {
         // What processors had charged ahead (MEMCG_CHARGE_BATCH pages each) and give back when asked.
         let ahead = 64 * page * i128::from(self.host.processors);
         let least = if fired.lowered_from.is_some() { limit } else { limit - ahead - COSTLY * page };
-        // The first victims of a group give their memory back while the last are killed.
-        let least_usage = if self.kill == "group" { 0 } else { least };
+        // Who dies elsewhere meanwhile gives memory back.
+        let stands_still = !fired.another_dies && self.dies() == Dies::Here;
+        let least_usage = if stands_still { least } else { 0 };
         fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least_usage, most);
         fields.between("oom.cgroup.peak_bytes", "the cgroup's files", least, most);
         let (swap_usage, set, others) = match self.version {
@@ -335,9 +338,8 @@ impl Expected {
                 ["swap_limit_bytes", "swap_usage_bytes"],
             ),
         };
-        // Nothing else runs in the cgroup, so what was in use when the report was written still is, but for what was
-        // charged ahead.
-        if matches!(self.trigger, ExpectedTrigger::Victim(_)) && self.kill == "selected" {
+        // What was in use when the report was written still is, but for what was charged ahead.
+        if stands_still && self.kill == "selected" {
             for (key, kilobytes) in [("oom.cgroup.usage_bytes", log.memory_kb), (swap_usage, log.swap_kb)] {
                 let Some(logged) = kilobytes.map(|kilobytes| i128::from(kilobytes) * 1024) else { continue };
                 let given_back = fields.own_number(key).map_or(0, |told| logged - told);

@@ -62,6 +62,7 @@ fn expected() -> Expected {
             swap_limit_bytes: None,
             events: [("oom_kill".to_owned(), 1)].into(),
             events_of_this_kill_alone: true,
+            another_dies: false,
             refusals: Some(19),
             peak_bytes: Some(16 << 20),
             oom_group: false,

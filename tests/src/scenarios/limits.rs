@@ -94,6 +94,7 @@ pub(super) fn sibling_triggers(session: &mut Session) -> Result<Outcome> {
     for fired in kills.iter_mut().filter_map(|kill| kill.fired.as_mut()) {
         // The sibling asks again until the victim's memory is back.
         fired.events_of_this_kill_alone = false;
+        fired.another_dies = true;
     }
     session.check(&kills)?;
     Ok(Outcome::Passed)
