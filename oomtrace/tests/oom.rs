@@ -429,6 +429,29 @@ fn the_nearest_full_ancestor_is_whose_limit_fired() {
 }
 
 #[test]
+fn a_cgroup_full_of_page_cache_has_not_fired() {
+    let mut facts = unhooked();
+    for level in &mut facts.lineage.levels {
+        (level.usage_bytes, level.max) = (Some(2000 * PAGE), Some(Limit::Bytes(2000 * PAGE)));
+    }
+    let leaf = &mut facts.lineage.levels[0];
+    leaf.events.oom = Some(1);
+    assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("30"));
+    // It never asked for the killer: the one above did.
+    facts.lineage.levels[0].events.oom = Some(0);
+    assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("20"));
+    for level in &mut facts.lineage.levels {
+        level.events.oom = Some(0);
+    }
+    let (oom, missing) = told(&facts, None, &V2);
+    assert_eq!((oom.scope, oom.evidence), (None, None));
+    assert!(missing["oom.scope"].contains("no ancestor"));
+    // A count that could not be read says nothing against it.
+    facts.lineage.levels[0].events.oom = None;
+    assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("30"));
+}
+
+#[test]
 fn without_evidence_nothing_is_said() {
     let mut facts = unhooked();
     facts.lineage.levels[1].max = None;

@@ -212,21 +212,22 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
     oom
 }
 
-/// The nearest ancestor that was full is the one whose limit fired: a charge goes from the
-/// leaf up, and stops at the first that refuses.
+/// The nearest ancestor that was full and has ever asked for the killer is the one whose limit fired: a charge goes from
+/// the leaf up, and stops at the first that refuses. Full of page cache alone, a cgroup asks for none.
 fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) -> Oom {
     for key in ["oom.domain_bytes", "oom.order", "oom.gfp_mask", "oom.gfp_mask_raw"] {
         absent.because(key, NOT_IN_LIMITS);
     }
-    let full = lineage.levels.iter().enumerate().find(|(_, facts)| is_full(facts, context));
+    let full =
+        lineage.levels.iter().enumerate().find(|(_, facts)| has_asked(facts) && is_full(facts, context));
     let Some((index, facts)) = full else {
         let reason = if lineage.levels.is_empty() {
             "the victim's cgroups could not be read, and no oom-kill line in the kernel log"
         } else if lineage.levels_cut {
-            "no ancestor that was read was at its limit, but those near the root were not read, and no oom-kill line in \
+            "no ancestor that was read had run out of its limit, but those near the root were not read, and no oom-kill line in \
              the kernel log"
         } else {
-            "no ancestor was at its limit, and no oom-kill line in the kernel log"
+            "no ancestor had run out of its limit, and no oom-kill line in the kernel log"
         };
         for key in ["oom.scope", "oom.constraint", "oom.evidence", "oom.cgroup"] {
             absent.because(key, reason);
@@ -251,6 +252,11 @@ fn fired(
     absent: &mut Absent,
 ) -> OomCgroup {
     cgroup_of("oom.cgroup", lineage, index, facts, context.version, absent)
+}
+
+/// `mem_cgroup_oom()` counts before it asks, on both versions.
+fn has_asked(facts: &MemcgFacts) -> bool {
+    facts.events.oom != Some(0)
 }
 
 fn is_full(facts: &MemcgFacts, context: &Context<'_>) -> bool {
