@@ -457,7 +457,7 @@ fn without_evidence_nothing_is_said() {
     facts.lineage.levels[1].max = None;
     let (oom, missing) = told(&facts, None, &V2);
     assert_eq!((oom.scope, oom.constraint, oom.evidence), (None, None, None));
-    assert!(missing["oom.scope"].contains("no ancestor was at its limit"));
+    assert!(missing["oom.scope"].contains("no ancestor had run out of its limit"));
     // Those that were not read may have been.
     facts.lineage.levels_cut = true;
     let (_, missing) = told(&facts, None, &V2);
