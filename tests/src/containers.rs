@@ -89,6 +89,12 @@ impl Watch {
         })
     }
 
+    /// Has it come?
+    pub fn has_verdict(&self, kill: &Line) -> bool {
+        let of = kill.number("seq");
+        self.tracer.lines().iter().any(|line| line.kind() == "verdict" && line.number("of") == of)
+    }
+
     /// How many kills were told of victims whose cgroup's path holds `part`.
     pub fn kills_in(&self, part: &str) -> usize {
         self.tracer.lines().iter().filter(|line| line.kind() == "oom_kill" && is_in(line, part)).count()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use oomtrace_tests::cgroup::Scratch;
 use oomtrace_tests::containers::{EAT, IMAGE, expect, gated, output, until};
 use oomtrace_tests::tracer::{self, Hook, Line, Tracer};
@@ -254,6 +254,17 @@ fn restarted(world: &mut World) -> Result<()> {
 }
 
 fn limit_on_the_parent(world: &mut World) -> Result<()> {
+    // On a busy machine the verdict may come before the bystander has ended, and proves nothing then.
+    for _ in 0..3 {
+        if limit_on_the_parent_once(world)? {
+            return Ok(());
+        }
+    }
+    bail!("three times the bystander had not ended when the verdict came")
+}
+
+/// Had the bystander ended in time?
+fn limit_on_the_parent_once(world: &mut World) -> Result<bool> {
     let scratch = Scratch::make(&world.hierarchy)?;
     let parent = scratch.cgroup().child(b"shop")?;
     parent.limit(LIMIT_BYTES)?;
@@ -273,14 +284,21 @@ fn limit_on_the_parent(world: &mut World) -> Result<()> {
     )?;
     // Docker 20.10 shows the flag of a container that ended.
     world.open("bystander")?;
+    until("the bystander's end", || {
+        Ok((world.docker.state(&bystander)?.get("Status") == Some(&json!("exited"))).then_some(()))
+    })?;
+    let in_time = !world.watch.has_verdict(&line);
     let verdict = world.watch.verdict_of(&line)?;
     let accused = world.docker.state(&bystander)?.get("OOMKilled") == Some(&json!(true));
     let expected = if accused { json!(["bystander"]) } else { Value::Null };
-    expect(&verdict, &[("container.name", json!("eater")), ("false_positive", expected)])?;
+    expect(&verdict, &[("container.name", json!("eater"))])?;
+    if in_time {
+        expect(&verdict, &[("false_positive", expected)])?;
+    }
     ensure!(world.watch.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
     world.docker.remove(&[&id, &bystander])?;
     world.tidy();
-    Ok(())
+    Ok(in_time)
 }
 
 /// The container's PID 1, as the host numbers it, is put into a cgroup below the container's own.
