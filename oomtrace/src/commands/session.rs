@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{signal::unix::SignalKind, time::Instant};
-use wait::{Room, next_tick, on, readable, room_in_output, until, wakeups};
+use wait::{Room, next_tick, on, readable, reader_gone, reader_of, room_in_output, until, wakeups};
 
 use super::reconciliation::Reconciliation;
 use crate::{
@@ -149,6 +149,7 @@ impl Session {
         let (kills, cgroups) = self.probe.rings();
         let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
         let log = self.pipeline.enricher().log_mut().map(|log| wakeups(log)).transpose()?;
+        let reader = self.pipeline.sink().only_reader().map(|pipe| reader_of(&pipe)).transpose()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut watchdog = self.notify.period().map(tokio::time::interval);
         if let Some(watchdog) = &mut watchdog {
@@ -172,6 +173,7 @@ impl Session {
                 _ = terminate.recv() => break "SIGTERM",
                 () = until(deadline) => break "timeout",
                 _ = hangup.recv() => self.reopen(),
+                () = reader_gone(reader.as_ref()) => return Err(SinkError::Closed.into()),
                 () = until(self.reconciliation.due()) => self.reconcile()?,
                 () = until(self.watch.as_ref().and_then(Watch::due).map(Instant::from_std)) => self.look_for_unkilled()?,
                 answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,

@@ -35,6 +35,11 @@ pub trait Sink {
     /// What must happen before [`Self::flush`] is worth another try; `None` if nothing is kept.
     fn waits_for(&self) -> Option<Wait<'_>>;
 
+    /// The end of a pipe that only one reader ever has: where that is gone, nobody will read. `None` for all others.
+    fn only_reader(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// How many lines are kept.
     fn kept(&self) -> usize;
 

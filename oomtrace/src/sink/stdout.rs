@@ -6,11 +6,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, FsWord, Mode, OFlags, fstat, fstatfs, open};
 use rustix::io::Errno;
 
 use super::queue::{Outlet, Queue};
 use super::{Sink, SinkError, Wait, write_hint};
+
+/// The filesystem of pipes without a name (include/uapi/linux/magic.h).
+const PIPEFS_MAGIC: FsWord = 0x5049_5045;
 
 /// Standard output, whatever it is: a terminal, a pipe, a file, a socket.
 #[derive(Debug)]
@@ -94,6 +97,12 @@ impl Sink for StdoutSink {
             Errno::AGAIN => Wait::Reader(self.out.fd()),
             _ => Wait::Time,
         })
+    }
+
+    fn only_reader(&self) -> Option<BorrowedFd<'_>> {
+        // One with a name may be opened again.
+        let is_nameless = || fstatfs(self.out.fd()).is_ok_and(|fs| fs.f_type == PIPEFS_MAGIC);
+        (self.out.kind == FileType::Fifo && is_nameless()).then(|| self.out.fd())
     }
 
     fn kept(&self) -> usize {

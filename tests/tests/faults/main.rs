@@ -20,11 +20,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 10] = [
         ("full_disk", output::full_disk),
         ("blocked_pipe", output::blocked_pipe),
         ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
         ("ended_while_blocked", output::ended_while_blocked),
+        ("reader_gone", output::reader_gone),
         ("logrotate", output::logrotate),
         ("since_boot", start::since_boot),
         ("since_boot_amid_kills", start::since_boot_amid_kills),

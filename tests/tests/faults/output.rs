@@ -118,6 +118,20 @@ pub fn ended_while_blocked(world: &World) -> Result<()> {
     lines_of(&rest).map(drop)
 }
 
+/// `oomtrace run | head -1`: nobody will read, so it ends, and waits for no kill to find that out.
+pub fn reader_gone(world: &World) -> Result<()> {
+    let mut run = world.run(&[], |_| {})?;
+    run.line()?;
+    drop(run.stdout.take());
+    let status = wait_for("the end", || Ok(run.child.try_wait()?))?;
+    let mut said = String::new();
+    if let Some(mut stderr) = run.child.stderr.take() {
+        stderr.read_to_string(&mut said)?;
+    }
+    ensure!(status.success() && !said.contains("error"), "{status}: {said}");
+    Ok(())
+}
+
 /// A pipe of one page: a kill or two.
 pub fn small_pipe(command: &mut Command) {
     // SAFETY: system calls only. The new program's standard output is a pipe.

@@ -23,10 +23,18 @@ const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 /// Tells when there is something to read.
 pub(super) fn wakeups(source: &impl AsFd) -> Result<AsyncFd<OwnedFd>, Ended> {
+    register(source, Interest::READABLE)
+}
+
+/// Tells when a pipe has no reader any more.
+pub(super) fn reader_of(pipe: &impl AsFd) -> Result<AsyncFd<OwnedFd>, Ended> {
+    register(pipe, Interest::ERROR)
+}
+
+fn register(source: &impl AsFd, interest: Interest) -> Result<AsyncFd<OwnedFd>, Ended> {
     let fd = source.as_fd().try_clone_to_owned().map_err(Ended::Io)?;
     // SAFETY: the AsyncFd owns the descriptor, which nothing else closes or replaces.
-    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
-        .map_err(|error| Ended::Io(error.into()))
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(|error| Ended::Io(error.into()))
 }
 
 pub(super) fn on(kind: SignalKind) -> Result<Signal, Ended> {
@@ -43,6 +51,14 @@ pub(super) async fn readable(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncF
 pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends when the pipe has no reader any more; never where there is no such pipe.
+pub(super) async fn reader_gone(pipe: Option<&AsyncFd<OwnedFd>>) {
+    match pipe {
+        Some(pipe) => drop(pipe.ready(Interest::ERROR).await),
         None => std::future::pending().await,
     }
 }
