@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::hog::{PATIENCE, Tidier};
+use crate::hog::Tidier;
+use crate::patience::PATIENCE;
 
 /// Which cgroup interface the memory controller has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,12 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::hog::PATIENCE;
 use crate::tracer::{Line, Tracer};
 
 /// What takes more memory than any limit here: its buffer.
@@ -130,18 +128,4 @@ pub fn output(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&output.stderr).trim_end()
     );
     Ok(said)
-}
-
-/// Waits until `find` finds something.
-pub fn until<T>(what: &str, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = find()? {
-            return Ok(found);
-        }
-        if Instant::now() >= deadline {
-            bail!("{what} did not come in {PATIENCE:?}");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

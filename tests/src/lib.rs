@@ -11,6 +11,7 @@ pub mod containers;
 pub mod counters;
 pub mod hog;
 pub mod kernel_log;
+pub mod patience;
 pub mod process;
 pub mod scenarios;
 pub mod schema;

@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cgroup::{Cgroup, Hierarchy, Place, Scratch, Version};
 use crate::compare::{self, Expected, ExpectedTrigger, FiredLimit, HostFacts};
 use crate::counters;
-use crate::hog::{Hog, PATIENCE};
+use crate::hog::Hog;
 use crate::kernel_log::{KernelLog, LoggedKill, Reports};
+use crate::patience::until;
 use crate::process::ProcessFacts;
 use crate::trace_event::TraceEvents;
 use crate::tracer::{Hook, Line, Tracer};
@@ -261,14 +262,7 @@ impl Session {
 
     /// Waits until `find` finds something in the log.
     pub fn wait_for_log<T>(&self, what: &str, find: impl Fn(&Reports) -> Option<T>) -> Result<T> {
-        let deadline = std::time::Instant::now() + PATIENCE;
-        loop {
-            if let Some(found) = self.log.look(&find)? {
-                return Ok(found);
-            }
-            ensure!(std::time::Instant::now() < deadline, "no {what} in {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until(what, || self.log.look(&find))
     }
 
     /// Waits for the `oom_kill` line of a thread, and claims it.

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::counters::wall_clock_ns;
-use crate::hog::PATIENCE;
+use crate::patience::until;
 use crate::schema::Schema;
 
 /// `--hook`: how oomtrace may look into the killer.
@@ -177,24 +176,20 @@ impl Tracer {
 
     /// Waits until `find` finds something in all lines since the start.
     pub fn wait_for<T>(&mut self, what: &str, find: impl Fn(&[Line]) -> Option<T>) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            {
-                let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(found) = find(&state.lines) {
-                    return Ok(found);
-                }
-                if let Some(trouble) = &state.trouble {
-                    bail!("oomtrace's output: {trouble}");
-                }
-                if state.ended {
-                    drop(state);
-                    bail!("oomtrace ended before {what}: {}", self.child.wait()?);
-                }
+        until(what, || {
+            let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(found) = find(&state.lines) {
+                return Ok(Some(found));
             }
-            ensure!(Instant::now() < deadline, "{what} did not come in {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+            if let Some(trouble) = &state.trouble {
+                bail!("oomtrace's output: {trouble}");
+            }
+            if state.ended {
+                drop(state);
+                bail!("oomtrace ended before {what}: {}", self.child.wait()?);
+            }
+            Ok(None)
+        })
     }
 
     /// All lines so far.
@@ -233,14 +228,7 @@ impl Tracer {
     /// Ends it in order: its last line must be `stop`, its exit code 0.
     pub fn stop(mut self) -> Result<Line> {
         self.signal(libc::SIGTERM)?;
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(Instant::now() < deadline, "oomtrace did not end in {PATIENCE:?} after SIGTERM");
-            std::thread::sleep(Duration::from_millis(1));
-        };
+        let status = until("oomtrace's end after SIGTERM", || Ok(self.child.try_wait()?))?;
         if let Some(reader) = self.reader.take() {
             reader.join().map_err(|_| anyhow!("the reader of lines panicked"))?;
         }

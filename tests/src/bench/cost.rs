@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use oomtrace_tests::cgroup::Cgroup;
-use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::patience::PATIENCE;
 
 use crate::host::{self, Setting};
 use crate::kills::Kills;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use jiff::Timestamp;
 use oomtrace_tests::counters::{boot_time_ns, wall_clock_ns};
-use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::patience::PATIENCE;
 use oomtrace_tests::tracer::at;
 use serde_json::Value;
 

@@ -62,7 +62,7 @@ fn nested_cgroup(world: &mut World) -> Result<()> {
     for pid in std::fs::read_to_string(format!("{scope}/cgroup.procs"))?.lines().chain([pid.as_str()]) {
         let _gone = std::fs::write(format!("{scope}/worker/cgroup.procs"), pid);
     }
-    oomtrace_tests::containers::until("the nested controller", || {
+    oomtrace_tests::patience::until("the nested controller", || {
         // A sleep that began between the two is found by the next look.
         for pid in std::fs::read_to_string(format!("{scope}/cgroup.procs"))?.lines() {
             let _gone = std::fs::write(format!("{scope}/worker/cgroup.procs"), pid);

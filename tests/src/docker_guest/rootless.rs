@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use oomtrace_tests::containers::{EAT, IMAGE as PLAIN_IMAGE, expect, output, until};
+use oomtrace_tests::containers::{EAT, IMAGE as PLAIN_IMAGE, expect, output};
+use oomtrace_tests::patience::until;
 use serde_json::{Value, json};
 
 use crate::Case;

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use oomtrace_tests::containers::{EAT, until};
+use oomtrace_tests::containers::EAT;
+use oomtrace_tests::patience::until;
 use oomtrace_tests::tracer::at;
 use serde_json::{Value, json};
 

@@ -15,19 +15,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::patience::{PATIENCE, until};
 use crate::process::ProcessFacts;
 
 /// First argument of a process that is a hog.
 pub const SUBCOMMAND: &str = "hog";
 /// First argument of the process that removes the test's cgroups when the test is gone.
 pub const TIDY: &str = "tidy";
-
-/// How long anything may take before a scenario gives up: emulated kernels are slow.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Serves, and never returns, if this process was started to be a hog or to tidy up.
 pub fn serve_if_asked() {
@@ -172,19 +170,10 @@ impl Hog {
 
     /// Waits until it is dead by SIGKILL.
     pub fn killed(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(
-                    status.signal() == Some(libc::SIGKILL),
-                    "hog {} ended by itself: {status}",
-                    self.pid()
-                );
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "hog {} was not killed in {PATIENCE:?}", self.pid());
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let pid = self.pid();
+        let status = until(&format!("the end of hog {pid}"), || Ok(self.child.try_wait()?))?;
+        ensure!(status.signal() == Some(libc::SIGKILL), "hog {pid} ended by itself: {status}");
+        Ok(())
     }
 
     /// Is it alive?

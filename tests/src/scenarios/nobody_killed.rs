@@ -1,7 +1,6 @@
 //! A cgroup runs out and the killer ends without a victim.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -9,7 +8,7 @@ use serde_json::Value;
 use super::{LIMIT, Outcome, not_applicable};
 use crate::cgroup::{Cgroup, Version};
 use crate::counters::wall_clock_ns;
-use crate::hog::PATIENCE;
+use crate::patience::until;
 use crate::session::Session;
 use crate::tracer::Line;
 
@@ -96,12 +95,7 @@ pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
 }
 
 fn wait_until_it_hangs(control: &Path) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !std::fs::read_to_string(control)?.contains("under_oom 1") {
-        ensure!(Instant::now() < deadline, "the hog does not hang");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
+    until("a hog that hangs", || Ok(std::fs::read_to_string(control)?.contains("under_oom 1").then_some(())))
 }
 
 /// The event at which oomtrace looks for what no hook told it.

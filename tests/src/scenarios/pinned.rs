@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use super::{LIMIT, MIB, Outcome, not_applicable};
 use crate::cgroup::Version;
 use crate::counters::wall_clock_ns;
-use crate::hog::PATIENCE;
+use crate::patience::until;
 use crate::session::Session;
 use crate::tracer::{Hook, at};
 
@@ -69,7 +68,7 @@ pub(super) fn pinned(session: &mut Session) -> Result<Outcome> {
     ensure!(!Path::new(&files.pins).exists(), "{} is still there", files.pins);
     // On a host others may come and go.
     if session.guest() {
-        wait("end of all links", || Ok(self::links()? == links))?;
+        until("the end of all links", || Ok((self::links()? == links).then_some(())))?;
     }
     Ok(Outcome::Passed)
 }
@@ -80,7 +79,7 @@ fn unseen(session: &mut Session, files: &Files) -> Result<u64> {
     let there = links()?;
     fs::remove_file(set.path().join("link-raw_tracepoint-mark_victim"))?;
     // The link goes once the kernel gets to it, which on a busy machine takes seconds.
-    wait("end of the link", || Ok(!links()?.is_superset(&there)))?;
+    until("the end of the link", || Ok((!links()?.is_superset(&there)).then_some(())))?;
     let released = wall_clock_ns();
     let cgroup = session.cgroup(b"pinned-unseen")?;
     cgroup.limit(LIMIT)?;
@@ -170,15 +169,12 @@ impl Files {
 
     /// The start line of the run that is this many's.
     fn started(&self, run: &mut Child, number: usize) -> Result<Value> {
-        let mut start = None;
-        wait("a start line", || {
+        until("a start line", || {
             if let Some(status) = run.try_wait()? {
                 anyhow::bail!("{status}: {}", fs::read_to_string(&self.said)?.trim().replace('\n', "; "));
             }
-            start = self.lines()?.into_iter().filter(|line| word(line, "type") == "start").nth(number - 1);
-            Ok(start.is_some())
-        })?;
-        start.context("no start line")
+            Ok(self.lines()?.into_iter().filter(|line| word(line, "type") == "start").nth(number - 1))
+        })
     }
 
     fn lines(&self) -> Result<Vec<Value>> {
@@ -188,7 +184,7 @@ impl Files {
     }
 
     fn wait(&self, what: &str, done: impl Fn(&[Value]) -> bool) -> Result<()> {
-        wait(what, || Ok(done(&self.lines()?)))
+        until(what, || Ok(done(&self.lines()?).then_some(())))
     }
 }
 
@@ -196,15 +192,6 @@ impl Drop for Files {
     fn drop(&mut self) {
         let _left_to_look_at = fs::remove_file(&self.lines).and_then(|()| fs::remove_file(&self.said));
     }
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !done()? {
-        ensure!(Instant::now() < deadline, "no {what} in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }
 
 fn word<'a>(line: &'a Value, key: &str) -> &'a str {

@@ -6,14 +6,14 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::lines::Line;
 use super::output::Output;
 use super::random::Random;
-use crate::hog::PATIENCE;
+use crate::patience::until;
 
 /// The small one is soon full.
 const RINGS: [&str; 2] = ["16KiB", "512KiB"];
@@ -324,16 +324,10 @@ impl Lane {
     fn end(&mut self) -> Result<()> {
         self.signal(libc::SIGTERM)?;
         let mut child = self.child.take().context("no tracer")?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match child.try_wait()? {
-                // One that has only just been started does not listen yet.
-                Some(status) if status.success() || status.signal() == Some(libc::SIGTERM) => return Ok(()),
-                Some(status) => bail!("the tracer ended: {status}"),
-                None => ensure!(Instant::now() < deadline, "the tracer did not end in {PATIENCE:?}"),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let status = until("the tracer's end", || Ok(child.try_wait()?))?;
+        // One that has only just been started does not listen yet.
+        ensure!(status.success() || status.signal() == Some(libc::SIGTERM), "the tracer ended: {status}");
+        Ok(())
     }
 
     /// SIGSTOP, and until it stands still.
@@ -366,17 +360,8 @@ impl Lane {
 
     /// Waits until it is `done`.
     pub(super) fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !done(self)? {
-            ensure!(
-                Instant::now() < deadline,
-                "{}: no {what} in {PATIENCE:?}: {}",
-                self.name,
-                self.last_words()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        until(what, || Ok(done(self)?.then_some(())))
+            .with_context(|| format!("{}: {}", self.name, self.last_words()))
     }
 
     /// The end of what its tracers wrote to standard error.

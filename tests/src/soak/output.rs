@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::lines::{self, Line};
-use crate::hog::PATIENCE;
+use crate::patience::until;
 
 /// Bytes of the pipe: a dozen lines.
 const PIPE_BYTES: libc::c_int = 16 << 10;
@@ -127,12 +127,7 @@ impl OnDisk {
 
     /// Waits until the tracer writes to the file of that name, and so never again to the one before.
     fn moved_on(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.size() == 0 {
-            ensure!(Instant::now() < deadline, "the new file got no line in {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        until("a line in the new file", || Ok((self.size() > 0).then_some(())))
     }
 
     fn take(&mut self, file: &mut File) -> Result<()> {

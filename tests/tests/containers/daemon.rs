@@ -3,10 +3,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::patience::until;
 
 /// A running daemon.
 #[derive(Debug)]
@@ -39,18 +38,13 @@ impl Daemon {
         }
         let child = command.spawn().with_context(|| format!("start {name}"))?;
         let mut daemon = Self { child, name, log };
-        let deadline = Instant::now() + PATIENCE;
-        while !ready() {
+        let started = until(&format!("an answer of {name}"), || {
             if let Some(status) = daemon.child.try_wait()? {
-                bail!("{name} ended: {status}; {}", daemon.last_words());
+                bail!("{name} ended: {status}");
             }
-            ensure!(
-                Instant::now() < deadline,
-                "{name} was not ready in {PATIENCE:?}; {}",
-                daemon.last_words()
-            );
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+            Ok(ready().then_some(()))
+        });
+        started.with_context(|| daemon.last_words())?;
         Ok(daemon)
     }
 
@@ -84,10 +78,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // One that was stopped would not hear the rest; one that has ended hears nothing.
         let _ended = self.signal(libc::SIGCONT).and_then(|()| self.signal(libc::SIGTERM));
-        let deadline = Instant::now() + PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let _in_time = until("its end", || Ok(self.child.try_wait()?));
         let _ended = self.child.kill();
         let _waited = self.child.wait();
     }

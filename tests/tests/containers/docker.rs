@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use oomtrace_tests::cgroup::Scratch;
-use oomtrace_tests::containers::{EAT, IMAGE, expect, gated, output, until};
+use oomtrace_tests::containers::{EAT, IMAGE, expect, gated, output};
+use oomtrace_tests::patience::until;
 use oomtrace_tests::tracer::{self, Hook, Line, Tracer};
 use serde_json::{Value, json};
 

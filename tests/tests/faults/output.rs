@@ -11,9 +11,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use oomtrace_tests::patience::until;
 use serde_json::Value;
 
-use crate::world::{Dir, World, all_told, comm, file_tells, lines_of, path, started, text, wait_for};
+use crate::world::{Dir, World, all_told, comm, file_tells, lines_of, path, started, text};
 
 /// How long an output stays blocked.
 const FAULT: Duration = Duration::from_secs(3);
@@ -105,7 +106,7 @@ pub fn ended_while_blocked(world: &World) -> Result<()> {
     run.line()?;
     world.kill(20)?;
     run.signal(libc::SIGTERM)?;
-    let status = wait_for("the end", || Ok(run.child.try_wait()?))?;
+    let status = until("the end", || Ok(run.child.try_wait()?))?;
     let mut said = String::new();
     if let Some(mut stderr) = run.child.stderr.take() {
         stderr.read_to_string(&mut said)?;
@@ -123,7 +124,7 @@ pub fn reader_gone(world: &World) -> Result<()> {
     let mut run = world.run(&[], |_| {})?;
     run.line()?;
     drop(run.stdout.take());
-    let status = wait_for("the end", || Ok(run.child.try_wait()?))?;
+    let status = until("the end", || Ok(run.child.try_wait()?))?;
     let mut said = String::new();
     if let Some(mut stderr) = run.child.stderr.take() {
         stderr.read_to_string(&mut said)?;

@@ -9,10 +9,10 @@ use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::patience::{PATIENCE, until};
 use serde_json::Value;
 
-use crate::world::{Dir, World, comm, text, wait_for};
+use crate::world::{Dir, World, comm, text};
 
 /// Kills from before the start, then live ones, none twice.
 pub fn since_boot(world: &World) -> Result<()> {
@@ -115,7 +115,7 @@ pub fn service_manager(world: &World) -> Result<()> {
         let names = world.kill(1)?;
         run.lines_until(names.last().context("a kill")?)?;
         let mut heard = BTreeSet::new();
-        wait_for("status and watchdog", || {
+        until("status and watchdog", || {
             heard.insert(hear()?);
             let told = heard.iter().any(|said| said.starts_with("STATUS=") && said.ends_with("told, 0 lost"));
             Ok((told && heard.contains("WATCHDOG=1")).then_some(()))

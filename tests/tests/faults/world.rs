@@ -8,12 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use oomtrace_tests::cgroup::{Hierarchy, Scratch};
-use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::patience::until;
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer;
 use serde_json::Value;
@@ -189,20 +187,9 @@ pub fn c_string(bytes: &[u8]) -> Result<std::ffi::CString> {
     Ok(std::ffi::CString::new(bytes)?)
 }
 
-pub fn wait_for<T>(what: &str, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = find()? {
-            return Ok(found);
-        }
-        ensure!(Instant::now() < deadline, "{what} did not come");
-        sleep(Duration::from_millis(5));
-    }
-}
-
 /// Waits until the file, whose lines are whole at each moment, tells of this kill.
 pub fn file_tells(file: &Path, name: &str) -> Result<Vec<Value>> {
-    wait_for(name, || {
+    until(name, || {
         let lines = lines_of(&fs::read_to_string(file).unwrap_or_default())?;
         Ok(lines.iter().any(|line| comm(line) == Some(name)).then_some(lines))
     })
@@ -210,7 +197,7 @@ pub fn file_tells(file: &Path, name: &str) -> Result<Vec<Value>> {
 
 /// Waits until it is attached.
 pub fn started(file: &Path) -> Result<()> {
-    wait_for("the start line", || Ok(fs::metadata(file).is_ok_and(|file| file.size() > 0).then_some(())))
+    until("the start line", || Ok(fs::metadata(file).is_ok_and(|file| file.size() > 0).then_some(())))
 }
 
 pub fn path(path: &Path) -> Result<&str> {

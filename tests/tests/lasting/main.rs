@@ -7,12 +7,13 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use oomtrace_tests::cgroup::{Hierarchy, Version};
-use oomtrace_tests::hog::{self, PATIENCE};
+use oomtrace_tests::hog;
+use oomtrace_tests::patience::until;
 use serde_json::Value;
 use world::{Run, World, immutable, is, is_attached, kill_in, links_of, no_hole, victims_of, wait_for};
 
@@ -333,13 +334,11 @@ fn rotated_while_it_starts() -> Result<()> {
     let world = World::make("rotated")?;
     let mut run = Run::start(&world.run_unpinned(&[]))?;
     wait_for("a file", || world.output().exists())?;
-    let deadline = Instant::now() + PATIENCE;
-    while world.started_now() == 0 {
+    until("a start line", || {
         ensure!(run.child.try_wait()?.is_none(), "it ended");
-        ensure!(Instant::now() < deadline, "no start line in {PATIENCE:?}");
         run.kill_only(libc::SIGHUP)?;
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        Ok((world.started_now() > 0).then_some(()))
+    })?;
     run.kill_only(libc::SIGTERM)?;
     run.ended()
 }

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch};
-use oomtrace_tests::hog::PATIENCE;
+use oomtrace_tests::patience::until;
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer::{at, binary};
 use serde_json::Value;
@@ -177,15 +176,9 @@ impl Run {
 
     /// By itself, in order.
     pub fn ended(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.child.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("oomtrace: {status}"),
-                None if Instant::now() > deadline => bail!("oomtrace did not end in {PATIENCE:?}"),
-                None => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
+        let status = until("oomtrace's end", || Ok(self.child.try_wait()?))?;
+        ensure!(status.success(), "oomtrace: {status}");
+        Ok(())
     }
 }
 
@@ -220,12 +213,7 @@ pub fn kill_in(cgroup: &Cgroup) -> Result<u64> {
 }
 
 pub fn wait_for(what: &str, done: impl Fn() -> bool) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        ensure!(Instant::now() < deadline, "no {what} in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
+    until(what, || Ok(done().then_some(())))
 }
 
 pub fn is<'a>(line: &'a Value, key: &str) -> &'a str {
