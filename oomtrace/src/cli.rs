@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory, Parser, Subcommand, ValueEnum,
     builder::{NonEmptyStringValueParser, PathBufValueParser, TypedValueParser},
 };
 
@@ -60,7 +60,11 @@ pub enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the manual page.
-    Man,
+    Man {
+        /// Of this command; else of oomtrace as a whole.
+        #[arg(value_parser = command_name)]
+        command: Option<String>,
+    },
     /// Print the events of records that `run --record` kept.
     #[command(hide = true)]
     Replay(Replay),
@@ -224,6 +228,12 @@ impl Default for RingSize {
     fn default() -> Self {
         Self(512 << 10)
     }
+}
+
+fn command_name(text: &str) -> Result<String, &'static str> {
+    let mut cli = Cli::command();
+    cli.build();
+    cli.find_subcommand(text).map(|command| command.get_name().to_owned()).ok_or("no such command")
 }
 
 fn cgroup_version(text: &str) -> Result<CgroupVersion, String> {

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Command::Detach { dir } => commands::detach::detach(&dir),
         Command::Schema => commands::print::schema(),
         Command::Completions { shell } => commands::print::completions(shell),
-        Command::Man => commands::print::man(),
+        Command::Man { command } => commands::print::man(command.as_deref()),
         Command::Replay(args) => commands::replay::replay(&args),
         Command::SimulateVictim { bytes } => commands::simulate::victim(bytes),
     };

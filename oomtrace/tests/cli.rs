@@ -395,6 +395,12 @@ fn texts_made_from_its_own_types() {
     let (code, man, _) = run(&["man"]);
     assert_eq!(code, 0);
     assert!(man.contains(".TH oomtrace 1") && man.contains("ring\\-size"), "{man}");
+    // Each command that the page names has one.
+    for line in man.lines().filter_map(|line| line.strip_suffix("(1)")) {
+        let name = line.rsplit("\\-").next().unwrap();
+        let (code, page, _) = run(&["man", name]);
+        assert!(code == 0 && page.contains(&format!(".TH oomtrace-{name} 1")), "{line}: {page}");
+    }
     let (code, help, _) = run(&["--help"]);
     assert_eq!(code, 0);
     for text in [&man, &help] {

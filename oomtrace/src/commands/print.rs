@@ -33,8 +33,12 @@ pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
 ///
 /// # Errors
 /// If standard output refuses.
-pub fn man() -> Result<(), Failure> {
-    let man = clap_mangen::Man::new(Cli::command());
+pub fn man(command: Option<&str>) -> Result<(), Failure> {
+    let mut cli = Cli::command();
+    // It names the commands as their pages are named.
+    cli.build();
+    let command = command.and_then(|name| cli.find_subcommand(name)).unwrap_or(&cli);
+    let man = clap_mangen::Man::new(command.clone());
     print(|out| man.render(out))
 }
 
