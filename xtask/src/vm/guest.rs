@@ -132,7 +132,7 @@ impl Guest<'_> {
         let command = self.args.command.clone().unwrap_or_else(|| {
             let names: String = self.scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
             let offers = if self.args.write.is_some() { " --offers" } else { "" };
-            format!("oomtrace-scenarios --oomtrace /bin/oomtrace --hook {}{offers}{names}", self.hook)
+            format!("oomtrace-scenarios --hook {}{offers}{names}", self.hook)
         });
         let mut without: Vec<String> = self.args.without.iter().map(|missing| word(*missing)).collect();
         if let Some(Special::Without(missing)) = self.special {
