@@ -20,9 +20,12 @@ use crate::{
     probe::{DEFAULT_DIR, HookChoice},
 };
 
+const EXIT_CODES: &str = "Exit codes: 0 as asked, 1 something failed while running, 2 not understood, 69 this kernel cannot \
+                          be traced, 77 a privilege is missing.";
+
 /// Tells of every OOM kill on this host, one line each: who died, in which container, whose limit fired.
 #[derive(Debug, Parser)]
-#[command(name = "oomtrace", version, args_conflicts_with_subcommands = true)]
+#[command(name = "oomtrace", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Without a command: `run`.
     #[command(subcommand)]
@@ -78,16 +81,17 @@ pub struct Run {
     /// Append to this file instead of printing; reopened on SIGHUP.
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(not_dash))]
     pub file: Option<PathBuf>,
-    /// Put the file aside before it gets larger than this: it becomes PATH.1, which becomes PATH.2 [KiB, MiB, GiB].
+    /// Put the file aside before it gets larger than this (`10MiB`): it becomes PATH.1, which becomes PATH.2.
     #[arg(long, value_name = "BYTES", value_parser = file_size, requires = "file")]
     pub file_max_size: Option<u64>,
     /// How many files that were put aside are kept.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=999), requires = "file_max_size")]
     pub file_keep: u32,
     /// First tell of the kills that the kernel's log still knows: all of them (`boot`), or those not older than `30m`.
+    /// Not where pins are taken over: what came before these was the first run's to tell.
     #[arg(long, value_name = "boot|TIME", value_parser = since)]
     pub since: Option<Since>,
-    /// Only kills in the container with this name or id.
+    /// Only kills in the container with this name or id (12 digits of it or more), or, as `containers` shows it, NAMESPACE/POD/NAME.
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub container: Option<String>,
     /// Only kills because this ran out.
@@ -158,9 +162,9 @@ pub struct Containers {
 /// Options of `simulate`.
 #[derive(Args, Debug)]
 pub struct Simulate {
-    /// How to write the event.
-    #[arg(short, long, value_enum, default_value_t = Output::Json)]
-    pub output: Output,
+    /// How to write the event [default: text on a terminal, json elsewhere].
+    #[arg(short, long, value_enum)]
+    pub output: Option<Output>,
     /// As for `run`.
     #[arg(long, value_enum, default_value_t)]
     pub hook: HookChoice,
@@ -181,16 +185,16 @@ pub struct Replay {
     #[arg(long, default_value = "v2", value_parser = cgroup_version)]
     pub cgroup: CgroupVersion,
     /// Bytes of a page on the host of the records.
-    #[arg(long, default_value_t = 4096)]
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(4096..=65536))]
     pub page_size: u64,
 }
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// JSON Lines: the contract of docs/EVENTS.md.
+    /// JSON Lines; `oomtrace schema` says what is in the events.
     Json,
-    /// A readable line a kill.
+    /// For a person to read.
     Text,
 }
 
@@ -260,7 +264,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("the units of time are ms, s, m and h".into()),
+        "d" => 86_400_000,
+        unit if unit.starts_with('.') => return Err("a whole number, please: 1500ms".into()),
+        _ => return Err("the units of time are ms, s, m, h and d".into()),
     };
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".into())
 }
@@ -301,6 +307,7 @@ fn ring_size(text: &str) -> Result<RingSize, String> {
         "" => 0,
         "KiB" => 10,
         "MiB" => 20,
+        "GiB" => return Err("at most 256MiB".into()),
         _ => return Err("the units of size are KiB and MiB".into()),
     };
     let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes <= 256 << 20).ok_or("at most 256MiB")?;

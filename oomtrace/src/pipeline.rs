@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     decode::{BootTime, Decoder, Record},
     enrich::{backfill::LoggedKill, enricher::Enricher, unkilled::Unkilled},
-    event::{Envelope, Event, Kill, Lost, OomKill, Scope, Source, Stop, Verdict},
+    event::{Envelope, Event, K8s, Kill, Lost, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
     reconcile::cgroups::Told,
     render::Render,
@@ -21,7 +21,7 @@ use crate::{
 /// Which kills are printed. What is filtered out is not lost.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only of the container with this name, id or id prefix of at least 12 digits.
+    /// Only of the container with this name, `NAMESPACE/POD/NAME`, id or id prefix of at least 12 digits.
     pub container: Option<String>,
     /// Only where this ran out.
     pub scope: Option<Scope>,
@@ -33,6 +33,7 @@ impl Filter {
         let container = self.container.as_deref().is_none_or(|wanted| {
             kill.container.as_ref().is_some_and(|container| {
                 container.name.as_deref() == Some(wanted)
+                    || kill.k8s.as_ref().and_then(K8s::names).is_some_and(|names| names.join("/") == wanted)
                     || container.id == wanted
                     || (wanted.len() >= 12 && container.id.starts_with(wanted))
             })

@@ -13,15 +13,18 @@ pub fn hold(realtime: bool) -> Vec<String> {
     let mut refused = Vec::new();
     // All of its memory is bounded, so to kill it would free little and hide the kill.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-        refused.push(format!("oom_score_adj is not lowered ({error}; CAP_SYS_RESOURCE may): this process may be a victim itself"));
+        let why = error.kind();
+        refused.push(format!("oom_score_adj is not lowered ({why}; it needs CAP_SYS_RESOURCE, or OOMScoreAdjust=-1000 in its unit): this process may be a victim itself"));
     }
     // Pages are locked when they are first touched: memory that is only reserved stays free.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = mlockall(flags) {
-        refused.push(format!("memory is not locked ({error}; a higher RLIMIT_MEMLOCK or CAP_IPC_LOCK is needed): lines may be late while memory is short"));
+        let why = std::io::Error::from(error).kind();
+        refused.push(format!("memory is not locked ({why}; it needs CAP_IPC_LOCK, or a higher RLIMIT_MEMLOCK): lines may be late while memory is short"));
     }
     if realtime && let Err(error) = first_in_first_out() {
-        refused.push(format!("no real-time scheduling ({error}; RLIMIT_RTPRIO of 1 or CAP_SYS_NICE is needed): lines may be late while the host is busy"));
+        let why = error.kind();
+        refused.push(format!("no real-time scheduling ({why}; it needs CAP_SYS_NICE, or an RLIMIT_RTPRIO of 1): lines may be late while the host is busy"));
     }
     refused
 }

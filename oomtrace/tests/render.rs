@@ -338,6 +338,19 @@ fn colour_is_only_colour() {
 }
 
 #[test]
+fn text_says_how_a_victim_came_to_be_one() {
+    for (how, words) in [
+        (Kill::Group, ", killed with its group"),
+        (Kill::AllocatingTask, ", killed for allocating"),
+        (Kill::Sysrq, ", asked for by sysrq"),
+        (Kill::AlreadyExiting, ", was already exiting"),
+    ] {
+        let line = text(&kill(|event| event.oom.kill = Some(how)), Palette::default());
+        assert!(line.contains(words), "{line}");
+    }
+}
+
+#[test]
 fn text_says_what_is_not_known() {
     let event = kill(|event| {
         event.oom = Oom::default();

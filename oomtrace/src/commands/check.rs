@@ -15,6 +15,7 @@ use crate::{
     probe::HookChoice,
     render::json,
     root::Root,
+    steady,
 };
 
 /// One thing that was looked at.
@@ -92,6 +93,7 @@ pub fn check(args: &Check) -> Result<(), Failure> {
     findings.push(kernel_log(&root));
     findings.push(bpffs(&root));
     findings.push(runtimes(&root, args));
+    findings.push(steadiness());
     let report = Report { usable: failure.is_none(), findings, hooks };
     print(|out| match args.output {
         Output::Json => json::print(&report, out),
@@ -207,14 +209,31 @@ fn bpffs(root: &Root) -> Finding {
     const BPF_FS: u64 = 0xcafe_4a11;
     let mounted = rustix::fs::statfs(root.path("/sys/fs/bpf"))
         .is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|magic| magic & 0xffff_ffff == BPF_FS));
-    let detail =
-        if mounted { "mounted at /sys/fs/bpf" } else { "/sys/fs/bpf is no bpffs (not needed by `run`)" };
+    let detail = if mounted {
+        "mounted at /sys/fs/bpf"
+    } else {
+        "/sys/fs/bpf is no bpffs: only `run --pin` needs one, and mounts it"
+    };
     Finding { name: "bpffs", state: State::Ok, detail: detail.into() }
 }
 
+/// Last: this process does as `run` would, and stays so.
+fn steadiness() -> Finding {
+    let refused = steady::hold(true);
+    let state = if refused.is_empty() { State::Ok } else { State::Limited };
+    let detail = if refused.is_empty() {
+        "memory is locked, scheduling is real-time, and it is no victim itself".to_owned()
+    } else {
+        refused.join("; ")
+    };
+    Finding { name: "under pressure", state, detail }
+}
+
 fn runtimes(root: &Root, args: &Check) -> Finding {
-    let found = Runtimes::discover(root.clone(), &args.runtime_root).found();
-    let wrong = nothing_there(&args.runtime_root, &found);
+    let runtimes = Runtimes::discover(root.clone(), &args.runtime_root);
+    let found = runtimes.found();
+    let mut wrong = nothing_there(&args.runtime_root, &found);
+    wrong.extend(runtimes.closed().map(str::to_owned));
     let state = if wrong.is_empty() { State::Ok } else { State::Limited };
     let mut detail = if found.is_empty() { vec!["no state of any found".to_owned()] } else { found };
     detail.extend(wrong);

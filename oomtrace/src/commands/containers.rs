@@ -5,7 +5,7 @@ use std::{io, path::Path};
 
 use serde::Serialize;
 
-use super::print::print;
+use super::{print::print, run::nothing_there};
 use crate::{
     cli::{Containers, Output},
     decode::CgroupId,
@@ -19,6 +19,7 @@ use crate::{
     kernel::Kernel,
     render::json,
     root::Root,
+    stderr::say,
 };
 
 /// A container, as a kill in it would be told now.
@@ -53,6 +54,10 @@ pub fn containers(args: &Containers) -> Result<(), Failure> {
         Failure::message(Code::RunTime, "the memory cgroups are not mounted: there is nothing to walk")
     })?;
     let runtimes = Runtimes::discover(root, &args.runtime_root);
+    let wrong = nothing_there(&args.runtime_root, &runtimes.found());
+    for wrong in wrong.iter().map(String::as_str).chain(runtimes.closed()) {
+        say(&format!("oomtrace: {wrong}"));
+    }
     let mut tree = CgroupTree::new(runtimes, TreeLimits::default());
     tree.walk(&mount, clock::boot_time())
         .map_err(|error| Failure::message(Code::RunTime, error.to_string()))?;
@@ -111,11 +116,8 @@ fn text(rows: &[Row], out: &mut dyn io::Write) -> io::Result<()> {
     }
     writeln!(out, "{:<16} {:<12} {:<32} {:>10} {:>10}  CGROUP", "RUNTIME", "ID", "NAME", "LIMIT", "USAGE")?;
     for row in rows {
-        let pod = row.k8s.as_ref().map(|k8s| {
-            let namespace = k8s.namespace.as_ref().map_or("", |namespace| namespace.name.as_str());
-            format!("{namespace}/{}/", k8s.pod.name.as_deref().unwrap_or("-"))
-        });
-        let name = row.container.name.as_deref().unwrap_or("-");
+        let in_pod = row.k8s.as_ref().and_then(K8s::names).map(|names| names.join("/"));
+        let name = in_pod.as_deref().or(row.container.name.as_deref()).unwrap_or("-");
         let short = row.container.id.get(..12).unwrap_or(&row.container.id);
         let size = |bytes: Option<u64>| {
             bytes.map_or("-".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)))
@@ -123,7 +125,7 @@ fn text(rows: &[Row], out: &mut dyn io::Write) -> io::Result<()> {
         let line = format!(
             "{:<16} {short:<12} {:<32} {:>10} {:>10}  {}",
             row.container.runtime.name,
-            format!("{}{name}", pod.unwrap_or_default()),
+            name,
             size(row.limit_bytes),
             size(row.usage_bytes),
             row.cgroup.path.as_deref().unwrap_or("-"),

@@ -1,6 +1,9 @@
 //! `oomtrace run`: opens the output, reads the kernel and attaches; the session goes on from there.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use oomtrace_common::layout::ABSENT;
 
@@ -57,7 +60,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     };
     let record = args.record.as_ref().map(File::create).transpose();
     let record = record.map_err(|error| {
-        Failure::message(Code::RunTime, format!("cannot create the record file: {error}"))
+        let file = args.record.as_deref().unwrap_or(Path::new("")).display();
+        Failure::message(Code::RunTime, format!("cannot create {file}: {error}"))
     })?;
     let terminal = args.file.is_none() && terminal();
     let output = args.output.unwrap_or(if terminal { Output::Text } else { Output::Json });
@@ -65,6 +69,9 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let kernel = Kernel::read(&root)?;
     lockdown_allows_it()?;
     let pins = args.pin.as_deref().map(PinDir::open).transpose()?;
+    if let Some((_, Some(mounted))) = &pins {
+        say(&format!("oomtrace: {mounted}"));
+    }
     let options = options(args.hook, args.ring_size, args.debug);
     let TakeOver { probe, resumed, left } = match &pins {
         Some((dir, _)) => Probe::pinned(&options, &kernel.resolved.layout, &kernel.btf, dir)?,
@@ -73,9 +80,6 @@ pub fn run(args: Run) -> Result<(), Failure> {
             TakeOver { probe, resumed: false, left: Vec::new() }
         }
     };
-    if let Some((_, Some(mounted))) = &pins {
-        say(&format!("oomtrace: {mounted}"));
-    }
     let vmstat = (kernel.resolved.layout.signal_oom_mm != ABSENT).then(|| root.path("/proc/vmstat"));
     // Before any thread is started, which inherits it.
     let mut limits = steady::hold(!args.no_realtime);
@@ -90,6 +94,9 @@ pub fn run(args: Run) -> Result<(), Failure> {
     drop(kernel);
     // What an earlier run has seen live is told already, or in its ring.
     let since = args.since.filter(|_| !resumed && left.is_empty());
+    if args.since.is_some() && since.is_none() {
+        limits.push("--since has no effect: what came before these pins was the first run's to tell".into());
+    }
     let backfill = since.map(|since| Backfill::read(&root, since)).transpose();
     let backfill = backfill.unwrap_or_else(|error| {
         limits.push(format!("earlier kills are not known: the kernel log cannot be read ({error})"));

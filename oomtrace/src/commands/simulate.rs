@@ -21,14 +21,19 @@ use super::{
     terminal,
 };
 use crate::{
-    cli::{RingSize, Run, Simulate},
+    cli::{Output, RingSize, Run, Simulate},
     decode::{Decoder, OomKillFacts, Record},
-    enrich::{enricher::Enricher, host, kernel_log::KernelLog},
+    enrich::{
+        enricher::Enricher,
+        host,
+        kernel_log::{KernelLog, OomReport},
+    },
     event::{Event, OomKill},
     failure::{Code, Failure},
     kernel::Kernel,
     probe::Probe,
     root::Root,
+    stderr::say,
 };
 use scratch::Scratch;
 
@@ -37,11 +42,44 @@ const LIMIT_BYTES: usize = 16 << 20;
 /// A kill takes milliseconds; a busy machine may take longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The kernel's limit (`oom_rs`, mm/oom_kill.c): ten reports in this time.
+const REPORT_WINDOW: Duration = Duration::from_secs(5);
+const NO_REPORT: &str =
+    "the kernel wrote no report of this kill: it writes at most ten in 5 s, for all kills";
+
 /// `oomtrace simulate`.
 ///
 /// # Errors
 /// If this host cannot be traced, if no kill came, or if a field differs from the kernel's log.
 pub fn simulate(args: &Simulate) -> Result<(), Failure> {
+    let mut again = false;
+    loop {
+        let (kill, report, id) = kill_one(args)?;
+        if report.is_none() && !again {
+            again = true;
+            say(&format!("oomtrace: {NO_REPORT}: once more in {} s", REPORT_WINDOW.as_secs()));
+            thread::sleep(REPORT_WINDOW);
+            continue;
+        }
+        show(args, &kill)?;
+        let Some(report) = report else {
+            let failure = Failure::message(Code::Unsupported, NO_REPORT);
+            return Err(
+                failure.hint("try again when fewer processes are killed: there is nothing to compare with")
+            );
+        };
+        let comparison = compare::compare(&kill, &report, id, LIMIT_BYTES);
+        eprint!("{comparison}");
+        if comparison.all_equal() {
+            return Ok(());
+        }
+        return Err(Failure::message(Code::RunTime, "the event differs from the kernel's log")
+            .hint("please report it, with the event and the lines above"));
+    }
+}
+
+/// One kill: its event, the kernel's report of it if there is one, and the scratch cgroup's id.
+fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failure> {
     let root = Root::host();
     let kernel = Kernel::read(&root)?;
     let mut probe = attach(&kernel, args.hook, RingSize::default(), false)?;
@@ -69,22 +107,18 @@ pub fn simulate(args: &Simulate) -> Result<(), Failure> {
     let kill = killed?;
     ended.map_err(|error| Failure::message(Code::RunTime, format!("cannot wait for the child: {error}")))?;
 
-    let mut line = Vec::new();
-    let event = Event::OomKill(Box::new(kill.clone()));
-    let rendered = render(args.output, terminal()).line(&event, &mut line);
-    rendered.map_err(|error| Failure::new(Code::RunTime, &error))?;
-    print(|out| out.write_all(&line))?;
-
     let _read_so_far = log.catch_up();
     let path = kill.victim.cgroup.path.clone().unwrap_or_default();
     let report = kill.victim.pid.and_then(|pid| log.take(pid, path.as_bytes()));
-    let comparison = compare::compare(&kill, report.as_ref(), id, LIMIT_BYTES);
-    eprint!("{comparison}");
-    if comparison.all_equal() {
-        return Ok(());
-    }
-    Err(Failure::message(Code::RunTime, "the event differs from the kernel's log")
-        .hint("please report it, with both"))
+    Ok((kill, report, id))
+}
+
+fn show(args: &Simulate, kill: &OomKill) -> Result<(), Failure> {
+    let output = args.output.unwrap_or(if terminal() { Output::Text } else { Output::Json });
+    let mut line = Vec::new();
+    let rendered = render(output, terminal()).line(&Event::OomKill(Box::new(kill.clone())), &mut line);
+    rendered.map_err(|error| Failure::new(Code::RunTime, &error))?;
+    print(|out| out.write_all(&line))
 }
 
 /// The child: waits until it is in its cgroup, then uses up memory until it is killed.

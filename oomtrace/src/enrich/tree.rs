@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::decode::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, Lineage};
 use crate::enrich::containers::grammar::{self, Shape};
 use crate::enrich::containers::owner::{CLAIMS_MAX, Claim, Identity, claims, decide};
-use crate::enrich::containers::{Facts, Place, Runtimes};
+use crate::enrich::containers::{Facts, Place, Runtimes, UNKNOWN};
 
 use store::{Slot, Store};
 pub use walk::{WalkError, WalkSummary};
@@ -310,7 +310,7 @@ impl CgroupTree {
             let replaced = id.is_some() && slot.is_none() && self.store.slot_at(names).is_some();
             // An id that is free text may belong to another container by now.
             if (gone || replaced) && !grammar::is_hex_id(shape.id()) && !shape.is_by_path() {
-                return Err("no runtime of this host knows the cgroup as a container's".to_owned());
+                return Err(UNKNOWN.to_owned());
             }
             let facts = self.runtimes.look_up(shape, place, now)?;
             if let Some(slot) = slot {

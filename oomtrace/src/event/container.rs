@@ -58,6 +58,16 @@ pub struct K8s {
     pub container: Option<K8sContainer>,
 }
 
+impl K8s {
+    /// Namespace, pod and container, of these what is known; `None` where not even the pod is.
+    pub fn names(&self) -> Option<Vec<&str>> {
+        let pod = self.pod.name.as_ref().or(self.pod.uid.as_ref())?;
+        let namespace = self.namespace.as_ref().map(|namespace| &namespace.name);
+        let container = self.container.as_ref().map(|container| &container.name);
+        Some([namespace, Some(pod), container].into_iter().flatten().map(String::as_str).collect())
+    }
+}
+
 /// Something with a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Name {

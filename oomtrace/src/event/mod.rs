@@ -166,6 +166,7 @@ pub struct Host {
 
 /// A cgroup of the memory hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("minProperties" = 1))]
 pub struct Cgroup {
     /// Path below the root of the memory hierarchy, starting with `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,4 +175,9 @@ pub struct Cgroup {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = "^[0-9]{1,20}$"))]
     pub id: Option<String>,
+}
+
+/// A map of which nothing is known is absent.
+pub(crate) fn is_empty<T: Default + PartialEq>(map: &T) -> bool {
+    *map == T::default()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cgroup, Container, Envelope, K8s, Missing, Systemd, TIME_PATTERN};
+use super::{Cgroup, Container, Envelope, K8s, Missing, Systemd, TIME_PATTERN, is_empty};
 
 /// The kernel's OOM killer chose and killed a process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -241,13 +241,16 @@ pub struct Victim {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_bytes: Option<i64>,
     /// Its memory.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub memory: VictimMemory,
     /// Its cgroup of the memory hierarchy.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub cgroup: Cgroup,
 }
 
 /// The victim's memory when it was marked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("minProperties" = 1))]
 pub struct VictimMemory {
     /// anon + file + shmem.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -285,6 +288,7 @@ pub struct Trigger {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
     /// Its cgroup of the memory hierarchy.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub cgroup: Cgroup,
 }
 
@@ -341,6 +345,7 @@ pub struct SharedMmVictim {
     #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub start_time: Option<String>,
     /// Its cgroup of the memory hierarchy.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub cgroup: Cgroup,
 }
 
@@ -351,6 +356,7 @@ pub struct MemcgOom {
     #[serde(flatten)]
     pub envelope: Envelope,
     /// Whose limit fired.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub cgroup: OomCgroup,
     /// Allocation order.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -390,7 +396,7 @@ pub struct MemcgOom {
 pub enum MemcgOomOutcome {
     /// Nothing in the cgroup may be killed.
     NoKillableProcess,
-    /// Somebody's exit freed enough.
+    /// Enough came free before the killer ran.
     Relieved,
     /// cgroup v1 `oom_kill_disable`: the tasks now hang.
     KillDisabled,

@@ -96,7 +96,9 @@ fn is_bpffs(path: &Path) -> bool {
 
 /// The longest beginning of a path that is there.
 fn nearest(path: &Path) -> PathBuf {
-    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
+    let or_here =
+        |path: &'_ Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+    path.ancestors().map(or_here).find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/"))
 }
 
 /// As [`fs::remove_dir`], where what is not there is no error and what is in use stays.

@@ -10,14 +10,14 @@ use anstyle::{AnsiColor, Style};
 
 use super::cut;
 use crate::event::{
-    Cgroup, CgroupVersion, Container, Envelope, Event, Gap, K8s, Kill, LossReason, Lost, MemcgOom,
+    Cgroup, CgroupVersion, Container, Envelope, Event, Gap, GapCgroup, K8s, Kill, LossReason, Lost, MemcgOom,
     MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger, Verdict,
 };
 
 /// Bytes that one text of a container's may take.
 const MAX_TEXT_BYTES: usize = 256;
-/// Bytes of a whole line, newline not included: the parts above stay far below it, all but
-/// the lists of a `start`.
+/// Bytes of all that an event takes, newline not included: the parts above stay far below it, all but the lists of a
+/// `start`, whose limits have a line each.
 const MAX_LINE: usize = super::MAX_LINE_BYTES - 1;
 
 /// Styles of a line. The default has none.
@@ -97,8 +97,10 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
                 Some(bytes) => write!(out, ", limit {}", Size(bytes))?,
                 None => out.write_str(", limit unknown")?,
             }
-            if limit.cgroup.id.is_some() && limit.cgroup.id == victim.cgroup.id {
+            if is_same(&limit.cgroup, &victim.cgroup) {
                 out.write_str(" of its cgroup")?;
+            } else if is_of(&limit.cgroup, event.container.as_ref()) {
+                out.write_str(" of its container")?;
             } else if let Some(path) = limit.cgroup.path.as_ref().or(limit.cgroup.id.as_ref()) {
                 write!(out, " of {}", plain(path))?;
             }
@@ -120,12 +122,26 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
         Some(Kill::AlreadyExiting) => ", was already exiting",
         None => ", kind of kill unknown",
     })?;
-    match &event.trigger {
-        Some(trigger) if trigger.pid.is_none() || trigger.pid != victim.pid => {
-            write_trigger(trigger, &victim.cgroup, out)
-        }
-        _ => Ok(()),
+    let is_other = |trigger: &&Trigger| trigger.pid.is_none() || trigger.pid != victim.pid;
+    if let Some(trigger) = event.trigger.as_ref().filter(is_other) {
+        write_trigger(trigger, &victim.cgroup, out)?;
     }
+    // What a verdict, and who died with it, point at.
+    event.envelope.seq.map_or(Ok(()), |seq| write!(out, " (event {seq})"))
+}
+
+/// Is it one cgroup? By the path, where an id is not known.
+fn is_same(one: &Cgroup, other: &Cgroup) -> bool {
+    match (&one.id, &other.id) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.path.is_some() && one.path == other.path,
+    }
+}
+
+/// Is it the container's own cgroup?
+fn is_of(cgroup: &Cgroup, container: Option<&Container>) -> bool {
+    let last = cgroup.path.as_deref().and_then(|path| path.rsplit('/').next());
+    last.zip(container).is_some_and(|(last, container)| last.contains(&container.id))
 }
 
 fn write_shared_mm_kill(event: &SharedMmKill, palette: &Palette, out: &mut String) -> fmt::Result {
@@ -146,7 +162,7 @@ fn write_memcg_oom(event: &MemcgOom, palette: &Palette, out: &mut String) -> fmt
     }
     out.write_str(match event.outcome {
         Some(MemcgOomOutcome::NoKillableProcess) => ", nothing in it may be killed",
-        Some(MemcgOomOutcome::Relieved) => ", an exit freed enough",
+        Some(MemcgOomOutcome::Relieved) => ", enough came free",
         Some(MemcgOomOutcome::KillDisabled) => ", kills are disabled: its tasks now hang",
         None => ", nobody was killed",
     })?;
@@ -156,11 +172,13 @@ fn write_memcg_oom(event: &MemcgOom, palette: &Palette, out: &mut String) -> fmt
 /// Its cgroup only where it is another than the one the line is about.
 fn write_trigger(trigger: &Trigger, here: &Cgroup, out: &mut String) -> fmt::Result {
     out.write_str(", set off by ")?;
-    write_task(trigger.comm.as_deref(), trigger.pid, out)?;
+    match (&trigger.comm, trigger.pid) {
+        // From the kernel's log, which has no more.
+        (Some(comm), None) => out.write_str(&plain(comm))?,
+        (comm, pid) => write_task(comm.as_deref(), pid, out)?,
+    }
     match &trigger.cgroup.path {
-        Some(path) if trigger.cgroup.id.is_none() || trigger.cgroup.id != here.id => {
-            write!(out, " in {}", plain(path))
-        }
+        Some(path) if !is_same(&trigger.cgroup, here) => write!(out, " in {}", plain(path)),
         _ => Ok(()),
     }
 }
@@ -172,11 +190,10 @@ fn write_start(event: &Start, out: &mut String) -> fmt::Result {
         CgroupVersion::Hybrid => "hybrid",
     };
     let kernel = plain(&event.envelope.host.kernel);
-    write!(out, "oomtrace {}, kernel {kernel}, cgroup {cgroup}, hooks", plain(&event.version))?;
-    for hook in &event.hooks {
-        write!(out, " {}={}", plain(&hook.name), plain(&hook.attached))?;
-    }
-    out.write_str(", runtimes")?;
+    write!(out, "oomtrace {}, kernel {kernel}, cgroup {cgroup}", plain(&event.version))?;
+    let killer = event.hooks.iter().find(|hook| hook.name == "oom_kill_process");
+    let how = killer.map_or("none", |hook| hook.attached.as_str());
+    write!(out, ", function hook {}, runtimes", plain(how))?;
     for runtime in &event.runtimes {
         write!(out, " {}", plain(runtime))?;
     }
@@ -187,7 +204,7 @@ fn write_start(event: &Start, out: &mut String) -> fmt::Result {
         out.write_str(", resumed")?;
     }
     for limit in &event.limits {
-        out.write_str("; ")?;
+        out.write_str("\n  - ")?;
         // Sentences of our own, but they may quote a path.
         for char in limit.chars() {
             match char {
@@ -214,7 +231,15 @@ fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
 
 fn write_gap(event: &Gap, out: &mut String) -> fmt::Result {
     let Gap { kernel_kills, reported, .. } = event;
-    write!(out, "the kernel counts {kernel_kills} kills since {}, {reported} were told", plain(&event.since))
+    write!(
+        out,
+        "the kernel counts {kernel_kills} kills since {}, {reported} were told",
+        plain(&event.since)
+    )?;
+    for GapCgroup { path, kernel_kills, reported } in &event.cgroups {
+        write!(out, "; in {} {kernel_kills}, {reported} told", plain(path))?;
+    }
+    Ok(())
 }
 
 fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::Result {
@@ -236,7 +261,11 @@ fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::R
     if let Some(status) = &says.status {
         write!(out, ", {}", plain(status))?;
     }
-    out.write_str(if event.missed == Some(true) { ": it missed the kill" } else { "" })
+    out.write_str(if event.missed == Some(true) { ": it missed the kill" } else { "" })?;
+    for name in &event.false_positive {
+        write!(out, "; flags {} too, which had no kill", plain(name))?;
+    }
+    Ok(())
 }
 
 fn write_stop(event: &Stop, out: &mut String) -> fmt::Result {
@@ -250,11 +279,8 @@ fn who(
     systemd: Option<&Systemd>,
     cgroup: &Option<String>,
 ) -> String {
-    if let Some(K8s { namespace, pod, container }) = k8s
-        && let Some(pod) = pod.name.as_ref().or(pod.uid.as_ref())
-    {
-        let names = [namespace.as_ref().map(|n| &n.name), Some(pod), container.as_ref().map(|c| &c.name)];
-        return names.into_iter().flatten().map(|name| plain(name)).collect::<Vec<_>>().join("/");
+    if let Some(names) = k8s.and_then(K8s::names) {
+        return names.into_iter().map(plain).collect::<Vec<_>>().join("/");
     }
     if let Some(container) = container {
         let short_id = || container.id.chars().take(12).collect::<String>();

@@ -103,8 +103,8 @@ strict! {
         start_time: Option<String>,
         oom_score_adj: Option<i32>,
         oom_score_bytes: Option<i64>,
-        memory: Memory,
-        cgroup: Cgroup,
+        memory: Option<Memory>,
+        cgroup: Option<Cgroup>,
     }
     struct Memory {
         rss_bytes: Option<u64>,
@@ -123,13 +123,13 @@ strict! {
         uid: Option<u32>,
         oom_score_adj: Option<i32>,
         start_time: Option<String>,
-        cgroup: Cgroup,
+        cgroup: Option<Cgroup>,
     }
     struct Trigger {
         pid: Option<u32>,
         comm: Option<String>,
         oom_score_adj: Option<i32>,
-        cgroup: Cgroup,
+        cgroup: Option<Cgroup>,
     }
     struct Container {
         id: String,
@@ -177,7 +177,7 @@ lines! {
         missing: Option<Map>,
     }
     struct MemcgOom {
-        cgroup: OomCgroup,
+        cgroup: Option<OomCgroup>,
         order: Option<i32>,
         gfp_mask: Option<String>,
         gfp_mask_raw: Option<u32>,
@@ -244,7 +244,11 @@ fn check_values(value: &Value) -> Result<(), String> {
             }
         }
         Value::Array(list) => list.iter().try_for_each(check_values),
-        Value::Object(map) => map.values().try_for_each(check_values),
+        Value::Object(map) => map.iter().try_for_each(|(key, value)| match value.as_object() {
+            // Who was killed is told even if nothing is known of it.
+            Some(map) if map.is_empty() && key != "victim" => Err(format!("{key} is empty")),
+            _ => check_values(value),
+        }),
         _ => Ok(()),
     }
 }

@@ -33,14 +33,18 @@ pub fn oom_cgroup() -> OomCgroup {
         memsw_limit_bytes: None,
         memsw_usage_bytes: None,
         oom_group: Some(false),
-        events: Some(MemoryEvents {
-            low: Some(0),
-            high: Some(0),
-            max: Some(35),
-            oom: Some(1),
-            oom_kill: Some(1),
-            oom_group_kill: Some(0),
-        }),
+        events: Some(events()),
+    }
+}
+
+fn events() -> MemoryEvents {
+    MemoryEvents {
+        low: Some(0),
+        high: Some(0),
+        max: Some(35),
+        oom: Some(1),
+        oom_kill: Some(1),
+        oom_group_kill: Some(0),
     }
 }
 
@@ -117,14 +121,14 @@ pub fn oom_kill() -> OomKill {
     }
 }
 
-/// A kill in a pod on cgroup v1 with the limit of the pod, of which little is known.
-pub fn oom_kill_of_a_group() -> OomKill {
+/// A kill in a pod by the pod's limit, on cgroup v1 without a function hook, of which little is known.
+pub fn oom_kill_in_a_pod() -> OomKill {
     let pod = "/kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11";
     let mut event = oom_kill();
-    event.oom.kill = Some(Kill::Group);
     event.oom.order = None;
     event.oom.gfp_mask = None;
     event.oom.gfp_mask_raw = None;
+    event.oom.domain_bytes = None;
     event.oom.evidence = Some(Evidence::MemcgWalk);
     event.oom.cgroup = Some(OomCgroup {
         cgroup: Cgroup { path: Some(pod.into()), id: Some("4100".into()) },
@@ -133,12 +137,13 @@ pub fn oom_kill_of_a_group() -> OomKill {
         memsw_limit_bytes: Some(52428800),
         memsw_usage_bytes: Some(52424704),
         oom_group: None,
-        events: Some(MemoryEvents { oom_kill: Some(1), ..MemoryEvents::default() }),
+        events: Some(MemoryEvents { low: None, high: None, oom_group_kill: None, ..events() }),
         ..oom_cgroup()
     });
     event.victim.cgroup = Cgroup { path: Some(format!("{pod}/{ID}")), id: Some("4242".into()) };
     event.victim.command_line = None;
     event.victim.executable = None;
+    event.victim.oom_score_bytes = None;
     event.trigger = Some(Trigger {
         pid: Some(3001),
         comm: Some("kubelet".into()),
@@ -152,13 +157,16 @@ pub fn oom_kill_of_a_group() -> OomKill {
     });
     event.k8s = Some(k8s());
     event.systemd = Some(Systemd { unit: "containerd.service".into() });
-    let gone = "the process was gone before it could be read";
-    let log = "rate-limited away in the kernel's log";
+    let gone = "memory already released";
+    let log = "no function hook, and no oom-kill line in the kernel log";
     event.missing = [
+        ("oom.domain_bytes", log),
         ("oom.gfp_mask", log),
+        ("oom.gfp_mask_raw", log),
         ("oom.order", log),
         ("victim.command_line", gone),
         ("victim.executable", gone),
+        ("victim.oom_score_bytes", "only a function hook sees it"),
     ]
     .map(|(key, why)| (key.to_owned(), why.to_owned()))
     .into();
@@ -219,14 +227,20 @@ pub fn start() -> Start {
             hook(
                 "oom_kill_process",
                 "none",
-                Some("fentry: Operation not permitted; kprobe: not in this kernel"),
+                Some(
+                    "failed to load a fentry program for out_of_memory: Operation not permitted (os error 1); failed to \
+                     attach kprobe/out_of_memory: `/sys/bus/event_source/devices/kprobe/type`: No such file or directory \
+                     (os error 2)",
+                ),
             ),
         ],
         cgroup: CgroupVersion::V2,
-        runtimes: vec!["docker".into(), "containerd".into()],
+        runtimes: vec!["docker=/var/lib/docker".into(), "containerd=/run/containerd".into()],
         resumed: false,
         limits: vec![
-            "No function hook: a kill that shares its memory with others is not told of them.".into(),
+            "memory is not locked (out of memory; it needs CAP_IPC_LOCK, or a higher RLIMIT_MEMLOCK): lines may be late \
+             while memory is short"
+                .into(),
         ],
         truncated: vec![],
     }
@@ -280,7 +294,7 @@ pub fn all() -> Vec<(&'static str, Event)> {
     vec![
         ("start", Event::Start(Box::new(start()))),
         ("oom_kill", Event::OomKill(Box::new(oom_kill()))),
-        ("oom_kill_of_a_group", Event::OomKill(Box::new(oom_kill_of_a_group()))),
+        ("oom_kill_in_a_pod", Event::OomKill(Box::new(oom_kill_in_a_pod()))),
         ("shared_mm_kill", Event::SharedMmKill(Box::new(shared_mm_kill()))),
         ("memcg_oom", Event::MemcgOom(Box::new(memcg_oom()))),
         ("lost", Event::Lost(Box::new(lost()))),

@@ -19,9 +19,9 @@ struct Field {
 }
 
 impl Comparison {
-    /// Whether there was something to compare and all of it is equal.
+    /// Whether all is equal.
     pub fn all_equal(&self) -> bool {
-        !self.fields.is_empty() && self.fields.iter().all(Field::equal)
+        self.fields.iter().all(Field::equal)
     }
 
     fn field(&mut self, name: &'static str, kernel: impl Display, oomtrace: Option<impl Display>) {
@@ -48,7 +48,6 @@ impl Display for Comparison {
         }
         let equal = self.fields.iter().filter(|field| field.equal()).count();
         match self.fields.len() {
-            0 => writeln!(f, "no report of this kill in the kernel log: nothing to compare with"),
             all if all == equal => writeln!(f, "all {all} fields equal the kernel's own."),
             all => writeln!(f, "{} of {all} fields differ.", all - equal),
         }
@@ -56,9 +55,8 @@ impl Display for Comparison {
 }
 
 /// Holds `kill` against the report and against what the scratch cgroup was made with.
-pub fn compare(kill: &OomKill, report: Option<&OomReport>, cgroup_id: u64, limit_bytes: usize) -> Comparison {
+pub fn compare(kill: &OomKill, report: &OomReport, cgroup_id: u64, limit_bytes: usize) -> Comparison {
     let mut comparison = Comparison { fields: Vec::new() };
-    let Some(report) = report else { return comparison };
     let c = &mut comparison;
     if let Some(killed) = report.killed.first() {
         of_killed_line(c, kill, killed);

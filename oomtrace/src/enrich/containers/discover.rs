@@ -93,6 +93,14 @@ impl StateDirs {
         dirs
     }
 
+    /// The first that this process may not look into, in words.
+    pub fn closed(&self) -> Option<String> {
+        let Self { docker, containerd, crio, podman, .. } = self;
+        let closed = [docker, containerd, crio, podman].into_iter().flatten().find(|dir| dir.is_closed())?;
+        let dir = closed.path();
+        Some(format!("{} may not be read (CAP_DAC_READ_SEARCH): containers may be unknown", dir.display()))
+    }
+
     /// Adds what the command lines of running daemons say: a scan of `/proc`.
     pub fn add_running(&mut self, root: &Root) {
         let Ok(entries) = std::fs::read_dir(root.path("/proc")) else { return };

@@ -70,6 +70,12 @@ impl StateDir {
         self.open(&Path::new(".").join(name), OFlags::PATH).is_ok()
     }
 
+    /// It is there, and this process may not look into it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.open(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY), Err(FileError::Io(error))
+            if error.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
     /// When `name` was last written, in nanoseconds since 1970.
     pub fn modified_ns(&self, name: &Path) -> Option<i128> {
         let file = self.open(name, OFlags::PATH).ok()?;

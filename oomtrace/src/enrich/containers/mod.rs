@@ -146,9 +146,13 @@ pub fn kept(text: &str) -> Option<Box<str>> {
 pub struct Runtimes {
     root: Root,
     dirs: StateDirs,
+    closed: Option<String>,
     texts: Texts,
     no_scan_before: BootTime,
 }
+
+/// Why there is no container.
+pub const UNKNOWN: &str = "no runtime of this host knows the cgroup as a container's";
 
 /// A search of `/proc` for daemons is not repeated sooner: no daemon starts and runs a container within that.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
@@ -170,7 +174,8 @@ impl Runtimes {
     pub fn discover(root: Root, extra: &[(Runtime, PathBuf)]) -> Self {
         let mut dirs = StateDirs::configured(&root, extra);
         dirs.add_running(&root);
-        Self { root, dirs, texts: Texts::default(), no_scan_before: BootTime(0) }
+        let closed = dirs.closed();
+        Self { root, dirs, closed, texts: Texts::default(), no_scan_before: BootTime(0) }
     }
 
     /// The host that they are on.
@@ -207,6 +212,11 @@ impl Runtimes {
             .collect()
     }
 
+    /// Why containers may be unknown: directories of runtimes that may not be looked into.
+    pub fn closed(&self) -> Option<&str> {
+        self.closed.as_deref()
+    }
+
     /// What the runtime's files say about the container that `shape` claims, or why they
     /// say nothing. A container that is not found makes it look for daemons with other
     /// directories, unless it did so a moment ago.
@@ -219,6 +229,7 @@ impl Runtimes {
         if answer.is_err() && stale && searchable {
             let began = Instant::now();
             self.dirs.add_running(&self.root);
+            self.closed = self.dirs.closed();
             let pause = SCAN_PAUSE.max(began.elapsed().saturating_mul(SCAN_PAUSE_FACTOR));
             self.no_scan_before =
                 BootTime(now.0.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)));
@@ -269,7 +280,7 @@ impl Runtimes {
         if answer.is_err() && grammar::is_hex_id(id) {
             answer = self.docker(id, place).or_else(|_| self.containerd(None, id, place));
         }
-        answer.map_err(|_| "no runtime of this host knows the cgroup as a container's".to_owned())
+        answer.map_err(|_| self.closed().unwrap_or(UNKNOWN).to_owned())
     }
 
     fn docker(&mut self, id: &str, place: Place<'_>) -> Result<Facts, String> {

@@ -73,6 +73,11 @@ pub fn cgroup_of(
             lacks(name, UNREAD);
         }
     }
+    let events = if v2 {
+        events.clone()
+    } else {
+        MemoryEvents { low: None, high: None, oom_group_kill: None, ..events.clone() }
+    };
     OomCgroup {
         cgroup: Cgroup { path, id: Some(facts.id.to_string()) },
         limit_bytes,
@@ -83,10 +88,6 @@ pub fn cgroup_of(
         memsw_limit_bytes: swap_limit.filter(|_| !v2),
         memsw_usage_bytes: facts.swap_usage_bytes.filter(|_| !v2),
         oom_group: facts.oom_group.filter(|_| v2),
-        events: Some(if v2 {
-            events.clone()
-        } else {
-            MemoryEvents { low: None, high: None, oom_group_kill: None, ..events.clone() }
-        }),
+        events: Some(events).filter(|events| *events != MemoryEvents::default()),
     }
 }
