@@ -1,31 +1,34 @@
 //! `cargo xtask bench`: what oomtrace costs, beside bpftrace in the same run.
 //!
-//! Measures what `cargo xtask build` leaves, prints the table, and with `--write` puts it
-//! into docs/BENCHMARKS.md.
+//! Measures what `cargo xtask build` leaves, prints the table, and with `--write` puts it into a page.
 
 use std::{
     ffi::OsString,
     io::{Write, stdout},
-    path::Path,
+    path::PathBuf,
     process::Stdio,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build, setup, workspace};
+use crate::{build, page::Place, setup, workspace};
+
+/// Where the table is if nothing else is said.
+pub const PAGE: &str = "docs/BENCHMARKS.md";
 
 /// Measure latency, start, memory and throughput, beside bpftrace (as root)
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also put the table into docs/BENCHMARKS.md
-    #[arg(long)]
-    write: bool,
-    /// Options for the measuring program, as `--kills 40`; `--help` lists them
+    /// Also put the table into its place on this page of the checkout [default: docs/BENCHMARKS.md]
+    #[arg(long, value_name = "PAGE", num_args = 0..=1, require_equals = true, default_missing_value = PAGE)]
+    write: Option<PathBuf>,
+    /// Options for the measuring program, after those above, as `--kills 40`; `cargo xtask bench -- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
 pub fn main(args: &Args) -> Result<()> {
+    let place = args.write.as_deref().map(|page| Place::of_table(page, "bench")).transpose()?;
     setup::ensure(setup::BENCH)?;
     let oomtrace = build::binary()?;
     let status = workspace::cargo("build")
@@ -46,9 +49,40 @@ pub fn main(args: &Args) -> Result<()> {
     let output = command.output().with_context(|| bench.display().to_string())?;
     stdout().write_all(&output.stdout)?;
     ensure!(output.status.success(), "{}: {}", bench.display(), output.status);
-    if args.write {
-        workspace::write_table(Path::new("docs/BENCHMARKS.md"), "bench", &String::from_utf8(output.stdout)?)
-    } else {
-        Ok(())
+    match place {
+        Some(place) => place.fill(&String::from_utf8(output.stdout)?),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// The page, and what the measuring program gets.
+    fn parsed(words: &str) -> (Option<PathBuf>, String) {
+        let Cli { args } =
+            clap::Parser::try_parse_from(std::iter::once("bench").chain(words.split_whitespace())).unwrap();
+        (args.write, args.args.join(OsString::from(" ").as_os_str()).into_string().unwrap())
+    }
+
+    #[test]
+    fn the_page_is_an_option_here_and_others_are_the_measuring_programs() {
+        assert_eq!(parsed("--kills 40 --rounds 2"), (None, "--kills 40 --rounds 2".to_owned()));
+        assert_eq!(parsed("--write"), (Some(PAGE.into()), String::new()));
+        assert_eq!(parsed("--write --kills 40"), (Some(PAGE.into()), "--kills 40".to_owned()));
+        assert_eq!(
+            parsed("--write=docs/X.md --kills 40"),
+            (Some("docs/X.md".into()), "--kills 40".to_owned())
+        );
+        assert_eq!(parsed("-- --help"), (None, "--help".to_owned()));
     }
 }

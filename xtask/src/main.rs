@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod fuzz;
 mod lint;
+mod page;
 mod run;
 mod setup;
 mod soak;

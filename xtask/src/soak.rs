@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: victims that are all known, against a tracer that everything happens to.
 //!
-//! Prints the table of what became of each victim, and with `--write` puts it into docs/RELIABILITY.md.
+//! Prints the table of what became of each victim, and with `--write` puts it into a page.
 
 use std::{
     ffi::OsString,
@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build, setup, workspace};
+use crate::{build, page::Place, setup, workspace};
+
+/// Where the table is if nothing else is said.
+pub const PAGE: &str = "docs/RELIABILITY.md";
 
 /// Kill processes while the tracer is killed, stopped, upgraded, and its output fails: each victim must be accounted for (as root)
 #[derive(clap::Args)]
@@ -22,12 +25,13 @@ pub struct Args {
     /// The same faults in the same order again
     #[arg(long)]
     seed: Option<String>,
-    /// Put the table into this page too
-    #[arg(long, value_name = "PAGE")]
+    /// Also put the table into its place on this page of the checkout [default: docs/RELIABILITY.md]
+    #[arg(long, value_name = "PAGE", num_args = 0..=1, default_missing_value = PAGE)]
     write: Option<PathBuf>,
 }
 
 pub fn main(args: &Args) -> Result<()> {
+    let place = args.write.as_deref().map(|page| Place::of_table(page, "soak")).transpose()?;
     setup::ensure(setup::BUILD)?;
     let oomtrace = build::binary()?;
     let status = workspace::cargo("build")
@@ -42,8 +46,8 @@ pub fn main(args: &Args) -> Result<()> {
     let output = command.stderr(Stdio::inherit()).output().with_context(|| program.display().to_string())?;
     stdout().write_all(&output.stdout)?;
     ensure!(output.status.success(), "not every victim is accounted for");
-    match &args.write {
-        Some(page) => workspace::write_table(page, "soak", &String::from_utf8(output.stdout)?),
+    match place {
+        Some(place) => place.fill(&String::from_utf8(output.stdout)?),
         None => Ok(()),
     }
 }

@@ -1,8 +1,10 @@
 //! `cargo xtask test`: every test of this host, those that need no privilege first.
 
-use std::ffi::OsString;
+mod matching;
 
-use anyhow::Result;
+use std::{ffi::OsString, process::Command};
+
+use anyhow::{Result, ensure};
 
 use crate::{build, fuzz, setup, stage::Stages, workspace};
 
@@ -20,8 +22,17 @@ pub fn main(args: &Args) -> Result<()> {
     setup::ensure(setup::CONTAINERS)?;
     setup::ensure(setup::DOCKER_CLI)?;
 
+    let name = args.filter.iter().find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    let mut matching = 0;
     let mut stages = Stages::default();
-    stages.run(
+    let mut tests = |stages: &mut Stages, title: &str, command: &mut Command| match name {
+        Some(_) => {
+            stages.call(title, || matching::run(command, &mut matching));
+        }
+        None => stages.run(title, command),
+    };
+    tests(
+        &mut stages,
         "tests without privilege",
         workspace::cargo("test")
             .args(["--workspace", "--exclude", "oomtrace-tests", "--no-fail-fast", "--"])
@@ -43,7 +54,11 @@ pub fn main(args: &Args) -> Result<()> {
                 format!("CARGO_TARGET_{}_RUNNER", workspace::host().to_uppercase().replace('-', "_"));
             kills.env(runner, "sudo --preserve-env=OOMTRACE_BIN");
         }
-        stages.run("real OOM kills", &mut kills);
+        tests(&mut stages, "real OOM kills", &mut kills);
     }
-    stages.finish()
+    stages.finish()?;
+    if let Some(name) = name {
+        ensure!(matching > 0, "no test has a name that contains {}", name.display());
+    }
+    Ok(())
 }

@@ -1,12 +1,10 @@
 //! Where things lie in this checkout, and how its programs are run: `cargo`, and what must be root.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
-
-use anyhow::{Context as _, Result};
 
 /// The checkout. Asked at run time first: a shared target directory may hold another checkout's xtask.
 pub fn root() -> PathBuf {
@@ -44,18 +42,4 @@ pub fn as_root(program: &Path) -> Command {
     let mut sudo = Command::new("sudo");
     sudo.arg(program);
     sudo
-}
-
-/// Puts a table between its marks into `page`: those of `cargo xtask COMMAND --write`.
-pub fn write_table(page: &Path, command: &str, table: &str) -> Result<()> {
-    let path = root().join(page);
-    let (begin, end) =
-        (format!("<!-- table: cargo xtask {command} --write -->\n"), "<!-- end of table -->\n");
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let (before, rest) =
-        text.split_once(&begin).with_context(|| format!("{} has no place for the table", page.display()))?;
-    let (_, after) =
-        rest.split_once(end).with_context(|| format!("{} has no end of the table", page.display()))?;
-    fs::write(&path, format!("{before}{begin}{table}{end}{after}"))
-        .with_context(|| path.display().to_string())
 }

@@ -21,7 +21,7 @@ use super::{
     word,
 };
 
-/// How long a guest may say nothing. A stock kernel boots in 5 to 10 s, several times that on a busy machine.
+/// How long a guest with scenarios may say nothing. A stock kernel boots in 5 to 10 s, several times that on a busy machine.
 const SILENCE: Duration = Duration::from_secs(150);
 
 /// Swap of a guest whose scenario needs it, in MiB.
@@ -123,7 +123,9 @@ impl Guest<'_> {
             swap: swap.as_ref().map(NamedTempFile::path),
             command_line: &command_line,
         };
-        let budget = Budget { total: kit.timeout, silence: SILENCE };
+        // A command may have nothing to say for long.
+        let silence = if self.args.command.is_some() { kit.timeout } else { SILENCE };
+        let budget = Budget { total: kit.timeout, silence };
         machine.boot(&kit.directory.join(log), &budget, each)
     }
 
@@ -132,7 +134,7 @@ impl Guest<'_> {
         let command = self.args.command.clone().unwrap_or_else(|| {
             let names: String = self.scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
             let offers = if self.args.write.is_some() { " --offers" } else { "" };
-            format!("oomtrace-scenarios --oomtrace /bin/oomtrace --hook {}{offers}{names}", self.hook)
+            format!("oomtrace-scenarios --hook {}{offers}{names}", self.hook)
         });
         let mut without: Vec<String> = self.args.without.iter().map(|missing| word(*missing)).collect();
         if let Some(Special::Without(missing)) = self.special {

@@ -6,6 +6,8 @@
 export PATH=/bin HOME=/root TERM=dumb
 # The scenarios that hurt a whole machine ask for this and for oomtrace.guest=1 on the kernel command line.
 export OOMTRACE_GUEST=1
+# What oomtrace-scenarios tests.
+export OOMTRACE_BIN=/bin/oomtrace
 
 finish() {
     echo

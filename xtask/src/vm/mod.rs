@@ -9,16 +9,15 @@ mod docker;
 mod guest;
 mod initramfs;
 mod kernels;
-mod page;
 mod programs;
 mod qemu;
 mod table;
 mod tools;
 
 use std::{
-    fs,
+    fs::{self, File},
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -28,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 
 use self::{
@@ -37,6 +36,10 @@ use self::{
     programs::Programs,
     table::Table,
 };
+use crate::page::Place;
+
+/// Where what was found is written if nothing else is said.
+pub const PAGE: &str = "docs/KERNELS.md";
 
 /// The kernels of a run that names none: the oldest, the two that most machines have, and the newest.
 const MAIN: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
@@ -79,7 +82,8 @@ pub struct Args {
     /// List the kernels and the scenarios, and end
     #[arg(long)]
     list: bool,
-    /// Run this shell command in the guest instead of the scenarios, and show the console
+    /// Run this shell command in the guest instead of the scenarios, and show the console; `oomtrace` and
+    /// `oomtrace-scenarios` are there
     #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
     command: Option<String>,
     /// Boot one guest with systemd, Docker and Podman instead; only --scenario counts besides
@@ -106,13 +110,13 @@ pub struct Args {
     /// Guests that run at a time
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
     jobs: usize,
-    /// Write what was found into this page, between its marks
-    #[arg(long, value_name = "PATH", conflicts_with = "command")]
+    /// Also put what was found into its place on this page of the checkout [default: docs/KERNELS.md]
+    #[arg(long, value_name = "PAGE", num_args = 0..=1, default_missing_value = PAGE, conflicts_with = "command")]
     write: Option<PathBuf>,
-    /// A static oomtrace; without one it is built (but not for --command)
+    /// A static oomtrace; without one it is built
     #[arg(long, value_name = "PATH")]
     oomtrace: Option<PathBuf>,
-    /// A static scenario program; without one it is built (but not for --command)
+    /// A static scenario program; without one it is built
     #[arg(long, value_name = "PATH")]
     scenarios: Option<PathBuf>,
 }
@@ -158,9 +162,13 @@ impl Special {
 /// # Errors
 /// If a program cannot be built or a kernel cannot be fetched: before the first guest runs.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    for path in args.kernel_image.iter().chain(&args.oomtrace).chain(&args.scenarios) {
+        readable(path)?;
+    }
     if args.docker {
         return docker::run(args);
     }
+    let place = args.write.as_deref().map(|page| Place::of_guests(page, &word(args.arch))).transpose()?;
     let store = Store::open(args.arch)?;
     if args.list {
         return list(args, &store);
@@ -175,17 +183,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         directory,
         timeout: Duration::from_secs(args.timeout),
     };
-    let (oomtrace, scenarios) = programs(args, &store)?;
+    let Programs { oomtrace, scenarios } = programs(args, &store)?;
     let names = match &args.command {
         Some(_) => Vec::new(),
         // Only a program of this machine's architecture runs here; of another, one is built that lists the same.
         None => {
             let runs = args.arch.is_this_machine();
-            selected(&args.scenario, &programs::scenarios(scenarios.as_deref().filter(|_| runs))?)?
+            selected(&args.scenario, &programs::scenarios(runs.then_some(&*scenarios))?)?
         }
     };
-    kit.programs.extend(oomtrace.map(|path| ("oomtrace", path)));
-    kit.programs.extend(scenarios.map(|path| ("oomtrace-scenarios", path)));
+    kit.programs.extend([("oomtrace", oomtrace), ("oomtrace-scenarios", scenarios)]);
 
     let table = Mutex::new(Table::default());
     let started = Instant::now();
@@ -219,9 +226,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut stdout = std::io::stdout().lock();
     write!(stdout, "\n{table}")?;
     writeln!(stdout, "\n{seconds} s; consoles in {}", kit.directory.display())?;
-    if let Some(path) = &args.write {
+    if let Some(place) = place {
         let took = format!("{} guests, {} at a time, took {seconds} s.", guests.len(), args.jobs.max(1));
-        page::write(path, args.arch, &table, &took)?;
+        place.fill(&format!("\n{table}\n{took} The kernels say of themselves:\n\n{}\n", table.offered()))?;
     }
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -297,14 +304,24 @@ fn kernels(args: &Args, store: &Store, cgroup: Cgroup) -> Result<Vec<(String, Pa
     Ok(kernels)
 }
 
-/// The programs to pack: those given; the others are built, unless there is only a command to run.
-fn programs(args: &Args, store: &Store) -> Result<(Option<PathBuf>, Option<PathBuf>)> {
-    let (oomtrace, scenarios) = (args.oomtrace.clone(), args.scenarios.clone());
-    if args.command.is_some() || (oomtrace.is_some() && scenarios.is_some()) {
-        return Ok((oomtrace, scenarios));
+/// The programs to pack: those given; the others are built.
+fn programs(args: &Args, store: &Store) -> Result<Programs> {
+    if let (Some(oomtrace), Some(scenarios)) = (&args.oomtrace, &args.scenarios) {
+        return Ok(Programs { oomtrace: oomtrace.clone(), scenarios: scenarios.clone() });
     }
     let built = Programs::build(store)?;
-    Ok((oomtrace.or(Some(built.oomtrace)), scenarios.or(Some(built.scenarios))))
+    Ok(Programs {
+        oomtrace: args.oomtrace.clone().unwrap_or(built.oomtrace),
+        scenarios: args.scenarios.clone().unwrap_or(built.scenarios),
+    })
+}
+
+/// Refuses what could not be packed or booted, before anything is built.
+fn readable(path: &Path) -> Result<()> {
+    let cannot = || format!("{} cannot be read", path.display());
+    let file = File::open(path).with_context(cannot)?;
+    ensure!(file.metadata().with_context(cannot)?.is_file(), "{} is not a file", path.display());
+    Ok(())
 }
 
 /// The scenarios to run: those asked for, or all that there are.
@@ -370,6 +387,16 @@ mod tests {
             [(None, vec!["memcg-limit", "burst"]), (Some(Special::Numa), vec!["cpuset", "mempolicy"])]
         );
         assert_eq!(by_machine(&[]), [(None, Vec::new())]);
+    }
+
+    #[test]
+    fn a_path_that_leads_to_no_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("vmlinuz");
+        assert!(readable(&file).unwrap_err().to_string().ends_with("vmlinuz cannot be read"));
+        assert!(readable(directory.path()).unwrap_err().to_string().ends_with("is not a file"));
+        fs::write(&file, "").unwrap();
+        readable(&file).unwrap();
     }
 
     #[test]

@@ -1,0 +1,94 @@
+//! The pages that commands write what they found into, each between two marks; all else on them is written by hand.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace;
+
+/// The place for one text on one page.
+pub struct Place {
+    path: PathBuf,
+    begin: String,
+    end: String,
+}
+
+impl Place {
+    /// The place for the table of `cargo xtask COMMAND`.
+    ///
+    /// # Errors
+    /// If the page cannot be read, or has no such place: before anything was measured.
+    pub fn of_table(page: &Path, command: &str) -> Result<Self> {
+        let begin = format!("<!-- table: cargo xtask {command} --write -->\n");
+        Self::find(page, begin, "<!-- end of table -->\n".to_owned())
+    }
+
+    /// The place for what guests of an architecture told.
+    ///
+    /// # Errors
+    /// As [`Self::of_table`].
+    pub fn of_guests(page: &Path, arch: &str) -> Result<Self> {
+        let begin = format!("<!-- {arch}: from here on by cargo xtask vm -->\n");
+        Self::find(page, begin, format!("<!-- {arch}: up to here -->\n"))
+    }
+
+    /// A relative path is one of the checkout.
+    fn find(page: &Path, begin: String, end: String) -> Result<Self> {
+        let place = Self { path: workspace::root().join(page), begin, end };
+        place.with("").map(|_| place)
+    }
+
+    /// Puts `text` there instead of what is there.
+    ///
+    /// # Errors
+    /// If the page cannot be read or written, or has lost its place.
+    pub fn fill(&self, text: &str) -> Result<()> {
+        fs::write(&self.path, self.with(text)?)
+            .with_context(|| format!("{} cannot be written", self.path.display()))
+    }
+
+    /// The page with this text in its place.
+    fn with(&self, text: &str) -> Result<String> {
+        let path = self.path.display();
+        let page = fs::read_to_string(&self.path).with_context(|| format!("{path} cannot be read"))?;
+        replaced(&page, &self.begin, &self.end, text)
+            .with_context(|| format!("{path} has no lines {} and {}", self.begin.trim(), self.end.trim()))
+    }
+}
+
+fn replaced(page: &str, begin: &str, end: &str, text: &str) -> Option<String> {
+    let (head, rest) = page.split_once(begin)?;
+    let (_, tail) = rest.split_once(end)?;
+    Some(format!("{head}{begin}{text}{end}{tail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_by_hand_stays_and_so_does_another_machine() {
+        let page = |text: &str| format!("above\n<x>\n{text}</x>\nbetween\n<y>\nkept\n</y>\nbelow\n");
+        assert_eq!(replaced(&page("old\n"), "<x>\n", "</x>\n", "new\n"), Some(page("new\n")));
+        assert_eq!(replaced("above\nbelow\n", "<x>\n", "</x>\n", "new\n"), None);
+    }
+
+    #[test]
+    fn each_page_has_its_places() {
+        let found = |page: &str, place: fn(&Path, &str) -> Result<Place>, of| {
+            place(Path::new(page), of).map(|_| ()).unwrap();
+        };
+        found(crate::bench::PAGE, Place::of_table, "bench");
+        found(crate::soak::PAGE, Place::of_table, "soak");
+        found(crate::vm::PAGE, Place::of_guests, "x86_64");
+        found(crate::vm::PAGE, Place::of_guests, "arm64");
+        let nowhere = Place::of_table(Path::new("docs/NONE.md"), "bench").err().unwrap();
+        assert!(format!("{nowhere:#}").contains("docs/NONE.md cannot be read"), "{nowhere:#}");
+        assert!(Place::of_table(Path::new(crate::vm::PAGE), "bench").is_err());
+    }
+}
