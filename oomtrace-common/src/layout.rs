@@ -45,6 +45,8 @@ layout! {
     task_pid,
     /// `task_struct.tgid`: the process's id.
     task_tgid,
+    /// `task_struct.flags`: `PF_*` bits.
+    task_flags,
     /// `task_struct.comm`.
     task_comm,
     /// `task_struct.mm`.

@@ -76,7 +76,7 @@ fn begins(id: u64, others: bool) -> bool {
             }
         }
     }
-    // One that finds no room here leaves no trace when it wakes; the others do.
+    // One that is pushed out leaves no trace when it wakes; the others do.
     let _traced = maps::WAITERS.insert(maps::caller(), id, 0);
     maps::HANGS.insert(id, now, NO_EXIST).is_ok()
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
 };
 use oomtrace_common::{
     counter, pinned,
@@ -47,14 +47,19 @@ pub static RUN: Array<Run> = Array::with_max_entries(1, 0);
 #[map]
 pub static SIGKILL: PerCpuArray<Sigkill> = PerCpuArray::with_max_entries(1, 0);
 
-/// Tasks for which a memory cgroup has run out, by `bpf_get_current_pid_tgid`: more than wait
-/// for the one `oom_lock` on any machine. Preallocated, as hash maps are by default.
+/// Tasks for which a memory cgroup has run out, by `bpf_get_current_pid_tgid`. Preallocated, as maps are by default. The
+/// end of a call may go unseen (a kretprobe has only so many places), so the oldest make room.
 #[map]
-pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(1024, 0);
+pub static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(1024, 0);
+
+/// When it was last told that a memory cgroup ran out without a victim, `CLOCK_BOOTTIME` ns, by its `mem_cgroup` and
+/// the outcome: a task that finds nobody to kill tries again at once, for ever.
+#[map]
+pub static UNKILLED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// Tasks that wait because kills are disabled in their cgroup (v1), and the cgroup's id.
 #[map]
-pub static WAITERS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+pub static WAITERS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// Cgroups in which tasks wait, by id, and when the last one began or ceased to, `CLOCK_BOOTTIME` ns.
 /// Preallocated too; a cgroup that is pushed out is told once more.
@@ -97,6 +102,10 @@ pub struct Run {
     pub victim_mm: u64,
     /// The last victim's tgid.
     pub victim_tgid: u64,
+    /// Who was last told of as dying with a victim: its tgid.
+    pub shared_tgid: u64,
+    /// 1 from when the killer passes over its last victim again until it marks another.
+    pub again: u64,
 }
 
 /// A SIGKILL of the kernel's own.

@@ -78,7 +78,12 @@ pub fn run_ends() {
         let read = reader.copy(&raw mut chosen, oc, layout!(oc_chosen));
         let memcg = reader.pointer(oc, layout!(oc_memcg));
         // Chosen is -1 where an earlier victim has not yet gone: that one was told.
-        if read != 0 && chosen == 0 && (*run).first == 0 && memcg != 0 {
+        if read != 0
+            && chosen == 0
+            && (*run).first == 0
+            && memcg != 0
+            && is_due(memcg, OUTCOME_NO_KILLABLE_PROCESS)
+        {
             let seq = maps::next_seq();
             nobody_killed(&mut reader, seq, OUTCOME_NO_KILLABLE_PROCESS, memcg, &raw const (*run).oom);
         }
@@ -91,9 +96,36 @@ pub fn run_ends() {
 #[inline(always)]
 pub fn memcg_ran_out(memcg: u64, gfp_mask: u32, order: i32) {
     let call = Call { memcg, gfp_mask, order, ran: 0 };
-    if maps::CALLS.insert(maps::caller(), call, 0).is_err() {
-        maps::count(counter::NO_SCRATCH, 1);
+    // Without it one may not be told that was relieved: no kill is lost.
+    let _kept = maps::CALLS.insert(maps::caller(), call, 0);
+}
+
+/// Whether it is time to tell of it (again): once a second of one cgroup and outcome.
+#[inline(always)]
+fn is_due(memcg: u64, outcome: u32) -> bool {
+    const PAUSE_NS: u64 = 1_000_000_000;
+    // A `mem_cgroup` is aligned to more than there are outcomes.
+    let key = memcg | u64::from(outcome);
+    // SAFETY: the helper takes no argument.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if let Some(last) = maps::UNKILLED.get_ptr(key) {
+        // SAFETY: a pointer into the map, checked for NULL; a whole integer.
+        if now.wrapping_sub(unsafe { *last }) < PAUSE_NS {
+            return false;
+        }
     }
+    // Without it the next one is told too.
+    let _kept = maps::UNKILLED.insert(key, now, 0);
+    true
+}
+
+/// `PF_EXITING`: the calling task is on its way out.
+#[inline(always)]
+fn is_exiting(reader: &mut Reader) -> bool {
+    const PF_EXITING: u32 = 4;
+    // SAFETY: the helper takes no argument.
+    let current = unsafe { bpf_get_current_task() };
+    reader.u32(current, layout!(task_flags)) & PF_EXITING != 0
 }
 
 /// `mem_cgroup_out_of_memory` returns: true without the killer having run, if enough was free by then.
@@ -114,7 +146,8 @@ pub fn memcg_call_ends(source: u32, returned: u64) {
     // SAFETY: the helper takes no argument.
     let current = unsafe { bpf_get_current_task() };
     let signal = reader.pointer(current, layout!(task_signal));
-    if reader.u32(signal, layout!(signal_flags)) & DYING == 0 {
+    let dying = reader.u32(signal, layout!(signal_flags)) & DYING != 0 || is_exiting(&mut reader);
+    if !dying && is_due(call.memcg, OUTCOME_RELIEVED) {
         let mut oom = OomControl {
             source,
             present: oc_fact::GFP_MASK | oc_fact::ORDER,
@@ -259,10 +292,12 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
     // SAFETY: `to` and `run` point into map values, checked for NULL; `oom_lock` serialises their writers.
     let status = unsafe {
         (*to).flags = FLAG_SIGNALS_FOLLOWED;
-        if let Some(last) = maps::SIGKILL.get_ptr(0)
+        if let Some(last) = maps::SIGKILL.get_ptr_mut(0)
             && (*last).by == caller
             && (*last).task == task
         {
+            // It is this mark's: the next one has one of its own, or was not killed.
+            (*last).task = 0;
             (*to).flags |= FLAG_SIGNALLED;
             maps::count(counter::KILLED, 1);
             // A process is marked again if the killer met another thread of it.
@@ -303,6 +338,8 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
         (*run).victim = seq;
         (*run).victim_mm = mm;
         (*run).victim_tgid = u64::from((*to).victim.tgid);
+        (*run).shared_tgid = 0;
+        (*run).again = 0;
 
         // Not with a default of 0: the verifiers lose sight of its bound then.
         let Some(levels) = memcg::levels_bytes(&raw const (*to).lineage) else {
@@ -360,27 +397,39 @@ pub fn kernel_sent_sigkill(task: u64) {
             (*last).repeated = 0;
         }
     }
-    let Some(run) = maps::RUN.get_ptr(0) else { return };
+    let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
     let mut reader = Reader::default();
-    let signal = reader.pointer(task, layout!(task_signal));
-    if reader.pointer(signal, layout!(signal_oom_mm)) != 0 {
-        // SAFETY: pointers into maps, checked for NULL. By another task than the killer's it is none of its kills.
-        unsafe {
-            if (*run).by == caller || (*run).marked_by == caller {
-                repeated();
-            }
-        }
-        // It was told of when it was marked.
+    // Who exits kills as well: the first process of a pid namespace all others in it, a tracer its tracees. If it ran the
+    // killer before, that may look like the killer's doing. (One that exits and runs the killer itself is not followed:
+    // then a second pass is not known as one, and told as a `gap`.)
+    if is_exiting(&mut reader) {
         return;
     }
+    let signal = reader.pointer(task, layout!(task_signal));
+    let marked_before = reader.pointer(signal, layout!(signal_oom_mm)) != 0;
+    // A leader that has exited has no mm, but its threads may still share the victim's.
     let mm = reader.pointer(task, layout!(task_mm));
     let tgid = u64::from(reader.u32(task, layout!(task_tgid)));
-    // SAFETY: a pointer into the map, checked for NULL; only the caller that marked the last victim goes on.
-    let (by, victim, victim_mm, victim_tgid) =
-        unsafe { ((*run).marked_by, (*run).victim, (*run).victim_mm, (*run).victim_tgid) };
-    // A leader that has exited has no mm, but its threads may still share the victim's.
-    if by == caller && victim_mm != 0 && tgid != victim_tgid && mm == victim_mm {
-        shared_mm_kill(&mut reader, task, victim);
+    // SAFETY: a pointer into the map, checked for NULL. Only the task that runs the killer goes on, under `oom_lock`.
+    unsafe {
+        let marked_by_caller = (*run).marked_by == caller;
+        if !marked_by_caller && (*run).by != caller {
+            return;
+        }
+        let (victim, victim_mm, victim_tgid) = ((*run).victim, (*run).victim_mm, (*run).victim_tgid);
+        // After each mark the killer goes over all processes that share the victim's memory.
+        let shares = marked_by_caller && victim_mm != 0 && mm == victim_mm && tgid != victim_tgid;
+        if marked_before {
+            // It was told of when it was marked.
+            if !shares {
+                (*run).again = 1;
+                repeated();
+            }
+        } else if shares && (*run).again == 0 && (*run).shared_tgid != tgid {
+            // Those that share with a victim of a group are gone over again and again, and may be marked themselves yet.
+            (*run).shared_tgid = tgid;
+            shared_mm_kill(&mut reader, task, victim);
+        }
     }
 }
 

@@ -89,6 +89,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutEr
         task_tgid: s.needed("task_struct", &["tgid"])?,
         task_comm: s.wanted("task_struct", &["comm"]),
         task_mm: s.wanted("task_struct", &["mm"]),
+        task_flags: s.wanted("task_struct", &["flags"]),
         task_signal: s.wanted("task_struct", &["signal"]),
         task_cgroups: s.needed("task_struct", &["cgroups"])?,
         task_group_leader: s.wanted("task_struct", &["group_leader"]),

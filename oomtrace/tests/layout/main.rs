@@ -120,6 +120,7 @@ fn a_member_that_is_wanted_is_told() {
     let cases: &[(&str, &str, Place)] = &[
         ("task_struct", "comm", |layout| &mut layout.task_comm),
         ("task_struct", "mm", |layout| &mut layout.task_mm),
+        ("task_struct", "flags", |layout| &mut layout.task_flags),
         ("task_struct", "signal", |layout| &mut layout.task_signal),
         ("task_struct", "group_leader", |layout| &mut layout.task_group_leader),
         ("task_struct", "real_parent", |layout| &mut layout.task_real_parent),

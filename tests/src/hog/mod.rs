@@ -6,6 +6,7 @@
 //! never be told to grow outside a cgroup with a limit, unless the machine is a guest.
 
 mod memory;
+mod namespace;
 mod serve;
 mod tasks;
 
@@ -149,6 +150,11 @@ impl Hog {
         let pid = self.hear("spawned")?;
         self.hear("ready")?;
         pid.parse().with_context(|| format!("a process id: {pid}"))
+    }
+
+    /// Has the first process of a pid namespace run the killer, live on, and end with many others in it.
+    pub fn end_a_namespace(&mut self) -> Result<()> {
+        self.ask("namespace").map(drop)
     }
 
     /// Waits for the end of its child; the signal.

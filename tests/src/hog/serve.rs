@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use super::memory::{self, Kind};
-use super::tasks;
+use super::{namespace, tasks};
 
 /// Serves until stdin ends.
 pub(super) fn hog() -> ! {
@@ -110,6 +110,7 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
             let signal = child(first == Some(&"apart"))?;
             say(&format!("ended {signal}"));
         }
+        "namespace" => namespace::end_one()?,
         "quit" => exit(0),
         _ => return Err(wrong("no such command")),
     }

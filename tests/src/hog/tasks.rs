@@ -35,9 +35,15 @@ pub(super) fn end_thread() -> ! {
 /// All tasks of this process on one processor from now on: while the one that allocates is
 /// in the killer, no other can exit and move the figures between the mark and the log line.
 pub(super) fn stay_on_one_processor() -> io::Result<()> {
+    // SAFETY: takes nothing.
+    let processor = unsafe { libc::sched_getcpu() };
+    stay_on(usize::try_from(processor).unwrap_or(0))
+}
+
+/// The calling thread on this processor from now on.
+pub(super) fn stay_on(processor: usize) -> io::Result<()> {
     // SAFETY: cpu_set_t is a plain bit array, and all zero is the empty set; it is alive through the calls.
     unsafe {
-        let processor = usize::try_from(libc::sched_getcpu()).unwrap_or(0);
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(processor, &mut set);
         check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set))

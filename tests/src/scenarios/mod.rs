@@ -75,6 +75,8 @@ const ALL: &[Scenario] = &[
     anywhere("exited_leader", tasks::exited_leader),
     anywhere("child_with_living_parent", tasks::child_with_living_parent),
     anywhere("pid_namespace", tasks::pid_namespace),
+    // Emulated, its hundreds of processes take long.
+    Scenario { name: "namespace_ends", place: Where::HostOnly, act: tasks::namespace_ends },
     anywhere("shared_mm", tasks::shared_mm),
     anywhere("already_exiting", exiting::already_exiting),
     anywhere("shmem", limits::shmem),

@@ -66,6 +66,22 @@ pub(super) fn pid_namespace(session: &mut Session) -> Result<Outcome> {
     kill_child(session, "pid-namespace", true)
 }
 
+/// The first process of a pid namespace runs the killer, and kills the others itself when it ends: that is no OOM kill,
+/// though one of them may have its memory where the victim's was.
+pub(super) fn namespace_ends(session: &mut Session) -> Result<Outcome> {
+    let cgroup = session.cgroup(b"namespace")?;
+    cgroup.limit(16 * LIMIT)?;
+    let mut hog = session.hog_in(&cgroup, b"hog-namespace")?;
+    let released = wall_clock_ns();
+    hog.end_a_namespace()?;
+    let tids = session.logged_tids()?;
+    ensure!(tids.len() == 1, "the kernel killed {tids:?}, not one");
+    for tid in tids {
+        session.line_of(tid, released)?;
+    }
+    Ok(Outcome::Passed)
+}
+
 fn kill_child(session: &mut Session, name: &str, apart: bool) -> Result<Outcome> {
     let cgroup = session.cgroup(name.as_bytes())?;
     cgroup.limit(LIMIT)?;

@@ -1,0 +1,68 @@
+//! A pid namespace whose first process runs the killer, lives on, and ends with all others in it.
+
+use std::hint::black_box;
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use super::tasks;
+
+/// What the victim takes, and then the first process; together more than the cgroup may have.
+const VICTIM: usize = 160 << 20;
+const FIRST: usize = 180 << 20;
+/// Processes that die with the namespace: some get the memory that the victim's `mm_struct` was in.
+const OTHERS: usize = 600;
+/// The kernel keeps a victim's `mm_struct` for the reaper for two seconds.
+const REAPED: Duration = Duration::from_millis(3200);
+
+/// Starts it, and waits for its end.
+pub(super) fn end_one() -> io::Result<()> {
+    tasks::new_pid_namespace()?;
+    wait(fork(|| {
+        tasks::stay_on_one_processor()?;
+        let (mut full, mut tell) = io::pipe()?;
+        let victim = fork(|| {
+            std::fs::write("/proc/self/oom_score_adj", "1000")?;
+            let _kept = vec![1_u8; VICTIM];
+            tell.write_all(&[1])?;
+            sleep_for_ever()
+        })?;
+        full.read_exact(&mut [0])?;
+        // Given back at once.
+        drop(black_box(vec![1_u8; FIRST]));
+        wait(victim)?;
+        std::thread::sleep(REAPED);
+        for number in 0..OTHERS {
+            // Each processor has free memory of its own to give again.
+            let _where_it_is = tasks::stay_on(number % 2);
+            fork(sleep_for_ever)?;
+        }
+        Ok(())
+    })?)
+}
+
+fn sleep_for_ever() -> io::Result<()> {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A child that does this and ends.
+fn fork(act: impl FnOnce() -> io::Result<()>) -> io::Result<libc::pid_t> {
+    // SAFETY: a hog has one thread, so the child finds no lock taken.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => std::process::exit(i32::from(act().is_err())),
+        pid => Ok(pid),
+    }
+}
+
+fn wait(child: libc::pid_t) -> io::Result<()> {
+    let mut status = 0;
+    // SAFETY: a status that is alive through the call.
+    if unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The victim is meant to be killed.
+    let ended = libc::WIFSIGNALED(status) || libc::WEXITSTATUS(status) == 0;
+    if ended { Ok(()) } else { Err(io::Error::other(format!("a process failed: {status}"))) }
+}
