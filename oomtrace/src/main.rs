@@ -1,6 +1,6 @@
 //! The binary: what was typed in, an exit code out.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 use oomtrace::{
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            let _nobody_reads = writeln!(std::io::stderr(), "{failure}");
             ExitCode::from(failure.code as u8)
         }
     }

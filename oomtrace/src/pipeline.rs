@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     decode::{BootTime, Decoder, Record},
     enrich::{backfill::LoggedKill, enricher::Enricher, unkilled::Unkilled},
-    event::{Envelope, Event, K8s, Kill, Lost, OomKill, Scope, Source, Stop, Verdict},
+    event::{Container, Envelope, Event, K8s, Kill, Lost, MemcgOom, OomKill, Scope, Source, Stop, Verdict},
     losses::{Counters, Losses},
     reconcile::cgroups::Told,
     render::Render,
@@ -30,15 +30,24 @@ pub struct Filter {
 impl Filter {
     fn takes(&self, kill: &OomKill) -> bool {
         let scope = self.scope.is_none_or(|scope| kill.oom.scope.is_none_or(|of| of == scope));
-        let container = self.container.as_deref().is_none_or(|wanted| {
-            kill.container.as_ref().is_some_and(|container| {
+        scope && self.takes_of(kill.container.as_ref(), kill.k8s.as_ref())
+    }
+
+    /// What happened in this container.
+    fn takes_of(&self, container: Option<&Container>, k8s: Option<&K8s>) -> bool {
+        self.container.as_deref().is_none_or(|wanted| {
+            container.is_some_and(|container| {
                 container.name.as_deref() == Some(wanted)
-                    || kill.k8s.as_ref().and_then(K8s::names).is_some_and(|names| names.join("/") == wanted)
+                    || k8s.and_then(K8s::names).is_some_and(|names| names.join("/") == wanted)
                     || container.id == wanted
                     || (wanted.len() >= 12 && container.id.starts_with(wanted))
             })
-        });
-        scope && container
+        })
+    }
+
+    fn takes_memcg_oom(&self, event: &MemcgOom) -> bool {
+        let scope = self.scope.is_none_or(|scope| scope == Scope::Memcg);
+        scope && self.takes_of(event.container.as_ref(), event.k8s.as_ref())
     }
 }
 
@@ -55,6 +64,8 @@ pub struct Pipeline {
     line: Vec<u8>,
     /// Events printed: kills, shared-memory kills, cgroups that ran out.
     events: u64,
+    /// The `seq` of the last kill that was not filtered out.
+    latest: Option<u64>,
 }
 
 impl Pipeline {
@@ -80,6 +91,7 @@ impl Pipeline {
             verdicts: None,
             line,
             events: 0,
+            latest: None,
         }
     }
 
@@ -102,9 +114,12 @@ impl Pipeline {
     /// # Errors
     /// Only [`SinkError::Closed`].
     pub fn unkilled(&mut self, found: &Unkilled) -> Result<(), SinkError> {
-        let event = Event::MemcgOom(Box::new(self.enricher.unkilled(found)));
+        let event = self.enricher.unkilled(found);
+        if !self.filter.takes_memcg_oom(&event) {
+            return Ok(());
+        }
         self.events += 1;
-        self.print(&event)
+        self.print(&Event::MemcgOom(Box::new(event)))
     }
 
     /// Prints what a runtime says of a kill.
@@ -159,24 +174,35 @@ impl Pipeline {
                 let kill = self.enricher.oom_kill(&facts);
                 if kill.oom.kill != Some(Kill::AlreadyExiting) {
                     self.told.saw(&facts.lineage, facts.time);
-                }
-                if let Some(verdicts) = &mut self.verdicts {
-                    verdicts.saw(&kill);
+                    if let Some(verdicts) = &mut self.verdicts {
+                        verdicts.saw(&kill);
+                    }
                 }
                 if !self.filter.takes(&kill) {
                     return Ok(());
                 }
+                self.latest = Some(facts.seq);
                 Event::OomKill(Box::new(kill))
             }
             Ok(Record::SharedMmKill(facts)) => {
                 self.losses.saw(facts.seq);
-                Event::SharedMmKill(Box::new(self.enricher.shared_mm_kill(&facts)))
+                let kill = self.enricher.shared_mm_kill(&facts);
+                // What ran out is said of the victim that it died with, which came just before.
+                let scope = self.filter.scope.is_none() || self.latest == Some(facts.of);
+                if !scope || !self.filter.takes_of(kill.container.as_ref(), kill.k8s.as_ref()) {
+                    return Ok(());
+                }
+                Event::SharedMmKill(Box::new(kill))
             }
             Ok(Record::MemcgOom(facts)) => {
                 if let Some(seq) = facts.seq {
                     self.losses.saw(seq);
                 }
-                Event::MemcgOom(Box::new(self.enricher.memcg_oom(&facts)))
+                let event = self.enricher.memcg_oom(&facts);
+                if !self.filter.takes_memcg_oom(&event) {
+                    return Ok(());
+                }
+                Event::MemcgOom(Box::new(event))
             }
             Ok(Record::Cgroup(change)) => {
                 self.enricher.cgroup_changed(&change);
@@ -190,7 +216,10 @@ impl Pipeline {
         };
         self.events += 1;
         self.print(&event)?;
-        if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event) {
+        // Where no kill was made no runtime can have missed one.
+        if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event)
+            && kill.oom.kill != Some(Kill::AlreadyExiting)
+        {
             let asked = verdicts.want(kill, self.enricher.tree());
             if !asked {
                 self.losses.no_verdict();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{failure::Failure, probe::PinDir};
+use crate::{failure::Failure, probe::PinDir, stderr::say};
 
 /// `oomtrace detach`.
 ///
@@ -10,7 +10,7 @@ use crate::{failure::Failure, probe::PinDir};
 /// If a run is using the directory, or something cannot be removed.
 pub fn detach(dir: &Path) -> Result<(), Failure> {
     if !PinDir::detach(dir)? {
-        eprintln!("oomtrace: nothing is attached at {}", dir.display());
+        say(&format!("oomtrace: nothing is attached at {}", dir.display()));
     }
     Ok(())
 }

@@ -31,6 +31,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long kills are told without a look at anything else: a storm of them may outlast every output.
 const TURN: Duration = Duration::from_millis(100);
 
+/// How long names of new cgroups are read meanwhile, each turn: a container may be gone before the storm is.
+const NAMES_AMID_KILLS: Duration = Duration::from_millis(10);
+
 /// What became of the rings.
 enum Drained {
     /// As many kills were told as were asked for.
@@ -237,10 +240,11 @@ impl Session {
         let began = Instant::now();
         let is_over = || began.elapsed() >= TURN;
         loop {
-            self.cgroup_changes();
+            let more_changes = self.cgroup_changes();
             let mut told = self.stalled.is_some();
             if !self.output_takes()? {
-                return Ok(Drained::Nothing);
+                // Nobody reads, but a container may be gone by the time that somebody does.
+                return Ok(if self.names(true) || more_changes { Drained::More } else { Drained::Nothing });
             }
             loop {
                 if self.has_enough() {
@@ -288,9 +292,8 @@ impl Session {
                 self.look_for_unkilled()?;
                 self.reconciliation.something_happened();
             }
-            // Names are read one cgroup at a time, so that a kill waits for one at the most.
-            if !self.pipeline.enricher().tree().resolve_next(clock::boot_time()) && !told {
-                return Ok(Drained::Nothing);
+            if !self.names(told) && !told {
+                return Ok(if more_changes { Drained::More } else { Drained::Nothing });
             }
             if is_over() {
                 return Ok(Drained::More);
@@ -325,13 +328,33 @@ impl Session {
     }
 
     /// What became of cgroups before the next kill.
-    fn cgroup_changes(&mut self) {
+    ///
+    /// True if there may be more: who makes and renames cgroups without end must not keep kills from being told.
+    fn cgroup_changes(&mut self) -> bool {
+        let began = Instant::now();
         while let Some(record) = self.probe.cgroups().next() {
             if let Some(file) = &mut self.record {
                 let _not_an_event = keep(file, &record);
             }
             self.pipeline.cgroup(&record);
+            drop(record);
+            if began.elapsed() >= TURN {
+                return true;
+            }
         }
+        false
+    }
+
+    /// Reads names of new cgroups, one after the other, until a kill comes or, where kills never cease, for a moment. True
+    /// if there may be more.
+    fn names(&mut self, kills_come: bool) -> bool {
+        let began = Instant::now();
+        while self.pipeline.enricher().tree().resolve_next(clock::boot_time()) {
+            if !kills_come || began.elapsed() >= NAMES_AMID_KILLS {
+                return true;
+            }
+        }
+        false
     }
 
     /// Tells of cgroups that ran out without a kill, as far as their files say so by now.

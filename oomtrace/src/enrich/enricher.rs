@@ -271,7 +271,7 @@ impl Enricher {
         for key in of_version {
             absent.because(&format!("cgroup.{key}"), UNSEEN);
         }
-        absent.unless(found.limit_bytes, "cgroup.limit_bytes", UNREAD);
+        absent.unless(found.limit_bytes, "cgroup.limit_bytes", "its file could not be read");
         let outcome = found.disabled.then_some(MemcgOomOutcome::KillDisabled);
         let events = found.events.map(|(oom, oom_kill)| event::MemoryEvents {
             oom: Some(oom),

@@ -144,7 +144,7 @@ fn from_killer(
             Some((index, facts)) => Some(fired(lineage, index, facts, context, absent)),
             None => {
                 absent.because("oom.cgroup.path", NOT_AN_ANCESTOR);
-                absent.because("oom.cgroup.limit_bytes", NOT_AN_ANCESTOR);
+                cgroup::nothing_read("oom.cgroup", NOT_AN_ANCESTOR, context.version, absent);
                 Some(OomCgroup {
                     cgroup: Cgroup { path: None, id: Some(id.to_string()) },
                     ..OomCgroup::default()
@@ -183,7 +183,7 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
             },
             None => {
                 absent.because("oom.cgroup.id", NOT_AN_ANCESTOR);
-                absent.because("oom.cgroup.limit_bytes", NOT_AN_ANCESTOR);
+                cgroup::nothing_read("oom.cgroup", NOT_AN_ANCESTOR, context.version, absent);
                 OomCgroup {
                     cgroup: Cgroup { path: Some(text_from_kernel(path)), id: None },
                     ..OomCgroup::default()

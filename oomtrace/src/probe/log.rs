@@ -3,6 +3,7 @@
 use aya_log::EbpfLogger;
 
 use super::{ProbeError, error::chain};
+use crate::stderr::say;
 
 /// Writes what the programs log.
 pub struct ToStderr;
@@ -13,7 +14,7 @@ impl log::Log for ToStderr {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("oomtrace: ebpf: {}: {}", record.level().as_str().to_lowercase(), record.args());
+        say(&format!("oomtrace: ebpf: {}: {}", record.level().as_str().to_lowercase(), record.args()));
     }
 
     fn flush(&self) {}

@@ -12,6 +12,7 @@ use crate::{
     event::CgroupVersion,
     failure::{Code, Failure},
     kernel::hierarchy::MemoryHierarchy,
+    stderr::say,
 };
 
 /// A memory cgroup with a small limit.
@@ -68,7 +69,7 @@ impl Drop for Scratch {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        eprintln!("oomtrace: cannot remove {}: please rmdir it", self.dir.display());
+        say(&format!("oomtrace: cannot remove {}: please rmdir it", self.dir.display()));
     }
 }
 

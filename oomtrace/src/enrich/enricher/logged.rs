@@ -43,6 +43,7 @@ impl Enricher {
         let trigger = report.and_then(|report| report.invoked.as_ref()).map(|invoked| {
             absent.because("trigger.pid", NOT_LOGGED);
             absent.because("trigger.cgroup.path", NOT_LOGGED);
+            absent.because("trigger.cgroup.id", NOT_LOGGED);
             Trigger {
                 pid: None,
                 comm: Some(text_from_kernel(&invoked.comm)),
@@ -138,7 +139,11 @@ impl Enricher {
         };
         let limit_bytes = limit(memory, "oom.cgroup.limit_bytes");
         let swap_limit = limit(swap, swap_key);
-        let swap_usage = swap.map(|usage| usage.usage_bytes);
+        let usage_key = if v2 { "oom.cgroup.swap_usage_bytes" } else { "oom.cgroup.memsw_usage_bytes" };
+        let swap_usage = absent.unless(swap.map(|usage| usage.usage_bytes), usage_key, NOT_LOGGED);
+        if v2 {
+            absent.because("oom.cgroup.oom_group", NOT_LOGGED);
+        }
         Some(OomCgroup {
             cgroup: Cgroup {
                 path: absent.unless(path.map(|path| text_from_kernel(path)), "oom.cgroup.path", AMBIGUOUS),
@@ -169,6 +174,7 @@ fn logged_victim(kill: &LoggedKill, path: Option<Vec<u8>>, why: &str, absent: &m
         "victim.start_time",
         "victim.oom_score_bytes",
         "victim.memory.swap_bytes",
+        "victim.cgroup.id",
     ] {
         absent.because(key, NOT_LOGGED);
     }

@@ -27,6 +27,17 @@ pub(super) fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
     Some(path)
 }
 
+/// Notes why a cgroup's facts are absent, all but its path and id.
+pub(super) fn nothing_read(key: &str, reason: &str, version: CgroupVersion, absent: &mut Absent) {
+    let of_version: &[&str] = match version {
+        CgroupVersion::V2 => &["swap_limit_bytes", "swap_usage_bytes", "oom_group"],
+        CgroupVersion::V1 | CgroupVersion::Hybrid => &["memsw_limit_bytes", "memsw_usage_bytes"],
+    };
+    for name in ["limit_bytes", "usage_bytes", "peak_bytes", "events"].iter().chain(of_version) {
+        absent.because(&format!("{key}.{name}"), reason);
+    }
+}
+
 /// A cgroup's facts in the words of its version; `key` is where they go.
 pub fn cgroup_of(
     key: &str,
