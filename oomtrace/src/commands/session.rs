@@ -6,7 +6,7 @@ mod wait;
 use std::{
     fs::File,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use wait::{Room, next_tick, on, readable, reader_gone, reader_of, room_in_output
 use super::reconciliation::Reconciliation;
 use crate::{
     enrich::{backfill::Backfill, clock, unkilled::Watch},
-    event::Start,
+    event::{LossReason, Start},
     failure::{Code, Failure},
     notify::Notify,
     pipeline::Pipeline,
@@ -30,6 +30,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long kills are told without a look at anything else: a storm of them may outlast every output.
 const TURN: Duration = Duration::from_millis(100);
+
+/// The cgroups are walked again, after changes were lost, no more often than this: 10,000 take 0.2 s.
+const WALK_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long names of new cgroups are read meanwhile, each turn: a container may be gone before the storm is.
 const NAMES_AMID_KILLS: Duration = Duration::from_millis(10);
@@ -85,6 +88,10 @@ pub(super) struct Session {
     reconciliation: Reconciliation,
     /// The cgroups' files, where no function hook tells of one that runs out without a kill.
     watch: Option<Watch>,
+    /// Where the cgroups are.
+    mount: Option<PathBuf>,
+    /// Changes of cgroups that were lost when they were walked last, and when that may be done again.
+    walked: (u64, Instant),
 }
 
 impl Session {
@@ -109,6 +116,8 @@ impl Session {
             notify,
             reconciliation,
             watch: None,
+            mount: None,
+            walked: (0, Instant::now()),
         }
     }
 
@@ -117,10 +126,12 @@ impl Session {
     fn first(&mut self, start: Start, unreadable: u64, mount: Option<&Path>) -> Result<(), Ended> {
         self.resume(start, unreadable)?;
         self.reconciliation.begin(&mut self.probe)?;
+        self.mount = mount.map(Path::to_owned);
         if let Some(mount) = mount {
             self.cgroup_changes();
             // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
             let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
+            self.walked.0 = self.pipeline.known_losses().of(LossReason::CgroupRingFull);
             if !self.probe.is_hooked() {
                 let v1 = self.pipeline.enricher().is_v1();
                 self.watch = Some(Watch::start(mount.to_owned(), v1, self.pipeline.enricher().tree()));

@@ -1,8 +1,11 @@
 //! What a run has to do with the one before it and the one after it.
 
-use super::{Drained, Ended, LAST_WORDS, Session};
+use tokio::time::Instant;
+
+use super::{Drained, Ended, LAST_WORDS, Session, WALK_PAUSE};
 use crate::{
-    event::{Event, Start},
+    enrich::clock,
+    event::{Event, LossReason, Start},
     losses::Losses,
     probe::Left,
 };
@@ -58,7 +61,21 @@ impl Session {
     pub(super) fn losses(&mut self) -> Result<(), Ended> {
         let counters = self.probe.counters()?;
         self.pipeline.losses(&counters)?;
+        self.walk_if_changes_were_lost();
         self.keep_losses()
+    }
+
+    /// Finds the cgroups that were made, and those that went, while nobody could be told.
+    fn walk_if_changes_were_lost(&mut self) {
+        let lost = self.pipeline.known_losses().of(LossReason::CgroupRingFull);
+        let (known, not_before) = self.walked;
+        let Some(mount) = self.mount.as_deref().filter(|_| lost > known && Instant::now() >= not_before)
+        else {
+            return;
+        };
+        // What cannot be walked costs names only.
+        let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
+        self.walked = (lost, Instant::now() + WALK_PAUSE);
     }
 
     /// Leaves to the next run what this one has told, once the output has it.
