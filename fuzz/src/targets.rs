@@ -172,7 +172,7 @@ fn cgroup(dir: &Path) -> Result<Check> {
                 "a container without an id"
             );
         }
-        while tree.resolve_next(BootTime(now)) {}
+        while tree.resolve_next() {}
         let (live, dead) = tree.counts();
         assert!(live <= 256 + 64 && dead <= 256 + 64, "{live} live, {dead} dead");
     }))

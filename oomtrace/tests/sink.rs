@@ -296,6 +296,30 @@ fn a_file_is_put_aside_before_it_gets_too_large() {
     assert_eq!(fs::read_to_string(at("kills")).unwrap(), "four\n5\nstill told\n");
 }
 
+/// Somebody moved the file away: no line may cost one of the old files.
+#[test]
+fn old_files_stay_where_there_is_nothing_to_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let old = |number: u32| fs::read_to_string(at(&format!("kills.{number}"))).unwrap();
+    for number in 1..=3 {
+        fs::write(at(&format!("kills.{number}")), format!("old {number}\n")).unwrap();
+    }
+    let mut sink = FileSink::open(at("kills"), Some(Rotation { max_bytes: 10, keep: 3 })).unwrap();
+    sink.write_line(b"first one\n").unwrap();
+    fs::rename(at("kills"), at("kills.moved")).unwrap();
+    sink.write_line(b"after\n").unwrap();
+    assert_eq!(fs::read_to_string(at("kills.moved")).unwrap(), "first one\n");
+    assert_eq!(fs::read_to_string(at("kills")).unwrap(), "after\n");
+    // Nor where something that cannot be opened is in its place.
+    fs::rename(at("kills"), at("kills.moved")).unwrap();
+    fs::create_dir(at("kills")).unwrap();
+    for _ in 0..4 {
+        sink.write_line(b"another line\n").unwrap();
+    }
+    assert_eq!([old(1), old(2), old(3)], ["old 1\n", "old 2\n", "old 3\n"]);
+}
+
 #[test]
 fn a_closed_pipe_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();

@@ -61,7 +61,7 @@ pub fn containers(args: &Containers) -> Result<(), Failure> {
     let mut tree = CgroupTree::new(runtimes, TreeLimits::default());
     tree.walk(&mount, clock::boot_time())
         .map_err(|error| Failure::message(Code::RunTime, error.to_string()))?;
-    while tree.resolve_next(clock::boot_time()) {}
+    while tree.resolve_next() {}
     let rows = rows(&mut tree, &mount, hierarchy.version);
     print(|out| match args.output {
         Output::Json => rows.iter().try_for_each(|row| json::print(row, out)),

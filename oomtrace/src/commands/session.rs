@@ -360,7 +360,7 @@ impl Session {
     /// if there may be more.
     fn names(&mut self, kills_come: bool) -> bool {
         let began = Instant::now();
-        while self.pipeline.enricher().tree().resolve_next(clock::boot_time()) {
+        while self.pipeline.enricher().tree().resolve_next() {
             if !kills_come || began.elapsed() >= NAMES_AMID_KILLS {
                 return true;
             }

@@ -220,17 +220,17 @@ impl CgroupTree {
     }
 
     /// Reads the files of one cgroup that was made and not looked at since. False when there is none.
-    pub fn resolve_next(&mut self, now: BootTime) -> bool {
+    pub fn resolve_next(&mut self) -> bool {
         while let Some((slot, id)) = self.queue.pop_front() {
             if self.store.slot_of(id) == Some(slot) {
-                self.resolve(slot, now);
+                self.resolve(slot);
                 return true;
             }
         }
         false
     }
 
-    fn resolve(&mut self, slot: Slot, now: BootTime) {
+    fn resolve(&mut self, slot: Slot) {
         let Some(path) = self.store.path(slot) else { return };
         let names = names_of(&path);
         // What is below is not known yet; only nspawn's shape asks, and that has no files.
@@ -239,7 +239,7 @@ impl CgroupTree {
             return;
         };
         let place = place(&path, &names, depth, self.base);
-        let facts = self.runtimes.look_up(&shape, place, now).ok();
+        let facts = self.runtimes.look_up(&shape, place).ok();
         if facts.is_some() {
             self.store.set_facts(slot, facts);
         }
@@ -261,7 +261,7 @@ impl CgroupTree {
             let answer = if found.len() < CLAIMS_MAX {
                 let at = prefix(&path, &names, depth);
                 let id = names.len().checked_sub(depth).and_then(|up| seen.ids.get(up)).copied();
-                self.found_at(at, &names, depth, id, &shape, now)
+                self.found_at(at, &names, depth, id, &shape)
             } else {
                 Err("too many cgroups above are named like containers".to_owned())
             };
@@ -296,7 +296,6 @@ impl CgroupTree {
         depth: usize,
         id: Option<CgroupId>,
         shape: &Shape<'_>,
-        now: BootTime,
     ) -> Result<Facts, String> {
         let names = names.get(..depth).unwrap_or_default();
         let slot = match id {
@@ -312,7 +311,7 @@ impl CgroupTree {
             if (gone || replaced) && !grammar::is_hex_id(shape.id()) && !shape.is_by_path() {
                 return Err(UNKNOWN.to_owned());
             }
-            let facts = self.runtimes.look_up(shape, place, now)?;
+            let facts = self.runtimes.look_up(shape, place)?;
             if let Some(slot) = slot {
                 self.store.set_facts(slot, Some(facts.clone()));
             }

@@ -113,19 +113,29 @@ impl Target {
         if size == 0 || larger <= rotation.max_bytes {
             return Ok(());
         }
+        // Whoever took the name away rotates too: to go on aside from that would push the old ones out, line by line.
+        let own = fstat(&self.fd)
+            .map_err(|errno| SinkError::Rotate { path: self.path.clone(), source: errno.into() })?;
+        match stat(&self.path) {
+            Ok(there) if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino) => {}
+            Ok(_) => return Ok(()),
+            Err(_) => return self.reopen(),
+        }
         let aside = |number: u32| {
             let mut name = self.path.clone().into_os_string();
             name.push(format!(".{number}"));
             PathBuf::from(name)
         };
-        let cannot = |source| SinkError::Rotate { path: self.path.clone(), source };
+        let cannot = |path: &Path, source| SinkError::Rotate { path: path.to_owned(), source };
         for number in (1..rotation.keep).rev() {
             match fs::rename(aside(number), aside(number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(cannot(&aside(number), error));
+                }
                 _ => {}
             }
         }
-        fs::rename(&self.path, aside(1)).map_err(cannot)?;
+        fs::rename(&self.path, aside(1)).map_err(|error| cannot(&self.path, error))?;
         self.reopen()
     }
 }

@@ -310,6 +310,25 @@ fn kubernetes_by_docker() {
 }
 
 #[test]
+fn an_images_labels_make_no_pod() {
+    let labels = json!({"io.kubernetes.pod.name": "etcd-0", "io.kubernetes.pod.namespace": "kube-system",
+        "io.kubernetes.pod.uid": UID, "io.kubernetes.container.name": "etcd"});
+    let config = json!({"Name": "/innocent", "Config": {"Image": "api", "Labels": labels}});
+    let other = UID.replace('0', "1");
+    for (parent, uid) in
+        [("/docker".to_owned(), None), (format!("/kubepods/pod{other}"), Some(other.as_str()))]
+    {
+        let mut host = Host::new();
+        host.write(&format!("/var/lib/docker/containers/{A}/config.v2.json"), config.to_string());
+        host.cgroup_parent(A, &parent);
+        let identity = host.life(&format!("{parent}/{A}"), "", &[]);
+        assert_eq!(name(&identity), Some(("docker", A, Some("innocent"))));
+        let k8s = identity.k8s.unwrap_or_default();
+        assert_eq!((k8s.pod.name, k8s.pod.uid.as_deref(), k8s.container), (None, uid, None));
+    }
+}
+
+#[test]
 fn cri_o() {
     let slice = format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
     let parents = "/kubepods.slice/kubepods-burstable.slice";

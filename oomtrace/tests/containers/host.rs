@@ -112,7 +112,7 @@ impl Host {
         self.next_id += 1;
         let id = CgroupId(self.next_id);
         self.change(CgroupChangeKind::Made, id, path.as_ref());
-        while self.tree.resolve_next(BootTime(self.now)) {}
+        while self.tree.resolve_next() {}
         id
     }
 

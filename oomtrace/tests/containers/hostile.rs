@@ -44,7 +44,7 @@ fn a_container_does_not_get_anothers_name() {
     host.restart();
     let identity = host.identify(&[], format!("{mine}/docker/{B}"));
     assert_eq!(name(&identity), Some(("docker", A, None)));
-    assert_eq!(identity.container.unwrap().nested, [B]);
+    assert!(identity.container.unwrap().nested.is_empty(), "this host knows it");
 }
 
 #[test]
@@ -257,7 +257,7 @@ proptest! {
         for ((path, id), kind) in paths.iter().zip(&ids).zip(&kinds) {
             let kind = [CgroupChangeKind::Made, CgroupChangeKind::Removed, CgroupChangeKind::Renamed][usize::from(*kind)];
             host.change(kind, CgroupId(*id), path);
-            host.tree.resolve_next(BootTime(host.now));
+            host.tree.resolve_next();
         }
         for path in &paths {
             let seen = Seen { ids: &[CgroupId(ids[0]), CgroupId(ids[1])], path, path_is_whole: whole };

@@ -14,6 +14,8 @@ use rustix::io::Errno;
 pub const FILE_MAX_BYTES: u64 = 1 << 20;
 /// Largest list of containers that is read (Podman keeps one for all: about 600 bytes each).
 pub const LIST_MAX_BYTES: u64 = 8 << 20;
+/// Largest list that is read of a user, who may write what he likes: some hundred containers.
+const USERS_LIST_MAX_BYTES: u64 = 512 << 10;
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,11 @@ impl StateDir {
     pub fn is_closed(&self) -> bool {
         matches!(self.open(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY), Err(FileError::Io(error))
             if error.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
+    /// How much of a list of containers is read here.
+    pub fn list_max_bytes(&self) -> u64 {
+        if self.foreign { USERS_LIST_MAX_BYTES } else { LIST_MAX_BYTES }
     }
 
     /// When `name` was last written, in nanoseconds since 1970.

@@ -24,7 +24,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::decode::BootTime;
 use crate::root::Root;
 use discover::{StateDirs, UserDirs};
 use files::{FileError, StateDir};
@@ -148,7 +147,7 @@ pub struct Runtimes {
     dirs: StateDirs,
     closed: Option<String>,
     texts: Texts,
-    no_scan_before: BootTime,
+    no_scan_before: Option<Instant>,
 }
 
 /// Why there is no container.
@@ -175,7 +174,7 @@ impl Runtimes {
         let mut dirs = StateDirs::configured(&root, extra);
         dirs.add_running(&root);
         let closed = dirs.closed();
-        Self { root, dirs, closed, texts: Texts::default(), no_scan_before: BootTime(0) }
+        Self { root, dirs, closed, texts: Texts::default(), no_scan_before: None }
     }
 
     /// The host that they are on.
@@ -220,9 +219,9 @@ impl Runtimes {
     /// What the runtime's files say about the container that `shape` claims, or why they
     /// say nothing. A container that is not found makes it look for daemons with other
     /// directories, unless it did so a moment ago.
-    pub fn look_up(&mut self, shape: &Shape<'_>, place: Place<'_>, now: BootTime) -> Result<Facts, String> {
+    pub fn look_up(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, String> {
         let mut answer = self.look_up_once(shape, place);
-        let stale = now.0 >= self.no_scan_before.0;
+        let stale = self.no_scan_before.is_none_or(|before| Instant::now() >= before);
         let searchable =
             !matches!(shape, Shape::Lxc(_) | Shape::Nspawn(_) | Shape::Podman(_) | Shape::CriO(_))
                 && (shape.is_plain() || grammar::is_hex_id(shape.id()));
@@ -231,8 +230,7 @@ impl Runtimes {
             self.dirs.add_running(&self.root);
             self.closed = self.dirs.closed();
             let pause = SCAN_PAUSE.max(began.elapsed().saturating_mul(SCAN_PAUSE_FACTOR));
-            self.no_scan_before =
-                BootTime(now.0.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)));
+            self.no_scan_before = Instant::now().checked_add(pause);
             answer = self.look_up_once(shape, place);
         }
         answer

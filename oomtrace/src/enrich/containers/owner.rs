@@ -21,7 +21,7 @@ use crate::event::{Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, 
 
 use super::grammar::{self, Shape};
 use super::oci::Seat;
-use super::{Facts, Runtime, unit};
+use super::{Facts, PodFacts, Runtime, unit};
 
 /// Claims on one path that are looked up; deeper ones are only `nested`.
 pub const CLAIMS_MAX: usize = 6;
@@ -148,7 +148,9 @@ pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity 
     // Nothing below the outermost real claim counts, whether that one holds or not.
     let outermost = claims.iter().position(|claim| claim.shape.is_plain() || claim.found.is_ok());
     let fair = outermost.filter(|at| worths.get(*at) == Some(&Worth::Fair));
-    let nested: Vec<&Claim<'_>> = claims.iter().filter(|claim| claim.shape.is_plain()).collect();
+    // Such as this host has no files of: what has the name of another container of its own is not that one.
+    let is_nested = |claim: &&Claim<'_>| claim.shape.is_plain() && claim.found.is_err();
+    let nested: Vec<&Claim<'_>> = claims.iter().filter(is_nested).collect();
 
     let mut identity = Identity::default();
     // A unit within a container is not one of this host.
@@ -193,8 +195,13 @@ fn identified(owner: &Claim<'_>, above: &[&[u8]], nested: Vec<String>) -> Identi
     };
     match &owner.found {
         Ok(facts) => {
+            // An image may bring any label: Docker's are believed where the cgroup is that pod's.
+            let is_its_pod = |pod: &&PodFacts| {
+                facts.runtime != Runtime::Docker || uid.is_some() && uid.as_deref() == pod.uid.as_deref()
+            };
+            let pod = facts.pod.as_deref().filter(is_its_pod);
             if facts.name.is_none() {
-                let sandbox = facts.pod.as_ref().is_some_and(|pod| pod.sandbox);
+                let sandbox = pod.is_some_and(|pod| pod.sandbox);
                 let why = if sandbox {
                     "a pod's sandbox has no name"
                 } else {
@@ -202,9 +209,8 @@ fn identified(owner: &Claim<'_>, above: &[&[u8]], nested: Vec<String>) -> Identi
                 };
                 identity.missing.push(("container.name", why.to_owned()));
             }
-            identity.k8s = k8s(facts, uid);
-            let counted =
-                facts.pod.as_deref().is_none_or(|pod| pod.container.is_none() || pod.restart_count.is_some());
+            let counted = pod.is_none_or(|pod| pod.container.is_none() || pod.restart_count.is_some());
+            identity.k8s = k8s(pod, uid);
             if !counted {
                 let why = "its runtime's files do not tell how often it was restarted".to_owned();
                 identity.missing.push(("k8s.container.restart_count", why));
@@ -233,9 +239,9 @@ fn identified(owner: &Claim<'_>, above: &[&[u8]], nested: Vec<String>) -> Identi
     identity
 }
 
-fn k8s(facts: &Facts, uid_of_path: Option<String>) -> Option<K8s> {
+fn k8s(pod: Option<&PodFacts>, uid_of_path: Option<String>) -> Option<K8s> {
     let owned = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
-    let Some(pod) = facts.pod.as_deref() else {
+    let Some(pod) = pod else {
         return uid_of_path.map(|uid| K8s { pod: Pod { name: None, uid: Some(uid) }, ..K8s::default() });
     };
     Some(K8s {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::files::{FileError, LIST_MAX_BYTES, StateDir};
+use super::files::{FileError, StateDir};
 use super::grammar::is_hex_id;
 use super::oci::{self, Seat};
 use super::{Facts, Runtime, Texts, kept};
@@ -44,7 +44,7 @@ pub fn container(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Re
     let mut worst = FileError::Absent;
     for store in STORES {
         for list in LISTS {
-            match dir.json::<Vec<Listed>>(&Path::new(store).join(list), LIST_MAX_BYTES) {
+            match dir.json::<Vec<Listed>>(&Path::new(store).join(list), dir.list_max_bytes()) {
                 Ok(listed) => {
                     if let Some(found) = listed.into_iter().find(|listed| listed.id == id) {
                         let bundle: PathBuf = [store, id, "userdata", "config.json"].iter().collect();
