@@ -8,7 +8,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    },
+};
 use serde::Deserialize;
 
 use super::state::{DockerState, Home, Says, podman_says};
@@ -82,8 +88,7 @@ struct Inspected {
 /// `GET /containers/ID/json`. `id` is 64 hex digits.
 fn docker(socket: &Path, id: &str) -> std::io::Result<Option<Says>> {
     let deadline = Instant::now() + ANSWER;
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_write_timeout(Some(ANSWER))?;
+    let mut stream = connect(socket)?;
     // Of HTTP 1.0 because the answer then comes in one piece and ends with the connection.
     write!(stream, "GET /containers/{id}/json HTTP/1.0\r\nHost: docker\r\n\r\n")?;
     let mut answer = Vec::new();
@@ -103,6 +108,15 @@ fn docker(socket: &Path, id: &str) -> std::io::Result<Option<Says>> {
             return Ok(None);
         }
     }
+}
+
+/// One that a daemon does not take, as it hangs and others wait already, is given up like an answer: `connect` waits for as
+/// long as a write may.
+fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&stream, Timeout::Send, Some(ANSWER))?;
+    rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+    Ok(UnixStream::from(stream))
 }
 
 /// The state in an answer that says `200` and is about the container.
@@ -185,6 +199,19 @@ mod tests {
         assert!(parse(&answer("200 OK", "cd"), ID).is_none());
         assert!(parse(b"HTTP/1.0 200 OK\r\n\r\n{", ID).is_none());
         assert!(parse(b"", ID).is_none());
+    }
+
+    #[test]
+    fn nobody_waits_in_the_queue_of_a_daemon_that_hangs() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("docker.sock");
+        let listener =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&socket).unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        // It takes nobody, and has room for one who waits.
+        let _waits = connect(&socket).unwrap();
+        assert_eq!(connect(&socket).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     }
 
     #[test]
