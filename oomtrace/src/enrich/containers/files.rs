@@ -151,7 +151,9 @@ impl StateDir {
 /// What is open, and on which mount it is.
 fn kind_and_mount(file: &OwnedFd) -> Result<(FileType, u64), FileError> {
     let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;
-    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted).map_err(refusal)?;
+    // What is mounted there is not asked: a server, or a user's own program, may never answer.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(file, c"", flags, wanted).map_err(refusal)?;
     Ok((FileType::from_raw_mode(u32::from(stat.stx_mode)), stat.stx_mnt_id))
 }
 
