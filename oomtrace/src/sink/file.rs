@@ -126,18 +126,26 @@ impl Target {
             name.push(format!(".{number}"));
             PathBuf::from(name)
         };
-        let cannot = |path: &Path, source| SinkError::Rotate { path: path.to_owned(), source };
-        for number in (1..rotation.keep).rev() {
-            match fs::rename(aside(number), aside(number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(cannot(&aside(number), error));
-                }
-                _ => {}
-            }
+        // Up to the first number that is free: what an attempt that failed has shifted is not shifted once more.
+        let taken = (1..rotation.keep).take_while(|number| aside(*number).symlink_metadata().is_ok());
+        for number in (1..=taken.last().unwrap_or(0)).rev() {
+            put(&aside(number), &aside(number + 1))?;
         }
-        fs::rename(&self.path, aside(1)).map_err(|error| cannot(&self.path, error))?;
+        put(&self.path, &aside(1))?;
         self.reopen()
     }
+}
+
+/// Renames; an error names the file that is in the way.
+fn put(from: &Path, to: &Path) -> Result<(), SinkError> {
+    fs::rename(from, to).map_err(|source| {
+        let in_the_way = matches!(
+            source.kind(),
+            io::ErrorKind::IsADirectory | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+        );
+        let path = if in_the_way { to } else { from };
+        SinkError::Rotate { path: path.to_owned(), source }
+    })
 }
 
 impl Outlet for Target {
@@ -263,5 +271,37 @@ fn open_hint(path: &Path, errno: Errno) -> &'static str {
             _ => "there is no such device",
         },
         _ => "choose another place",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("x.1"), "old\n").unwrap();
+        fs::create_dir_all(at("x.2/in the way")).unwrap();
+        let mut sink = FileSink::open(at("x"), Some(Rotation { max_bytes: 1, keep: 2 })).unwrap();
+        sink.write_line(b"line\n").unwrap();
+        let error = sink.out.rotate(1).unwrap_err();
+        assert!(matches!(&error, SinkError::Rotate { path, .. } if *path == at("x.2")), "{error}");
+    }
+
+    #[test]
+    fn no_number_is_shifted_past_a_free_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("x.2"), "old 2\n").unwrap();
+        fs::write(at("x.3"), "old 3\n").unwrap();
+        let mut sink = FileSink::open(at("x"), Some(Rotation { max_bytes: 1, keep: 3 })).unwrap();
+        sink.write_line(b"one\n").unwrap();
+        sink.write_line(b"two\n").unwrap();
+        let read = |name| fs::read_to_string(at(name)).unwrap();
+        assert_eq!([read("x.1"), read("x.2"), read("x.3")], ["one\n", "old 2\n", "old 3\n"]);
     }
 }

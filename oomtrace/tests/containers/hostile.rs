@@ -45,6 +45,8 @@ fn a_container_does_not_get_anothers_name() {
     let identity = host.identify(&[], format!("{mine}/docker/{B}"));
     assert_eq!(name(&identity), Some(("docker", A, None)));
     assert!(identity.container.unwrap().nested.is_empty(), "this host knows it");
+    let identity = host.identify(&[], format!("{mine}/docker/{C}/machine.slice/machine-inner.scope/payload"));
+    assert_eq!(identity.container.unwrap().nested, [C, "inner"]);
 }
 
 #[test]

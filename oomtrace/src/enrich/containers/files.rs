@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
@@ -101,17 +101,22 @@ impl StateDir {
         }
         // One name after the other: `openat2` could do it in one call, but systemd takes that away from a service
         // with `RestrictSUIDSGID=`.
-        while let Some(part) = parts.next() {
+        // What is on another mount is not even opened: a file system that its user serves may keep that waiting for ever.
+        let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for part in parts {
             let Component::Normal(part) = part else { return Err(FileError::Astray) };
-            let flags = if parts.peek().is_some() { OFlags::PATH } else { flags };
-            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            at = rustix::fs::openat(at, part, flags, Mode::empty()).map_err(refusal)?;
+            at = rustix::fs::openat(at, part, look, Mode::empty()).map_err(refusal)?;
             let (kind, its_mount) = kind_and_mount(&at)?;
             if kind == FileType::Symlink || self.foreign && its_mount != mount {
                 return Err(FileError::Astray);
             }
         }
-        Ok(at)
+        if flags.contains(OFlags::PATH) {
+            return Ok(at);
+        }
+        // The very one that was looked at, whatever has its name by now.
+        let same = format!("/proc/self/fd/{}", at.as_raw_fd());
+        rustix::fs::openat(CWD, same, flags | OFlags::CLOEXEC, Mode::empty()).map_err(refusal)
     }
 
     /// The bytes of the regular file `name` below this directory, if they are `max` or fewer.
@@ -148,10 +153,9 @@ impl StateDir {
     }
 }
 
-/// What is open, and on which mount it is.
+/// What is open, and on which mount it is: as the kernel knows it, its file system is not asked.
 fn kind_and_mount(file: &OwnedFd) -> Result<(FileType, u64), FileError> {
     let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;
-    // What is mounted there is not asked: a server, or a user's own program, may never answer.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(file, c"", flags, wanted).map_err(refusal)?;
     Ok((FileType::from_raw_mode(u32::from(stat.stx_mode)), stat.stx_mnt_id))
@@ -178,4 +182,35 @@ pub fn host_file(path: &Path) -> Option<Vec<u8>> {
     }
     File::from(file).take(FILE_MAX_BYTES).read_to_end(&mut bytes).ok()?;
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn no_mount_is_crossed_in_a_users_directory() {
+        let version = Path::new("version");
+        assert!(
+            StateDir::of_user("/", "proc")
+                .read(version, 4096)
+                .is_err_and(|why| matches!(why, FileError::Astray))
+        );
+        assert!(!StateDir::of_user("/", "proc").holds(version));
+        assert!(!StateDir::of_user("/proc", "").read(version, 4096).unwrap().is_empty());
+        assert!(!StateDir::system("/").read(Path::new("proc/version"), 4096).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_told_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let state = StateDir::system(dir.path());
+        let read = |name: &str| state.read(Path::new(name), 10).unwrap_err();
+        assert!(matches!(read("socket"), FileError::NotRegular));
+        assert!(matches!(read("none"), FileError::Absent));
+        assert!(matches!(read(".."), FileError::Astray));
+    }
 }

@@ -149,7 +149,9 @@ pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity 
     let outermost = claims.iter().position(|claim| claim.shape.is_plain() || claim.found.is_ok());
     let fair = outermost.filter(|at| worths.get(*at) == Some(&Worth::Fair));
     // Such as this host has no files of: what has the name of another container of its own is not that one.
-    let is_nested = |claim: &&Claim<'_>| claim.shape.is_plain() && claim.found.is_err();
+    // A runtime without files knows none.
+    let unknown = |claim: &Claim<'_>| claim.found.is_err() || claim.shape.is_by_path();
+    let is_nested = |claim: &&Claim<'_>| claim.shape.is_plain() && unknown(claim);
     let nested: Vec<&Claim<'_>> = claims.iter().filter(is_nested).collect();
 
     let mut identity = Identity::default();
