@@ -174,9 +174,9 @@ impl Pipeline {
                 let kill = self.enricher.oom_kill(&facts);
                 if kill.oom.kill != Some(Kill::AlreadyExiting) {
                     self.told.saw(&facts.lineage, facts.time);
-                    if let Some(verdicts) = &mut self.verdicts {
-                        verdicts.saw(&kill);
-                    }
+                }
+                if let Some(verdicts) = &mut self.verdicts {
+                    verdicts.saw(&kill);
                 }
                 if !self.filter.takes(&kill) {
                     return Ok(());
@@ -216,10 +216,7 @@ impl Pipeline {
         };
         self.events += 1;
         self.print(&event)?;
-        // Where no kill was made no runtime can have missed one.
-        if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event)
-            && kill.oom.kill != Some(Kill::AlreadyExiting)
-        {
+        if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event) {
             let asked = verdicts.want(kill, self.enricher.tree());
             if !asked {
                 self.losses.no_verdict();

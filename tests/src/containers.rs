@@ -81,22 +81,23 @@ impl Watch {
 
     /// The `verdict` line of a kill.
     pub fn verdict_of(&mut self, kill: &Line) -> Result<Line> {
-        let of = kill.number("seq");
-        self.wait_for(&format!("the verdict on {of:?}"), |lines| {
-            lines.iter().find(|line| line.kind() == "verdict" && line.number("of") == of).cloned()
-        })
+        let what = format!("the verdict on {:?}", kill.number("seq"));
+        self.wait_for(&what, |lines| lines.iter().find(|line| is_verdict_on(line, kill)).cloned())
     }
 
     /// Has it come?
     pub fn has_verdict(&self, kill: &Line) -> bool {
-        let of = kill.number("seq");
-        self.tracer.lines().iter().any(|line| line.kind() == "verdict" && line.number("of") == of)
+        self.tracer.lines().iter().any(|line| is_verdict_on(line, kill))
     }
 
     /// How many kills were told of victims whose cgroup's path holds `part`.
     pub fn kills_in(&self, part: &str) -> usize {
         self.tracer.lines().iter().filter(|line| line.kind() == "oom_kill" && is_in(line, part)).count()
     }
+}
+
+fn is_verdict_on(line: &Line, kill: &Line) -> bool {
+    line.kind() == "verdict" && line.number("of") == kill.number("seq")
 }
 
 fn is_in(line: &Line, part: &str) -> bool {

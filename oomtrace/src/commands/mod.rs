@@ -17,9 +17,9 @@ use crate::{
     render::{Render, text::Palette},
 };
 
-/// How to write to where it goes.
-fn render(output: Output, terminal: bool) -> Render {
-    match output {
+/// How to write to where it goes: as was asked, else text on a terminal, JSON elsewhere.
+fn render(output: Option<Output>, terminal: bool) -> Render {
+    match output.unwrap_or(if terminal { Output::Text } else { Output::Json }) {
         Output::Json => Render::Json,
         Output::Text => {
             // https://no-color.org: set and not empty.

@@ -46,7 +46,7 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
         host: Host { name: "replay".into(), boot_id: None, kernel: "replay".into() },
     };
     let decoder = Decoder::new(args.page_size);
-    let render = render(args.output, terminal());
+    let render = render(Some(args.output), terminal());
     let mut pipeline = Pipeline::new(
         decoder,
         Enricher::new(sources),

@@ -14,7 +14,7 @@ use super::{
     terminal,
 };
 use crate::{
-    cli::{Output, RingSize, Run},
+    cli::{RingSize, Run},
     decode::Decoder,
     enrich::{
         backfill::Backfill,
@@ -64,7 +64,6 @@ pub fn run(args: Run) -> Result<(), Failure> {
         Failure::message(Code::RunTime, format!("cannot create {file}: {error}"))
     })?;
     let terminal = args.file.is_none() && terminal();
-    let output = args.output.unwrap_or(if terminal { Output::Text } else { Output::Json });
 
     let kernel = Kernel::read(&root)?;
     lockdown_allows_it()?;
@@ -113,8 +112,9 @@ pub fn run(args: Run) -> Result<(), Failure> {
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };
     let decoder = Decoder::new(host::page_bytes());
-    let mut pipeline = Pipeline::new(decoder, Enricher::new(sources), filter, render(output, terminal), sink)
-        .with_verdicts(verdicts);
+    let mut pipeline =
+        Pipeline::new(decoder, Enricher::new(sources), filter, render(args.output, terminal), sink)
+            .with_verdicts(verdicts);
     let start = Start {
         envelope: pipeline.enricher().own_envelope(),
         version: env!("CARGO_PKG_VERSION").into(),

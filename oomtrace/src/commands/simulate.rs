@@ -21,7 +21,7 @@ use super::{
     terminal,
 };
 use crate::{
-    cli::{Output, RingSize, Run, Simulate},
+    cli::{RingSize, Run, Simulate},
     decode::{Decoder, OomKillFacts, Record},
     enrich::{
         enricher::Enricher,
@@ -52,30 +52,26 @@ const NO_REPORT: &str =
 /// # Errors
 /// If this host cannot be traced, if no kill came, or if a field differs from the kernel's log.
 pub fn simulate(args: &Simulate) -> Result<(), Failure> {
-    let mut again = false;
-    loop {
-        let (kill, report, id) = kill_one(args)?;
-        if report.is_none() && !again {
-            again = true;
-            say(&format!("oomtrace: {NO_REPORT}: once more in {} s", REPORT_WINDOW.as_secs()));
-            thread::sleep(REPORT_WINDOW);
-            continue;
-        }
-        show(args, &kill)?;
-        let Some(report) = report else {
-            let failure = Failure::message(Code::Unsupported, NO_REPORT);
-            return Err(
-                failure.hint("try again when fewer processes are killed: there is nothing to compare with")
-            );
-        };
-        let comparison = compare::compare(&kill, &report, id, LIMIT_BYTES);
-        let _nobody_reads = write!(std::io::stderr(), "{comparison}");
-        if comparison.all_equal() {
-            return Ok(());
-        }
-        return Err(Failure::message(Code::RunTime, "the event differs from the kernel's log")
-            .hint("please report it, with the event and the lines above"));
+    let (mut kill, mut report, mut id) = kill_one(args)?;
+    if report.is_none() {
+        say(&format!("oomtrace: {NO_REPORT}: once more in {} s", REPORT_WINDOW.as_secs()));
+        thread::sleep(REPORT_WINDOW);
+        (kill, report, id) = kill_one(args)?;
     }
+    show(args, &kill)?;
+    let Some(report) = report else {
+        let failure = Failure::message(Code::Unsupported, NO_REPORT);
+        return Err(
+            failure.hint("try again when fewer processes are killed: there is nothing to compare with")
+        );
+    };
+    let comparison = compare::compare(&kill, &report, id, LIMIT_BYTES);
+    let _nobody_reads = write!(std::io::stderr(), "{comparison}");
+    if comparison.all_equal() {
+        return Ok(());
+    }
+    Err(Failure::message(Code::RunTime, "the event differs from the kernel's log")
+        .hint("please report it, with the event and the lines above"))
 }
 
 /// One kill: its event, the kernel's report of it if there is one, and the scratch cgroup's id.
@@ -114,9 +110,8 @@ fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failur
 }
 
 fn show(args: &Simulate, kill: &OomKill) -> Result<(), Failure> {
-    let output = args.output.unwrap_or(if terminal() { Output::Text } else { Output::Json });
     let mut line = Vec::new();
-    let rendered = render(output, terminal()).line(&Event::OomKill(Box::new(kill.clone())), &mut line);
+    let rendered = render(args.output, terminal()).line(&Event::OomKill(Box::new(kill.clone())), &mut line);
     rendered.map_err(|error| Failure::new(Code::RunTime, &error))?;
     print(|out| out.write_all(&line))
 }

@@ -250,28 +250,20 @@ impl Enricher {
         let seen = Seen { ids: &[found.id], path: &found.path, path_is_whole: true };
         let identity = self.sources.tree.identify(seen, clock::boot_time());
         absent.all(&identity.missing);
-        for key in ["order", "gfp_mask", "gfp_mask_raw", "trigger", "cgroup.usage_bytes", "cgroup.peak_bytes"]
-        {
+        for key in ["order", "gfp_mask", "gfp_mask_raw", "trigger"] {
             absent.because(key, UNSEEN);
         }
-        let v2 = self.sources.version == CgroupVersion::V2;
-        let of_version: &[&str] = if v2 {
-            &[
-                "swap_limit_bytes",
-                "swap_usage_bytes",
-                "oom_group",
-                "events.low",
-                "events.high",
-                "events.max",
-                "events.oom_group_kill",
-            ]
-        } else {
-            &["memsw_limit_bytes", "memsw_usage_bytes", "events"]
-        };
-        for key in of_version {
-            absent.because(&format!("cgroup.{key}"), UNSEEN);
-        }
         absent.unless(found.limit_bytes, "cgroup.limit_bytes", "its file could not be read");
+        oom::cgroup::nothing_read("cgroup", UNSEEN, self.sources.version, &mut absent);
+        if found.limit_bytes.is_some() {
+            absent.present("cgroup.limit_bytes");
+        }
+        if found.events.is_some() {
+            absent.present("cgroup.events");
+            for name in ["low", "high", "max", "oom_group_kill"] {
+                absent.because(&format!("cgroup.events.{name}"), UNSEEN);
+            }
+        }
         let outcome = found.disabled.then_some(MemcgOomOutcome::KillDisabled);
         let events = found.events.map(|(oom, oom_kill)| event::MemoryEvents {
             oom: Some(oom),

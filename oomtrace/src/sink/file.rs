@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, FallocateFlags, FileType, Mode, OFlags, SeekFrom, fallocate, fstat, ftruncate, openat, seek, stat,
-    tell,
+    CWD, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat, fallocate, fstat, ftruncate, openat, seek,
+    stat, tell,
 };
 use rustix::io::Errno;
 
@@ -105,6 +105,12 @@ impl Target {
         Ok(())
     }
 
+    /// Whether the file, of which this is known, is the one that has the name; `None` if none has.
+    fn has_name(&self, own: &Stat) -> Option<bool> {
+        let there = stat(&self.path).ok()?;
+        Some((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino))
+    }
+
     /// Puts the file aside if `bytes` more are too many for it.
     fn rotate(&mut self, bytes: usize) -> Result<(), SinkError> {
         let Some(rotation) = self.rotation else { return Ok(()) };
@@ -116,10 +122,10 @@ impl Target {
         // Whoever took the name away rotates too: to go on aside from that would push the old ones out, line by line.
         let own = fstat(&self.fd)
             .map_err(|errno| SinkError::Rotate { path: self.path.clone(), source: errno.into() })?;
-        match stat(&self.path) {
-            Ok(there) if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino) => {}
-            Ok(_) => return Ok(()),
-            Err(_) => return self.reopen(),
+        match self.has_name(&own) {
+            Some(true) => {}
+            Some(false) => return Ok(()),
+            None => return self.reopen(),
         }
         let aside = |number: u32| {
             let mut name = self.path.clone().into_os_string();
@@ -152,10 +158,7 @@ impl Outlet for Target {
     /// The file that the line goes to. Where nothing better can be had, it stays the one there is.
     fn before_line(&mut self, bytes: usize) -> Result<(), Errno> {
         let own = fstat(&self.fd)?;
-        let replaced = match stat(&self.path) {
-            Ok(there) => (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino),
-            Err(_) => own.st_nlink == 0,
-        };
+        let replaced = self.has_name(&own).map_or(own.st_nlink == 0, |ours| !ours);
         if replaced
             && let Err(error) = self.reopen()
             // In a file without a name a line is as good as lost.

@@ -22,7 +22,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use crate::enrich::containers::discover::StateDirs;
 use crate::enrich::containers::{Runtime, grammar};
 use crate::enrich::tree::CgroupTree;
-use crate::event::{Container, Missing, OomKill, RuntimeSays};
+use crate::event::{Container, Kill, Missing, OomKill, RuntimeSays};
 use crate::root::Root;
 
 /// Kills that wait for their verdict, at most. Each takes about a kilobyte.
@@ -136,7 +136,7 @@ impl Verdicts {
 
     /// A kill was seen: it is its container's own, whoever is asked about.
     pub fn saw(&mut self, kill: &OomKill) {
-        let Some(container) = &kill.container else { return };
+        let Some(container) = kill.container.as_ref().filter(|_| was_made(kill)) else { return };
         if self.killed.len() >= KILLED_MAX {
             self.killed.pop_front();
         }
@@ -146,6 +146,9 @@ impl Verdicts {
     /// A kill was told: its verdict is wanted. Reads no file. False if too many are wanted already.
     pub fn want(&self, kill: &OomKill, tree: &CgroupTree) -> bool {
         let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return true };
+        if !was_made(kill) {
+            return true;
+        }
         let Some(runtime) = Runtime::with_files(&container.runtime.name) else { return true };
         let Ok(time) = kill.envelope.time.parse::<jiff::Timestamp>() else { return true };
         // Of a pod's sandbox only Docker says how it ended.
@@ -188,6 +191,11 @@ impl Verdicts {
         let own_kill = |id: &String| self.killed.contains(id);
         answer.flagged.iter().filter(|(id, _)| !own_kill(id)).map(|(_, name)| name.clone()).collect()
     }
+}
+
+/// No runtime can show, or miss, a kill that was not made.
+fn was_made(kill: &OomKill) -> bool {
+    kill.oom.kill != Some(Kill::AlreadyExiting)
 }
 
 /// The user in whose cgroup a path is.

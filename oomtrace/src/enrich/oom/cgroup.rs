@@ -28,7 +28,7 @@ pub(super) fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
 }
 
 /// Notes why a cgroup's facts are absent, all but its path and id.
-pub(super) fn nothing_read(key: &str, reason: &str, version: CgroupVersion, absent: &mut Absent) {
+pub fn nothing_read(key: &str, reason: &str, version: CgroupVersion, absent: &mut Absent) {
     let of_version: &[&str] = match version {
         CgroupVersion::V2 => &["swap_limit_bytes", "swap_usage_bytes", "oom_group"],
         CgroupVersion::V1 | CgroupVersion::Hybrid => &["memsw_limit_bytes", "memsw_usage_bytes"],
