@@ -4,23 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use oomtrace::decode::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, Decoder};
-use oomtrace::enrich::backfill::{LoggedKill, kills_of};
-use oomtrace::enrich::clock::ClockOffset;
-use oomtrace::enrich::containers::discover::StateDirs;
-use oomtrace::enrich::containers::files::StateDir;
-use oomtrace::enrich::containers::{Runtime, Runtimes, Texts, docker, oci, podman, unit};
+use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
+use oomtrace::containers::discover::StateDirs;
+use oomtrace::containers::files::StateDir;
+use oomtrace::containers::{Runtime, Runtimes, Texts, docker, oci, podman, unit};
 use oomtrace::enrich::enricher::{Enricher, Sources};
-use oomtrace::enrich::kernel_log::{Lines, OomLine};
-use oomtrace::enrich::tree::{CgroupTree, Seen, TreeLimits};
 use oomtrace::event::{CgroupVersion, Event, Host};
+use oomtrace::facts::kernel_log::{Lines, OomLine};
+use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, Decoder};
+use oomtrace::host::clock::ClockOffset;
+use oomtrace::host::root::Root;
 use oomtrace::kernel::btf::Btf;
 use oomtrace::kernel::gfp::GfpNames;
 use oomtrace::kernel::layout;
-use oomtrace::pipeline::{Filter, Pipeline};
-use oomtrace::render::{MAX_LINE_BYTES, Render};
-use oomtrace::root::Root;
-use oomtrace::sink::{Sink, SinkError, Wait};
+use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render};
+use oomtrace::outputs::transport::{Sink, SinkError, Wait};
+use oomtrace::run::pipeline::{Filter, Pipeline};
+use oomtrace::sources::earlier_kills::{LoggedKill, kills_of};
 
 /// Something that takes bytes from outside.
 pub struct Target {

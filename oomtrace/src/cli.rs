@@ -15,9 +15,12 @@ use clap::{
 use oomtrace_common::record::OomKill;
 
 use crate::{
-    enrich::{backfill::Since, containers::Runtime},
+    containers::Runtime,
     event::{CgroupVersion, Scope},
-    probe::{DEFAULT_DIR, HookChoice},
+    sources::{
+        earlier_kills::Since,
+        probe::{DEFAULT_DIR, HookChoice},
+    },
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 as asked, 1 something failed while running, 2 not understood, 69 this kernel cannot \

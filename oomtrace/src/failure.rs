@@ -11,10 +11,11 @@ use std::{
 use rustix::io::Errno;
 
 use crate::{
-    kernel::{KernelError, hierarchy::HierarchyError, privilege},
-    probe::{PinError, ProbeError},
-    root::Root,
-    sink::SinkError,
+    cgroups::hierarchy::HierarchyError,
+    host::root::Root,
+    kernel::{KernelError, privilege},
+    outputs::transport::SinkError,
+    sources::probe::{PinError, ProbeError},
 };
 
 /// Exit codes; those of sysexits.h where it has one.

@@ -1,28 +1,23 @@
-//! oomtrace tells of every OOM kill on a Linux host, one line each: who died, in which
-//! container, whose limit fired.
+//! oomtrace prints one line for each OOM kill on a Linux host: who died, in which container, whose limit fired.
 //!
 //! ```text
-//! kernel hook ─► record in the ring ─► decode ─► enrich ─► render ─► sink
+//! kernel hook ─► record in the ring ─► facts ─► enrich ─► event ─► encode ─► transport
 //! ```
 //!
 //! Each arrow is one change of type, and no module looks back.
 
+pub mod accounting;
+pub mod cgroups;
 pub mod cli;
 pub mod commands;
-pub mod decode;
+pub mod containers;
 pub mod enrich;
 pub mod event;
+pub mod facts;
 pub mod failure;
+pub mod host;
 pub mod kernel;
-pub mod losses;
-pub mod notify;
-pub mod pipeline;
-pub mod probe;
-pub mod reconcile;
-pub mod render;
-pub mod root;
-pub mod signals;
-pub mod sink;
+pub mod outputs;
+pub mod run;
+pub mod sources;
 pub mod stderr;
-pub mod steady;
-pub mod verdict;

@@ -6,11 +6,11 @@
 
 mod records;
 
-use oomtrace::decode::{
+use oomtrace::event::{Evidence, MemoryEvents};
+use oomtrace::facts::{
     BootTime, CgroupChangeKind, CgroupId, DecodeError, Decoder, Limit, Lineage, MemcgFacts, MemcgOomFacts,
     MemoryFacts, OomControlFacts, OomKillFacts, Record, SharedMmKillFacts, TaskFacts,
 };
-use oomtrace::event::{Evidence, MemoryEvents};
 use oomtrace_common::record::{Lineage as WireLineage, *};
 use proptest::prelude::*;
 use records::{NO_LIMIT, Sent};

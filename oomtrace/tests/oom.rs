@@ -6,10 +6,10 @@
 
 mod records;
 
-use oomtrace::decode::{CgroupId, Decoder, Limit, OomKillFacts, Record};
 use oomtrace::enrich::absent::Absent;
 use oomtrace::enrich::oom::{Context, LogFacts, Runs, oom};
 use oomtrace::event::{CgroupVersion, Constraint, Evidence, Kill, Missing, Oom, Scope};
+use oomtrace::facts::{CgroupId, Decoder, Limit, OomKillFacts, Record};
 use oomtrace::kernel::gfp::GfpNames;
 use oomtrace_common::record::{MemcgLevel, OomKill, SOURCE_KPROBE, oc_fact};
 use records::Sent;

@@ -5,8 +5,8 @@
 mod samples;
 
 use oomtrace::event::*;
-use oomtrace::render::text::Palette;
-use oomtrace::render::{MAX_LINE_BYTES, Render, json, text};
+use oomtrace::outputs::encode::text::Palette;
+use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render, json, text};
 use proptest::prelude::*;
 use serde_json::Value;
 

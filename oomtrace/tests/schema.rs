@@ -5,7 +5,7 @@
 
 mod samples;
 
-use oomtrace::render::schema::schema;
+use oomtrace::event::schema::schema;
 use serde_json::{Value, json};
 
 fn validator() -> jsonschema::Validator {

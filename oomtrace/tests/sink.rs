@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use oomtrace::sink::{FileSink, Rotation, Sink, SinkError, StdoutSink, Wait};
+use oomtrace::outputs::transport::{FileSink, Rotation, Sink, SinkError, StdoutSink, Wait};
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -1,10 +1,10 @@
 //! What 10,000 containers cost: alone in its file, because it reads the heap of the process.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 
-use oomtrace::decode::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
-use oomtrace::enrich::containers::Runtimes;
-use oomtrace::enrich::tree::{CgroupTree, Seen, TreeLimits};
-use oomtrace::root::Root;
+use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
+use oomtrace::containers::Runtimes;
+use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
+use oomtrace::host::root::Root;
 
 fn heap_bytes() -> usize {
     // SAFETY: `mallinfo2` only reads the allocator's own counters.

@@ -2,20 +2,20 @@
 
 use serde::Serialize;
 
-use super::{
-    print::print,
-    run::{attach, nothing_there},
-};
 use crate::{
     cli::{Check, Output, RingSize},
-    enrich::{containers::Runtimes, kernel_log::KernelLog},
+    commands::{
+        print::print,
+        run::{attach, nothing_there},
+    },
+    containers::Runtimes,
     event::HookStatus,
     failure::Failure,
+    host::{kernel_log::KernelLog, root::Root},
     kernel::{Kernel, KernelError, privilege, tracefs},
-    probe::HookChoice,
-    render::json,
-    root::Root,
-    steady,
+    outputs::encode::json,
+    run::protection,
+    sources::probe::HookChoice,
 };
 
 /// One thing that was looked at.
@@ -219,7 +219,7 @@ fn bpffs(root: &Root) -> Finding {
 
 /// Last: this process does as `run` would, and stays so.
 fn steadiness() -> Finding {
-    let refused = steady::hold(true);
+    let refused = protection::hold(true);
     let state = if refused.is_empty() { State::Ok } else { State::Limited };
     let detail = if refused.is_empty() {
         "memory is locked, scheduling is real-time, and it is no victim itself".to_owned()

@@ -5,20 +5,17 @@ use std::{io, path::Path};
 
 use serde::Serialize;
 
-use super::{print::print, run::nothing_there};
 use crate::{
+    cgroups::tree::{CgroupTree, Seen, TreeLimits},
     cli::{Containers, Output},
-    decode::CgroupId,
-    enrich::{
-        clock,
-        containers::{Runtimes, owner::Identity},
-        tree::{CgroupTree, Seen, TreeLimits},
-    },
+    commands::{print::print, run::nothing_there},
+    containers::{Runtimes, owner::Identity},
     event::{CgroupVersion, Container, K8s, Missing, text_from_kernel},
+    facts::CgroupId,
     failure::{Code, Failure},
+    host::{clock, root::Root},
     kernel::Kernel,
-    render::json,
-    root::Root,
+    outputs::encode::json,
     stderr::say,
 };
 

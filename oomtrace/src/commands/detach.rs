@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{failure::Failure, probe::PinDir, stderr::say};
+use crate::{failure::Failure, sources::probe::PinDir, stderr::say};
 
 /// `oomtrace detach`.
 ///

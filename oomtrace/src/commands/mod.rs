@@ -4,17 +4,15 @@ pub mod check;
 pub mod containers;
 pub mod detach;
 pub mod print;
-mod reconciliation;
 pub mod replay;
 pub mod run;
-mod session;
 pub mod simulate;
 
 use std::io::IsTerminal;
 
 use crate::{
     cli::Output,
-    render::{Render, text::Palette},
+    outputs::encode::{Render, text::Palette},
 };
 
 /// How to write to where it goes: as was asked, else text on a terminal, JSON elsewhere.

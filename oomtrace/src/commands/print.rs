@@ -6,8 +6,8 @@ use clap::CommandFactory;
 
 use crate::{
     cli::Cli,
+    event::schema as json_schema,
     failure::{Code, Failure},
-    render::schema as json_schema,
 };
 
 /// `oomtrace schema`.

@@ -7,21 +7,18 @@ use std::{
     time::Duration,
 };
 
-use super::{render, terminal};
 use crate::{
+    cgroups::tree::{CgroupTree, TreeLimits},
     cli::Replay,
-    decode::Decoder,
-    enrich::{
-        clock::ClockOffset,
-        containers::Runtimes,
-        enricher::{Enricher, Sources},
-        tree::{CgroupTree, TreeLimits},
-    },
+    commands::{render, terminal},
+    containers::Runtimes,
+    enrich::enricher::{Enricher, Sources},
     event::Host,
+    facts::Decoder,
     failure::{Code, Failure},
-    pipeline::{Filter, Pipeline},
-    root::Root,
-    sink::{SinkError, StdoutSink},
+    host::{clock::ClockOffset, root::Root},
+    outputs::transport::{SinkError, StdoutSink},
+    run::pipeline::{Filter, Pipeline},
 };
 
 /// `oomtrace replay`. The clock starts at 1970-01-01T00:00:00Z and stands still after the last event, the

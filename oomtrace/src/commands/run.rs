@@ -7,36 +7,31 @@ use std::{
 
 use oomtrace_common::layout::ABSENT;
 
-use super::{
-    reconciliation::Reconciliation,
-    render,
-    session::{Ended, Session},
-    terminal,
-};
 use crate::{
+    accounting::reconciliation::Reconciliation,
+    cgroups::tree::{CgroupTree, TreeLimits},
     cli::{RingSize, Run},
-    decode::Decoder,
-    enrich::{
-        backfill::Backfill,
-        clock,
-        containers::{Runtime, Runtimes},
-        enricher::{Enricher, Sources},
-        host,
-        kernel_log::KernelLog,
-        process::ProcessReader,
-        tree::{CgroupTree, TreeLimits},
-    },
+    commands::{render, terminal},
+    containers::{Runtime, Runtimes},
+    enrich::enricher::{Enricher, Sources},
     event::Start,
+    facts::Decoder,
     failure::{Code, Failure},
+    host::{clock, identity, kernel_log::KernelLog, process::ProcessReader, root::Root},
     kernel::{Kernel, privilege},
-    pipeline::{Filter, Pipeline},
-    probe::{HookChoice, Options, PinDir, Probe, TakeOver},
-    root::Root,
-    signals,
-    sink::{FileSink, Rotation, Sink, SinkError, StdoutSink},
+    outputs::transport::{FileSink, Rotation, Sink, SinkError, StdoutSink},
+    run::{
+        pipeline::{Filter, Pipeline},
+        protection,
+        session::{Ended, Session},
+        signals,
+    },
+    sources::{
+        earlier_kills::Backfill,
+        probe::{HookChoice, Options, PinDir, Probe, TakeOver},
+        verdict::Verdicts,
+    },
     stderr::say,
-    steady,
-    verdict::Verdicts,
 };
 
 /// Bytes of the ring of cgroup changes: some 2,000 changes of a usual path.
@@ -49,7 +44,7 @@ const CGROUP_RING_BYTES: u32 = 256 << 10;
 pub fn run(args: Run) -> Result<(), Failure> {
     signals::set_up();
     let root = Root::host();
-    steady::outlive_rotation();
+    protection::outlive_rotation();
     // What can fail for the operator's reasons fails before anything is attached.
     let sink: Box<dyn Sink> = match &args.file {
         Some(path) => {
@@ -81,7 +76,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     };
     let vmstat = (kernel.resolved.layout.signal_oom_mm != ABSENT).then(|| root.path("/proc/vmstat"));
     // Before any thread is started, which inherits it.
-    let mut limits = steady::hold(!args.no_realtime);
+    let mut limits = protection::hold(!args.no_realtime);
     let sources = sources(&root, &kernel, &probe, &args, &mut limits)?;
     let runtimes = sources.tree.runtimes().found();
     limits.extend(nothing_there(&args.runtime_root, &runtimes));
@@ -108,10 +103,10 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let verdicts = (!args.no_verdict).then(Verdicts::start).transpose();
     let verdicts = verdicts
         .map_err(|error| Failure::message(Code::RunTime, format!("cannot start a thread: {error}")))?;
-    steady::trim();
+    protection::trim();
 
     let filter = Filter { container: args.container.clone(), scope: args.scope.map(Into::into) };
-    let decoder = Decoder::new(host::page_bytes());
+    let decoder = Decoder::new(identity::page_bytes());
     let mut pipeline =
         Pipeline::new(decoder, Enricher::new(sources), filter, render(args.output, terminal), sink)
             .with_verdicts(verdicts);
@@ -217,7 +212,7 @@ pub(super) fn sources(
         gfp: kernel.gfp_names(),
         version: kernel.hierarchy.version,
         clock: None,
-        host: host::identity(root),
+        host: identity::identity(root),
     })
 }
 

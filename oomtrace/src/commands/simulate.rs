@@ -14,25 +14,21 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{
-    print::print,
-    render,
-    run::{attach, sources},
-    terminal,
-};
 use crate::{
     cli::{RingSize, Run, Simulate},
-    decode::{Decoder, OomKillFacts, Record},
-    enrich::{
-        enricher::Enricher,
-        host,
-        kernel_log::{KernelLog, OomReport},
+    commands::{
+        print::print,
+        render,
+        run::{attach, sources},
+        terminal,
     },
+    enrich::enricher::Enricher,
     event::{Event, OomKill},
+    facts::{Decoder, OomKillFacts, Record, kernel_log::OomReport},
     failure::{Code, Failure},
+    host::{identity, kernel_log::KernelLog, root::Root},
     kernel::Kernel,
-    probe::Probe,
-    root::Root,
+    sources::probe::Probe,
     stderr::say,
 };
 use scratch::Scratch;
@@ -152,7 +148,7 @@ fn go(child: &mut Child) -> Result<(), Failure> {
 
 /// The event of this process, among any others that happen.
 fn event_of(pid: u32, probe: &mut Probe, enricher: &mut Enricher) -> Result<OomKill, Failure> {
-    let decoder = Decoder::new(host::page_bytes());
+    let decoder = Decoder::new(identity::page_bytes());
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         while let Some(record) = probe.cgroups().next() {

@@ -5,28 +5,30 @@ mod logged;
 
 use std::{borrow::Cow, time::Duration};
 
-use super::{
-    absent::Absent,
-    clock::{self, ClockOffset},
-    containers::owner::Identity,
-    host,
-    kernel_log::{KernelLog, OomDomain},
-    oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
-    process::{self, ProcessFacts, ProcessReader, Reason},
-    tree::{CgroupTree, Seen, lineage_ids},
-    unkilled::Unkilled,
-};
 use crate::{
-    decode::{
-        BootTime, CgroupChange, CgroupId, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts,
-        SharedMmKillFacts, TaskFacts,
+    cgroups::tree::{CgroupTree, Seen, lineage_ids},
+    containers::owner::Identity,
+    enrich::{
+        absent::Absent,
+        oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
     },
     event::{
         self, Cgroup, CgroupVersion, Envelope, Host, MemcgOomOutcome, OomKill, SCHEMA, SharedMmKill,
         SharedMmVictim, Source, Trigger, Victim, VictimMemory, text_from_kernel,
     },
+    facts::{
+        BootTime, CgroupChange, CgroupId, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts,
+        SharedMmKillFacts, TaskFacts, kernel_log::OomDomain,
+    },
+    host::{
+        clock::{self, ClockOffset},
+        identity,
+        kernel_log::KernelLog,
+        process::{self, ProcessFacts, ProcessReader, Reason},
+        root::Root,
+    },
     kernel::gfp::GfpNames,
-    root::Root,
+    sources::cgroup_files::Unkilled,
 };
 
 /// What an [`Enricher`] is made of.
@@ -295,7 +297,7 @@ impl Enricher {
         Context {
             version: self.sources.version,
             gfp: self.sources.gfp.as_ref(),
-            charge_batch_bytes: CHARGE_BATCH_PAGES.saturating_mul(host::page_bytes()),
+            charge_batch_bytes: CHARGE_BATCH_PAGES.saturating_mul(identity::page_bytes()),
             kill_allocating_task: None,
         }
     }

@@ -7,9 +7,9 @@
 use cgroup::{cgroup_of, path_of};
 
 use crate::{
-    decode::{CgroupId, Limit, Lineage, MemcgFacts, OomControlFacts, OomKillFacts},
     enrich::absent::Absent,
     event::{Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, Scope, text_from_kernel},
+    facts::{CgroupId, Limit, Lineage, MemcgFacts, OomControlFacts, OomKillFacts},
     kernel::gfp::GfpNames,
 };
 

@@ -7,6 +7,7 @@
 mod container;
 mod oom;
 mod run;
+pub mod schema;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,9 @@ pub use oom::{
     SharedMmKill, SharedMmVictim, Trigger, Victim, VictimMemory,
 };
 pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, LossReason, Lost, Start, Stop};
+
+/// Above this a double, which is what most readers keep numbers in, skips integers.
+pub const MAX_NUMBER: u64 = 1 << 53;
 
 /// The value of `schema` in every line.
 pub const SCHEMA: u32 = 1;

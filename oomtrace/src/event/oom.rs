@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cgroup, Container, Envelope, K8s, Missing, Systemd, TIME_PATTERN, is_empty};
+use crate::event::{Cgroup, Container, Envelope, K8s, Missing, Systemd, TIME_PATTERN, is_empty};
 
 /// The kernel's OOM killer chose and killed a process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Envelope, TIME_PATTERN};
+use crate::event::{Envelope, TIME_PATTERN};
 
 /// First line of every run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -3,7 +3,7 @@
 //!
 //! Format: Documentation/bpf/btf.rst. Any bytes may come in; none of them ends the process.
 
-use super::mapped::Bytes;
+use crate::kernel::mapped::Bytes;
 
 /// Why the type information cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,7 +4,7 @@
 
 use oomtrace_common::layout::{ABSENT, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS};
 
-use super::btf::{Btf, TypeId};
+use crate::kernel::btf::{Btf, TypeId};
 
 /// The layout, and what this kernel does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 pub mod btf;
 pub mod gfp;
-pub mod hierarchy;
 pub mod layout;
 pub mod mapped;
 pub mod privilege;
@@ -10,13 +9,14 @@ pub mod tracefs;
 
 use std::io;
 
+use crate::{
+    cgroups::hierarchy::{HierarchyError, MemoryHierarchy},
+    host::root::Root,
+};
 use btf::{Btf, BtfError};
 use gfp::GfpNames;
-use hierarchy::{HierarchyError, MemoryHierarchy};
 use layout::{LayoutError, Resolved};
 use mapped::Bytes;
-
-use crate::root::Root;
 
 /// Where the kernel publishes its types.
 const BTF: &str = "/sys/kernel/btf/vmlinux";

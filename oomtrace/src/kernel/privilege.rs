@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::root::Root;
+use crate::host::root::Root;
 
 /// What a capability is for. Bits of include/uapi/linux/capability.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A tree of state files for each grammar, as the runtimes write them.
 
-use oomtrace::enrich::containers::Runtime;
-use oomtrace::enrich::tree::TreeLimits;
+use oomtrace::cgroups::tree::TreeLimits;
+use oomtrace::containers::Runtime;
 use serde_json::json;
 
 use crate::host::*;

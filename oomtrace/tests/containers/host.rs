@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use oomtrace::decode::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
-use oomtrace::enrich::containers::owner::Identity;
-use oomtrace::enrich::containers::{Runtime, Runtimes};
-use oomtrace::enrich::tree::{CgroupTree, Seen, TreeLimits};
-use oomtrace::root::Root;
+use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
+use oomtrace::containers::owner::Identity;
+use oomtrace::containers::{Runtime, Runtimes};
+use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
+use oomtrace::host::root::Root;
 use serde_json::json;
 
 pub const A: &str = "aa11bb22cc33dd44ee55ff66778899000123456789abcdef0123456789abcdef";

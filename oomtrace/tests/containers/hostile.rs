@@ -4,8 +4,8 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oomtrace::decode::{BootTime, CgroupChangeKind, CgroupId};
-use oomtrace::enrich::tree::{Seen, TreeLimits};
+use oomtrace::cgroups::tree::{Seen, TreeLimits};
+use oomtrace::facts::{BootTime, CgroupChangeKind, CgroupId};
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -3,8 +3,8 @@
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::Duration;
 
-use oomtrace::decode::{BootTime, CgroupChangeKind, CgroupId};
-use oomtrace::enrich::tree::{Seen, TreeLimits};
+use oomtrace::cgroups::tree::{Seen, TreeLimits};
+use oomtrace::facts::{BootTime, CgroupChangeKind, CgroupId};
 use serde_json::json;
 
 use crate::host::*;

@@ -307,6 +307,6 @@ pub fn all() -> Vec<(&'static str, Event)> {
 /// The line of an event as JSON.
 pub fn json(event: &Event) -> String {
     let mut line = Vec::new();
-    oomtrace::render::json::line(event, &mut line).unwrap();
+    oomtrace::outputs::encode::json::line(event, &mut line).unwrap();
     String::from_utf8(line).unwrap()
 }

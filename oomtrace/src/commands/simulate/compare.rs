@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Write};
 
 use crate::{
-    enrich::kernel_log::{Killed, OomDomain, OomReport},
     event::{Constraint, OomKill, text_from_kernel},
+    facts::kernel_log::{Killed, OomDomain, OomReport},
 };
 
 /// Fields with both values.

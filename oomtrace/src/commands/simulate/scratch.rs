@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::{
+    cgroups::hierarchy::MemoryHierarchy,
     event::CgroupVersion,
     failure::{Code, Failure},
-    kernel::hierarchy::MemoryHierarchy,
     stderr::say,
 };
 

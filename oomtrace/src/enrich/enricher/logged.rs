@@ -1,17 +1,16 @@
 //! A kill that only the kernel's log tells of: what its lines say, and why the rest is absent.
 
-use super::Enricher;
 use crate::{
-    decode::{Limit, Lineage},
-    enrich::{
-        absent::Absent,
-        backfill::{self, LoggedKill},
-        kernel_log::{OomDomain, OomReport, Split, Usage, UsageKind},
-    },
+    enrich::{absent::Absent, enricher::Enricher},
     event::{
         Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, OomKill, Source, Trigger, Victim,
         VictimMemory, text_from_kernel,
     },
+    facts::{
+        Limit, Lineage,
+        kernel_log::{OomDomain, OomReport, Split, Usage, UsageKind},
+    },
+    sources::earlier_kills::{self, LoggedKill},
 };
 
 const NOT_LOGGED: &str = "not in the kernel log";
@@ -30,7 +29,7 @@ impl Enricher {
             Some(_) if !kill.chosen => OF_A_GROUP,
             Some(_) => AMBIGUOUS,
         };
-        let time = backfill::boot_time(&kill.meta);
+        let time = earlier_kills::boot_time(&kill.meta);
         let path = split.as_ref().filter(|_| kill.chosen).map(|split| split.task_memcg.clone());
         let identity = if path.is_some() {
             self.identify(None, &Lineage::default(), path.as_deref(), time, &mut absent)

@@ -1,11 +1,10 @@
 //! A memory cgroup as an event has it: its facts and its place in a lineage in, in the words of
 //! its version out, with a reason for each that is absent.
 
-use super::UNREAD;
 use crate::{
-    decode::{Limit, Lineage, MemcgFacts},
-    enrich::absent::Absent,
+    enrich::{absent::Absent, oom::UNREAD},
     event::{Cgroup, CgroupVersion, MemoryEvents, OomCgroup, text_from_kernel},
+    facts::{Limit, Lineage, MemcgFacts},
 };
 
 /// The path of the ancestor at `index`: the victim's without its last `index` names.

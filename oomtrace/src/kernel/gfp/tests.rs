@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{GfpNames, value};
+use crate::kernel::gfp::{GfpNames, value};
 
 /// As tracefs of a 6.18 kernel gave it.
 const FORMAT_6_18: &str = include_str!("../fixtures/mm_page_alloc-6.18.format");

@@ -1,0 +1,188 @@
+//! Where kills were that were not reported: the cgroups' own counters and what was told in, the cgroups whose
+//! counters moved by more out. Pure.
+//!
+//! It never guesses: whatever may have been a cgroup's (a kill that was lost, the second pass of a group kill) is
+//! taken to be, and a cgroup whose counter is not known from the start is left out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::{
+    event::GapCgroup,
+    facts::{BootTime, CgroupId, Lineage},
+};
+
+/// Cgroups that are named at the most.
+const NAMED: usize = 16;
+/// Cgroups whose kills are kept apart.
+const KEPT: usize = 4096;
+/// More than this are worth a fresh start.
+const MANY: usize = 1024;
+
+/// `oom_kill` of cgroups at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// By cgroup: its path, and its count.
+    pub of: BTreeMap<CgroupId, (String, u64)>,
+    /// No cgroup was left out: one that is not here was made later, and its count began at zero.
+    pub whole: bool,
+}
+
+/// How many kills were told of in which cgroup.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// cgroup v2: a count holds those below, and the topmost cgroups are looked at. Else each cgroup has its own.
+    hierarchical: bool,
+    since: BootTime,
+    of: HashMap<CgroupId, u64>,
+    /// In a cgroup that is not known or not kept apart.
+    elsewhere: u64,
+}
+
+impl Told {
+    /// None yet; what happened until `since` does not count.
+    pub fn new(hierarchical: bool, since: BootTime) -> Self {
+        Self { hierarchical, since, of: HashMap::new(), elsewhere: 0 }
+    }
+
+    /// Begins again.
+    pub fn restart(&mut self, since: BootTime) {
+        *self = Self::new(self.hierarchical, since);
+    }
+
+    /// A kill was told of.
+    pub fn saw(&mut self, lineage: &Lineage, time: BootTime) {
+        if time <= self.since {
+            return;
+        }
+        let cgroup = match (self.hierarchical, lineage.levels_cut) {
+            (true, true) => None,
+            // The last one is the root, which has no count.
+            (true, false) => lineage.levels.iter().rev().nth(1),
+            (false, _) => lineage.levels.first(),
+        };
+        match cgroup {
+            Some(level) if self.of.len() < KEPT || self.of.contains_key(&level.id) => {
+                *self.of.entry(level.id).or_default() += 1;
+            }
+            None if self.hierarchical && lineage.levels.len() == 1 => {}
+            _ => self.elsewhere += 1,
+        }
+    }
+
+    /// A kill whose record could not be read.
+    pub fn saw_unreadable(&mut self) {
+        self.elsewhere += 1;
+    }
+
+    /// Whether a fresh start would tell more: kills are in no known cgroup, or in very many.
+    pub fn is_vague(&self) -> bool {
+        self.elsewhere > 0 || self.of.len() > MANY
+    }
+
+    /// The cgroups whose counts grew, from `before` to `after`, by more than what was told of in them and by more
+    /// than the `unplaced`, those with most first.
+    pub fn unreported(&self, before: &Counts, after: &Counts, unplaced: u64) -> Vec<GapCgroup> {
+        let unplaced = unplaced.saturating_add(self.elsewhere);
+        let mut found: Vec<GapCgroup> = after
+            .of
+            .iter()
+            .filter_map(|(id, (path, count))| {
+                let began = match before.of.get(id) {
+                    Some((_, count)) => *count,
+                    None if before.whole => 0,
+                    None => return None,
+                };
+                let kernel_kills = count.checked_sub(began)?;
+                let reported = self.of.get(id).copied().unwrap_or(0);
+                (kernel_kills > reported.saturating_add(unplaced)).then(|| GapCgroup {
+                    path: path.clone(),
+                    kernel_kills,
+                    reported,
+                })
+            })
+            .collect();
+        found.sort_by_key(|cgroup| std::cmp::Reverse(cgroup.kernel_kills - cgroup.reported));
+        found.truncate(NAMED);
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::MemoryEvents, facts::MemcgFacts};
+
+    const LATER: BootTime = BootTime(9);
+
+    fn lineage(ids: &[u64]) -> Lineage {
+        Lineage { levels: ids.iter().copied().map(level).collect(), ..Lineage::default() }
+    }
+
+    fn level(id: u64) -> MemcgFacts {
+        MemcgFacts {
+            id: CgroupId(id),
+            usage_bytes: None,
+            max: None,
+            watermark_bytes: None,
+            swap_usage_bytes: None,
+            swap_max: None,
+            oom_group: None,
+            events: MemoryEvents::default(),
+        }
+    }
+
+    fn counts(of: &[(u64, u64)]) -> Counts {
+        let of = of.iter().map(|(id, count)| (CgroupId(*id), (format!("/{id}"), *count))).collect();
+        Counts { of, whole: true }
+    }
+
+    fn named(found: &[GapCgroup]) -> Vec<(&str, u64, u64)> {
+        found.iter().map(|cgroup| (cgroup.path.as_str(), cgroup.kernel_kills, cgroup.reported)).collect()
+    }
+
+    #[test]
+    fn the_cgroups_that_killed_more_than_was_told_are_named_the_most_first() {
+        let mut told = Told::new(false, BootTime(5));
+        told.saw(&lineage(&[7, 1]), LATER);
+        let found =
+            told.unreported(&counts(&[(7, 10), (8, 3), (9, 4)]), &counts(&[(7, 12), (8, 3), (9, 8)]), 0);
+        assert_eq!(named(&found), [("/9", 4, 0), ("/7", 2, 1)]);
+    }
+
+    #[test]
+    fn what_was_told_of_an_earlier_time_does_not_count() {
+        let mut told = Told::new(false, BootTime(5));
+        told.saw(&lineage(&[7, 1]), BootTime(5));
+        assert_eq!(named(&told.unreported(&counts(&[(7, 0)]), &counts(&[(7, 1)]), 0)), [("/7", 1, 0)]);
+    }
+
+    #[test]
+    fn on_v2_a_kill_belongs_to_the_topmost_cgroup() {
+        let mut told = Told::new(true, BootTime(5));
+        told.saw(&lineage(&[30, 20, 10, 1]), LATER);
+        told.saw(&lineage(&[10, 1]), LATER);
+        // In the root: nobody counts it.
+        told.saw(&lineage(&[1]), LATER);
+        assert_eq!(named(&told.unreported(&counts(&[(10, 0)]), &counts(&[(10, 2)]), 0)), []);
+        assert_eq!(named(&told.unreported(&counts(&[(10, 0)]), &counts(&[(10, 3)]), 0)), [("/10", 3, 2)]);
+    }
+
+    #[test]
+    fn what_may_have_been_there_is_taken_to_have_been() {
+        let mut told = Told::new(false, BootTime(5));
+        assert_eq!(named(&told.unreported(&counts(&[]), &counts(&[(7, 2)]), 2)), []);
+        told.saw_unreadable();
+        assert_eq!(named(&told.unreported(&counts(&[]), &counts(&[(7, 1)]), 0)), []);
+        assert_eq!(named(&told.unreported(&counts(&[]), &counts(&[(7, 2)]), 0)), [("/7", 2, 0)]);
+    }
+
+    #[test]
+    fn a_count_that_is_not_known_from_the_start_tells_nothing() {
+        let told = Told::new(false, BootTime(5));
+        let part = Counts { whole: false, ..counts(&[(7, 1)]) };
+        let found = told.unreported(&part, &counts(&[(7, 2), (8, 5)]), 0);
+        assert_eq!(named(&found), [("/7", 1, 0)]);
+        // It fell: another cgroup by now.
+        assert_eq!(named(&told.unreported(&counts(&[(7, 9)]), &counts(&[(7, 2)]), 0)), []);
+    }
+}

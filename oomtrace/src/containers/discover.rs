@@ -1,0 +1,275 @@
+//! Where the container runtimes of this host keep their state: their configuration files,
+//! their daemons' command lines and their defaults in, directories out. No daemon is asked.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{
+    containers::{
+        Runtime,
+        files::{StateDir, host_file},
+    },
+    host::root::Root,
+};
+
+/// containerd's own default, the one that dockerd starts, k3s's and rke2's, microk8s's.
+const CONTAINERD_STATES: [&str; 4] = [
+    "/run/containerd",
+    "/run/docker/containerd/daemon",
+    "/run/k3s/containerd",
+    "/var/snap/microk8s/common/run/containerd",
+];
+/// Where containerd keeps what outlives a reboot: its own default, k3s's and rke2's, microk8s's.
+const CONTAINERD_ROOTS: [&str; 3] = [
+    "/var/lib/containerd",
+    "/var/lib/rancher/k3s/agent/containerd",
+    "/var/snap/microk8s/common/var/lib/containerd",
+];
+const DOCKER_SOCKET: &str = "/run/docker.sock";
+const DOCKER_DATA_ROOT: &str = "/var/lib/docker";
+const STORAGE_GRAPH_ROOT: &str = "/var/lib/containers/storage";
+const STORAGE_RUN_ROOT: &str = "/run/containers/storage";
+/// Pids of daemons, where they leave them. The command line says whether the pid still is one.
+const PID_FILES: [&str; 3] =
+    ["/run/docker.pid", "/run/containerd/containerd.pid", "/run/docker/containerd/containerd.pid"];
+/// Directories of one runtime, at most.
+const DIRS_MAX: usize = 16;
+
+/// The directories of each runtime.
+#[derive(Clone, Debug, Default)]
+pub struct StateDirs {
+    /// Docker's data-roots: `containers/ID/config.v2.json`.
+    pub docker: Vec<StateDir>,
+    /// containerd's state: `io.containerd.runtime.v2.task/NAMESPACE/ID/config.json`.
+    pub containerd: Vec<StateDir>,
+    /// CRI-O's: `overlay-containers/ID/userdata/config.json`.
+    pub crio: Vec<StateDir>,
+    /// Podman's graph roots: `overlay-containers/containers.json`.
+    pub podman: Vec<StateDir>,
+    /// containerd's roots: `io.containerd.grpc.v1.cri/containers/ID/status`.
+    pub containerd_roots: Vec<StateDir>,
+    /// Where Docker's daemons listen.
+    pub docker_sockets: Vec<PathBuf>,
+}
+
+impl StateDirs {
+    /// What the configuration, the pid files and the defaults say, after `extra`, which the operator named.
+    pub fn configured(root: &Root, extra: &[(Runtime, PathBuf)]) -> Self {
+        let mut dirs = Self::default();
+        for (runtime, path) in extra {
+            dirs.add(*runtime, path.clone());
+        }
+        let docker = host_file(&root.path("/etc/docker/daemon.json"));
+        if let Some(data_root) = docker.as_deref().and_then(data_root_of_json) {
+            dirs.add_docker(root.path(data_root));
+        }
+        if let Some(state) = toml_text(root, "/etc/containerd/config.toml", "", "state") {
+            dirs.add(Runtime::Containerd, root.path(state));
+        }
+        if let Some(path) = toml_text(root, "/etc/containerd/config.toml", "", "root") {
+            add(&mut dirs.containerd_roots, StateDir::system(root.path(path)));
+        }
+        for pid_file in PID_FILES {
+            let pid = host_file(&root.path(pid_file)).and_then(|bytes| String::from_utf8(bytes).ok());
+            if let Some(pid) = pid.and_then(|pid| pid.trim().parse::<u32>().ok()) {
+                dirs.add_daemon(root, &pid.to_string());
+            }
+        }
+        let storage = |key| {
+            toml_text(root, "/etc/containers/storage.conf", "storage", key)
+                .or_else(|| toml_text(root, "/usr/share/containers/storage.conf", "storage", key))
+        };
+        let graph_root = storage("graphroot").unwrap_or_else(|| STORAGE_GRAPH_ROOT.into());
+        let run_root = storage("runroot").unwrap_or_else(|| STORAGE_RUN_ROOT.into());
+        dirs.add_docker(root.path(DOCKER_DATA_ROOT));
+        for state in CONTAINERD_STATES {
+            dirs.add(Runtime::Containerd, root.path(state));
+        }
+        for path in CONTAINERD_ROOTS {
+            add(&mut dirs.containerd_roots, StateDir::system(root.path(path)));
+        }
+        add(&mut dirs.docker_sockets, root.path(DOCKER_SOCKET));
+        dirs.add(Runtime::Podman, root.path(&graph_root));
+        for path in [run_root.as_str(), STORAGE_RUN_ROOT, &graph_root, STORAGE_GRAPH_ROOT] {
+            dirs.add(Runtime::CriO, root.path(path));
+        }
+        dirs
+    }
+
+    /// The first that this process may not look into, in words.
+    pub fn closed(&self) -> Option<String> {
+        let Self { docker, containerd, crio, podman, .. } = self;
+        let closed = [docker, containerd, crio, podman].into_iter().flatten().find(|dir| dir.is_closed())?;
+        let dir = closed.path();
+        Some(format!("{} may not be read (CAP_DAC_READ_SEARCH): containers may be unknown", dir.display()))
+    }
+
+    /// Adds what the command lines of running daemons say: a scan of `/proc`.
+    pub fn add_running(&mut self, root: &Root) {
+        let Ok(entries) = std::fs::read_dir(root.path("/proc")) else { return };
+        for entry in entries.flatten() {
+            let Ok(pid) = entry.file_name().into_string() else { continue };
+            if pid.bytes().all(|b| b.is_ascii_digit()) {
+                self.add_daemon(root, &pid);
+            }
+        }
+    }
+
+    /// What the process `pid` was started with, if it is a runtime's daemon.
+    fn add_daemon(&mut self, root: &Root, pid: &str) {
+        let proc = Path::new("/proc").join(pid);
+        let comm = host_file(&root.path(proc.join("comm"))).unwrap_or_default();
+        let comm = comm.trim_ascii_end();
+        if !matches!(comm, b"dockerd" | b"containerd") {
+            return;
+        }
+        // Any process may call itself so, and say what it likes.
+        if !host_file(&root.path(proc.join("status"))).is_some_and(|status| is_hosts_root(&status)) {
+            return;
+        }
+        let line = host_file(&root.path(proc.join("cmdline"))).unwrap_or_default();
+        let words: Vec<&str> =
+            line.split(|b| *b == 0).filter_map(|word| std::str::from_utf8(word).ok()).collect();
+        if comm == b"dockerd" {
+            let said = option(&words, &["--data-root", "--graph", "-g"]).map(str::to_owned);
+            let config = || option(&words, &["--config-file"]).and_then(|path| host_file(&root.path(path)));
+            if let Some(data_root) = said.or_else(|| data_root_of_json(&config()?)) {
+                self.add_docker(root.path(data_root));
+            }
+            for socket in words.iter().filter_map(|word| word.rsplit_once("unix://")) {
+                if socket.1.starts_with('/') {
+                    add(&mut self.docker_sockets, root.path(socket.1));
+                }
+            }
+        } else {
+            let config = option(&words, &["--config", "-c"]);
+            let said = |name: &str, key: &str| {
+                option(&words, &[name]).map(str::to_owned).or_else(|| toml_text(root, config?, "", key))
+            };
+            if let Some(state) = said("--state", "state") {
+                self.add(Runtime::Containerd, root.path(state));
+            }
+            if let Some(path) = said("--root", "root") {
+                add(&mut self.containerd_roots, StateDir::system(root.path(path)));
+            }
+        }
+    }
+
+    /// A data-root, and those that user-namespace remapping makes in it (`UID.GID`).
+    fn add_docker(&mut self, data_root: PathBuf) {
+        let remapped = StateDir::system(&data_root).list(Path::new("."), 64);
+        self.add(Runtime::Docker, data_root.clone());
+        for name in remapped {
+            let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            if name.split_once('.').is_some_and(|(uid, gid)| digits(uid) && digits(gid)) {
+                self.add(Runtime::Docker, data_root.join(name));
+            }
+        }
+    }
+
+    fn add(&mut self, runtime: Runtime, path: PathBuf) {
+        let dirs = match runtime {
+            Runtime::Docker => &mut self.docker,
+            Runtime::Containerd => &mut self.containerd,
+            Runtime::CriO => &mut self.crio,
+            Runtime::Podman => &mut self.podman,
+            Runtime::Lxc | Runtime::Nspawn => return,
+        };
+        add(dirs, StateDir::system(path));
+    }
+}
+
+/// Whether a `/proc/PID/status` is of root in the initial pid namespace: of no container, and of no user.
+fn is_hosts_root(status: &[u8]) -> bool {
+    let words = |name: &[u8]| -> Vec<&[u8]> {
+        let values =
+            status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        values.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect()
+    };
+    let uids = words(b"Uid:");
+    uids.len() == 4 && uids.iter().all(|uid| *uid == b"0") && words(b"NSpid:").len() == 1
+}
+
+fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {
+    if all.len() < DIRS_MAX && !all.contains(&one) {
+        all.push(one);
+    }
+}
+
+/// Where the runtimes of an unprivileged user keep their state, in that user's home.
+#[derive(Clone, Debug)]
+pub struct UserDirs {
+    /// A data-root of Docker's.
+    pub docker: StateDir,
+    /// A graph root of Podman's.
+    pub podman: StateDir,
+}
+
+impl UserDirs {
+    /// Those of `uid`; `None` where `/etc/passwd` has no home for it.
+    pub fn of(root: &Root, uid: u32) -> Option<Self> {
+        let home = home_of(root, uid)?;
+        Some(Self {
+            docker: StateDir::of_user(&home, ".local/share/docker"),
+            podman: StateDir::of_user(&home, ".local/share/containers/storage"),
+        })
+    }
+}
+
+/// The home of `uid`, by `/etc/passwd`.
+fn home_of(root: &Root, uid: u32) -> Option<PathBuf> {
+    let passwd = host_file(&root.path("/etc/passwd"))?;
+    let line = passwd
+        .split(|b| *b == b'\n')
+        .filter_map(|line| std::str::from_utf8(line).ok())
+        .find(|line| line.split(':').nth(2).and_then(|field| field.parse::<u32>().ok()) == Some(uid))?;
+    let home = line.split(':').nth(5).filter(|home| home.starts_with('/') && home.len() > 1)?;
+    Some(root.path(home))
+}
+
+/// `--name value` or `--name=value`, the last one as the daemons have it.
+fn option<'a>(words: &[&'a str], names: &[&str]) -> Option<&'a str> {
+    let mut found = None;
+    let mut words = words.iter().copied().peekable();
+    while let Some(word) = words.next() {
+        for name in names {
+            if word == *name {
+                found = words.peek().copied().or(found);
+            } else if let Some(value) = word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
+                found = Some(value);
+            }
+        }
+    }
+    found.filter(|path| path.starts_with('/'))
+}
+
+fn data_root_of_json(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Daemon {
+        #[serde(rename = "data-root", alias = "graph")]
+        data_root: Option<String>,
+    }
+    serde_json::from_slice::<Daemon>(bytes).ok()?.data_root.filter(|path| path.starts_with('/'))
+}
+
+/// The string `key` of `[table]` in a TOML file; of the top for an empty `table`. Only
+/// what these two configuration files use: one key a line, one quoted string.
+fn toml_text(root: &Root, file: &str, table: &str, key: &str) -> Option<String> {
+    let bytes = host_file(&root.path(file))?;
+    let text = std::str::from_utf8(&bytes).ok()?;
+    let mut here = String::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[') {
+            name.split(']').next().unwrap_or_default().trim().clone_into(&mut here);
+        } else if let Some((name, value)) = line.split_once('=').filter(|_| here == table)
+            && name.trim() == key
+        {
+            let value = value.trim();
+            let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+            let value = value.strip_prefix(quote)?.split(quote).next()?;
+            return value.starts_with('/').then(|| value.to_owned());
+        }
+    }
+    None
+}

@@ -1,0 +1,98 @@
+//! Docker: `<data-root>/containers/ID/config.v2.json`. The bundle has no name; it, or
+//! `hostconfig.json`, says where the cgroup is.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::containers::{
+    Facts, PodFacts, Runtime, Texts,
+    files::{FILE_MAX_BYTES, FileError, StateDir},
+    grammar::is_hex_id,
+    kept,
+    oci::{self, Seat, count, service_labels},
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ConfigV2 {
+    name: Option<String>,
+    restart_count: Option<u32>,
+    config: Option<Config>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    image: Option<String>,
+    labels: Option<HashMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    cgroup_parent: Option<String>,
+}
+
+/// Docker's container `id`, by the data-root `dir`; where its cgroup is, is for [`seat`].
+pub fn container(dir: &StateDir, id: &str, texts: &mut Texts) -> Result<Facts, FileError> {
+    if !is_hex_id(id) {
+        return Err(FileError::Absent);
+    }
+    let file: PathBuf = ["containers", id, "config.v2.json"].iter().collect();
+    let read: ConfigV2 = dir.json(&file, FILE_MAX_BYTES)?;
+    let (image, labels) = read.config.map_or((None, None), |config| (config.image, config.labels));
+    let labels = labels.unwrap_or_default();
+    Ok(Facts {
+        runtime: Runtime::Docker,
+        name: read.name.and_then(|name| kept(name.strip_prefix('/').unwrap_or(&name))),
+        image: image.filter(|image| !image.is_empty()).and_then(|image| texts.shared(&image)),
+        restart_count: read.restart_count,
+        pod: pod(&labels, texts),
+        labels: service_labels(labels.iter(), texts),
+        seat: Seat::Unsaid,
+        of_user: false,
+    })
+}
+
+/// Where the cgroup of Docker's container `id` is: by its bundle in one of `bundles`, the
+/// state directories of containerd, which runs it; else by `hostconfig.json`.
+pub fn seat(dir: &StateDir, bundles: &[StateDir], id: &str, path: &[u8]) -> Seat {
+    let bundle = oci::docker_bundle(id);
+    if let Some(seat) = bundles.iter().find_map(|dir| oci::seat_in(dir, &bundle, path).ok()) {
+        return seat;
+    }
+    let file: PathBuf = ["containers", id, "hostconfig.json"].iter().collect();
+    let host = dir.json::<HostConfig>(&file, FILE_MAX_BYTES).ok();
+    match host.and_then(|host| host.cgroup_parent).filter(|parent| !parent.is_empty()) {
+        Some(slice) if slice.ends_with(".slice") && !slice.contains('/') => {
+            Seat::of(&format!("{slice}:docker:{id}"), path)
+        }
+        Some(parent) => Seat::of(&format!("{}/{id}", parent.trim_end_matches('/')), path),
+        None => {
+            // The daemon may have a parent of its own, which these files do not tell.
+            let usual = [format!("/docker/{id}"), format!("system.slice:docker:{id}")];
+            let at =
+                usual.iter().map(|said| Seat::of(said, path)).find(|seat| matches!(seat, Seat::At { .. }));
+            at.unwrap_or(Seat::Unsaid)
+        }
+    }
+}
+
+/// The kubelet's labels, where Kubernetes runs on Docker by way of cri-dockerd.
+fn pod(labels: &HashMap<String, String>, texts: &mut Texts) -> Option<Box<PodFacts>> {
+    let label = |key: &str| labels.get(key).map(String::as_str).filter(|text| !text.is_empty());
+    let name = label("io.kubernetes.pod.name")?;
+    let sandbox = label("io.kubernetes.docker.type") == Some("podsandbox");
+    Some(Box::new(PodFacts {
+        namespace: label("io.kubernetes.pod.namespace").and_then(|text| texts.shared(text)),
+        name: texts.shared(name),
+        uid: label("io.kubernetes.pod.uid").and_then(|text| texts.shared(text)),
+        container: label("io.kubernetes.container.name")
+            .filter(|_| !sandbox)
+            .and_then(|text| texts.shared(text)),
+        restart_count: count(label("annotation.io.kubernetes.container.restartCount")),
+        sandbox,
+    }))
+}

@@ -1,0 +1,251 @@
+//! OCI bundles: what containerd and CRI-O write into a container's `config.json`, and where
+//! the runtime was told to put the container's cgroup.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{
+    containers::{
+        Facts, PodFacts, Runtime, Texts,
+        files::{FILE_MAX_BYTES, FileError, StateDir},
+        grammar::{is_free_id, is_hex_id},
+        kept,
+        unit::slice_path,
+    },
+    host::root::Root,
+};
+
+/// Where containerd keeps the bundles of running tasks, below its state directory.
+pub const TASKS: &str = "io.containerd.runtime.v2.task";
+/// The same, of the first shim: containerd 1.x with `io.containerd.runtime.v1.linux`.
+const TASKS_V1: &str = "io.containerd.runtime.v1.linux";
+/// Where Docker keeps its containers in containerd.
+pub const DOCKER_NAMESPACE: &str = "moby";
+/// Namespaces that are searched where the cgroup does not say which.
+const NAMESPACES_MAX: usize = 32;
+
+/// Whether a container's own runtime says that its cgroup is where it was found. A name can
+/// be chosen by whoever makes the cgroup; this cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// It ends as the runtime says; `above` names precede that. None, where the runtime sees
+    /// the whole tree.
+    At {
+        /// How many.
+        above: u16,
+    },
+    /// The runtime says another.
+    Elsewhere,
+    /// The runtime's files do not say.
+    Unsaid,
+}
+
+impl Seat {
+    /// Compares `cgroups_path` of an OCI spec with the path at which the cgroup is.
+    /// `SLICE:PREFIX:NAME` is the systemd driver's way to say it.
+    pub fn of(cgroups_path: &str, path: &[u8]) -> Self {
+        let mut parts = cgroups_path.split(':');
+        let said = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(slice), Some(prefix), Some(name), None) => {
+                let slice = if slice.is_empty() { "system.slice" } else { slice };
+                let Some(slice) = slice_path(slice) else { return Self::Unsaid };
+                format!("{slice}/{prefix}-{name}.scope")
+            }
+            _ => cgroups_path.trim_end_matches('/').to_owned(),
+        };
+        // Relative to the cgroup of a process that is gone.
+        if !said.starts_with('/') {
+            return Self::Unsaid;
+        }
+        match path.strip_suffix(said.as_bytes()) {
+            Some(above) => Self::At { above: u16::try_from(names_in(above)).unwrap_or(u16::MAX) },
+            None => Self::Elsewhere,
+        }
+    }
+}
+
+fn names_in(path: &[u8]) -> usize {
+    path.split(|b| *b == b'/').filter(|name| !name.is_empty()).count()
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    annotations: Option<HashMap<String, String>>,
+    linux: Option<Linux>,
+}
+
+#[derive(Deserialize)]
+struct Linux {
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: Option<String>,
+}
+
+impl Spec {
+    fn seat(&self, path: &[u8]) -> Seat {
+        let said = self.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref());
+        said.filter(|said| !said.is_empty()).map_or(Seat::Unsaid, |said| Seat::of(said, path))
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str).filter(|text| !text.is_empty())
+    }
+}
+
+/// Where the bundle at `file` below `dir` says that its container's cgroup is.
+pub fn seat_in(dir: &StateDir, file: &Path, path: &[u8]) -> Result<Seat, FileError> {
+    Ok(dir.json::<Spec>(file, FILE_MAX_BYTES)?.seat(path))
+}
+
+/// The bundle of Docker's container `id`, below containerd's state directory.
+pub fn docker_bundle(id: &str) -> PathBuf {
+    [TASKS, DOCKER_NAMESPACE, id, "config.json"].iter().collect()
+}
+
+/// containerd's container `id`: of `namespace`, or of whichever has it.
+pub fn containerd(
+    root: &Root,
+    dir: &StateDir,
+    namespace: Option<&str>,
+    id: &str,
+    path: &[u8],
+    texts: &mut Texts,
+) -> Result<Facts, FileError> {
+    if !is_free_id(id) || !namespace.is_none_or(is_free_id) {
+        return Err(FileError::Absent);
+    }
+    let mut worst = FileError::Absent;
+    for tasks in [TASKS, TASKS_V1] {
+        let namespaces = match namespace {
+            Some(namespace) => vec![namespace.to_owned()],
+            None => dir.list(Path::new(tasks), NAMESPACES_MAX),
+        };
+        for namespace in namespaces.iter().filter(|name| is_free_id(name) && *name != DOCKER_NAMESPACE) {
+            let file: PathBuf = [tasks, namespace, id, "config.json"].iter().collect();
+            match dir.json::<Spec>(&file, FILE_MAX_BYTES) {
+                Ok(spec) => {
+                    let restarts = restarts(root, dir, &[tasks, namespace], &spec);
+                    return Ok(containerd_facts(&spec, id, path, restarts, texts));
+                }
+                Err(FileError::Absent) => {}
+                Err(why) => worst = why,
+            }
+        }
+    }
+    Err(worst)
+}
+
+/// Log files of one container that are looked at: a kubelet keeps a few, and those rotated away.
+const LOGS_MAX: usize = 256;
+
+/// How often the kubelet has restarted the container of `spec`, which containerd writes into no file. But each
+/// start has a log of its own, `CONTAINER/RESTARTS.log`, by which the kubelet itself counts where it has forgotten;
+/// it is opened before the container's cgroup is made. The pod's sandbox was told their directory.
+fn restarts(root: &Root, dir: &StateDir, bundles: &[&str; 2], spec: &Spec) -> Option<u32> {
+    let sandbox = spec.annotation("io.kubernetes.cri.sandbox-id").filter(|id| is_hex_id(id))?;
+    let container = spec.annotation("io.kubernetes.cri.container-name").filter(|name| is_free_id(name))?;
+    let file = bundles.iter().collect::<PathBuf>().join(sandbox).join("config.json");
+    let sandbox: Spec = dir.json(&file, FILE_MAX_BYTES).ok()?;
+    let logs =
+        sandbox.annotation("io.kubernetes.cri.sandbox-log-directory").filter(|dir| dir.starts_with('/'))?;
+    let names = StateDir::system(root.path(logs)).list(Path::new(container), LOGS_MAX);
+    names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).max()
+}
+
+fn containerd_facts(spec: &Spec, id: &str, path: &[u8], restarts: Option<u32>, texts: &mut Texts) -> Facts {
+    let cri = |key: &str| spec.annotation(&format!("io.kubernetes.cri.{key}"));
+    let pod = cri("sandbox-name").or(cri("sandbox-uid")).or(cri("container-type")).map(|_| {
+        let sandbox = cri("container-type") == Some("sandbox");
+        Box::new(PodFacts {
+            namespace: cri("sandbox-namespace").and_then(|text| texts.shared(text)),
+            name: cri("sandbox-name").and_then(|text| texts.shared(text)),
+            uid: cri("sandbox-uid").and_then(|text| texts.shared(text)),
+            container: cri("container-name").filter(|_| !sandbox).and_then(|text| texts.shared(text)),
+            restart_count: count(spec.annotation("io.kubernetes.container.restartCount")).or(restarts),
+            sandbox,
+        })
+    });
+    let name = match &pod {
+        Some(pod) => pod.container.as_deref(),
+        // To `ctr` the id is the name, and whoever made the container chose it.
+        None => spec.annotation("nerdctl/name").or_else(|| (!is_hex_id(id)).then_some(id)),
+    };
+    Facts {
+        runtime: Runtime::Containerd,
+        name: name.and_then(kept),
+        image: cri("image-name").and_then(|text| texts.shared(text)),
+        restart_count: None,
+        labels: service_labels(spec.annotations.iter().flatten(), texts),
+        pod,
+        seat: spec.seat(path),
+        of_user: false,
+    }
+}
+
+/// CRI-O's container `id`.
+pub fn crio(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Result<Facts, FileError> {
+    if !is_hex_id(id) {
+        return Err(FileError::Absent);
+    }
+    let file: PathBuf = ["overlay-containers", id, "userdata", "config.json"].iter().collect();
+    let spec: Spec = dir.json(&file, FILE_MAX_BYTES)?;
+    let own = |key: &str| spec.annotation(&format!("io.kubernetes.cri-o.{key}"));
+    let kubelet = |key: &str| spec.annotation(&format!("io.kubernetes.{key}"));
+    let sandbox = own("ContainerType") == Some("sandbox");
+    let container = kubelet("container.name").or(own("ContainerName")).filter(|_| !sandbox);
+    let attempt = own("Metadata").filter(|_| !sandbox).and_then(|text| {
+        #[derive(Deserialize)]
+        struct Metadata {
+            attempt: Option<u32>,
+        }
+        // Written without the key for the first attempt.
+        serde_json::from_str::<Metadata>(text).ok().map(|metadata| metadata.attempt.unwrap_or(0))
+    });
+    let pod = PodFacts {
+        namespace: kubelet("pod.namespace").or(own("Namespace")).and_then(|text| texts.shared(text)),
+        name: kubelet("pod.name").or(own("KubeName")).and_then(|text| texts.shared(text)),
+        uid: kubelet("pod.uid").and_then(|text| texts.shared(text)),
+        container: container.and_then(|text| texts.shared(text)),
+        restart_count: count(kubelet("container.restartCount")).or(attempt),
+        sandbox,
+    };
+    Ok(Facts {
+        runtime: Runtime::CriO,
+        name: container.and_then(kept),
+        image: own("UserRequestedImage").or(own("ImageName")).and_then(|text| texts.shared(text)),
+        restart_count: None,
+        labels: Box::default(),
+        pod: Some(Box::new(pod)),
+        seat: spec.seat(path),
+        of_user: false,
+    })
+}
+
+/// A number that a runtime keeps as text.
+pub fn count(text: Option<&str>) -> Option<u32> {
+    text?.parse().ok()
+}
+
+/// Labels that say which service a container belongs to, the only ones that are told.
+const SERVICE_LABELS: [&str; 8] = [
+    "com.docker.compose.project",
+    "com.docker.compose.service",
+    "com.docker.compose.container-number",
+    "com.docker.stack.namespace",
+    "com.docker.swarm.service.name",
+    "com.docker.swarm.service.id",
+    "com.docker.swarm.task.name",
+    "com.docker.swarm.node.id",
+];
+
+/// The labels of `labels` that are told.
+pub fn service_labels<'a>(
+    labels: impl Iterator<Item = (&'a String, &'a String)>,
+    texts: &mut Texts,
+) -> Box<[(std::sync::Arc<str>, std::sync::Arc<str>)]> {
+    labels
+        .filter(|(key, _)| SERVICE_LABELS.contains(&key.as_str()))
+        .filter_map(|(key, value)| Some((texts.shared(key)?, texts.shared(value)?)))
+        .collect()
+}

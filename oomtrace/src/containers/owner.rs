@@ -1,0 +1,274 @@
+//! Which of the claims on one path holds: claims and what the runtimes' files say in, the
+//! container out.
+//!
+//! A container with a cgroup tree of its own may call the cgroups in it what it likes, also
+//! `docker-<another's id>.scope`; so may a service with `Delegate=`. Names alone therefore
+//! count only where such a one cannot reach:
+//!
+//! 1. A runtime that says, in its own files, that the container's cgroup is exactly here is
+//!    believed anywhere; of several, the innermost.
+//! 2. Else the **outermost** claim decides, and all below it belongs to that container: ids
+//!    there are only told as `nested`. It does not hold if the runtime's files put that
+//!    container elsewhere, or if it is below a service or scope, unless it is a user's own
+//!    container below that user's slice.
+//! 3. An outermost claim that no file knows gives the id and the runtime, and no name.
+//!
+//! "Exactly" is from the root of the tree that this host's runtimes see. Where oomtrace runs
+//! with them in a container (a node of kind), that is the cgroup at `base`, and names
+//! above it are nobody's claim.
+
+use crate::{
+    containers::{
+        Facts, PodFacts, Runtime,
+        grammar::{self, Shape},
+        oci::Seat,
+        unit,
+    },
+    event::{Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, Systemd},
+};
+
+/// Claims on one path that are looked up; deeper ones are only `nested`.
+pub const CLAIMS_MAX: usize = 6;
+/// Ids in `nested` at most.
+const NESTED_MAX: usize = 8;
+/// `user.slice/user-UID.slice/user@UID.service`: where a user's own runtimes see their root.
+const USER_MANAGER_DEPTH: usize = 3;
+
+/// Whose a cgroup is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Identity {
+    /// Its container.
+    pub container: Option<Container>,
+    /// Its pod.
+    pub k8s: Option<K8s>,
+    /// Its systemd unit.
+    pub systemd: Option<Systemd>,
+    /// What is not known, as the dotted path of the key, and why.
+    pub missing: Vec<(&'static str, String)>,
+}
+
+/// A cgroup on the path that claims to be a container's.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    /// How many names its path has.
+    pub depth: usize,
+    /// What it claims.
+    pub shape: Shape<'a>,
+    /// What the runtime's files say, or why they say nothing.
+    pub found: Result<Facts, String>,
+}
+
+/// The claims on a path of `names`, the outermost first, as their depths and shapes. Names
+/// above `base` make none.
+pub fn claims<'a>(names: &[&'a [u8]], base: usize) -> Vec<(usize, Shape<'a>)> {
+    let names = names.get(base..).unwrap_or_default();
+    (1..=names.len())
+        .filter_map(|depth| {
+            let (name, above) = names.get(..depth)?.split_last()?;
+            Some((base + depth, grammar::shape(above, name, names.get(depth).copied())?))
+        })
+        .collect()
+}
+
+/// How much a claim is worth.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Worth {
+    /// The runtime says that it is here.
+    Exact,
+    /// Nothing speaks against it, if nobody above owns the place.
+    Fair,
+    /// It is not the container that it claims to be, or nothing shows that it is.
+    None,
+}
+
+struct Judge<'a> {
+    names: &'a [&'a [u8]],
+    base: usize,
+}
+
+impl Judge<'_> {
+    /// The names above the cgroup at `depth` that this host's runtimes see.
+    fn above(&self, depth: usize) -> &[&[u8]] {
+        self.names.get(self.base..depth.saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// Below a service or scope, whose processes may make cgroups of any name.
+    fn delegated(&self, depth: usize) -> bool {
+        self.above(depth).iter().any(|name| name.ends_with(b".service") || name.ends_with(b".scope"))
+    }
+
+    fn in_user_slice(&self, depth: usize) -> bool {
+        grammar::user_of(self.above(depth)).is_some()
+    }
+
+    fn worth(&self, claim: &Claim<'_>) -> Worth {
+        let of_user = claim.found.as_ref().is_ok_and(|facts| facts.of_user);
+        let free = !self.delegated(claim.depth);
+        match &claim.found {
+            Ok(facts) => {
+                // What an unprivileged user's files say counts in that user's slice only.
+                match facts.seat {
+                    Seat::At { above } => {
+                        let above = usize::from(above);
+                        if above == self.base || of_user && above == self.base + USER_MANAGER_DEPTH {
+                            Worth::Exact
+                        } else if of_user {
+                            Worth::Fair
+                        } else {
+                            Worth::None
+                        }
+                    }
+                    Seat::Elsewhere => Worth::None,
+                    Seat::Unsaid if free || of_user => Worth::Fair,
+                    Seat::Unsaid => Worth::None,
+                }
+            }
+            Err(_) if claim.shape.is_plain() && (free || self.in_user_slice(claim.depth)) => Worth::Fair,
+            Err(_) => Worth::None,
+        }
+    }
+
+    fn why_not(&self, claim: &Claim<'_>) -> String {
+        match &claim.found {
+            Ok(facts) if facts.seat != Seat::Unsaid => format!(
+                "the cgroup is named like {} container {}, which its runtime says is elsewhere",
+                facts.runtime.name(),
+                claim.shape.id()
+            ),
+            Ok(_) => format!(
+                "the cgroup named like container {} is below a service or scope, where any process there may have made it",
+                claim.shape.id()
+            ),
+            Err(why) => why.clone(),
+        }
+    }
+}
+
+/// The identity of the cgroup of `names`, by its `claims`, the outermost first.
+pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity {
+    let judge = Judge { names, base };
+    let worths: Vec<Worth> = claims.iter().map(|claim| judge.worth(claim)).collect();
+    let exact = worths.iter().rposition(|worth| *worth == Worth::Exact);
+    // Nothing below the outermost real claim counts, whether that one holds or not.
+    let outermost = claims.iter().position(|claim| claim.shape.is_plain() || claim.found.is_ok());
+    let fair = outermost.filter(|at| worths.get(*at) == Some(&Worth::Fair));
+    // Such as this host has no files of: what has the name of another container of its own is not that one.
+    // A runtime without files knows none.
+    let unknown = |claim: &Claim<'_>| claim.found.is_err() || claim.shape.is_by_path();
+    let is_nested = |claim: &&Claim<'_>| claim.shape.is_plain() && unknown(claim);
+    let nested: Vec<&Claim<'_>> = claims.iter().filter(is_nested).collect();
+
+    let mut identity = Identity::default();
+    // A unit within a container is not one of this host.
+    let mut reach = names.len();
+    if let Some(owner) = exact.or(fair).and_then(|at| claims.get(at)) {
+        reach = owner.depth;
+        let nested = nested
+            .iter()
+            .filter(|claim| claim.depth > owner.depth)
+            .map(|claim| claim.shape.id().to_owned())
+            .take(NESTED_MAX)
+            .collect();
+        identity = identified(owner, judge.above(owner.depth), nested);
+    } else if let Some(claim) = outermost.and_then(|at| claims.get(at)) {
+        identity.missing.push(("container", judge.why_not(claim)));
+    } else if let Some(uid) = pod_of(&judge, names.len() + 1) {
+        identity.k8s = Some(K8s { pod: Pod { name: None, uid: Some(uid) }, ..K8s::default() });
+        identity.missing.push(("container", "the cgroup is a pod's, not one container's".to_owned()));
+    }
+    let within = names.get(base..reach).unwrap_or_default();
+    identity.systemd = unit::innermost(within).map(|unit| Systemd { unit });
+    if identity.container.is_none() && identity.systemd.is_none() && identity.missing.is_empty() {
+        let reason = claims.first().and_then(|claim| claim.found.as_ref().err().cloned());
+        let reason = reason.unwrap_or_else(|| "the cgroup is not named as a container's".to_owned());
+        identity.missing.push(("container", reason));
+    }
+    identity
+}
+
+fn pod_of(judge: &Judge<'_>, depth: usize) -> Option<String> {
+    grammar::pod_uid(judge.above(depth)).filter(|_| !judge.delegated(depth))
+}
+
+fn identified(owner: &Claim<'_>, above: &[&[u8]], nested: Vec<String>) -> Identity {
+    let mut identity = Identity::default();
+    let uid = grammar::pod_uid(above);
+    let container = Container {
+        id: owner.shape.id().to_owned(),
+        runtime: RuntimeName { name: runtime(owner).name().to_owned() },
+        nested,
+        ..Container::default()
+    };
+    match &owner.found {
+        Ok(facts) => {
+            // An image may bring any label: Docker's are believed where the cgroup is that pod's.
+            let is_its_pod = |pod: &&PodFacts| {
+                facts.runtime != Runtime::Docker || uid.is_some() && uid.as_deref() == pod.uid.as_deref()
+            };
+            let pod = facts.pod.as_deref().filter(is_its_pod);
+            if facts.name.is_none() {
+                let sandbox = pod.is_some_and(|pod| pod.sandbox);
+                let why = if sandbox {
+                    "a pod's sandbox has no name"
+                } else {
+                    "its runtime's files have no name for it, or one of over 1024 bytes"
+                };
+                identity.missing.push(("container.name", why.to_owned()));
+            }
+            let counted = pod.is_none_or(|pod| pod.container.is_none() || pod.restart_count.is_some());
+            identity.k8s = k8s(pod, uid);
+            if !counted {
+                let why = "its runtime's files do not tell how often it was restarted".to_owned();
+                identity.missing.push(("k8s.container.restart_count", why));
+            }
+            identity.container = Some(Container {
+                name: facts.name.as_deref().map(str::to_owned),
+                image: facts.image.as_deref().map(|name| Image { name: name.to_owned() }),
+                restart_count: facts.restart_count.map(u64::from),
+                labels: facts
+                    .labels
+                    .iter()
+                    .map(|(key, value)| (key.to_string(), value.to_string()))
+                    .collect(),
+                ..container
+            });
+        }
+        Err(why) => {
+            identity.missing.push(("container.name", why.clone()));
+            if uid.is_some() {
+                identity.missing.push(("k8s.pod.name", why.clone()));
+                identity.k8s = Some(K8s { pod: Pod { name: None, uid }, ..K8s::default() });
+            }
+            identity.container = Some(container);
+        }
+    }
+    identity
+}
+
+fn k8s(pod: Option<&PodFacts>, uid_of_path: Option<String>) -> Option<K8s> {
+    let owned = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
+    let Some(pod) = pod else {
+        return uid_of_path.map(|uid| K8s { pod: Pod { name: None, uid: Some(uid) }, ..K8s::default() });
+    };
+    Some(K8s {
+        namespace: owned(&pod.namespace).map(|name| Name { name }),
+        pod: Pod { name: owned(&pod.name), uid: owned(&pod.uid).or(uid_of_path) },
+        container: owned(&pod.container)
+            .map(|name| K8sContainer { name, restart_count: pod.restart_count.map(u64::from) }),
+    })
+}
+
+/// The runtime of a claim: the files' word, else that of the shape.
+fn runtime(claim: &Claim<'_>) -> Runtime {
+    match (&claim.found, &claim.shape) {
+        (Ok(facts), _) => facts.runtime,
+        (_, Shape::Docker(_)) => Runtime::Docker,
+        (_, Shape::CriO(_)) => Runtime::CriO,
+        (_, Shape::Podman(_)) => Runtime::Podman,
+        (_, Shape::Lxc(_)) => Runtime::Lxc,
+        (_, Shape::Nspawn(_)) => Runtime::Nspawn,
+        (_, Shape::CriContainerd(_) | Shape::PodMember(_) | Shape::Nerdctl(_) | Shape::Perhaps { .. }) => {
+            Runtime::Containerd
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Lines to reports: what belongs to one run of the killer is put together.
+//!
+//! All runs are made under the kernel's one `oom_lock`, so their lines follow one another, with lines of others
+//! between. A run over the rate limit prints only its outcome; such a line is never given to the run before it.
+
+use std::collections::VecDeque;
+
+use crate::{
+    event::Constraint,
+    facts::kernel_log::{
+        line::{AlreadyExiting, Chosen, Invoked, Killed, OomDomain, OomLine, Split, Usage, UsageKind},
+        record::RecordMeta,
+    },
+};
+
+/// Reports that are kept: 10 in 5 s are the most that a kernel prints.
+const MAX_REPORTS: usize = 256;
+
+/// Reports older than this, compared with the newest record, are dropped: whoever asks for one has just
+/// heard of the kill from the kernel.
+const MAX_AGE_US: u64 = 5 * 60 * 1_000_000;
+
+/// Processes that are kept for one report; a group kill may have any number.
+const MAX_KILLED: usize = 128;
+
+/// What the kernel's log says of one run of the killer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OomReport {
+    /// Number and time of the `oom-kill:` line.
+    pub meta: RecordMeta,
+    /// Who ran the killer and why; `None` if that line came before the first that was read.
+    pub invoked: Option<Invoked>,
+    /// Counters of the cgroup whose limit fired, in the order of the log.
+    pub usage: Vec<Usage>,
+    /// The cgroup whose limit fired, as a line of its own has it.
+    pub stats_memcg: Option<Vec<u8>>,
+    /// Who was chosen.
+    pub chosen: Chosen,
+    /// The cgroup that was killed as a whole (`memory.oom.group`).
+    pub group: Option<Vec<u8>>,
+    /// Who was killed, in the order of the log: the one chosen, then the group's processes, he again among them.
+    pub killed: Vec<Killed>,
+    /// Who was chosen or in the group and needed no kill.
+    pub already_exiting: Vec<AlreadyExiting>,
+}
+
+impl OomReport {
+    /// `enum oom_constraint`; `None` if it is one that is not known here.
+    pub fn constraint(&self) -> Option<Constraint> {
+        self.chosen.constraint
+    }
+
+    /// The chosen victim's process id.
+    pub fn pid(&self) -> u32 {
+        self.chosen.pid
+    }
+
+    /// The chosen victim's user id.
+    pub fn uid(&self) -> u32 {
+        self.chosen.uid
+    }
+
+    /// The paths and the comm of the `oom-kill:` line, by this report alone; `None` where they can be read in more
+    /// than one way.
+    pub fn split(&self) -> Option<Split> {
+        self.chosen.split().or_else(|| self.chosen.split_with_domain(self.stats_memcg.as_deref()?))
+    }
+
+    /// Whose limit fired, given the victim's cgroup as the kernel's own structures have it.
+    ///
+    /// `None` if the report does not fit that cgroup, or fits it in more than one way.
+    pub fn oom_domain(&self, task_memcg: &[u8]) -> Option<OomDomain> {
+        self.chosen.split_with(task_memcg).map(|split| split.domain)
+    }
+
+    /// A counter of the cgroup whose limit fired.
+    pub fn usage(&self, kind: UsageKind) -> Option<&Usage> {
+        self.usage.iter().find(|usage| usage.kind == kind)
+    }
+}
+
+/// The recent reports.
+#[derive(Debug)]
+pub struct Reports {
+    recent: VecDeque<Kept>,
+    head: Head,
+    open: Open,
+}
+
+#[derive(Debug)]
+struct Kept {
+    report: OomReport,
+    taken: bool,
+}
+
+/// What came before the `oom-kill:` line.
+#[derive(Debug, Default)]
+struct Head {
+    invoked: Option<Invoked>,
+    usage: Vec<Usage>,
+    stats_memcg: Option<Vec<u8>>,
+}
+
+/// What may still come for the newest report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    /// The outcome for the one chosen: each run has one, so the next is this run's.
+    Outcome,
+    /// A group kill's announcement, if there is one.
+    Group,
+    /// The group's processes.
+    Members,
+    /// Nothing.
+    Closed,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        // All of it at once: nothing here grows while memory is short.
+        Self { recent: VecDeque::with_capacity(MAX_REPORTS), head: Head::default(), open: Open::Closed }
+    }
+}
+
+impl Reports {
+    /// Takes the next line.
+    pub fn push(&mut self, meta: RecordMeta, line: OomLine) {
+        match line {
+            OomLine::Invoked(invoked) => {
+                self.open = Open::Closed;
+                self.head = Head { invoked: Some(invoked), ..Head::default() };
+            }
+            OomLine::Usage(usage) if self.head.usage.len() < 4 => self.head.usage.push(usage),
+            OomLine::Usage(_) => {}
+            OomLine::MemcgStats(path) => self.head.stats_memcg = Some(path),
+            OomLine::Chosen(chosen) => self.begin(meta, chosen),
+            OomLine::NoneKillable => self.reset(),
+            OomLine::Killed(killed) => {
+                if let Some(report) = self.outcome()
+                    && report.killed.len() < MAX_KILLED
+                {
+                    report.killed.push(killed);
+                }
+            }
+            OomLine::AlreadyExiting(exiting) => {
+                if let Some(report) = self.outcome()
+                    && report.already_exiting.len() < MAX_KILLED
+                {
+                    report.already_exiting.push(exiting);
+                }
+            }
+            OomLine::Group(path) => self.group(path),
+        }
+    }
+
+    /// Lines were lost: what comes next belongs to no run known here.
+    pub fn reset(&mut self) {
+        self.head = Head::default();
+        self.open = Open::Closed;
+    }
+
+    /// The newest report of a kill of this process in this cgroup, each given once.
+    ///
+    /// Its `killed` may still be empty: the kernel marks a victim before it says so.
+    pub fn take(&mut self, victim_tgid: u32, task_memcg: &[u8]) -> Option<OomReport> {
+        let kept = self.recent.iter_mut().rev().find(|kept| {
+            !kept.taken && kept.report.pid() == victim_tgid && kept.report.oom_domain(task_memcg).is_some()
+        })?;
+        kept.taken = true;
+        Some(kept.report.clone())
+    }
+
+    /// The newest report of a group kill of which this thread was one, by its own `Killed process` line.
+    ///
+    /// `task_memcg` is its cgroup: in the group or below it.
+    pub fn group_of(&self, tid: u32, task_memcg: &[u8]) -> Option<&OomReport> {
+        self.recent.iter().rev().map(|kept| &kept.report).find(|report| {
+            report.group.as_deref().is_some_and(|group| is_within(task_memcg, group))
+                && report.killed.iter().any(|killed| killed.tid == tid)
+        })
+    }
+
+    /// The reports that are kept, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &OomReport> {
+        self.recent.iter().map(|kept| &kept.report)
+    }
+
+    fn begin(&mut self, meta: RecordMeta, chosen: Chosen) {
+        let head = std::mem::take(&mut self.head);
+        while self.recent.len() >= MAX_REPORTS
+            || self
+                .recent
+                .front()
+                .is_some_and(|oldest| oldest.report.meta.time_us.saturating_add(MAX_AGE_US) < meta.time_us)
+        {
+            self.recent.pop_front();
+        }
+        let report = OomReport {
+            meta,
+            invoked: head.invoked,
+            usage: head.usage,
+            stats_memcg: head.stats_memcg,
+            chosen,
+            group: None,
+            killed: Vec::new(),
+            already_exiting: Vec::new(),
+        };
+        self.recent.push_back(Kept { report, taken: false });
+        self.open = Open::Outcome;
+    }
+
+    /// The report to which an outcome belongs that comes now.
+    fn outcome(&mut self) -> Option<&mut OomReport> {
+        self.open = match self.open {
+            Open::Outcome => Open::Group,
+            Open::Members => Open::Members,
+            // A second outcome without an announcement is that of a run over the rate limit.
+            Open::Group | Open::Closed => {
+                self.open = Open::Closed;
+                return None;
+            }
+        };
+        self.recent.back_mut().map(|kept| &mut kept.report)
+    }
+
+    fn group(&mut self, path: Vec<u8>) {
+        let newest = self.recent.back_mut().map(|kept| &mut kept.report);
+        self.open = match (self.open, newest) {
+            (Open::Group, Some(report)) => {
+                report.group = Some(path);
+                Open::Members
+            }
+            // Another group kill, over the rate limit: the outcome just before was already its own.
+            (Open::Members, Some(report)) => {
+                report.killed.pop();
+                Open::Closed
+            }
+            _ => Open::Closed,
+        };
+    }
+}
+
+/// Whether the cgroup `path` is `group` or below it.
+fn is_within(path: &[u8], group: &[u8]) -> bool {
+    group == b"/" || path.strip_prefix(group).is_some_and(|below| below.is_empty() || below.starts_with(b"/"))
+}

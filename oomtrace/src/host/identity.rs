@@ -1,0 +1,78 @@
+//! The host: its names, its units and its count of kills. Files of `/proc` go in, facts come out.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::{event, host::root::Root};
+
+/// The host's part of every line: `uname -n`, the boot id and `uname -r`.
+pub fn identity(root: &Root) -> event::Host {
+    let uname = rustix::system::uname();
+    event::Host {
+        name: uname.nodename().to_string_lossy().into_owned(),
+        boot_id: boot_id(root).ok(),
+        kernel: uname.release().to_string_lossy().into_owned(),
+    }
+}
+
+/// `/proc/sys/kernel/random/boot_id`: another one after each boot.
+pub fn boot_id(root: &Root) -> io::Result<String> {
+    let id = fs::read_to_string(root.path("/proc/sys/kernel/random/boot_id"))?;
+    let id = id.trim();
+    if id.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the boot id is empty"));
+    }
+    Ok(id.to_owned())
+}
+
+/// Bytes in a page of memory.
+pub fn page_bytes() -> u64 {
+    u64::try_from(rustix::param::page_size()).unwrap_or(u64::MAX)
+}
+
+/// `USER_HZ`: the ticks in a second of times in `/proc/PID/stat`.
+pub fn ticks_per_second() -> u64 {
+    rustix::param::clock_ticks_per_second()
+}
+
+/// The counter `key` of a file of names and numbers: `/proc/vmstat`, `memory.events`, `memory.oom_control`. `None` if it
+/// cannot be read, or has none of that name.
+pub fn counter(file: &Path, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn counter_and_boot_id() {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("proc/vmstat", "pgfault 1\noom_kill_x 9\nx_oom_kill 2\noom_kill 12\n"),
+            ("proc/sys/kernel/random/boot_id", "6f1c2e88-0000-4000-8000-000000000001\n"),
+        ] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let root = Root::at(dir.path());
+        let vmstat = root.path("/proc/vmstat");
+        assert_eq!(counter(&vmstat, "oom_kill"), Some(12));
+        assert_eq!(counter(&vmstat, "oom_kil"), None);
+        assert_eq!(boot_id(&root).unwrap(), "6f1c2e88-0000-4000-8000-000000000001");
+        assert_eq!(counter(&Root::at("/nonexistent").path("/proc/vmstat"), "oom_kill"), None);
+        assert_eq!(identity(&Root::at("/nonexistent")).boot_id, None);
+    }
+
+    #[test]
+    fn this_host() {
+        assert!(!identity(&Root::host()).kernel.is_empty());
+        assert!(page_bytes().is_power_of_two());
+        assert!(ticks_per_second() > 0);
+    }
+}

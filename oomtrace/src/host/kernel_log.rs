@@ -1,0 +1,178 @@
+//! `/dev/kmsg` itself: what is new since the last look, and what there is since boot.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, SeekFrom, open, seek};
+use rustix::io::Errno;
+
+use crate::{
+    facts::kernel_log::{
+        line::{Lines, OomLine},
+        record::{self, RecordMeta},
+        report::{OomReport, Reports},
+    },
+    host::root::Root,
+};
+
+/// No record is longer (`CONSOLE_EXT_LOG_MAX`, before 6.4; later kernels allow 2048).
+const RECORD_BYTES: usize = 8192;
+
+/// Records of the kernel's log, one by one. Needs CAP_SYSLOG where `kernel.dmesg_restrict` is set.
+#[derive(Debug)]
+pub struct Records {
+    log: OwnedFd,
+    buffer: Box<[u8]>,
+    overruns: u64,
+}
+
+/// What a look at the log found.
+enum Next<'a> {
+    Record(&'a [u8]),
+    /// Records were overwritten before they were read.
+    Overrun,
+    End,
+}
+
+impl Records {
+    fn open(root: &Root) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(Self::from_fd(open(root.path("/dev/kmsg"), flags, Mode::empty())?))
+    }
+
+    /// Records of anything that gives one a `read(2)` and does not block.
+    pub fn from_fd(log: OwnedFd) -> Self {
+        Self { log, buffer: vec![0; RECORD_BYTES].into_boxed_slice(), overruns: 0 }
+    }
+
+    fn next(&mut self) -> io::Result<Next<'_>> {
+        loop {
+            match rustix::io::read(&self.log, &mut *self.buffer) {
+                Ok(0) | Err(Errno::AGAIN) => return Ok(Next::End),
+                Ok(len) => return Ok(Next::Record(self.buffer.get(..len).unwrap_or_default())),
+                Err(Errno::INTR) => {}
+                // Overwritten, or larger than any record: the kernel goes on with the one after it.
+                Err(Errno::PIPE | Errno::INVAL) => {
+                    self.overruns += 1;
+                    return Ok(Next::Overrun);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+/// Follows the kernel's log and keeps the recent reports of the killer.
+#[derive(Debug)]
+pub struct KernelLog {
+    records: Records,
+    lines: Lines,
+    reports: Reports,
+}
+
+impl KernelLog {
+    /// Opens `/dev/kmsg` at its end.
+    pub fn open(root: &Root) -> io::Result<Self> {
+        let records = Records::open(root)?;
+        seek(&records.log, SeekFrom::End(0))?;
+        Ok(Self::new(records))
+    }
+
+    /// Follows other records.
+    pub fn new(records: Records) -> Self {
+        Self { records, lines: Lines::default(), reports: Reports::default() }
+    }
+
+    /// Reads what the log has, to its end.
+    pub fn catch_up(&mut self) -> io::Result<()> {
+        loop {
+            match self.records.next()? {
+                Next::Record(raw) => {
+                    if let Some((meta, line)) = self.lines.push(raw) {
+                        self.reports.push(meta, line);
+                    }
+                }
+                Next::Overrun => {
+                    self.lines.reset();
+                    self.reports.reset();
+                }
+                Next::End => return Ok(()),
+            }
+        }
+    }
+
+    /// See [`Reports::take`].
+    pub fn take(&mut self, victim_tgid: u32, task_memcg: &[u8]) -> Option<OomReport> {
+        self.reports.take(victim_tgid, task_memcg)
+    }
+
+    /// See [`Reports::group_of`].
+    pub fn group_of(&self, tid: u32, task_memcg: &[u8]) -> Option<&OomReport> {
+        self.reports.group_of(tid, task_memcg)
+    }
+
+    /// How often records were overwritten before they were read.
+    pub fn overruns(&self) -> u64 {
+        self.records.overruns
+    }
+}
+
+impl AsFd for KernelLog {
+    /// Readable when there is something to catch up with.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.records.log.as_fd()
+    }
+}
+
+/// The killer's lines since boot, as far as the log still has them.
+#[derive(Debug)]
+pub struct Backlog {
+    records: Records,
+    lines: Lines,
+    begins: Option<RecordMeta>,
+}
+
+impl Backlog {
+    /// Opens `/dev/kmsg` at its beginning.
+    pub fn open(root: &Root) -> io::Result<Self> {
+        Ok(Self::new(Records::open(root)?))
+    }
+
+    /// Reads other records.
+    pub fn new(records: Records) -> Self {
+        Self { records, lines: Lines::default(), begins: None }
+    }
+
+    /// The first record that was there; `None` before it was read.
+    pub fn begins(&self) -> Option<RecordMeta> {
+        self.begins
+    }
+
+    /// How often records were overwritten before they were read.
+    pub fn overruns(&self) -> u64 {
+        self.records.overruns
+    }
+}
+
+impl Iterator for Backlog {
+    type Item = io::Result<(RecordMeta, OomLine)>;
+
+    /// Ends at the log's end of now.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.records.next() {
+                Ok(Next::Record(raw)) => {
+                    if self.begins.is_none() {
+                        self.begins = record::parse(raw).map(|(meta, _)| meta);
+                    }
+                    if let Some(line) = self.lines.push(raw) {
+                        return Some(Ok(line));
+                    }
+                }
+                Ok(Next::Overrun) => self.lines.reset(),
+                Ok(Next::End) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The host's own files and clocks: identity, processes, the kernel's log.
+//!
+//! Every reader takes a [`Root`](root::Root), so that tests give it a directory of their own.
+
+pub mod clock;
+pub mod identity;
+pub mod kernel_log;
+pub mod process;
+pub mod root;

@@ -1,0 +1,157 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+use rustix::fs::{CWD, mkfifoat};
+
+use crate::host::process::*;
+
+/// Long enough for a busy machine; no test waits it out.
+const LONG: Duration = Duration::from_secs(60);
+
+fn stat(start_ticks: u64) -> String {
+    let zeros = "0 ".repeat(18);
+    format!("7 (a) R 9 (b) S {zeros}{start_ticks} 148840 3932160 493 18446744073709551615\n")
+}
+
+/// A `/proc` with one process, 7, that started at tick 500.
+fn proc_with(cmdline: &[u8]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let process = dir.path().join("proc/7");
+    fs::create_dir_all(&process).unwrap();
+    fs::write(process.join("stat"), stat(500)).unwrap();
+    fs::write(process.join("cmdline"), cmdline).unwrap();
+    symlink("/usr/bin/python3.11", process.join("exe")).unwrap();
+    dir
+}
+
+fn started(ticks: u64) -> Option<BootTime> {
+    let tick_ns = 1_000_000_000 / identity::ticks_per_second();
+    // Anywhere within the tick.
+    Some(BootTime(ticks * tick_ns + tick_ns - 1))
+}
+
+fn read(dir: &tempfile::TempDir, tid: u32, tgid: u32, start: Option<BootTime>) -> ProcessFacts {
+    ProcessReader::new(&Root::at(dir.path())).unwrap().read(tid, tgid, start, LONG)
+}
+
+#[test]
+fn executable_and_command_line() {
+    let facts = read(&proc_with(b"python3\0-c\0x = 1\0\0"), 7, 7, started(500));
+    assert_eq!(facts.executable.unwrap(), b"/usr/bin/python3.11");
+    assert_eq!(facts.command_line.unwrap(), b"python3 -c x = 1");
+    assert!(!facts.command_line_cut);
+}
+
+#[test]
+fn a_long_command_line_is_cut() {
+    let exact = read(&proc_with(&[b'x'; COMMAND_LINE_BYTES]), 7, 7, started(500));
+    assert_eq!((exact.command_line.unwrap().len(), exact.command_line_cut), (COMMAND_LINE_BYTES, false));
+    let longer = read(&proc_with(&[b'x'; COMMAND_LINE_BYTES + 1]), 7, 7, started(500));
+    assert_eq!((longer.command_line.unwrap().len(), longer.command_line_cut), (COMMAND_LINE_BYTES, true));
+}
+
+#[test]
+fn never_of_another_process() {
+    let dir = proc_with(b"other\0");
+    assert_eq!(read(&dir, 7, 7, started(499)), ProcessFacts::none(Reason::AnotherProcess));
+    assert_eq!(read(&dir, 7, 7, started(501)), ProcessFacts::none(Reason::AnotherProcess));
+    assert_eq!(read(&dir, 7, 7, None), ProcessFacts::none(Reason::StartUnknown));
+    assert_eq!(read(&dir, 8, 8, started(500)), ProcessFacts::none(Reason::Gone));
+}
+
+#[test]
+fn a_thread_may_be_known_by_its_process() {
+    let dir = proc_with(b"threads\0");
+    let leader = dir.path().join("proc/7/task/6");
+    fs::create_dir_all(&leader).unwrap();
+    fs::write(leader.join("stat"), stat(400)).unwrap();
+    for ticks in [400, 500] {
+        assert_eq!(read(&dir, 7, 6, started(ticks)).command_line.unwrap(), b"threads", "{ticks}");
+    }
+    assert_eq!(read(&dir, 7, 6, started(450)), ProcessFacts::none(Reason::AnotherProcess));
+}
+
+#[test]
+fn a_released_memory_is_told() {
+    let dir = proc_with(b"");
+    fs::remove_file(dir.path().join("proc/7/exe")).unwrap();
+    let facts = read(&dir, 7, 7, started(500));
+    assert_eq!(facts.executable, Err(Reason::Released));
+    assert_eq!(facts.command_line, Err(Reason::Empty));
+}
+
+#[test]
+fn a_stuck_read_holds_up_nobody() {
+    let dir = proc_with(b"");
+    let cmdline = dir.path().join("proc/7/cmdline");
+    fs::remove_file(&cmdline).unwrap();
+    // Opening it blocks until somebody writes.
+    mkfifoat(CWD, &cmdline, Mode::RUSR | Mode::WUSR).unwrap();
+    let mut reader = ProcessReader::new(&Root::at(dir.path())).unwrap();
+    let wait = Duration::from_secs(1);
+    let first = reader.read(7, 7, started(500), wait);
+    assert_eq!(first.command_line, Err(Reason::TooSlow(wait)));
+    // What came before the hang is not lost.
+    assert_eq!(first.executable.unwrap(), b"/usr/bin/python3.11");
+    assert_eq!(reader.read(7, 7, started(500), LONG), ProcessFacts::none(Reason::Pending(7)));
+    // When the kernel lets go, the reader serves again, and the late answer is nobody's.
+    fs::write(&cmdline, "late").unwrap();
+    fs::remove_file(&cmdline).unwrap();
+    fs::write(&cmdline, "next").unwrap();
+    let next = loop {
+        let facts = reader.read(7, 7, started(500), LONG);
+        if facts.command_line != Err(Reason::Pending(7)) {
+            break facts;
+        }
+        thread::yield_now();
+    };
+    assert_eq!(next.command_line.unwrap(), b"next");
+}
+
+#[test]
+fn a_real_process_as_the_kernel_knows_it() {
+    let mut child =
+        Command::new("/bin/cat").arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    // Its answer shows that it has its command line: a spawned process has none for a moment.
+    child.stdin.as_ref().unwrap().write_all(b"x").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let line = fs::read(format!("/proc/{pid}/stat")).unwrap();
+    let start = started(start_ticks(&line).unwrap());
+    let mut reader = ProcessReader::new(&Root::host()).unwrap();
+    let alive = reader.read(pid, pid, start, LONG);
+    child.kill().unwrap();
+    // Dead and not reaped: still in /proc, without memory.
+    rustix::process::waitid(
+        rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child)),
+        rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+    )
+    .unwrap();
+    let zombie = reader.read(pid, pid, start, LONG);
+    child.wait().unwrap();
+    let gone = reader.read(pid, pid, start, LONG);
+    assert_eq!(alive.command_line.unwrap(), b"/bin/cat -");
+    assert!(!alive.executable.unwrap().is_empty());
+    assert_eq!(zombie.executable, Err(Reason::Released));
+    assert_eq!(zombie.command_line, Err(Reason::Empty));
+    assert_eq!(gone, ProcessFacts::none(Reason::Gone));
+}
+
+#[test]
+fn a_stat_line_with_any_comm() {
+    assert_eq!(start_ticks(stat(u64::MAX).as_bytes()), Some(u64::MAX));
+    assert_eq!(start_ticks(b"7 (a) R 0"), None);
+    assert_eq!(start_ticks(b""), None);
+}
+
+proptest! {
+    #[test]
+    fn any_stat_is_safe(stat: Vec<u8>) {
+        let _ = start_ticks(&stat);
+    }
+}

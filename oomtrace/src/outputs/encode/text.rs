@@ -1,0 +1,340 @@
+//! An event to one line for a person at a terminal.
+//!
+//! Text that a container chose never reaches the terminal as it is: what is not plain is quoted
+//! and escaped, so that it can neither move the cursor nor look like a part of ours.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::{
+    event::{
+        Cgroup, CgroupVersion, Container, Envelope, Event, Gap, GapCgroup, K8s, Kill, LossReason, Lost,
+        MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger, Verdict,
+    },
+    outputs::encode::cut,
+};
+
+/// Bytes that one text of a container's may take.
+const MAX_TEXT_BYTES: usize = 256;
+/// Bytes of all that an event takes, newline not included: the parts above stay far below it, all but the lists of a
+/// `start`, whose limits have a line each.
+const MAX_LINE: usize = super::MAX_LINE_BYTES - 1;
+
+/// Styles of a line. The default has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Palette {
+    time: Style,
+    kill: Style,
+    loss: Style,
+    who: Style,
+}
+
+impl Palette {
+    /// For a terminal that takes SGR codes.
+    pub fn coloured() -> Self {
+        Self {
+            time: Style::new().dimmed(),
+            kill: AnsiColor::Red.on_default().bold(),
+            loss: AnsiColor::Yellow.on_default().bold(),
+            who: Style::new().bold(),
+        }
+    }
+}
+
+/// Replaces what is in `out` by the line of `event`.
+pub fn line(event: &Event, palette: &Palette, out: &mut Vec<u8>) {
+    let mut text = String::with_capacity(256);
+    // Writing to a String does not fail.
+    let _infallible = write_event(event, palette, &mut text);
+    cut(&mut text, MAX_LINE, char::len_utf8);
+    out.clear();
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'\n');
+}
+
+fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
+    write_time(event.envelope(), palette.time, out)?;
+    let style = match event {
+        Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) => palette.kill,
+        Event::Lost(_) | Event::Gap(_) => palette.loss,
+        Event::Verdict(verdict) if verdict.missed == Some(true) => palette.loss,
+        Event::Start(_) | Event::Verdict(_) | Event::Stop(_) => Style::new(),
+    };
+    write!(out, " {style}{}{style:#} ", event.kind())?;
+    match event {
+        Event::Start(event) => write_start(event, out),
+        Event::OomKill(event) => write_oom_kill(event, palette, out),
+        Event::SharedMmKill(event) => write_shared_mm_kill(event, palette, out),
+        Event::MemcgOom(event) => write_memcg_oom(event, palette, out),
+        Event::Lost(event) => write_lost(event, out),
+        Event::Gap(event) => write_gap(event, out),
+        Event::Verdict(event) => write_verdict(event, palette, out),
+        Event::Stop(event) => write_stop(event, out),
+    }
+}
+
+/// `2026-11-21 03:12:45.123Z`: to the millisecond.
+fn write_time(envelope: &Envelope, style: Style, out: &mut String) -> fmt::Result {
+    let time = plain(&envelope.time);
+    match (time.get(..10), time.get(11..23)) {
+        (Some(day), Some(time)) => write!(out, "{style}{day} {time}Z{style:#}"),
+        _ => write!(out, "{style}{time}{style:#}"),
+    }
+}
+
+fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::Result {
+    let OomKill { oom, victim, .. } = event;
+    let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), &victim.cgroup.path);
+    write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
+    write_task(victim.comm.as_deref(), victim.pid.or(victim.tid), out)?;
+    match victim.memory.rss_bytes {
+        Some(bytes) => write!(out, " rss {}", Size(bytes))?,
+        None => out.write_str(" rss unknown")?,
+    }
+    match (&oom.cgroup, oom.scope) {
+        (Some(limit), _) => {
+            match limit.limit_bytes {
+                Some(bytes) => write!(out, ", limit {}", Size(bytes))?,
+                None => out.write_str(", limit unknown")?,
+            }
+            if is_same(&limit.cgroup, &victim.cgroup) {
+                out.write_str(" of its cgroup")?;
+            } else if is_of(&limit.cgroup, event.container.as_ref()) {
+                out.write_str(" of its container")?;
+            } else if let Some(path) = limit.cgroup.path.as_ref().or(limit.cgroup.id.as_ref()) {
+                write!(out, " of {}", plain(path))?;
+            }
+        }
+        (None, Some(Scope::Host)) => out.write_str(", the host ran out")?,
+        (None, Some(Scope::Cpuset)) => out.write_str(", the nodes of its cpuset ran out")?,
+        (None, Some(Scope::Mempolicy)) => out.write_str(", the nodes of its memory policy ran out")?,
+        (None, Some(Scope::Memcg)) => out.write_str(", limit of an unknown cgroup")?,
+        (None, None) => out.write_str(", whose limit fired is unknown")?,
+    }
+    if let Some(adj) = victim.oom_score_adj {
+        write!(out, ", adj {adj}")?;
+    }
+    out.write_str(match oom.kill {
+        Some(Kill::Selected) => "",
+        Some(Kill::Group) => ", killed with its group",
+        Some(Kill::AllocatingTask) => ", killed for allocating",
+        Some(Kill::Sysrq) => ", asked for by sysrq",
+        Some(Kill::AlreadyExiting) => ", was already exiting",
+        None => ", kind of kill unknown",
+    })?;
+    let is_other = |trigger: &&Trigger| trigger.pid.is_none() || trigger.pid != victim.pid;
+    if let Some(trigger) = event.trigger.as_ref().filter(is_other) {
+        write_trigger(trigger, &victim.cgroup, out)?;
+    }
+    // What a verdict, and who died with it, point at.
+    event.envelope.seq.map_or(Ok(()), |seq| write!(out, " (event {seq})"))
+}
+
+/// Is it one cgroup? By the path, where an id is not known.
+fn is_same(one: &Cgroup, other: &Cgroup) -> bool {
+    match (&one.id, &other.id) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.path.is_some() && one.path == other.path,
+    }
+}
+
+/// Is it the container's own cgroup?
+fn is_of(cgroup: &Cgroup, container: Option<&Container>) -> bool {
+    let last = cgroup.path.as_deref().and_then(|path| path.rsplit('/').next());
+    last.zip(container).is_some_and(|(last, container)| last.contains(&container.id))
+}
+
+fn write_shared_mm_kill(event: &SharedMmKill, palette: &Palette, out: &mut String) -> fmt::Result {
+    let SharedMmKill { victim, .. } = event;
+    let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), &victim.cgroup.path);
+    write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
+    write_task(victim.comm.as_deref(), victim.pid, out)?;
+    write!(out, " shares the memory of the victim of event {} and died too", event.of)
+}
+
+fn write_memcg_oom(event: &MemcgOom, palette: &Palette, out: &mut String) -> fmt::Result {
+    let path = &event.cgroup.cgroup.path;
+    let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), path);
+    write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
+    match event.cgroup.limit_bytes {
+        Some(bytes) => write!(out, "limit {}", Size(bytes))?,
+        None => out.write_str("limit unknown")?,
+    }
+    out.write_str(match event.outcome {
+        Some(MemcgOomOutcome::NoKillableProcess) => ", nothing in it may be killed",
+        Some(MemcgOomOutcome::Relieved) => ", enough came free",
+        Some(MemcgOomOutcome::KillDisabled) => ", kills are disabled: its tasks now hang",
+        None => ", nobody was killed",
+    })?;
+    event.trigger.as_ref().map_or(Ok(()), |trigger| write_trigger(trigger, &event.cgroup.cgroup, out))
+}
+
+/// Its cgroup only where it is another than the one the line is about.
+fn write_trigger(trigger: &Trigger, here: &Cgroup, out: &mut String) -> fmt::Result {
+    out.write_str(", set off by ")?;
+    match (&trigger.comm, trigger.pid) {
+        // From the kernel's log, which has no more.
+        (Some(comm), None) => out.write_str(&plain(comm))?,
+        (comm, pid) => write_task(comm.as_deref(), pid, out)?,
+    }
+    match &trigger.cgroup.path {
+        Some(path) if !is_same(&trigger.cgroup, here) => write!(out, " in {}", plain(path)),
+        _ => Ok(()),
+    }
+}
+
+fn write_start(event: &Start, out: &mut String) -> fmt::Result {
+    let cgroup = match event.cgroup {
+        CgroupVersion::V1 => "v1",
+        CgroupVersion::V2 => "v2",
+        CgroupVersion::Hybrid => "hybrid",
+    };
+    let kernel = plain(&event.envelope.host.kernel);
+    write!(out, "oomtrace {}, kernel {kernel}, cgroup {cgroup}", plain(&event.version))?;
+    let killer = event.hooks.iter().find(|hook| hook.name == "oom_kill_process");
+    let how = killer.map_or("none", |hook| hook.attached.as_str());
+    write!(out, ", function hook {}, runtimes", plain(how))?;
+    for runtime in &event.runtimes {
+        write!(out, " {}", plain(runtime))?;
+    }
+    if event.runtimes.is_empty() {
+        out.write_str(" none")?;
+    }
+    if event.resumed {
+        out.write_str(", resumed")?;
+    }
+    for limit in &event.limits {
+        out.write_str("\n  - ")?;
+        // Sentences of our own, but they may quote a path.
+        for char in limit.chars() {
+            match char {
+                '"' | '\'' => out.write_char(char)?,
+                char => write!(out, "{}", char.escape_debug())?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
+    let reason = match event.reason {
+        LossReason::RingFull => "kill events: the ring was full",
+        LossReason::CgroupRingFull => "cgroup changes: the ring was full, names may be unknown",
+        LossReason::VerdictQueueFull => "verdicts: too many kills waited for theirs",
+        LossReason::NoScratch => "kill events: the kernel side had no buffer",
+        LossReason::UnreadableRecord => "kill events: records could not be read",
+        LossReason::Sink => "lines: the output refused them",
+        LossReason::Unexplained => "kill events: seq jumped and no counter says why",
+    };
+    write!(out, "{} {reason}", event.count)
+}
+
+fn write_gap(event: &Gap, out: &mut String) -> fmt::Result {
+    let Gap { kernel_kills, reported, .. } = event;
+    write!(
+        out,
+        "the kernel counts {kernel_kills} kills since {}, {reported} were told",
+        plain(&event.since)
+    )?;
+    for GapCgroup { path, kernel_kills, reported } in &event.cgroups {
+        write!(out, "; in {} {kernel_kills}, {reported} told", plain(path))?;
+    }
+    Ok(())
+}
+
+fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::Result {
+    let who = who(None, Some(&event.container), None, &None);
+    let runtime = plain(&event.container.runtime.name);
+    write!(out, "{}{who}{:#}: {runtime} says of event {}: ", palette.who, palette.who, event.of)?;
+    let Some(says) = &event.runtime_says else {
+        let gone = "nothing, the container is gone";
+        return out.write_str(if event.missed.is_some() { gone } else { "its word could not be had" });
+    };
+    out.write_str(match says.oom_killed {
+        Some(true) => "OOM-killed",
+        Some(false) => "not OOM-killed",
+        None => "nothing about OOM",
+    })?;
+    if let Some(code) = says.exit_code {
+        write!(out, ", exit code {code}")?;
+    }
+    if let Some(status) = &says.status {
+        write!(out, ", {}", plain(status))?;
+    }
+    out.write_str(if event.missed == Some(true) { ": it missed the kill" } else { "" })?;
+    for name in &event.false_positive {
+        write!(out, "; flags {} too, which had no kill", plain(name))?;
+    }
+    Ok(())
+}
+
+fn write_stop(event: &Stop, out: &mut String) -> fmt::Result {
+    write!(out, "{}: {} events, {} lost", plain(&event.reason), event.events, event.lost)
+}
+
+/// The name a person knows it by: pod, container, unit, else its cgroup.
+fn who(
+    k8s: Option<&K8s>,
+    container: Option<&Container>,
+    systemd: Option<&Systemd>,
+    cgroup: &Option<String>,
+) -> String {
+    if let Some(names) = k8s.and_then(K8s::names) {
+        return names.into_iter().map(plain).collect::<Vec<_>>().join("/");
+    }
+    if let Some(container) = container {
+        let short_id = || container.id.chars().take(12).collect::<String>();
+        let name = container.name.clone().unwrap_or_else(short_id);
+        return format!("{} ({})", plain(&name), plain(&container.runtime.name));
+    }
+    match (systemd, cgroup) {
+        (Some(Systemd { unit }), _) => plain(unit).into_owned(),
+        (None, Some(path)) => plain(path).into_owned(),
+        (None, None) => "unknown cgroup".to_owned(),
+    }
+}
+
+fn write_task(comm: Option<&str>, pid: Option<u32>, out: &mut String) -> fmt::Result {
+    out.write_str(&comm.map_or(Cow::Borrowed("?"), plain))?;
+    match pid {
+        Some(pid) => write!(out, "[{pid}]"),
+        None => out.write_str("[?]"),
+    }
+}
+
+/// As it is if it is plain; else quoted, with all that is not printable (controls, bidirectional
+/// overrides, combining marks) escaped.
+fn plain(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@+,=".contains(&byte);
+    if text.len() <= MAX_TEXT_BYTES && !text.is_empty() && text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut start = text.to_owned();
+    cut(&mut start, MAX_TEXT_BYTES, |char| char.escape_debug().map(char::len_utf8).sum());
+    if start.bytes().all(is_plain) { Cow::Owned(start) } else { Cow::Owned(format!("{start:?}")) }
+}
+
+/// Bytes, in the unit a person would choose. The exact figure is in the JSON.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        // Tenths, rounded down: 50.0 MiB means that it is not below that.
+        let mut tenths = u128::from(self.0) * 10 / 1024;
+        let mut units = UNITS.iter();
+        let mut unit = units.next();
+        while tenths >= 10 * 1024
+            && let Some(larger) = units.next()
+        {
+            tenths /= 1024;
+            unit = Some(larger);
+        }
+        write!(f, "{}.{} {}", tenths / 10, tenths % 10, unit.unwrap_or(&"KiB"))
+    }
+}

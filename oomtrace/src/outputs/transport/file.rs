@@ -1,0 +1,315 @@
+//! A file that lines are appended to.
+//!
+//! It is followed: a file that was removed is made anew, and one that was put in its place takes the next
+//! line. One that was only renamed stays in use until then, or until SIGHUP: whoever rotates is at it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    CWD, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat, fallocate, fstat, ftruncate, openat, seek,
+    stat, tell,
+};
+use rustix::io::Errno;
+
+use crate::{
+    outputs::transport::{
+        Sink, SinkError, Wait,
+        queue::{Outlet, Queue},
+        write_hint,
+    },
+    stderr::say,
+};
+
+/// When a file is put aside: `kills` becomes `kills.1`, which becomes `kills.2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// Before it gets larger than this, bytes. A single longer line is written all the same.
+    pub max_bytes: u64,
+    /// How many old files are kept; at least one.
+    pub keep: u32,
+}
+
+/// A file, a FIFO or a device. New lines go to its end, also where others write to it.
+///
+/// A FIFO must have a reader when it is opened; if that goes, lines wait until one comes.
+#[derive(Debug)]
+pub struct FileSink {
+    queue: Queue,
+    out: Target,
+}
+
+#[derive(Debug)]
+struct Target {
+    path: PathBuf,
+    fd: OwnedFd,
+    rotation: Option<Rotation>,
+    /// The file's last line has no end: it gets one first.
+    torn: bool,
+    /// Rotation fails: said once.
+    stuck: bool,
+}
+
+impl FileSink {
+    /// Opens `path`, makes it (readable by its owner only) if it is not there.
+    ///
+    /// If the file ends in the middle of a line, as after a power loss, the first line begins on a new one.
+    ///
+    /// # Errors
+    /// [`SinkError::Open`], with what to do.
+    pub fn open(path: impl Into<PathBuf>, rotation: Option<Rotation>) -> Result<Self, SinkError> {
+        let path = path.into();
+        let fd = open(&path)?;
+        let torn = ends_in_a_line(&fd, &path).unwrap_or(false);
+        Ok(Self { queue: Queue::default(), out: Target { path, fd, rotation, torn, stuck: false } })
+    }
+
+    fn error(&self, errno: Errno) -> SinkError {
+        SinkError::Write {
+            target: self.out.path.display().to_string(),
+            hint: write_hint(errno),
+            source: errno.into(),
+        }
+    }
+}
+
+impl Sink for FileSink {
+    fn write_line(&mut self, line: &[u8]) -> Result<(), SinkError> {
+        self.queue.push(line, &mut self.out).map_err(|errno| self.error(errno))
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.queue.flush(&mut self.out).map_err(|errno| self.error(errno))
+    }
+
+    fn waits_for(&self) -> Option<Wait<'_>> {
+        self.queue.refused().map(|errno| match errno {
+            Errno::AGAIN => Wait::Reader(self.out.fd.as_fd()),
+            _ => Wait::Time,
+        })
+    }
+
+    fn kept(&self) -> usize {
+        self.queue.lines()
+    }
+
+    fn reopen(&mut self) -> Result<(), SinkError> {
+        self.out.reopen()?;
+        self.queue.start_over();
+        Ok(())
+    }
+}
+
+impl Target {
+    fn reopen(&mut self) -> Result<(), SinkError> {
+        self.fd = open(&self.path)?;
+        self.torn = ends_in_a_line(&self.fd, &self.path).unwrap_or(false);
+        Ok(())
+    }
+
+    /// Whether the file, of which this is known, is the one that has the name; `None` if none has.
+    fn has_name(&self, own: &Stat) -> Option<bool> {
+        let there = stat(&self.path).ok()?;
+        Some((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino))
+    }
+
+    /// Puts the file aside if `bytes` more are too many for it.
+    fn rotate(&mut self, bytes: usize) -> Result<(), SinkError> {
+        let Some(rotation) = self.rotation else { return Ok(()) };
+        let Some(size) = regular_size(self.fd.as_fd()) else { return Ok(()) };
+        let larger = size.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if size == 0 || larger <= rotation.max_bytes {
+            return Ok(());
+        }
+        // Whoever took the name away rotates too: to go on aside from that would push the old ones out, line by line.
+        let own = fstat(&self.fd)
+            .map_err(|errno| SinkError::Rotate { path: self.path.clone(), source: errno.into() })?;
+        match self.has_name(&own) {
+            Some(true) => {}
+            Some(false) => return Ok(()),
+            None => return self.reopen(),
+        }
+        let aside = |number: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{number}"));
+            PathBuf::from(name)
+        };
+        // Up to the first number that is free: what an attempt that failed has shifted is not shifted once more.
+        let taken = (1..rotation.keep).take_while(|number| aside(*number).symlink_metadata().is_ok());
+        for number in (1..=taken.last().unwrap_or(0)).rev() {
+            put(&aside(number), &aside(number + 1))?;
+        }
+        put(&self.path, &aside(1))?;
+        self.reopen()
+    }
+}
+
+/// Renames; an error names the file that is in the way.
+fn put(from: &Path, to: &Path) -> Result<(), SinkError> {
+    fs::rename(from, to).map_err(|source| {
+        let in_the_way = matches!(
+            source.kind(),
+            io::ErrorKind::IsADirectory | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+        );
+        let path = if in_the_way { to } else { from };
+        SinkError::Rotate { path: path.to_owned(), source }
+    })
+}
+
+impl Outlet for Target {
+    /// The file that the line goes to. Where nothing better can be had, it stays the one there is.
+    fn before_line(&mut self, bytes: usize) -> Result<(), Errno> {
+        let own = fstat(&self.fd)?;
+        let replaced = self.has_name(&own).map_or(own.st_nlink == 0, |ours| !ours);
+        if replaced
+            && let Err(error) = self.reopen()
+            // In a file without a name a line is as good as lost.
+            && own.st_nlink == 0
+        {
+            return Err(errno_of(&error));
+        }
+        let rotated = self.rotate(bytes);
+        if let Err(error) = &rotated
+            && !self.stuck
+        {
+            say(&format!(
+                "oomtrace: {error}: {}\n  hint: {}",
+                errno_of(error),
+                error.hint().unwrap_or_default()
+            ));
+        }
+        self.stuck = rotated.is_err();
+        reserve(self.fd.as_fd(), bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        if self.torn {
+            rustix::io::write(&self.fd, b"\n")?;
+            self.torn = false;
+        }
+        rustix::io::write(&self.fd, bytes)
+    }
+
+    fn take_back(&mut self, written: usize) -> bool {
+        take_back(self.fd.as_fd(), written)
+    }
+}
+
+/// Takes the room for a line that a regular file is about to get, so that a full disk refuses it whole: half a
+/// line that is cut off again makes who follows the file begin anew.
+///
+/// # Errors
+/// There is no room.
+pub(super) fn reserve(fd: BorrowedFd<'_>, bytes: usize) -> Result<(), Errno> {
+    let Some((size, bytes)) = regular_size(fd).zip(u64::try_from(bytes).ok()) else { return Ok(()) };
+    match fallocate(fd, FallocateFlags::KEEP_SIZE, size, bytes) {
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => Err(errno),
+        // Where it is not known how to, the write itself tells.
+        _ => Ok(()),
+    }
+}
+
+/// Cuts the `written` bytes before the file's offset off its end, unless they are not its end. A regular file only.
+pub(super) fn take_back(fd: BorrowedFd<'_>, written: usize) -> bool {
+    let Some(((size, end), cut)) = regular_size(fd).zip(tell(fd).ok()).zip(u64::try_from(written).ok())
+    else {
+        return false;
+    };
+    let Some(start) = end.checked_sub(cut) else { return false };
+    // Truncated by somebody else meanwhile: what was written is gone already.
+    let gone = size < end || (size == end && ftruncate(fd, start).is_ok());
+    gone && seek(fd, SeekFrom::Start(start.min(size))).is_ok()
+}
+
+fn errno_of(error: &SinkError) -> Errno {
+    let source = match error {
+        SinkError::Closed => return Errno::PIPE,
+        SinkError::Open { source, .. }
+        | SinkError::Write { source, .. }
+        | SinkError::Rotate { source, .. } => source,
+    };
+    Errno::from_io_error(source).unwrap_or(Errno::IO)
+}
+
+fn regular_size(fd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = fstat(fd).ok()?;
+    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    regular.then(|| u64::try_from(stat.st_size).ok()).flatten()
+}
+
+fn open(path: &Path) -> Result<OwnedFd, SinkError> {
+    // Without O_NONBLOCK a FIFO would hold the run until somebody reads, and each line after that.
+    let flags = OFlags::WRONLY
+        | OFlags::APPEND
+        | OFlags::CREATE
+        | OFlags::CLOEXEC
+        | OFlags::NOCTTY
+        | OFlags::NONBLOCK;
+    openat(CWD, path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| SinkError::Open {
+        path: path.to_owned(),
+        hint: open_hint(path, errno),
+        source: errno.into(),
+    })
+}
+
+/// Whether the last byte of a regular file is other than a newline.
+fn ends_in_a_line(fd: &OwnedFd, path: &Path) -> io::Result<bool> {
+    let Some(last) = regular_size(fd.as_fd()).and_then(|size| size.checked_sub(1)) else {
+        return Ok(false);
+    };
+    let mut byte = [b'\n'];
+    File::open(path)?.read_exact_at(&mut byte, last)?;
+    Ok(byte != [b'\n'])
+}
+
+/// What the operator can do about a file that cannot be opened.
+fn open_hint(path: &Path, errno: Errno) -> &'static str {
+    match errno {
+        Errno::ISDIR => "it is a directory: name a file in it",
+        Errno::NOENT => "its directory does not exist: make it first",
+        Errno::NOTDIR => "a part of its path is not a directory",
+        Errno::ACCESS | Errno::PERM => "no permission: choose another place, or run as its owner",
+        Errno::ROFS => "its file system is read-only: choose another place",
+        Errno::NXIO => match stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::Fifo) => "nobody reads from this FIFO: start its reader first",
+            Ok(FileType::Socket) => "it is a socket: name a file, or pipe standard output to what serves it",
+            _ => "there is no such device",
+        },
+        _ => "choose another place",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("x.1"), "old\n").unwrap();
+        fs::create_dir_all(at("x.2/in the way")).unwrap();
+        let mut sink = FileSink::open(at("x"), Some(Rotation { max_bytes: 1, keep: 2 })).unwrap();
+        sink.write_line(b"line\n").unwrap();
+        let error = sink.out.rotate(1).unwrap_err();
+        assert!(matches!(&error, SinkError::Rotate { path, .. } if *path == at("x.2")), "{error}");
+    }
+
+    #[test]
+    fn no_number_is_shifted_past_a_free_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("x.2"), "old 2\n").unwrap();
+        fs::write(at("x.3"), "old 3\n").unwrap();
+        let mut sink = FileSink::open(at("x"), Some(Rotation { max_bytes: 1, keep: 3 })).unwrap();
+        sink.write_line(b"one\n").unwrap();
+        sink.write_line(b"two\n").unwrap();
+        let read = |name| fs::read_to_string(at(name)).unwrap();
+        assert_eq!([read("x.1"), read("x.2"), read("x.3")], ["one\n", "old 2\n", "old 3\n"]);
+    }
+}

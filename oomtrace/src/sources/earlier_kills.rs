@@ -1,0 +1,291 @@
+//! Kills from before the programs were attached: the kernel's log since boot in, one [`LoggedKill`] for each
+//! process that it says was killed out, oldest first.
+//!
+//! Every `Killed process` line is a kill; the report around it adds to it, where the kernel was not over its rate
+//! limit. Where the live events begin is decided by the first of them, not by a clock: all kills are made under
+//! one lock, so the log and the ring have them in one order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::{
+    facts::{
+        BootTime,
+        kernel_log::{Killed, OomLine, OomReport, RecordMeta, Reports},
+    },
+    host::{
+        clock::{self, ClockOffset},
+        kernel_log::Backlog,
+        root::Root,
+    },
+};
+
+/// The log's clock and the other clocks drift apart by some seconds a month; process ids come back later than that.
+const SAME_KILL_NS: u64 = 600 * 1_000_000_000;
+
+/// A kill that the log tells of.
+#[derive(Clone, Debug)]
+pub struct LoggedKill {
+    /// When, by the log's clock.
+    pub meta: RecordMeta,
+    /// Its `Killed process` line.
+    pub killed: Killed,
+    /// The report of the run it belongs to; `None` if the kernel left that out.
+    pub report: Option<OomReport>,
+    /// The one that was chosen, not one that died with its group.
+    pub chosen: bool,
+}
+
+/// Kills that the log tells of and nobody has told yet.
+#[derive(Debug, Default)]
+pub struct Backfill {
+    kills: VecDeque<LoggedKill>,
+    limit: Option<String>,
+}
+
+/// How far back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// As far as the log reaches.
+    Boot,
+    /// So long ago.
+    Ago(Duration),
+}
+
+impl Backfill {
+    /// Reads the log to its end of now. To be called when the programs are attached, before the ring is looked at.
+    ///
+    /// # Errors
+    /// If the log cannot be read: CAP_SYSLOG is missing, or `/dev/kmsg` is.
+    pub fn read(root: &Root, since: Since) -> io::Result<Self> {
+        let mut log = Backlog::open(root)?;
+        let mut kills = kills_of(&mut log)?;
+        let from = match since {
+            Since::Boot => 0,
+            Since::Ago(ago) => {
+                let ago = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+                monotonic_ns(clock::boot_time()).saturating_sub(ago)
+            }
+        };
+        kills.retain(|kill| log_ns(&kill.meta) >= from);
+        // Number 0 is the first since boot.
+        let cut = |first: &RecordMeta| (first.seq > 0 && log_ns(first) > from) || log.overruns() > 0;
+        let limit = log.begins().filter(cut).map(|first| {
+            let begins = ClockOffset::sample().rfc3339(boot_time(&first));
+            format!("the kernel log begins at about {begins}: what was before is overwritten")
+        });
+        Ok(Self { kills, limit })
+    }
+
+    /// What the log no longer has, as a sentence.
+    pub fn limit(&self) -> Option<&str> {
+        self.limit.as_deref()
+    }
+
+    /// Drops what is live: `first` is the thread and the time of the first event in the ring.
+    pub fn end_before(&mut self, first: Option<(Option<u32>, BootTime)>) {
+        let Some((tid, time)) = first else { return };
+        let time = monotonic_ns(time);
+        let same = |kill: &LoggedKill| {
+            Some(kill.killed.tid) == tid && log_ns(&kill.meta).abs_diff(time) < SAME_KILL_NS
+        };
+        let end = match self.kills.iter().rposition(same) {
+            // A process that is killed with its group stands there twice, the first time as the one chosen.
+            Some(last) => self.kills.iter().position(same).filter(|first| first + 1 == last).unwrap_or(last),
+            // Not a kill, or one that the log does not have.
+            None => self.kills.iter().take_while(|kill| log_ns(&kill.meta) < time).count(),
+        };
+        self.kills.truncate(end);
+    }
+}
+
+impl Iterator for Backfill {
+    type Item = LoggedKill;
+
+    fn next(&mut self) -> Option<LoggedKill> {
+        self.kills.pop_front()
+    }
+}
+
+/// When a record was written, as far as its clock can be held against others. The log's clock stands still while
+/// the host is suspended; a suspend since then cannot be seen, and shifts the time by its length.
+pub fn boot_time(meta: &RecordMeta) -> BootTime {
+    BootTime(log_ns(meta).saturating_add(suspended_ns()))
+}
+
+/// For how long the host was suspended since boot.
+pub fn suspended_ns() -> u64 {
+    clock::boot_time().0.saturating_sub(now_monotonic_ns())
+}
+
+fn log_ns(meta: &RecordMeta) -> u64 {
+    meta.time_us.saturating_mul(1000)
+}
+
+/// What the log's clock read at about `time`.
+fn monotonic_ns(time: BootTime) -> u64 {
+    time.0.saturating_sub(suspended_ns())
+}
+
+fn now_monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let ns = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    u64::try_from(ns).unwrap_or(0)
+}
+
+/// Every kill that the lines tell of, once.
+pub fn kills_of(
+    lines: impl Iterator<Item = io::Result<(RecordMeta, OomLine)>>,
+) -> io::Result<VecDeque<LoggedKill>> {
+    let mut reports = Reports::default();
+    // The report of each run, by the number of its `oom-kill:` line, as it was when it was last added to.
+    let mut known: BTreeMap<u64, OomReport> = BTreeMap::new();
+    let mut found: Vec<(RecordMeta, Killed, Option<u64>)> = Vec::new();
+    for line in lines {
+        let (meta, line) = line?;
+        let killed = match &line {
+            OomLine::Killed(killed) => Some(killed.clone()),
+            _ => None,
+        };
+        let before = newest(&reports);
+        reports.push(meta, line);
+        let after = newest(&reports);
+        if let Some((_, run)) = after
+            && before != after
+            && let Some(report) = reports.iter().last()
+        {
+            known.insert(run, report.clone());
+        }
+        match (killed, before, after) {
+            (Some(killed), before, after) => {
+                let own = after.filter(|_| before != after).map(|(_, run)| run);
+                found.push((meta, killed, own));
+            }
+            // It turns out to be the first of a group kill of its own, over the rate limit.
+            (None, Some((had, run)), Some((has, same))) if run == same && has.killed < had.killed => {
+                if let Some(last) = found.last_mut() {
+                    last.2 = None;
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut kills: VecDeque<LoggedKill> = VecDeque::with_capacity(found.len());
+    for (meta, killed, run) in found {
+        let report = run.and_then(|run| known.get(&run)).cloned();
+        let chosen = report.as_ref().is_some_and(|report| report.killed.first() == Some(&killed));
+        // The kernel passes the one it chose once more when it kills his group.
+        let again = kills
+            .iter()
+            .rev()
+            .take_while(|told| run.is_some() && told.report.as_ref().map(|r| r.meta.seq) == run);
+        if again.into_iter().any(|told| told.killed.tid == killed.tid) {
+            continue;
+        }
+        kills.push_back(LoggedKill { meta, killed, report, chosen });
+    }
+    Ok(kills)
+}
+
+/// How much of a report is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Size {
+    killed: usize,
+    group: bool,
+}
+
+fn newest(reports: &Reports) -> Option<(Size, u64)> {
+    let report = reports.iter().last()?;
+    Some((Size { killed: report.killed.len(), group: report.group.is_some() }, report.meta.seq))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use super::*;
+    use crate::facts::kernel_log::Lines;
+
+    const INVOKED: &str = "hog invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0";
+
+    fn chosen(pid: u32) -> String {
+        format!(
+            "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/a,task_memcg=/a/b,task=hog,pid={pid},uid=0"
+        )
+    }
+
+    fn killed(tid: u32) -> String {
+        format!(
+            "Memory cgroup out of memory: Killed process {tid} (hog) total-vm:8kB, anon-rss:4kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:4kB oom_score_adj:0"
+        )
+    }
+
+    fn group() -> String {
+        "Tasks in /a are going to be killed due to memory.oom.group set".to_owned()
+    }
+
+    /// One line a millisecond.
+    fn kills(texts: &[String]) -> Backfill {
+        let mut lines = Lines::default();
+        let lines: Vec<_> = texts
+            .iter()
+            .zip(1..)
+            .filter_map(|(text, at)| lines.push(format!("6,{at},{},-;{text}\n", at * 1000).as_bytes()))
+            .map(Ok)
+            .collect();
+        assert_eq!(lines.len(), texts.len(), "a line was not understood");
+        Backfill { kills: kills_of(lines.into_iter()).unwrap(), limit: None }
+    }
+
+    fn told(backfill: &Backfill) -> Vec<(u32, bool, bool)> {
+        backfill.kills.iter().map(|kill| (kill.killed.tid, kill.report.is_some(), kill.chosen)).collect()
+    }
+
+    #[test]
+    fn each_kill_once_with_its_own_report() {
+        let kills = kills(&[INVOKED.into(), chosen(5), killed(5), INVOKED.into(), chosen(6), killed(6)]);
+        assert_eq!(told(&kills), [(5, true, true), (6, true, true)]);
+        assert_eq!(kills.kills[1].report.as_ref().unwrap().pid(), 6);
+    }
+
+    #[test]
+    fn over_the_rate_limit_a_kill_has_no_report_and_never_another_s() {
+        let kills = kills(&[INVOKED.into(), chosen(5), killed(5), killed(6), killed(7)]);
+        assert_eq!(told(&kills), [(5, true, true), (6, false, false), (7, false, false)]);
+    }
+
+    #[test]
+    fn the_chosen_of_a_group_is_told_once() {
+        let kills = kills(&[INVOKED.into(), chosen(5), killed(5), group(), killed(4), killed(5), killed(6)]);
+        assert_eq!(told(&kills), [(5, true, true), (4, true, false), (6, true, false)]);
+    }
+
+    #[test]
+    fn a_second_group_over_the_rate_limit_is_not_of_the_first() {
+        let kills =
+            kills(&[INVOKED.into(), chosen(5), killed(5), group(), killed(6), killed(7), group(), killed(8)]);
+        let told: Vec<_> = told(&kills).into_iter().map(|(tid, report, _)| (tid, report)).collect();
+        assert_eq!(told, [(5, true), (6, true), (7, false), (8, false)]);
+    }
+
+    #[test]
+    fn it_ends_where_the_live_ones_begin() {
+        let all = || kills(&[killed(5), killed(6), killed(7), killed(8)]);
+        let tids = |first| {
+            let mut kills = all();
+            kills.end_before(first);
+            told(&kills).into_iter().map(|(tid, ..)| tid).collect::<Vec<_>>()
+        };
+        let at = |ms: u64| BootTime(ms * 1_000_000 + suspended_ns());
+        assert_eq!(tids(None), [5, 6, 7, 8]);
+        // By the thread, however far off the clocks are.
+        assert_eq!(tids(Some((Some(7), at(60_000)))), [5, 6]);
+        assert_eq!(tids(Some((Some(5), at(0)))), [0; 0]);
+        // An event that the log does not have: by the clock.
+        assert_eq!(tids(Some((Some(99), at(3)))), [5, 6]);
+        assert_eq!(tids(Some((None, at(60_000)))), [5, 6, 7, 8]);
+    }
+}

@@ -1,0 +1,300 @@
+//! Which programs are attached to which hooks.
+//!
+//! The raw tracepoints are the base: without them nothing can be said. The function hooks
+//! enrich: the best kind that this kernel takes is found by trying.
+
+use std::io;
+
+use aya::{
+    Btf as AyaBtf, Ebpf,
+    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint, links::FdLink},
+};
+
+use crate::{
+    event::HookStatus,
+    kernel::btf::Btf,
+    sources::probe::{Generation, ProbeError, error::chain, fentry},
+};
+
+/// Which kind of function hook to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum HookChoice {
+    /// fentry, else kprobe, else none.
+    #[default]
+    Auto,
+    /// fentry, or fail.
+    Fentry,
+    /// kprobe, or fail.
+    Kprobe,
+    /// None: the kernel log, else the cgroup limits, tell what the tracepoint does not.
+    None,
+}
+
+/// The tracepoints. The killer's last: what it is told with must be in place before.
+const TRACEPOINTS: [&str; 5] =
+    ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename", "signal_generate", "mark_victim"];
+
+/// A function hook: its program is `<function>_<kind>`.
+#[derive(Clone, Copy)]
+struct Hook {
+    function: &'static str,
+    /// When the function returns, not when it is entered.
+    returns: bool,
+    /// Without it the others of its kind are of no use.
+    essential: bool,
+    /// Of use only where memory is on cgroup v1.
+    v1: bool,
+}
+
+/// The function hooks, in the order in which they are attached.
+const HOOKS: [Hook; 7] = [
+    hook("out_of_memory", false, true),
+    hook("oom_kill_process", false, true),
+    hook("out_of_memory", true, false),
+    hook("mem_cgroup_out_of_memory", false, false),
+    hook("mem_cgroup_out_of_memory", true, false),
+    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", false, false) },
+    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", true, false) },
+];
+
+const fn hook(function: &'static str, returns: bool, essential: bool) -> Hook {
+    Hook { function, returns, essential, v1: false }
+}
+
+/// A way to hook a function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fentry,
+    Kprobe,
+}
+
+impl Kind {
+    /// Its name, as in a program's.
+    fn name(self, returns: bool) -> &'static str {
+        match (self, returns) {
+            (Self::Fentry, false) => "fentry",
+            (Self::Fentry, true) => "fexit",
+            (Self::Kprobe, false) => "kprobe",
+            (Self::Kprobe, true) => "kretprobe",
+        }
+    }
+}
+
+/// What is attached, by the links that an earlier run pinned; `None` if a tracepoint is not among them.
+pub(super) fn pinned(pins: &Generation) -> Option<Vec<HookStatus>> {
+    let links = pins.links();
+    let status = |(kind, name): &(String, String)| HookStatus {
+        name: name.clone(),
+        attached: kind.clone(),
+        reason: None,
+    };
+    let whole = TRACEPOINTS.iter().all(|name| links.iter().any(|link| link.1 == *name));
+    let mut hooks: Vec<HookStatus> = HOOKS
+        .iter()
+        .filter(|hook| hook.essential && links.iter().all(|link| link.1 != hook.function))
+        .map(|hook| HookStatus {
+            name: hook.function.into(),
+            attached: "none".into(),
+            reason: Some("not attached by the run that left the programs".into()),
+        })
+        .collect();
+    hooks.extend(links.iter().map(status));
+    whole.then_some(hooks)
+}
+
+/// The programs of an object, on the way to their hooks.
+pub(super) struct Attach<'a> {
+    /// The object, with its maps made.
+    pub(super) ebpf: &'a mut Ebpf,
+    /// The kernel's types.
+    pub(super) btf: &'a Btf,
+    /// Whether memory is on cgroup v1.
+    pub(super) v1: bool,
+    /// Where links are kept beyond the end of the process; `None`: they end with it.
+    pub(super) pins: Option<&'a Generation>,
+}
+
+impl Attach<'_> {
+    /// Attaches all that this kernel takes.
+    pub(super) fn all(mut self, choice: HookChoice) -> Result<Vec<HookStatus>, ProbeError> {
+        // Function hooks first: a victim marked before they are in place would lack their facts.
+        let mut hooks = self.functions(choice)?;
+        for name in TRACEPOINTS {
+            self.raw_tracepoint(name)?;
+            hooks.push(HookStatus { name: name.into(), attached: "raw_tracepoint".into(), reason: None });
+        }
+        Ok(hooks)
+    }
+
+    fn functions(&mut self, choice: HookChoice) -> Result<Vec<HookStatus>, ProbeError> {
+        let kinds: &[Kind] = match choice {
+            HookChoice::Auto => &[Kind::Fentry, Kind::Kprobe],
+            HookChoice::Fentry => &[Kind::Fentry],
+            HookChoice::Kprobe => &[Kind::Kprobe],
+            HookChoice::None => &[],
+        };
+        let mut reasons = Vec::new();
+        for kind in kinds {
+            let attached = self.all_of(*kind);
+            if let (Err(_), Some(pins)) = (&attached, self.pins) {
+                for hook in HOOKS {
+                    pins.unpin_link(kind.name(hook.returns), hook.function);
+                }
+            }
+            match attached {
+                Ok(statuses) => return Ok(statuses),
+                Err(error) if choice == HookChoice::Auto => reasons.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        let reason = if reasons.is_empty() { "not asked for".into() } else { reasons.join("; ") };
+        let none = |hook: &Hook| HookStatus {
+            name: hook.function.into(),
+            attached: "none".into(),
+            reason: Some(reason.clone()),
+        };
+        Ok(HOOKS.iter().filter(|hook| hook.essential).map(none).collect())
+    }
+
+    /// Attaches the function hooks as one kind. One that is not essential may fail.
+    fn all_of(&mut self, kind: Kind) -> Result<Vec<HookStatus>, ProbeError> {
+        let lacks = |hook: &&Hook| hook.essential && self.btf.function(hook.function).is_none();
+        if let Some(hook) = HOOKS.iter().find(lacks) {
+            let reason = "this kernel has no such function".into();
+            return Err(ProbeError::Attach {
+                hook: format!("{}/{}", kind.name(false), hook.function),
+                reason,
+                os: None,
+            });
+        }
+        // Parsed only where it is of use: it takes a while and much memory.
+        let aya_btf = match kind {
+            Kind::Fentry => Some(ask(self.btf).and_then(|()| aya_types())?),
+            Kind::Kprobe => None,
+        };
+        let mut statuses = Vec::new();
+        let v1 = self.v1;
+        for hook in HOOKS.into_iter().filter(|hook| v1 || !hook.v1) {
+            let name = kind.name(hook.returns);
+            let (attached, reason) = match self.function(hook, kind, aya_btf.as_ref()) {
+                Ok(()) => (name, None),
+                Err(error) if hook.essential => return Err(error),
+                Err(error) => ("none", Some(error.to_string())),
+            };
+            statuses.push(HookStatus { name: hook.function.into(), attached: attached.into(), reason });
+        }
+        Ok(statuses)
+    }
+
+    fn function(&mut self, hook: Hook, kind: Kind, btf: Option<&AyaBtf>) -> Result<(), ProbeError> {
+        let pins = self.pins;
+        let Hook { function, returns, .. } = hook;
+        let kind = kind.name(returns);
+        let name = format!("{function}_{kind}");
+        // A link stays in its program, or goes to where it is pinned.
+        let link: Result<Option<FdLink>, ProgramError> = match (btf, returns) {
+            (Some(btf), false) => {
+                let program: &mut FEntry = program(self.ebpf, &name)?;
+                program.load(function, btf).map_err(|error| load_error(&name, &error))?;
+                program
+                    .attach()
+                    .and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
+            }
+            (Some(btf), true) => {
+                let program: &mut FExit = program(self.ebpf, &name)?;
+                program.load(function, btf).map_err(|error| load_error(&name, &error))?;
+                program
+                    .attach()
+                    .and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
+            }
+            (None, _) => {
+                let program: &mut KProbe = program(self.ebpf, &name)?;
+                program.load().map_err(|error| load_error(&name, &error))?;
+                let unpinned =
+                    "before Linux 5.15 a kprobe cannot be pinned: without --pin it can be attached";
+                let fd = |link| {
+                    FdLink::try_from(link).map_err(|_| ProgramError::IOError(io::Error::other(unpinned)))
+                };
+                program
+                    .attach(function, 0)
+                    .and_then(|id| pins.map(|_| program.take_link(id).and_then(fd)).transpose())
+            }
+        };
+        let link = link.map_err(|error| attach_error(format!("{kind}/{function}"), &error))?;
+        self.pin(kind, function, link)
+    }
+
+    fn raw_tracepoint(&mut self, name: &str) -> Result<(), ProbeError> {
+        let program: &mut RawTracePoint = program(self.ebpf, name)?;
+        program.load().map_err(|error| load_error(name, &error))?;
+        let hook = || format!("raw_tracepoint/{name}");
+        let id = program.attach(name).map_err(|error| attach_error(hook(), &error))?;
+        let link = self.pins.map(|_| program.take_link(id).map(FdLink::from)).transpose();
+        self.pin("raw_tracepoint", name, link.map_err(|error| attach_error(hook(), &error))?)
+    }
+
+    fn pin(&self, kind: &str, name: &str, link: Option<FdLink>) -> Result<(), ProbeError> {
+        match (self.pins, link) {
+            (Some(pins), Some(link)) => Ok(pins.pin_link(kind, name, link)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Asks the kernel with the smallest of fentry programs.
+fn ask(btf: &Btf) -> Result<(), ProbeError> {
+    let Hook { function, .. } = HOOKS[0];
+    let asked = btf.function(function).map_or_else(|| Err(io::ErrorKind::NotFound.into()), fentry::is_taken);
+    asked.map_err(|error| ProbeError::Load {
+        program: format!("a fentry program for {function}"),
+        reason: error.to_string(),
+        os: error.raw_os_error(),
+        verifier: false,
+    })
+}
+
+fn aya_types() -> Result<AyaBtf, ProbeError> {
+    AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let missing = || ProbeError::Load {
+        program: name.into(),
+        reason: "not in the object".into(),
+        os: None,
+        verifier: false,
+    };
+    let program = ebpf.program_mut(name).ok_or_else(missing)?;
+    program.try_into().map_err(|error| load_error(name, &error))
+}
+
+fn load_error(program: &str, error: &ProgramError) -> ProbeError {
+    let mut verifier = false;
+    let (reason, os) = match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            // The verifier says why just before its statistics; all of it would bury the message.
+            let is_statistic = |line: &&str| {
+                line.is_empty()
+                    || ["verification time", "stack depth", "processed ", "subprog "]
+                        .iter()
+                        .any(|word| line.starts_with(word))
+            };
+            let mut tail: Vec<&str> = log.lines().rev().skip_while(is_statistic).take(2).collect();
+            tail.reverse();
+            verifier = !tail.is_empty();
+            let log = if tail.is_empty() { String::new() } else { format!(" ({})", tail.join(" | ")) };
+            (format!("{io_error}{log}"), io_error.raw_os_error())
+        }
+        other => chain(other),
+    };
+    ProbeError::Load { program: program.into(), reason, os, verifier }
+}
+
+fn attach_error(hook: String, error: &ProgramError) -> ProbeError {
+    let (reason, os) = chain(error);
+    ProbeError::Attach { hook, reason, os }
+}

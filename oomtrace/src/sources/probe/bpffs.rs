@@ -1,0 +1,118 @@
+//! The file system that pins live in: found, or mounted where it usually is.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::statfs,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
+
+use crate::sources::probe::PinError;
+
+/// Where a host has it.
+const USUAL: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC`.
+const MAGIC: i64 = 0xcafe_4a11;
+/// The name of a mount of ours, by which `detach` knows it again.
+const SOURCE: &str = "oomtrace";
+
+/// Sees to it that `dir` is on a bpffs, and makes it. Says so if it had to mount one.
+///
+/// # Errors
+/// [`PinError::NoBpffs`] where there is none and none can be mounted.
+pub(super) fn make(dir: &Path) -> Result<Option<String>, PinError> {
+    let there = nearest(dir);
+    let mut said = None;
+    if !is_bpffs(&there) {
+        if !dir.starts_with(USUAL) || dir == Path::new(USUAL) {
+            return Err(PinError::NoBpffs { dir: dir.to_owned(), source: None });
+        }
+        let none = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount(SOURCE, USUAL, "bpf", none, c"mode=0700")
+            .map_err(|errno| PinError::NoBpffs { dir: dir.to_owned(), source: Some(errno.into()) })?;
+        said = Some(format!("mounted a bpffs on {USUAL}; `oomtrace detach` unmounts it"));
+    }
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(dir)
+        .map_err(|error| PinError::io("make", dir, error))?;
+    check(dir)?;
+    Ok(said)
+}
+
+/// Whether what is in `dir` can only have been put there by this user or by root. A bpffs is writable by everybody
+/// unless it was mounted otherwise.
+///
+/// # Errors
+/// [`PinError::NoBpffs`] and [`PinError::NotOurs`].
+pub(super) fn check(dir: &Path) -> Result<(), PinError> {
+    if !is_bpffs(dir) {
+        return Err(PinError::NoBpffs { dir: dir.to_owned(), source: None });
+    }
+    let meta = fs::metadata(dir).map_err(|error| PinError::io("look at", dir, error))?;
+    let why = if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
+        format!("belongs to user {}", meta.uid())
+    } else if meta.mode() & 0o022 != 0 {
+        format!("can be written by others (mode {:04o})", meta.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(PinError::NotOurs { dir: dir.to_owned(), why })
+}
+
+/// Unmounts the bpffs on the usual place if it is ours and empty.
+pub(super) fn unmount_ours() -> Result<bool, PinError> {
+    let mounts = fs::read_to_string("/proc/self/mounts")
+        .map_err(|error| PinError::io("read", Path::new("/proc/self/mounts"), error))?;
+    // The last one mounted on a place is the one to be seen there.
+    let ours = mounts
+        .lines()
+        .rfind(|line| line.split(' ').nth(1) == Some(USUAL))
+        .is_some_and(|line| line.starts_with(&format!("{SOURCE} {USUAL} bpf ")));
+    // The kernel may have put files there, with a dot in their names, which only it can do.
+    let of_the_kernel = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().contains(&b'.');
+    let empty = || {
+        fs::read_dir(USUAL).is_ok_and(|entries| {
+            entries.into_iter().all(|entry| entry.is_ok_and(|entry| of_the_kernel(&entry)))
+        })
+    };
+    if !ours || !empty() {
+        return Ok(false);
+    }
+    unmount(USUAL, UnmountFlags::empty())
+        .map_err(|errno| PinError::io("unmount", Path::new(USUAL), errno.into()))?;
+    Ok(true)
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    #[allow(clippy::unnecessary_cast, reason = "the type depends on the machine")]
+    statfs(path).is_ok_and(|stat| stat.f_type as i64 & 0xffff_ffff == MAGIC)
+}
+
+/// The longest beginning of a path that is there.
+fn nearest(path: &Path) -> PathBuf {
+    let or_here =
+        |path: &'_ Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+    path.ancestors().map(or_here).find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/"))
+}
+
+/// As [`fs::remove_dir`], where what is not there is no error and what is in use stays.
+pub(super) fn remove_if_empty(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                // Busy: the root of a mount.
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+            ) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,327 @@
+//! What stays when the process ends: a directory of pins.
+//!
+//! ```text
+//! DIR/                            locked by the one process that uses it
+//!   v<wire>-<hash>/               a generation: one set of attached programs
+//!     KILLS CGROUPS COUNTERS PINNED
+//!     link-<kind>-<hook>
+//! ```
+//!
+//! The hash is of all that decides what the programs do and how large their maps are, so
+//! that whoever finds its own name finds its own programs. Others are drained and removed;
+//! those of another wire version are never read.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs,
+    hash::{Hash, Hasher},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData, MapInfo, MapType, PerCpuArray, RingBuf},
+    programs::links::FdLink,
+};
+use oomtrace_common::{
+    WIRE_VERSION, counter,
+    layout::KernelLayout,
+    pinned::{self, Pinned},
+};
+use zerocopy::IntoBytes;
+
+use crate::sources::probe::{Options, PinError, ProbeError, bpffs, error::chain, lock::Lock, object};
+
+/// Where pins are if nothing else is said.
+pub const DEFAULT_DIR: &str = "/sys/fs/bpf/oomtrace";
+
+/// A directory of pins, locked.
+#[derive(Debug)]
+pub struct PinDir {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl PinDir {
+    /// Makes it, mounts a bpffs for it if need be, and locks it. The text says what was mounted.
+    ///
+    /// # Errors
+    /// If another process uses it, or it cannot be had.
+    pub fn open(path: &Path) -> Result<(Self, Option<String>), PinError> {
+        let said = bpffs::make(path)?;
+        Ok((Self { path: path.to_owned(), _lock: Lock::take(path)? }, said))
+    }
+
+    /// Removes every pin: the programs are detached with it. True if there were any.
+    ///
+    /// # Errors
+    /// If another process uses the directory, or something cannot be removed.
+    pub fn detach(path: &Path) -> Result<bool, PinError> {
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return bpffs::unmount_ours(),
+            there => there.map_err(|error| PinError::io("look at", path, error))?,
+        };
+        // What is removed here must be pins, and not somebody's files.
+        bpffs::check(path)?;
+        let dir = Self { path: path.to_owned(), _lock: Lock::take(path)? };
+        let generations = dir.generations()?;
+        for generation in &generations {
+            generation.remove()?;
+        }
+        bpffs::remove_if_empty(path).map_err(|error| PinError::io("remove", path, error))?;
+        drop(dir);
+        bpffs::unmount_ours()?;
+        Ok(!generations.is_empty())
+    }
+
+    /// The generation of these programs, there or not.
+    pub(super) fn generation(&self, options: &Options, layout: &KernelLayout) -> Generation {
+        let mut hash = DefaultHasher::new();
+        object::OBJECT.hash(&mut hash);
+        layout.as_bytes().hash(&mut hash);
+        (options.kill_ring_bytes, options.cgroup_ring_bytes, options.hook as u8).hash(&mut hash);
+        Generation { dir: self.path.join(format!("v{WIRE_VERSION}-{:016x}", hash.finish())) }
+    }
+
+    /// All that are there, of whichever wire version.
+    pub(super) fn generations(&self) -> Result<Vec<Generation>, PinError> {
+        let error = |error| PinError::io("read", &self.path, error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            let name = entry.file_name();
+            if name.to_str().is_some_and(is_generation) {
+                found.push(Generation { dir: entry.path() });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a name is one that [`PinDir::generation`] gives.
+fn is_generation(name: &str) -> bool {
+    let parts = name.strip_prefix('v').and_then(|name| name.split_once('-'));
+    let digits = |text: &str, all: fn(&u8) -> bool| !text.is_empty() && text.as_bytes().iter().all(all);
+    parts.is_some_and(|(wire, hash)| {
+        digits(wire, u8::is_ascii_digit) && hash.len() == 16 && digits(hash, u8::is_ascii_hexdigit)
+    })
+}
+
+/// One set of pinned programs and maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    dir: PathBuf,
+}
+
+/// The maps of a generation.
+pub(super) struct Maps {
+    pub(super) kills: RingBuf<MapData>,
+    pub(super) cgroups: RingBuf<MapData>,
+    pub(super) counters: PerCpuArray<MapData, u64>,
+    pub(super) kept: Kept,
+}
+
+impl Generation {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether its records have this build's format.
+    pub(super) fn is_readable(&self) -> bool {
+        let name = self.dir.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(&format!("v{WIRE_VERSION}-")))
+    }
+
+    /// Gives it another name, which no programs have: it is there to be told and removed.
+    pub(super) fn renamed(self) -> Result<Self, PinError> {
+        let name = self.dir.file_name().and_then(|name| name.to_str()?.split_once('-'));
+        let (wire, hash) =
+            name.map_or(("v0", 0), |(wire, hash)| (wire, u64::from_str_radix(hash, 16).unwrap_or_default()));
+        let free = (1..=u64::MAX)
+            .map(|step| self.dir.with_file_name(format!("{wire}-{:016x}", hash.wrapping_add(step))))
+            .find(|dir| !dir.exists())
+            .unwrap_or_else(|| self.dir.clone());
+        fs::rename(&self.dir, &free).map_err(|error| PinError::io("rename", &self.dir, error))?;
+        Ok(Self { dir: free })
+    }
+
+    /// Pins the maps of programs that are not attached yet.
+    pub(super) fn pin_maps(&self, ebpf: &Ebpf) -> Result<(), PinError> {
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(|error| PinError::io("make", &self.dir, error))?;
+        for name in ["KILLS", "CGROUPS", "COUNTERS", "PINNED"] {
+            let path = self.dir.join(name);
+            let pinned = ebpf.map(name).map(|map| map.pin(&path));
+            if let Some(Err(error)) = pinned {
+                return Err(PinError::kernel("pin", &path, &error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the maps, once they are what this build would have made.
+    pub(super) fn open(&self) -> Result<Maps, PinError> {
+        Ok(Maps {
+            kills: self.ring("KILLS")?,
+            cgroups: self.ring("CGROUPS")?,
+            counters: self.typed("COUNTERS", (MapType::PerCpuArray, 4, 8, Some(counter::COUNT)))?,
+            kept: self.kept()?,
+        })
+    }
+
+    /// Opens a ring, whose frame is the kernel's own.
+    pub(super) fn ring(&self, name: &str) -> Result<RingBuf<MapData>, PinError> {
+        self.typed(name, (MapType::RingBuf, 0, 0, None))
+    }
+
+    fn kept(&self) -> Result<Kept, PinError> {
+        let size = u32::try_from(size_of::<Pinned>()).unwrap_or(u32::MAX);
+        let map: Array<MapData, Pinned> = self.typed("PINNED", (MapType::Array, 4, size, Some(1)))?;
+        let value = map.get(&0, 0).map_err(|error| PinError::kernel("read", &self.dir, &error))?;
+        Ok(Kept { map, value })
+    }
+
+    /// aya takes whatever a pin holds: what it is must be asked first.
+    fn typed<T>(&self, name: &str, want: (MapType, u32, u32, Option<u32>)) -> Result<T, PinError>
+    where
+        T: TryFrom<Map, Error = aya::maps::MapError>,
+    {
+        let path = self.dir.join(name);
+        let error = |error: aya::maps::MapError| PinError::kernel("open", &path, &error);
+        let info = MapInfo::from_pin(&path).map_err(error)?;
+        let (kind, key, value, entries) = want;
+        let is = (info.map_type().map_err(error)?, info.key_size(), info.value_size());
+        if is != (kind, key, value) || entries.is_some_and(|entries| entries != info.max_entries()) {
+            let reason = "it is another map than the one expected".into();
+            return Err(PinError::Kernel { what: "open", path, reason });
+        }
+        let map = MapData::from_pin(&path).and_then(Map::from_map_data).map_err(error)?;
+        T::try_from(map).map_err(error)
+    }
+
+    /// Pins what attaches a program to a hook: it stays attached.
+    pub(super) fn pin_link(&self, kind: &str, name: &str, link: FdLink) -> Result<(), PinError> {
+        let path = self.link(kind, name);
+        link.pin(&path).map(drop).map_err(|error| PinError::kernel("pin", &path, &error))
+    }
+
+    /// Detaches a program, if it was pinned.
+    pub(super) fn unpin_link(&self, kind: &str, name: &str) {
+        // Not there, most likely; a directory that cannot be written shows at the next step.
+        let _not_there = fs::remove_file(self.link(kind, name));
+    }
+
+    /// The pinned links: how each is attached, and to what.
+    pub(super) fn links(&self) -> Vec<(String, String)> {
+        let names = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut links: Vec<_> = names
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                let (kind, hook) = name.strip_prefix("link-")?.split_once('-')?;
+                Some((kind.to_owned(), hook.to_owned()))
+            })
+            .collect();
+        links.sort();
+        links
+    }
+
+    /// Detaches the programs; what they have recorded stays.
+    pub(super) fn detach(&self) {
+        for (kind, name) in self.links() {
+            self.unpin_link(&kind, &name);
+        }
+    }
+
+    /// Removes everything: first the links, so that nothing is recorded that nobody will read.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn remove(&self) -> Result<(), PinError> {
+        self.detach();
+        let error = |error| PinError::io("remove", &self.dir, error);
+        for entry in fs::read_dir(&self.dir).map_err(error)? {
+            let path = entry.map_err(error)?.path();
+            fs::remove_file(&path).map_err(|error| PinError::io("remove", &path, error))?;
+        }
+        fs::remove_dir(&self.dir).map_err(error)
+    }
+
+    fn link(&self, kind: &str, name: &str) -> PathBuf {
+        self.dir.join(format!("link-{kind}-{name}"))
+    }
+}
+
+/// What one run leaves to the next.
+pub struct Kept {
+    map: Array<MapData, Pinned>,
+    value: Pinned,
+}
+
+impl Kept {
+    /// What was kept.
+    pub fn value(&self) -> &Pinned {
+        &self.value
+    }
+
+    /// Changes it: one system call, and none where nothing changes.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn keep(&mut self, change: impl FnOnce(&mut Pinned)) -> Result<(), ProbeError> {
+        let mut value = self.value;
+        change(&mut value);
+        if value != self.value {
+            self.map.set(0, value, 0).map_err(|error| ProbeError::Counters(chain(&error).0))?;
+            self.value = value;
+        }
+        Ok(())
+    }
+
+    /// Whether every program was attached and pinned.
+    pub(super) fn is_complete(&self) -> bool {
+        self.value.get(pinned::COMPLETE) == Some(&1)
+    }
+
+    /// Says that every program is.
+    pub(super) fn complete(&mut self) -> Result<(), ProbeError> {
+        self.keep(|value| set(value, pinned::COMPLETE, 1))
+    }
+}
+
+/// Sets one entry.
+pub fn set(value: &mut Pinned, index: usize, to: u64) {
+    if let Some(entry) = value.get_mut(index) {
+        *entry = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_names_are_generations() {
+        assert!(is_generation("v3-00ab9cf7e21d4480"));
+        for name in
+            ["v1-2024", "v-00ab9cf7e21d4480", "v1-+0ab9cf7e21d4480", "v+1-00ab9cf7e21d4480", "maps", ""]
+        {
+            assert!(!is_generation(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_pins_stay() {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| unreachable!("{error}"));
+        let file = dir.path().join("v1-00ab9cf7e21d4480/report.txt");
+        let made =
+            fs::create_dir(dir.path().join("v1-00ab9cf7e21d4480")).and_then(|()| fs::write(&file, "mine"));
+        assert!(made.is_ok());
+        assert!(matches!(PinDir::detach(dir.path()), Err(PinError::NoBpffs { .. })));
+        assert!(file.exists());
+    }
+}

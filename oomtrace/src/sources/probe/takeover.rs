@@ -1,0 +1,142 @@
+//! A run that finds what an earlier one left: its own programs are taken over as they are;
+//! others are replaced, and what they recorded is handed out to be told.
+
+use oomtrace_common::layout::{ABSENT, KernelLayout};
+
+use crate::{
+    kernel::btf::Btf,
+    sources::probe::{Generation, Options, PinDir, Probe, ProbeError, Ring, attach, object},
+};
+
+/// The programs of this run, and what others left.
+pub struct TakeOver {
+    /// Attached and pinned.
+    pub probe: Probe,
+    /// True if an earlier run had attached them.
+    pub resumed: bool,
+    /// What programs recorded that are replaced. They are detached already.
+    pub left: Vec<Left>,
+}
+
+/// What replaced programs left: to be told, then removed.
+pub struct Left {
+    /// Where it is pinned.
+    pub generation: Generation,
+    /// Its rings; `None` if its records are of another version, or are no longer all there.
+    pub probe: Option<Probe>,
+    /// Kills whose records cannot be read.
+    pub unreadable: u64,
+}
+
+impl Probe {
+    /// As [`Probe::attach`], so that it stays when this process ends; or takes over what stayed.
+    ///
+    /// # Errors
+    /// As [`Probe::attach`], and if nothing can be pinned.
+    pub fn pinned(
+        options: &Options,
+        layout: &KernelLayout,
+        btf: &Btf,
+        dir: &PinDir,
+    ) -> Result<TakeOver, ProbeError> {
+        let mine = dir.generation(options, layout);
+        let mut others = dir.generations()?;
+        let here = others.iter().position(|generation| *generation == mine).map(|at| others.remove(at));
+        if let Some(probe) = here.as_ref().and_then(Self::reopened) {
+            return Ok(TakeOver { probe, resumed: true, left: left(others) });
+        }
+        if let Some(here) = here {
+            others.extend(set_aside(here)?);
+        }
+        let attached = Self::attach_pinned(options, layout, btf, &mine);
+        if attached.is_err() {
+            // The reason is the error above; what cannot be removed now is removed by the next run.
+            let _next_time = mine.remove();
+        }
+        Ok(TakeOver { probe: attached?, resumed: false, left: left(others) })
+    }
+
+    fn attach_pinned(
+        options: &Options,
+        layout: &KernelLayout,
+        btf: &Btf,
+        pins: &Generation,
+    ) -> Result<Self, ProbeError> {
+        let mut ebpf = object::load(options, layout)?;
+        pins.pin_maps(&ebpf)?;
+        let v1 = layout.task_memcg_in_oom != ABSENT;
+        let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: Some(pins) }.all(options.hook)?;
+        let mut probe = Self::over(pins, hooks)?;
+        probe._ebpf = Some(ebpf);
+        if let Some(kept) = &mut probe.kept {
+            kept.complete()?;
+        }
+        Ok(probe)
+    }
+
+    /// What an earlier run left, if it is whole.
+    fn reopened(pins: &Generation) -> Option<Self> {
+        let probe = Self::over(pins, attach::pinned(pins)?).ok()?;
+        probe.is_complete().then_some(probe)
+    }
+
+    /// Whether every program was attached and pinned.
+    fn is_complete(&self) -> bool {
+        self.kept.as_ref().is_some_and(super::Kept::is_complete)
+    }
+
+    fn over(pins: &Generation, hooks: Vec<crate::event::HookStatus>) -> Result<Self, ProbeError> {
+        let maps = pins.open()?;
+        Ok(Self {
+            _ebpf: None,
+            kills: Ring::reopened(maps.kills),
+            cgroups: Ring::reopened(maps.cgroups),
+            counters: maps.counters,
+            hooks,
+            log: None,
+            kept: Some(maps.kept),
+        })
+    }
+}
+
+/// Makes room for programs of the same name that cannot be taken over: a run that was to replace them has
+/// detached them, and was ended before it had told what they recorded. That is still to be told.
+fn set_aside(here: Generation) -> Result<Option<Generation>, ProbeError> {
+    let to_be_told = match Probe::over(&here, Vec::new()) {
+        Ok(probe) => probe.is_complete(),
+        Err(_) => count(&here) > 0,
+    };
+    if to_be_told {
+        return Ok(Some(here.renamed()?));
+    }
+    // Its start was cut short, so nobody was told that anything is traced.
+    here.remove()?;
+    Ok(None)
+}
+
+/// Detaches what is replaced: from here on only the new programs record.
+fn left(others: Vec<Generation>) -> Vec<Left> {
+    others.into_iter().filter_map(replaced).collect()
+}
+
+fn replaced(generation: Generation) -> Option<Left> {
+    let hooks = attach::pinned(&generation).unwrap_or_default();
+    let whole = generation.is_readable().then(|| Probe::over(&generation, hooks).ok()).flatten();
+    if whole.as_ref().is_some_and(|probe| !probe.is_complete()) && generation.remove().is_ok() {
+        // Its start was cut short: what it was to replace was attached all the time, and has what it saw.
+        return None;
+    }
+    generation.detach();
+    let unreadable = if whole.is_none() { count(&generation) } else { 0 };
+    Some(Left { generation, probe: whole, unreadable })
+}
+
+/// How many records a ring holds; the frames around them are the kernel's.
+fn count(generation: &Generation) -> u64 {
+    let Ok(mut ring) = generation.ring("KILLS") else { return 0 };
+    let mut count = 0;
+    while ring.next().is_some() {
+        count += 1;
+    }
+    count
+}

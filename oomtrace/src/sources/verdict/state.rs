@@ -1,0 +1,433 @@
+//! What the runtimes' own files say of a container's end.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{
+    containers::{
+        Runtime, Texts,
+        discover::{StateDirs, UserDirs},
+        files::{FILE_MAX_BYTES, FileError, LIST_MAX_BYTES, StateDir},
+        grammar, podman,
+    },
+    event::RuntimeSays,
+    sources::verdict::Unsaid,
+};
+
+/// Where containerd's CRI plugin keeps its containers, below its root.
+const CRI: &str = "io.containerd.grpc.v1.cri/containers";
+/// A container's end is a byte or three there.
+const EXIT_MAX_BYTES: u64 = 64;
+
+/// Which runtime's directory a container is in.
+#[derive(Clone, Debug)]
+pub(super) enum Home {
+    /// A data-root of Docker's; `asked`: its daemon may be asked too.
+    Docker {
+        /// The data-root.
+        dir: StateDir,
+        /// Not of an unprivileged user's.
+        asked: bool,
+    },
+    /// A root of a containerd with containers of Kubernetes.
+    Cri(StateDir),
+    /// CRI-O's directories: one has what is gone with a reboot, another what stays.
+    CriO(Vec<StateDir>),
+    /// A graph root of Podman's.
+    Podman(StateDir),
+    /// A graph root of an unprivileged user's Podman.
+    UserPodman,
+}
+
+/// What is said.
+#[derive(Clone, Debug)]
+pub(super) enum Says {
+    /// It stays so: the container ended, or the kill is shown.
+    Settled(RuntimeSays),
+    /// The container runs and no kill is shown: it may be yet.
+    Open(RuntimeSays),
+    /// No such container any more.
+    Gone,
+    /// Nothing can be had: why.
+    Unknown(String),
+}
+
+/// Does this runtime say anything of OOM kills that can be read?
+pub(super) fn has_verdicts(runtime: Runtime, in_pod: bool) -> bool {
+    has_flags(runtime, in_pod) || runtime == Runtime::Podman
+}
+
+/// Does a file of its say so, cheaply enough to look at bystanders?
+pub(super) fn has_flags(runtime: Runtime, in_pod: bool) -> bool {
+    matches!(runtime, Runtime::Docker | Runtime::CriO) || runtime == Runtime::Containerd && in_pod
+}
+
+/// Podman has no file that says it: it is asked at once.
+pub(super) fn is_asked_first(home: &Home) -> bool {
+    matches!(home, Home::Podman(_))
+}
+
+/// The directory that knows the container now. `user`: in whose cgroup it is. `known`: its state was read before.
+pub(super) fn home(
+    dirs: &StateDirs,
+    user: Option<&UserDirs>,
+    runtime: Runtime,
+    id: &str,
+    known: bool,
+) -> Result<Home, Unsaid> {
+    let unknown = |why: &str| Err(Unsaid::Unknown(why.to_owned()));
+    if !grammar::is_hex_id(id) {
+        return unknown("the container's id is not one that its runtime makes");
+    }
+    let mut texts = Texts::default();
+    let mut lists = |dir: &&StateDir| podman::container(dir, id, b"", &mut texts).is_ok();
+    // Whether a directory is there in which the container would be, and the one in which it is.
+    let (there, found) = match runtime {
+        Runtime::Docker => {
+            let file = docker_file(id);
+            let own = user.map(|user| &user.docker).filter(|dir| dir.holds(&file));
+            let of_host = dirs.docker.iter().find(|dir| dir.holds(&file));
+            let home = own.map(|dir| (dir, false)).or(of_host.map(|dir| (dir, true)));
+            let home = home.map(|(dir, asked)| Home::Docker { dir: dir.clone(), asked });
+            (dirs.docker.iter().any(|dir| dir.holds(Path::new("containers"))), home)
+        }
+        Runtime::Containerd => {
+            let found = dirs.containerd_roots.iter().find(|dir| dir.holds(&cri_file(id)));
+            (dirs.containerd_roots.iter().any(|dir| dir.holds(Path::new(CRI))), found.cloned().map(Home::Cri))
+        }
+        Runtime::CriO => {
+            let found = dirs.crio.iter().any(|dir| dir.holds(&crio_file(id, "")));
+            (!dirs.crio.is_empty(), found.then(|| Home::CriO(dirs.crio.clone())))
+        }
+        Runtime::Podman => {
+            let own = user.map(|user| &user.podman).filter(&mut lists).map(|_| Home::UserPodman);
+            let of_host = || dirs.podman.iter().find(&mut lists).cloned().map(Home::Podman);
+            (dirs.podman.iter().any(|dir| podman::is_store(dir, true)), own.or_else(of_host))
+        }
+        Runtime::Lxc | Runtime::Nspawn => (false, None),
+    };
+    match found {
+        Some(home) => Ok(home),
+        // One that was never read may be in a directory that is not known.
+        None if known && (there || user.is_some()) => Err(Unsaid::Gone),
+        None => unknown("no directory of its runtime is known that has its state"),
+    }
+}
+
+/// What the files say now.
+pub(super) fn read(home: &Home, id: &str) -> Says {
+    let read = match home {
+        Home::Docker { dir, .. } => {
+            dir.json(&docker_file(id), FILE_MAX_BYTES).map(|file: DockerFile| file.state.says())
+        }
+        Home::Cri(dir) => dir.json(&cri_file(id), FILE_MAX_BYTES).map(|status: CriStatus| status.says()),
+        Home::CriO(dirs) => crio(dirs, id),
+        // The list has no state; that it cannot be read would be no sign of the container's end.
+        Home::Podman(dir) => podman::container(dir, id, b"", &mut Texts::default())
+            .map(|_| Says::Unknown("its files do not tell".to_owned())),
+        Home::UserPodman => Ok(Says::Unknown(
+            "it is in a database that an unprivileged user may write, which is not read".to_owned(),
+        )),
+    };
+    match read {
+        Ok(says) => says,
+        Err(FileError::Absent) => Says::Gone,
+        Err(why) => Says::Unknown(format!("the runtime's file: {why}")),
+    }
+}
+
+/// Do the files show an OOM kill?
+pub(super) fn is_flagged(home: &Home, id: &str) -> bool {
+    matches!(read(home, id), Says::Settled(says) | Says::Open(says) if says.oom_killed == Some(true))
+}
+
+/// How far the clock of file times is behind: a tick of the slowest kernels.
+const TICK_NS: i128 = 10_000_000;
+
+/// Were they flagged before `kill_ns`, of the calendar? A runtime may be quicker than who asks after the kill.
+pub(super) fn was_flagged_before(home: &Home, id: &str, kill_ns: i128) -> bool {
+    let written = match home {
+        Home::Docker { dir, .. } => dir.modified_ns(&docker_file(id)),
+        Home::Cri(dir) => dir.modified_ns(&cri_file(id)),
+        // Flagged is who has ended and has the other file: the later of the two.
+        Home::CriO(dirs) => dirs
+            .iter()
+            .flat_map(|dir| {
+                ["exit", "oom"].into_iter().filter_map(|name| dir.modified_ns(&crio_file(id, name)))
+            })
+            .max(),
+        Home::Podman(_) | Home::UserPodman => None,
+    };
+    is_flagged(home, id) && written.is_none_or(|written| written < kill_ns - TICK_NS)
+}
+
+fn docker_file(id: &str) -> PathBuf {
+    ["containers", id, "config.v2.json"].iter().collect()
+}
+
+fn cri_file(id: &str) -> PathBuf {
+    Path::new(CRI).join(id).join("status")
+}
+
+fn crio_file(id: &str, name: &str) -> PathBuf {
+    ["overlay-containers", id, "userdata", name].iter().collect()
+}
+
+/// CRI-O's own view is made of two files that the container's monitor leaves: `exit`, with the code, and `oom`, if
+/// an OOM kill was counted. It looks at the second once the first is there (its `UpdateContainerStatus`), and
+/// writes its view down only when the container is stopped or it starts anew.
+fn crio(dirs: &[StateDir], id: &str) -> Result<Says, FileError> {
+    if !dirs.iter().any(|dir| dir.holds(&crio_file(id, ""))) {
+        return Ok(Says::Gone);
+    }
+    let exit = dirs.iter().find_map(|dir| match dir.read(&crio_file(id, "exit"), EXIT_MAX_BYTES) {
+        Err(FileError::Absent) => None,
+        read => Some(read),
+    });
+    let Some(exit) = exit.transpose()? else {
+        let status = Some("CONTAINER_RUNNING".to_owned());
+        return Ok(Says::Open(RuntimeSays { oom_killed: Some(false), exit_code: None, status }));
+    };
+    let oom_killed = dirs.iter().any(|dir| dir.holds(&crio_file(id, "oom")));
+    let exit_code = std::str::from_utf8(&exit).ok().and_then(|text| text.trim().parse().ok());
+    let status = Some("CONTAINER_EXITED".to_owned());
+    Ok(Says::Settled(RuntimeSays { oom_killed: Some(oom_killed), exit_code, status }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerFile {
+    state: DockerState,
+}
+
+/// Docker's own view: in its file without, over its API with a word for the state.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct DockerState {
+    #[serde(default)]
+    running: bool,
+    #[serde(default)]
+    paused: bool,
+    #[serde(default)]
+    restarting: bool,
+    #[serde(default)]
+    dead: bool,
+    #[serde(default)]
+    removal_in_progress: bool,
+    #[serde(rename = "OOMKilled", default)]
+    oom_killed: bool,
+    #[serde(default)]
+    exit_code: i64,
+    status: Option<String>,
+}
+
+impl DockerState {
+    /// What it means.
+    pub(super) fn says(self) -> Says {
+        let lives = self.running || self.restarting;
+        let word = match &self {
+            Self { running: true, paused: true, .. } => "paused",
+            Self { restarting: true, .. } => "restarting",
+            Self { running: true, .. } => "running",
+            Self { removal_in_progress: true, .. } => "removing",
+            Self { dead: true, .. } => "dead",
+            _ => "exited",
+        };
+        let says = RuntimeSays {
+            oom_killed: Some(self.oom_killed),
+            // Of a container that runs it is that of an earlier run, or none.
+            exit_code: (!self.running || self.restarting).then_some(self.exit_code),
+            status: Some(self.status.unwrap_or_else(|| word.to_owned())),
+        };
+        if lives && !self.oom_killed { Says::Open(says) } else { Says::Settled(says) }
+    }
+}
+
+/// containerd's CRI plugin's own view, as its checkpoint has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct CriStatus {
+    /// Nanoseconds of the calendar; 0 while it runs.
+    finished_at: i64,
+    exit_code: i64,
+    reason: Option<String>,
+}
+
+impl CriStatus {
+    fn says(self) -> Says {
+        let ended = self.finished_at != 0;
+        let flagged = self.reason.as_deref() == Some("OOMKilled");
+        let says = RuntimeSays {
+            oom_killed: Some(flagged),
+            exit_code: ended.then_some(self.exit_code),
+            status: Some(if ended { "CONTAINER_EXITED" } else { "CONTAINER_RUNNING" }.to_owned()),
+        };
+        if ended || flagged { Says::Settled(says) } else { Says::Open(says) }
+    }
+}
+
+/// What `podman container inspect` prints with its state's format.
+pub(super) fn podman_says(output: &[u8]) -> Says {
+    if u64::try_from(output.len()).is_ok_and(|len| len > LIST_MAX_BYTES) {
+        return Says::Unknown("podman said more than is read".to_owned());
+    }
+    match serde_json::from_slice::<DockerState>(output) {
+        Ok(state) => state.says(),
+        Err(why) => Says::Unknown(format!("podman said what is not a state: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use super::*;
+    use crate::host::root::Root;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    /// What is said of a container whose file holds `text`.
+    fn said(runtime: Runtime, file: &Path, text: &str) -> Says {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(file);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+        let state = vec![StateDir::system(dir.path())];
+        let dirs = StateDirs { docker: state.clone(), containerd_roots: state, ..StateDirs::default() };
+        let home = home(&dirs, None, runtime, ID, true).unwrap();
+        read(&home, ID)
+    }
+
+    fn docker(state: &str) -> Says {
+        said(Runtime::Docker, &docker_file(ID), &format!(r#"{{"State":{{{state}}}}}"#))
+    }
+
+    fn says(oom_killed: bool, exit_code: Option<i64>, status: &str) -> RuntimeSays {
+        RuntimeSays { oom_killed: Some(oom_killed), exit_code, status: Some(status.to_owned()) }
+    }
+
+    #[track_caller]
+    fn settled(said: Says, expected: RuntimeSays) {
+        let Says::Settled(said) = said else { panic!("{said:?}") };
+        assert_eq!(said, expected);
+    }
+
+    #[track_caller]
+    fn open(said: Says, expected: RuntimeSays) {
+        let Says::Open(said) = said else { panic!("{said:?}") };
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn docker_settles_when_the_container_ended_or_is_flagged() {
+        settled(docker(r#""OOMKilled":true,"ExitCode":137"#), says(true, Some(137), "exited"));
+        settled(docker(r#""OOMKilled":false,"ExitCode":137"#), says(false, Some(137), "exited"));
+        settled(docker(r#""Running":true,"OOMKilled":true"#), says(true, None, "running"));
+        open(docker(r#""Running":true,"OOMKilled":false"#), says(false, None, "running"));
+        open(docker(r#""Running":true,"Paused":true"#), says(false, None, "paused"));
+        open(docker(r#""Running":true,"Restarting":true,"ExitCode":1"#), says(false, Some(1), "restarting"));
+    }
+
+    #[test]
+    fn a_pod_s_container_is_flagged_by_its_reason() {
+        let file = cri_file(ID);
+        let cri = |text: &str| said(Runtime::Containerd, &file, text);
+        let killed = r#"{"Version":"v1","FinishedAt":7,"ExitCode":137,"Reason":"OOMKilled"}"#;
+        settled(cri(killed), says(true, Some(137), "CONTAINER_EXITED"));
+        let missed = r#"{"Version":"v1","FinishedAt":7,"ExitCode":137,"Reason":""}"#;
+        settled(cri(missed), says(false, Some(137), "CONTAINER_EXITED"));
+        let running = r#"{"Version":"v1","FinishedAt":0,"ExitCode":0,"Reason":""}"#;
+        open(cri(running), says(false, None, "CONTAINER_RUNNING"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_gone() {
+        assert!(matches!(docker(r#""Running":7"#), Says::Unknown(_)));
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::Docker { dir: StateDir::system(dir.path()), asked: true };
+        assert!(matches!(read(&home, ID), Says::Gone));
+    }
+
+    fn write(path: &Path, text: &str) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Not run for real: as CRI-O's source has it.
+    #[test]
+    fn cri_o_is_flagged_by_what_its_monitor_left() {
+        let (stays, goes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let crio = [goes.path(), stays.path()].map(StateDir::system).to_vec();
+        let dirs = StateDirs { crio, ..StateDirs::default() };
+        let found = || home(&dirs, None, Runtime::CriO, ID, true);
+        assert_eq!(found().unwrap_err(), Unsaid::Gone);
+        write(&goes.path().join(crio_file(ID, "config.json")), "{}");
+        let home = found().unwrap();
+        open(read(&home, ID), says(false, None, "CONTAINER_RUNNING"));
+        // The kill of a child is counted too: it shows once the container ends.
+        write(&goes.path().join(crio_file(ID, "oom")), "");
+        open(read(&home, ID), says(false, None, "CONTAINER_RUNNING"));
+        assert!(!is_flagged(&home, ID));
+        write(&stays.path().join(crio_file(ID, "exit")), "137");
+        settled(read(&home, ID), says(true, Some(137), "CONTAINER_EXITED"));
+        assert!(is_flagged(&home, ID) && !was_flagged_before(&home, ID, 0));
+        assert!(was_flagged_before(&home, ID, i128::MAX));
+        std::fs::remove_file(goes.path().join(crio_file(ID, "oom"))).unwrap();
+        settled(read(&home, ID), says(false, Some(137), "CONTAINER_EXITED"));
+        write(&stays.path().join(crio_file(ID, "exit")), &"1".repeat(65));
+        assert!(matches!(read(&home, ID), Says::Unknown(_)));
+        for dir in [&stays, &goes] {
+            std::fs::remove_dir_all(dir.path().join("overlay-containers")).unwrap_or_default();
+        }
+        assert!(matches!(read(&home, ID), Says::Gone));
+    }
+
+    /// A host where `ann`, whose uid is 1000, has containers of her own.
+    fn anns() -> (tempfile::TempDir, UserDirs) {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("etc/passwd"), "ann:x:1000:1000::/home/ann:/bin/sh\n");
+        let own = UserDirs::of(&Root::at(dir.path()), 1000).unwrap();
+        (dir, own)
+    }
+
+    #[test]
+    fn a_user_s_docker_is_read_and_its_daemon_not_asked() {
+        let (host, own) = anns();
+        let data = host.path().join("home/ann/.local/share/docker");
+        let dirs = StateDirs::default();
+        let found = |user| home(&dirs, user, Runtime::Docker, ID, true);
+        write(&data.join(docker_file(ID)), r#"{"State":{"OOMKilled":true,"ExitCode":137}}"#);
+        let home = found(Some(&own)).unwrap();
+        assert!(matches!(home, Home::Docker { asked: false, .. }));
+        settled(read(&home, ID), says(true, Some(137), "exited"));
+        assert!(matches!(found(None), Err(Unsaid::Unknown(_))), "another user's files do not count");
+        // A link leads nowhere.
+        let file = data.join(docker_file(ID));
+        std::fs::rename(&file, host.path().join("secret")).unwrap();
+        std::os::unix::fs::symlink(host.path().join("secret"), &file).unwrap();
+        assert_eq!(found(Some(&own)).unwrap_err(), Unsaid::Gone);
+        assert!(matches!(read(&home, ID), Says::Unknown(why) if why.contains("link")));
+    }
+
+    #[test]
+    fn a_user_s_podman_is_not_asked() {
+        let (host, own) = anns();
+        let list =
+            host.path().join("home/ann/.local/share/containers/storage/overlay-containers/containers.json");
+        write(&list, &format!(r#"[{{"id":"{ID}","names":["anns"]}}]"#));
+        let home = home(&StateDirs::default(), Some(&own), Runtime::Podman, ID, true).unwrap();
+        assert!(matches!(home, Home::UserPodman));
+        assert!(matches!(read(&home, ID), Says::Unknown(why) if why.contains("database")));
+    }
+
+    #[test]
+    fn a_container_that_was_never_read_is_not_called_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("containers/other/config.v2.json"), "{}");
+        let dirs = StateDirs { docker: vec![StateDir::system(dir.path())], ..StateDirs::default() };
+        assert_eq!(home(&dirs, None, Runtime::Docker, ID, true).unwrap_err(), Unsaid::Gone);
+        assert!(matches!(home(&dirs, None, Runtime::Docker, ID, false), Err(Unsaid::Unknown(_))));
+        assert!(matches!(home(&dirs, None, Runtime::Containerd, ID, true), Err(Unsaid::Unknown(_))));
+    }
+}

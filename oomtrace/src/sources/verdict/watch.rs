@@ -1,0 +1,128 @@
+//! When a runtime is asked: 2 s after the kill, and at 10 s if it had not settled by then.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Sender;
+
+use crate::{
+    containers::discover::UserDirs,
+    event::RuntimeSays,
+    run::protection,
+    sources::verdict::{
+        Answer, Note, Unsaid,
+        api::Daemon,
+        state::{self, Home, Says},
+    },
+};
+
+/// Docker has written a container's end by then, under load too.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Whatever is not written by then is not coming.
+const LATEST: Duration = Duration::from_secs(10);
+
+struct Pending {
+    note: Note,
+    home: Result<Home, Unsaid>,
+    /// Bystanders that were not flagged before the kill, by their place in the note.
+    clean: Vec<(usize, Home)>,
+    since: Instant,
+}
+
+/// Notes in, answers out, until one of the two ends.
+/// `waiting` counts the notes that are not done with.
+pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &AtomicUsize) {
+    protection::ordinary();
+    let done = || {
+        waiting.fetch_sub(1, Ordering::Relaxed);
+    };
+    let mut soon = VecDeque::<Pending>::new();
+    let mut later = VecDeque::<Pending>::new();
+    let mut daemon = Daemon::default();
+    loop {
+        let due = [(&soon, SETTLED), (&later, LATEST)].into_iter().filter_map(|(queue, after)| {
+            queue.front().map(|pending| after.saturating_sub(pending.since.elapsed()))
+        });
+        let came = match due.min() {
+            Some(wait) => notes.recv_timeout(wait),
+            None => notes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match came {
+            Ok(note) => soon.push_back(pending(note)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while let Some(pending) = soon.pop_front_if(|pending| pending.since.elapsed() >= SETTLED) {
+            match says(&pending, &mut daemon, false) {
+                Some(said) => {
+                    done();
+                    if answers.blocking_send(answer(pending, said)).is_err() {
+                        return;
+                    }
+                }
+                None => later.push_back(pending),
+            }
+        }
+        while let Some(pending) = later.pop_front_if(|pending| pending.since.elapsed() >= LATEST) {
+            done();
+            let said = says(&pending, &mut daemon, true).unwrap_or_else(|| {
+                Err(Unsaid::Unknown("neither its files nor the runtime itself say anything".to_owned()))
+            });
+            if answers.blocking_send(answer(pending, said)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Notes where the runtime keeps the container, while it still does.
+fn pending(note: Note) -> Pending {
+    let dirs_of = |user: Option<u32>| user.and_then(|uid| UserDirs::of(&note.root, uid));
+    let own = dirs_of(note.user);
+    let known = note.container.name.is_some();
+    let home = state::home(&note.dirs, own.as_ref(), note.runtime, &note.container.id, known);
+    let clean = |(at, bystander): (usize, &super::Bystander)| {
+        let user = dirs_of(bystander.user);
+        let home = state::home(&note.dirs, user.as_ref(), bystander.runtime, &bystander.id, true).ok()?;
+        (!state::was_flagged_before(&home, &bystander.id, note.time_ns)).then_some((at, home))
+    };
+    let clean = note.bystanders.iter().enumerate().filter_map(clean).collect();
+    Pending { home, clean, since: Instant::now(), note }
+}
+
+/// What the runtime says; `None` while it may still change its mind.
+fn says(pending: &Pending, daemon: &mut Daemon, last: bool) -> Option<Result<RuntimeSays, Unsaid>> {
+    let id = &pending.note.container.id;
+    let home = match &pending.home {
+        Ok(home) => home,
+        Err(why) => return Some(Err(why.clone())),
+    };
+    let file = state::read(home, id);
+    match file {
+        Says::Settled(says) => return Some(Ok(says)),
+        Says::Gone => return Some(Err(Unsaid::Gone)),
+        Says::Open(_) | Says::Unknown(_) => {}
+    }
+    if !last && !state::is_asked_first(home) {
+        return None;
+    }
+    match (daemon.ask(home, &pending.note.dirs, id), file) {
+        (Some(Says::Settled(says)), _) => Some(Ok(says)),
+        (Some(Says::Gone), _) => Some(Err(Unsaid::Gone)),
+        _ if !last => None,
+        (Some(Says::Open(says)), _) | (_, Says::Open(says)) => Some(Ok(says)),
+        (Some(Says::Unknown(why)), _) | (None, Says::Unknown(why)) => Some(Err(Unsaid::Unknown(why))),
+        (None, _) => None,
+    }
+}
+
+fn answer(pending: Pending, says: Result<RuntimeSays, Unsaid>) -> Answer {
+    let flagged = pending.clean.iter().filter_map(|(at, home)| {
+        let bystander = pending.note.bystanders.get(*at)?;
+        state::is_flagged(home, &bystander.id).then(|| (bystander.id.clone(), bystander.name.clone()))
+    });
+    let flagged = flagged.collect();
+    Answer { of: pending.note.of, container: pending.note.container, says, flagged }
+}
