@@ -23,12 +23,13 @@ use crate::{
     },
 };
 
-const EXIT_CODES: &str = "Exit codes: 0 as asked, 1 something failed while running, 2 not understood, 69 this kernel cannot \
-                          be traced, 77 a privilege is missing.";
+const AFTER_HELP: &str = "Exit codes: 0 as asked, 1 something failed while running, 2 not understood, 69 this kernel cannot \
+                          be traced, 77 a privilege is missing.\n\nEach option of `run` can also come from the environment: \
+                          OOMTRACE_FILE=PATH is --file PATH, OOMTRACE_NO_VERDICT=1 is --no-verdict. A typed option goes first.";
 
 /// Tells of every OOM kill on this host, one line each: who died, in which container, whose limit fired.
 #[derive(Debug, Parser)]
-#[command(name = "oomtrace", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+#[command(name = "oomtrace", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Without a command: `run`.
     #[command(subcommand)]

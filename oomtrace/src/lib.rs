@@ -12,6 +12,7 @@ pub mod cli;
 pub mod commands;
 pub mod containers;
 pub mod enrich;
+pub mod environment;
 pub mod event;
 pub mod facts;
 pub mod failure;

@@ -2,14 +2,10 @@
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
-use oomtrace::{
-    cli::{Cli, Command},
-    commands,
-};
+use oomtrace::{cli::Command, commands, environment};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = environment::parse();
     let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(args) => commands::run::run(args),
         Command::Check(args) => commands::check::check(&args),

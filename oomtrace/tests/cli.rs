@@ -410,3 +410,49 @@ fn texts_made_from_its_own_types() {
     let version = format!("oomtrace {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(run(&["--version"]), (0, version, String::new()));
 }
+
+/// With these variables set: exit code, standard output, standard error.
+fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
+    ended(oomtrace(arguments).envs(variables.iter().copied()).output().unwrap())
+}
+
+#[test]
+fn options_come_from_the_environment_too() {
+    // A bad value shows that the variable was read, and for which option; it is read before anything is traced.
+    for (variable, option) in [
+        ("OOMTRACE_OUTPUT", "--output"),
+        ("OOMTRACE_FILE_KEEP", "--file-keep"),
+        ("OOMTRACE_RING_SIZE", "--ring-size"),
+        ("OOMTRACE_RUNTIME_ROOT", "--runtime-root"),
+    ] {
+        for arguments in [&["run"][..], &[]] {
+            let (code, _, err) = run_with(&[(variable, "?")], arguments);
+            assert!(code == 2 && err.contains(option), "{variable} {arguments:?}: {code} {err}");
+        }
+    }
+    // What is typed goes first, and an empty variable is none.
+    let (code, _, err) = run_with(&[("OOMTRACE_RING_SIZE", "?")], &["run", "--ring-size", "7"]);
+    assert!(code == 2 && err.contains("'7'") && !err.contains("'?'"), "{err}");
+    let empty = [("OOMTRACE_OUTPUT", ""), ("OOMTRACE_PIN", ""), ("OOMTRACE_NO_VERDICT", "")];
+    assert_eq!(run_with(&empty, &["run", "--file", "-"]), run(&["run", "--file", "-"]));
+    // A flag takes 1, and what is left of an option's conditions holds: --debug cannot be with --pin.
+    let (code, _, err) = run_with(&[("OOMTRACE_DEBUG", "1")], &["run", "--pin"]);
+    assert!(code == 2 && err.contains("--debug") && err.contains("--pin"), "{err}");
+    let (_, _, err) = run_with(&[("OOMTRACE_DEBUG", "0")], &["run", "--pin=/nonexistent/pins"]);
+    assert!(!err.contains("--debug"), "{err}");
+}
+
+#[test]
+fn other_commands_are_not_in_the_way_of_the_environment() {
+    let set = [("OOMTRACE_FILE", "/nonexistent/oom.jsonl"), ("OOMTRACE_PIN", "/nonexistent/pins")];
+    assert_eq!(run_with(&set, &["schema"]), run(&["schema"]));
+    assert_eq!(
+        run_with(&set, &["man", "run"]),
+        run(&["man", "run"]),
+        "a page does not change with the environment"
+    );
+    let detach = run_with(&set, &["detach"]);
+    assert!(detach.2.contains("/nonexistent/pins"), "{detach:?}");
+    let detach = run_with(&set, &["detach", "/nonexistent/others"]);
+    assert!(detach.2.contains("/nonexistent/others"), "{detach:?}");
+}
