@@ -105,7 +105,8 @@ pub struct Run {
     /// Only kills because this ran out.
     #[arg(long, value_enum)]
     pub scope: Option<ScopeChoice>,
-    /// End after this many kills were printed.
+    /// End after this many kills were printed: `oom_kill` lines, without those of processes that were exiting already. Not
+    /// counted: `shared_mm_kill` and `memcg_oom`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// End after this time: `30s`, `5m`, `2h`, `500ms`.

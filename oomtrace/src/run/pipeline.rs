@@ -72,6 +72,10 @@ pub struct Pipeline {
     line: Vec<u8>,
     /// Events printed: kills, shared-memory kills, cgroups that ran out.
     events: u64,
+    /// Kills printed: what `--count` counts.
+    kills: u64,
+    /// Events lost that programs had counted which this run has replaced.
+    lost_before: u64,
     /// The `seq` of the last kill that was not filtered out.
     latest: Option<u64>,
 }
@@ -99,6 +103,8 @@ impl Pipeline {
             verdicts: None,
             line,
             events: 0,
+            kills: 0,
+            lost_before: 0,
             latest: None,
         }
     }
@@ -164,6 +170,11 @@ impl Pipeline {
         self.events
     }
 
+    /// Kills printed so far: lines of processes that the killer chose. One that was exiting already was not killed.
+    pub fn kills(&self) -> u64 {
+        self.kills
+    }
+
     /// A record of a change of the cgroup tree. One that cannot be read costs a name, not an event.
     pub fn cgroup(&mut self, record: &[u8]) {
         if let Ok(Record::Cgroup(change)) = self.decoder.record(record) {
@@ -223,6 +234,9 @@ impl Pipeline {
             }
         };
         self.events += 1;
+        if let Event::OomKill(kill) = &event {
+            self.kills += u64::from(kill.oom.kill != Some(Kill::AlreadyExiting));
+        }
         self.print(&event)?;
         if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event) {
             let asked = verdicts.want(kill, self.enricher.tree());
@@ -243,6 +257,7 @@ impl Pipeline {
             return Ok(());
         }
         self.events += 1;
+        self.kills += 1;
         self.print(&Event::OomKill(Box::new(kill)))
     }
 
@@ -263,7 +278,7 @@ impl Pipeline {
 
     /// Events that could not be told so far.
     pub fn lost(&self) -> u64 {
-        self.losses.events()
+        self.lost_before.saturating_add(self.losses.events())
     }
 
     /// What was lost so far, to be kept for the next run.
@@ -271,8 +286,9 @@ impl Pipeline {
         &self.losses
     }
 
-    /// Goes on with the losses of an earlier run.
+    /// Goes on with the losses of an earlier run. Those of this run so far stay counted.
     pub fn resume(&mut self, losses: Losses) {
+        self.lost_before = self.lost();
         self.losses = losses;
     }
 
@@ -307,7 +323,7 @@ impl Pipeline {
             envelope: self.enricher.own_envelope(),
             reason: reason.into(),
             events: self.events,
-            lost: self.losses.events(),
+            lost: self.lost(),
             truncated: Vec::new(),
         };
         self.print(&Event::Stop(Box::new(stop)))

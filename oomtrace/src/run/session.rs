@@ -28,8 +28,9 @@ use crate::{
     stderr::say,
 };
 
-/// How long the output may hold up the end of a run.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a run may take to end, once it is asked to. A service manager may be told 2 s: the rest is for the programs,
+/// which are detached after that.
+const LAST_WORDS: Duration = Duration::from_millis(1700);
 
 /// How long kills are told without a look at anything else: a storm of them may outlast every output.
 const TURN: Duration = Duration::from_millis(100);
@@ -206,27 +207,29 @@ impl Session {
                 () = next_tick(&mut watchdog) => {}
             }
         };
+        let ends = Instant::now() + LAST_WORDS;
         self.notify.stopping();
         self.reconcile()?;
-        if let Some(due) = self.reconciliation.due() {
+        // A second look that comes too late for the output is of no use.
+        if let Some(due) = self.reconciliation.due().filter(|due| *due < ends) {
             tokio::time::sleep_until(due).await;
             self.drain()?;
             self.reconcile()?;
         }
-        self.end(reason)
+        self.end(reason, ends)
     }
 
     /// Tells what is left, for as long as a service manager may be made to wait.
-    fn end(&mut self, reason: &str) -> Result<(), Ended> {
-        let began = Instant::now();
+    fn end(&mut self, reason: &str, ends: Instant) -> Result<(), Ended> {
+        let left = || ends.saturating_duration_since(Instant::now());
         let all = loop {
             match self.drain()? {
                 Drained::Enough => break true,
                 Drained::Nothing if !self.pipeline.is_stalled() => break true,
-                _ if began.elapsed() >= LAST_WORDS => break false,
+                _ if left().is_zero() => break false,
                 Drained::More => {}
                 Drained::Nothing => {
-                    if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
+                    if !self.pipeline.settle(left())? {
                         break false;
                     }
                 }
@@ -234,7 +237,7 @@ impl Session {
         };
         self.probe.flush_log();
         self.pipeline.stop(reason)?;
-        let untold = if !self.pipeline.settle(LAST_WORDS.saturating_sub(began.elapsed()))? {
+        let untold = if !self.pipeline.settle(left())? {
             let kept = self.pipeline.sink().kept();
             format!("the output did not take the last {kept} lines, nor what waited behind them")
         } else if !all {

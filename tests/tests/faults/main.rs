@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stderr, reason = "a test")]
 
+mod facts;
 mod output;
 mod start;
 mod world;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, Test); 10] = [
+    let tests: [(&str, Test); 11] = [
         ("full_disk", output::full_disk),
         ("blocked_pipe", output::blocked_pipe),
         ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ("since_boot_amid_kills", start::since_boot_amid_kills),
         ("service_manager", start::service_manager),
         ("least_privilege", start::least_privilege),
+        ("count_counts_kills", facts::count_counts_kills),
     ];
     let trials = tests.map(|(name, test)| {
         let world = Arc::clone(&world);

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         trial("nothing_stays_without_pin", nothing_stays_without_pin),
         trial("second_run_is_refused", second_run_is_refused),
         trial("other_programs_are_drained_and_replaced", other_programs_are_drained_and_replaced),
+        trial("lost_before_they_were_replaced", lost_before_they_were_replaced),
         trial("unread_version_is_counted_never_read", unread_version_is_counted_never_read),
         trial("detached_hook_is_a_gap", detached_hook_is_a_gap),
         trial("detached_before_they_were_told", detached_before_they_were_told),
@@ -162,6 +163,30 @@ fn other_programs_are_drained_and_replaced() -> Result<()> {
     let resumed: Vec<_> = starts.iter().map(|line| line.get("resumed") == Some(&true.into())).collect();
     ensure!(resumed == [false, true, false], "{resumed:?}");
     no_hole(&lines)?;
+    world.detach()
+}
+
+/// What programs lost that this run has replaced is in its `stop` too.
+fn lost_before_they_were_replaced() -> Result<()> {
+    let world = World::make("lost")?;
+    let mut first = Run::start(&world.run(&["--ring-size", "8KiB"]))?;
+    world.started()?;
+    first.kill(libc::SIGKILL)?;
+    let victims = world.kills(20)?;
+    let mut second = Run::start(&world.run(&["--ring-size", "128KiB"]))?;
+    world.started_times(3)?;
+    second.kill_only(libc::SIGTERM)?;
+    second.ended()?;
+    let lines = world.lines()?;
+    let lost: u64 = lines
+        .iter()
+        .filter(|line| is(line, "type") == "lost" && is(line, "reason") == "ring_full")
+        .filter_map(|line| line.get("count")?.as_u64())
+        .sum();
+    let told = victims_of(&lines).intersection(&victims).count() as u64;
+    ensure!(lost > 0 && told + lost >= 20, "told {told}, lost {lost} of 20");
+    let stop = lines.last().filter(|line| is(line, "type") == "stop").context("no stop")?;
+    ensure!(stop.get("lost") == Some(&lost.into()), "{lost} were lost: {stop}");
     world.detach()
 }
 

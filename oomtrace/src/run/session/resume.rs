@@ -54,7 +54,7 @@ impl Session {
 
     /// Whether as many kills were told as were asked for.
     pub(super) fn has_enough(&self) -> bool {
-        self.count.is_some_and(|count| self.pipeline.events() >= count)
+        self.count.is_some_and(|count| self.pipeline.kills() >= count)
     }
 
     /// Tells what was lost.
