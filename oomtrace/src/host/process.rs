@@ -1,13 +1,14 @@
 //! What only `/proc` knows of a victim: its executable and its command line. Ids and a start time go in, text or
 //! the reason for its absence comes out, within a bound of time.
 //!
-//! Reading a command line takes the victim's mmap lock, which a dying process may hold for long. So a
-//! thread of its own reads, and nobody waits for it longer than asked. That thread sleeps unless there is something to read.
+//! Reading a command line takes the victim's mmap lock, which a dying process may hold for long, and a hostile one
+//! for ever. So a thread of its own reads, nobody waits for it longer than asked, and another one serves the next victim.
+//! The executable and the start time take no such lock and are read first. The threads sleep unless there is something to read.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,13 @@ use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use crate::{
     facts::{BootTime, CommandLine},
     host::{identity, root::Root},
+    stderr::say,
 };
 
 /// Bytes of a command line that are kept.
 pub const COMMAND_LINE_BYTES: usize = 1024;
 
-/// The thread's stack: it calls little and recurses nowhere.
+/// A thread's stack: it calls little and recurses nowhere.
 const STACK_BYTES: usize = 64 * 1024;
 
 /// What `/proc` knows of a victim.
@@ -45,9 +47,9 @@ impl ProcessFacts {
 /// Why a fact is absent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// The thread is still busy with an earlier victim.
-    #[error("/proc read of pid {0} still pending")]
-    Pending(u32),
+    /// As many command lines are being read as may be at once.
+    #[error("{0} reads of earlier victims' /proc/PID/cmdline do not answer")]
+    Pending(usize),
     /// It took longer than the caller waits.
     #[error("/proc did not answer in {0:?}")]
     TooSlow(Duration),
@@ -89,61 +91,61 @@ impl From<rustix::io::Errno> for Reason {
     }
 }
 
+/// Command lines that may be read at once: each of them is of a victim whose memory somebody holds.
+pub const READERS_MAX: usize = 8;
+
+/// A reader is told as stuck after this.
+const STUCK: Duration = Duration::from_secs(1);
+
 /// Reads `/proc/PID` of victims.
 ///
-/// The thread inherits the scheduling of the one that creates this.
+/// The threads inherit the scheduling of the one that calls [`Self::read`].
 #[derive(Debug)]
 pub struct ProcessReader {
-    shared: Arc<Shared>,
-    proc: PathBuf,
+    files: Files,
+    idle: Option<Thread>,
+    /// Those whose answer nobody waits for any more.
+    late: Vec<Thread>,
+    stuck: u64,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// There is a job, or an end to it all.
-    job: Condvar,
-    /// There is an answer.
-    answer: Condvar,
+/// A command line, and whether it is longer than what is kept of it.
+type Answer = Result<(Vec<u8>, bool), Reason>;
+
+/// A thread that reads one command line after the other. It ends once this is dropped, as soon as the kernel lets it: it is
+/// never waited for.
+#[derive(Debug)]
+struct Thread {
+    jobs: SyncSender<OwnedFd>,
+    answers: Receiver<Answer>,
+    /// The process asked for last, and when.
+    of: u32,
+    since: Instant,
+    told: bool,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    job: Job,
-    /// The process asked for, until its files are read.
-    busy: Option<u32>,
-    end: bool,
-    executable: Option<Result<Vec<u8>, Reason>>,
-    command_line: Option<Result<(Vec<u8>, bool), Reason>>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Job {
-    tid: u32,
-    tgid: u32,
-    start: u64,
-    waiting: bool,
-}
-
-impl Shared {
-    /// No code panics while it holds the lock, and every state is a valid one.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Thread {
+    fn start() -> io::Result<Self> {
+        let (jobs, their_jobs) = sync_channel::<OwnedFd>(1);
+        let (answer, answers) = sync_channel(1);
+        let serve = move || {
+            for dir in their_jobs {
+                if answer.send(command_line(&dir)).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("oomtrace-proc".to_owned()).stack_size(STACK_BYTES).spawn(serve)?;
+        Ok(Self { jobs, answers, of: 0, since: Instant::now(), told: false })
     }
 }
 
 impl ProcessReader {
-    /// Starts the thread.
+    /// Starts the first thread.
     pub fn new(root: &Root) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let files =
-            Files { proc: root.path("/proc"), tick_ns: 1_000_000_000 / identity::ticks_per_second().max(1) };
-        let theirs = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("oomtrace-proc".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || serve(&theirs, &files))?;
-        Ok(Self { shared, proc: root.path("/proc") })
+        let tick_ns = 1_000_000_000 / identity::ticks_per_second().max(1);
+        let files = Files { proc: root.path("/proc"), tick_ns };
+        Ok(Self { files, idle: Some(Thread::start()?), late: Vec::new(), stuck: 0 })
     }
 
     /// The executable alone, read at once and by the caller: that takes no lock of the victim's memory.
@@ -151,7 +153,7 @@ impl ProcessReader {
     /// Whose id it is cannot be checked without one, so only for a victim marked a moment ago: an id is not used
     /// again before all others were.
     pub fn executable(&self, tid: u32) -> Result<Vec<u8>, Reason> {
-        match readlinkat(CWD, self.proc.join(format!("{tid}/exe")), Vec::new()) {
+        match readlinkat(CWD, self.files.proc.join(format!("{tid}/exe")), Vec::new()) {
             Ok(path) => Ok(path.into_bytes()),
             // Whether the process has gone or only its memory makes no difference to the reader.
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => Err(Reason::Released),
@@ -165,88 +167,79 @@ impl ProcessReader {
     /// Only of the very process that started at `start`: the thread's or its process's `start_boottime`.
     pub fn read(&mut self, tid: u32, tgid: u32, start: Option<BootTime>, wait: Duration) -> ProcessFacts {
         let Some(BootTime(start)) = start else { return ProcessFacts::none(Reason::StartUnknown) };
-        let deadline = Instant::now().checked_add(wait);
-        let mut state = self.shared.lock();
-        if state.end {
-            return ProcessFacts::none(Reason::Ended);
-        }
-        if let Some(pid) = state.busy {
-            return ProcessFacts::none(Reason::Pending(pid));
-        }
-        state.job = Job { tid, tgid, start, waiting: true };
-        state.busy = Some(tgid);
-        state.executable = None;
-        state.command_line = None;
-        self.shared.job.notify_one();
-        while state.busy.is_some() && !state.end {
-            let left = deadline.map_or(wait, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                break;
-            }
-            state = self.shared.answer.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let late = || if state.end { Reason::Ended } else { Reason::TooSlow(wait) };
-        let (command_line, command_line_cut) = match state.command_line.clone() {
-            Some(Ok((text, cut))) => (Ok(text), cut),
-            Some(Err(reason)) => (Err(reason), false),
-            None => (Err(late()), false),
-        };
-        let executable = state.executable.clone().unwrap_or_else(|| Err(late()));
-        ProcessFacts { executable, command_line, command_line_cut }
-    }
-}
-
-impl Drop for ProcessReader {
-    /// Tells the thread to end. It is not waited for: it may be stuck in the kernel until a victim has died.
-    fn drop(&mut self) {
-        self.shared.lock().end = true;
-        self.shared.job.notify_one();
-    }
-}
-
-/// Marks the reader as ended however the thread ends.
-struct Ending<'a>(&'a Shared);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.lock().end = true;
-        self.0.answer.notify_one();
-    }
-}
-
-fn serve(shared: &Shared, files: &Files) {
-    let _ending = Ending(shared);
-    loop {
-        let mut state = shared.lock();
-        while !state.end && !state.job.waiting {
-            state = shared.job.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.end {
-            return;
-        }
-        let job = state.job;
-        state.job.waiting = false;
-        drop(state);
-
-        let command_line = match files.identify(job) {
+        match self.files.identify(tid, tgid, start) {
             Ok((dir, executable)) => {
-                shared.lock().executable = Some(executable);
-                command_line(&dir)
+                let (command_line, command_line_cut) = match self.command_line(dir, tgid, wait) {
+                    Ok((text, cut)) => (Ok(text), cut),
+                    Err(reason) => (Err(reason), false),
+                };
+                ProcessFacts { executable, command_line, command_line_cut }
             }
-            Err(reason) => {
-                shared.lock().executable = Some(Err(reason.clone()));
-                Err(reason)
-            }
-        };
+            Err(reason) => ProcessFacts::none(reason),
+        }
+    }
 
-        let mut state = shared.lock();
-        state.command_line = Some(command_line);
-        state.busy = None;
-        drop(state);
-        shared.answer.notify_one();
+    /// How many reads of a command line have taken longer than a second so far.
+    pub fn stuck(&mut self) -> u64 {
+        self.look_at_late();
+        self.stuck
+    }
+
+    fn command_line(&mut self, dir: OwnedFd, tgid: u32, wait: Duration) -> Answer {
+        self.look_at_late();
+        if self.late.len() >= READERS_MAX {
+            return Err(Reason::Pending(READERS_MAX));
+        }
+        let thread = self.idle.take().map_or_else(Thread::start, Ok);
+        let mut thread = thread.map_err(|error| Reason::Io(error.kind()))?;
+        thread.of = tgid;
+        thread.since = Instant::now();
+        thread.told = false;
+        thread.jobs.try_send(dir).map_err(|_| Reason::Ended)?;
+        match thread.answers.recv_timeout(wait) {
+            Ok(answer) => {
+                self.idle = Some(thread);
+                answer
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                self.late.push(thread);
+                Err(Reason::TooSlow(wait))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Reason::Ended),
+        }
+    }
+
+    /// One whose late answer has come may read the next command line; the answer is nobody's.
+    fn look_at_late(&mut self) {
+        for mut thread in std::mem::take(&mut self.late) {
+            match thread.answers.try_recv() {
+                Ok(_nobodys) => self.idle = Some(thread),
+                Err(TryRecvError::Disconnected) => {}
+                Err(TryRecvError::Empty) => {
+                    if !thread.told && thread.since.elapsed() >= STUCK {
+                        thread.told = true;
+                        self.stuck += 1;
+                        self.tell_stuck(thread.of);
+                    }
+                    self.late.push(thread);
+                }
+            }
+        }
+    }
+
+    /// The first of them, and then each power of two: who makes them stuck must not fill the log.
+    fn tell_stuck(&self, pid: u32) {
+        if self.stuck.is_power_of_two() {
+            say(&format!(
+                "oomtrace: /proc/{pid}/cmdline does not answer, because the victim's memory is locked: given up ({} so far, at most \
+                 {READERS_MAX} at a time)",
+                self.stuck
+            ));
+        }
     }
 }
 
+#[derive(Debug)]
 struct Files {
     proc: PathBuf,
     tick_ns: u64,
@@ -257,13 +250,20 @@ impl Files {
     ///
     /// A directory of `/proc` stays that of the process it was opened for, also when its id is used again: so what was
     /// read through it before the check of the start time is the same process's as what is read after.
-    fn identify(&self, job: Job) -> Result<(OwnedFd, Result<Vec<u8>, Reason>), Reason> {
+    ///
+    /// Read by the caller: neither takes a lock that the victim may hold.
+    fn identify(
+        &self,
+        tid: u32,
+        tgid: u32,
+        start: u64,
+    ) -> Result<(OwnedFd, Result<Vec<u8>, Reason>), Reason> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(self.proc.join(job.tid.to_string()), flags, Mode::empty())?;
+        let dir = rustix::fs::open(self.proc.join(tid.to_string()), flags, Mode::empty())?;
         let executable = readlinkat(&dir, "exe", Vec::new());
-        let same = self.started(&dir, "stat")? == job.start / self.tick_ns
-            || (job.tid != job.tgid
-                && self.started(&dir, &format!("task/{}/stat", job.tgid))? == job.start / self.tick_ns);
+        let start = start / self.tick_ns;
+        let same = self.started(&dir, "stat")? == start
+            || (tid != tgid && self.started(&dir, &format!("task/{tgid}/stat"))? == start);
         if !same {
             return Err(Reason::AnotherProcess);
         }

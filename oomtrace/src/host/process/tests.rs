@@ -85,27 +85,49 @@ fn a_released_memory_is_told() {
     assert_eq!(facts.command_line, Err(Reason::Empty));
 }
 
-#[test]
-fn a_stuck_read_holds_up_nobody() {
+/// A process whose command line nobody gets until somebody writes it: as if it held its own mmap lock.
+fn locked() -> (tempfile::TempDir, PathBuf) {
     let dir = proc_with(b"");
     let cmdline = dir.path().join("proc/7/cmdline");
     fs::remove_file(&cmdline).unwrap();
-    // Opening it blocks until somebody writes.
     mkfifoat(CWD, &cmdline, Mode::RUSR | Mode::WUSR).unwrap();
+    (dir, cmdline)
+}
+
+#[test]
+fn a_stuck_read_costs_no_other_victim_a_fact() {
+    let (dir, cmdline) = locked();
+    let other = dir.path().join("proc/8");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("stat"), stat(500)).unwrap();
+    fs::write(other.join("cmdline"), "other").unwrap();
+    symlink("/usr/bin/other", other.join("exe")).unwrap();
     let mut reader = ProcessReader::new(&Root::at(dir.path())).unwrap();
-    let wait = Duration::from_secs(1);
-    let first = reader.read(7, 7, started(500), wait);
-    assert_eq!(first.command_line, Err(Reason::TooSlow(wait)));
-    // What came before the hang is not lost.
-    assert_eq!(first.executable.unwrap(), b"/usr/bin/python3.11");
-    assert_eq!(reader.read(7, 7, started(500), LONG), ProcessFacts::none(Reason::Pending(7)));
-    // When the kernel lets go, the reader serves again, and the late answer is nobody's.
-    fs::write(&cmdline, "late").unwrap();
+    let wait = Duration::from_millis(10);
+    for _ in 0..READERS_MAX {
+        let stuck = reader.read(7, 7, started(500), wait);
+        assert_eq!(stuck.command_line, Err(Reason::TooSlow(wait)));
+        // What takes no lock is not lost.
+        assert_eq!(stuck.executable.unwrap(), b"/usr/bin/python3.11");
+        if reader.late.len() < READERS_MAX {
+            assert_eq!(reader.read(8, 8, started(500), LONG).command_line.unwrap(), b"other");
+        }
+    }
+    // Not one more.
+    let next = reader.read(8, 8, started(500), LONG);
+    assert_eq!(next.command_line, Err(Reason::Pending(READERS_MAX)));
+    assert_eq!(next.executable.unwrap(), b"/usr/bin/other");
+    for thread in &mut reader.late {
+        thread.since -= STUCK;
+    }
+    assert_eq!((reader.stuck(), reader.stuck()), (8, 8));
+    // When the kernel lets go, the readers serve again, and their late answers are nobody's.
+    drop(fs::OpenOptions::new().write(true).open(&cmdline).unwrap());
     fs::remove_file(&cmdline).unwrap();
     fs::write(&cmdline, "next").unwrap();
     let next = loop {
         let facts = reader.read(7, 7, started(500), LONG);
-        if facts.command_line != Err(Reason::Pending(7)) {
+        if facts.command_line != Err(Reason::Pending(READERS_MAX)) {
             break facts;
         }
         thread::yield_now();
