@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, SeekFrom, open, seek};
 use rustix::io::Errno;
@@ -17,6 +18,13 @@ use crate::{
 
 /// No record is longer (`CONSOLE_EXT_LOG_MAX`, before 6.4; later kernels allow 2048).
 const RECORD_BYTES: usize = 8192;
+
+/// What is read in one turn at most: any user can make the kernel write more lines than anybody reads.
+const TURN_RECORDS: usize = 10_000;
+const TURN: Duration = Duration::from_millis(50);
+
+/// How long a backlog is read at most. A log of 32 MiB takes 1 s: what is read later was written after the start.
+const BACKLOG: Duration = Duration::from_secs(5);
 
 /// Records of the kernel's log, one by one. Needs CAP_SYSLOG where `kernel.dmesg_restrict` is set.
 #[derive(Debug)]
@@ -83,9 +91,10 @@ impl KernelLog {
         Self { records, lines: Lines::default(), reports: Reports::default() }
     }
 
-    /// Reads what the log has, to its end.
-    pub fn catch_up(&mut self) -> io::Result<()> {
-        loop {
+    /// Reads what the log has, for one turn. True at its end; false if there may be more.
+    pub fn catch_up(&mut self) -> io::Result<bool> {
+        let began = Instant::now();
+        for _ in 0..TURN_RECORDS {
             match self.records.next()? {
                 Next::Record(raw) => {
                     if let Some((meta, line)) = self.lines.push(raw) {
@@ -96,9 +105,13 @@ impl KernelLog {
                     self.lines.reset();
                     self.reports.reset();
                 }
-                Next::End => return Ok(()),
+                Next::End => return Ok(true),
+            }
+            if began.elapsed() >= TURN {
+                break;
             }
         }
+        Ok(false)
     }
 
     /// See [`Reports::take`].
@@ -130,6 +143,7 @@ pub struct Backlog {
     records: Records,
     lines: Lines,
     begins: Option<RecordMeta>,
+    opened: Instant,
 }
 
 impl Backlog {
@@ -140,7 +154,7 @@ impl Backlog {
 
     /// Reads other records.
     pub fn new(records: Records) -> Self {
-        Self { records, lines: Lines::default(), begins: None }
+        Self { records, lines: Lines::default(), begins: None, opened: Instant::now() }
     }
 
     /// The first record that was there; `None` before it was read.
@@ -159,7 +173,7 @@ impl Iterator for Backlog {
 
     /// Ends at the log's end of now.
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
+        while self.opened.elapsed() < BACKLOG {
             match self.records.next() {
                 Ok(Next::Record(raw)) => {
                     if self.begins.is_none() {
@@ -174,5 +188,6 @@ impl Iterator for Backlog {
                 Err(error) => return Some(Err(error)),
             }
         }
+        None
     }
 }

@@ -196,8 +196,10 @@ impl Session {
                 () = until(self.watch.as_ref().and_then(Watch::due).map(Instant::from_std)) => self.look_for_unkilled()?,
                 answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
                 ready = readable(log.as_ref()) => {
-                    ready.map_err(Ended::Io)?.clear_ready();
-                    self.read_log();
+                    let mut ready = ready.map_err(Ended::Io)?;
+                    if self.read_log() {
+                        ready.clear_ready();
+                    }
                 }
                 ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
                 ready = cgroups.readable() => ready.map_err(Ended::Io)?.clear_ready(),
@@ -384,12 +386,11 @@ impl Session {
         Ok(())
     }
 
-    /// The killer's report is written before its victim is marked, so it is read while the killer works.
-    fn read_log(&mut self) {
-        if let Some(log) = self.pipeline.enricher().log_mut() {
-            // A kill reads the log itself: what is not to be had now is not missed.
-            let _at_the_kill = log.catch_up();
-        }
+    /// The killer's report is written before its victim is marked, so it is read while the killer works. False if there is
+    /// more to read, after a look at all else.
+    fn read_log(&mut self) -> bool {
+        // A kill reads the log itself: what is not to be had now is not missed.
+        self.pipeline.enricher().log_mut().is_none_or(|log| log.catch_up().unwrap_or(true))
     }
 
     fn reopen(&mut self) {

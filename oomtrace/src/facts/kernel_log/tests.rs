@@ -286,15 +286,28 @@ fn packets() -> (Records, OwnedFd) {
 fn a_follower_catches_up_more_than_once() {
     let (records, writer) = packets();
     let mut log = KernelLog::new(records);
-    log.catch_up().unwrap();
+    assert!(log.catch_up().unwrap());
     rustix::io::write(&writer, &record(1, "-", b"random: crng init done")).unwrap();
     rustix::io::write(&writer, &record(2, "-", &oom_kill(&memcg(b"/a"), b"/b", b"c", 10, 0))).unwrap();
-    log.catch_up().unwrap();
+    assert!(log.catch_up().unwrap());
     assert_eq!(log.take(10, b"/b").unwrap().oom_domain(b"/b"), Some(memcg(b"/a")));
     rustix::io::write(&writer, &record(3, "-", &oom_kill(&OomDomain::Global, b"/b", b"c", 10, 0))).unwrap();
-    log.catch_up().unwrap();
+    assert!(log.catch_up().unwrap());
     assert_eq!(log.take(10, b"/b").unwrap().oom_domain(b"/b"), Some(OomDomain::Global));
     assert_eq!(log.overruns(), 0);
+}
+
+#[test]
+fn a_log_without_end_is_read_by_turns() {
+    let (done, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        let mut log = KernelLog::new(Records::from_fd(endless.into()));
+        let turns = [log.catch_up().unwrap(), log.catch_up().unwrap()];
+        done.send(turns).unwrap();
+    });
+    let turns = waits.recv_timeout(std::time::Duration::from_secs(60));
+    assert_eq!(turns, Ok([false, false]));
 }
 
 #[test]
