@@ -100,6 +100,7 @@ pub struct Run {
     #[arg(long, value_name = "boot|TIME", value_parser = since)]
     pub since: Option<Since>,
     /// Only kills in the container with this name or id (12 digits of it or more), or, as `containers` shows it, NAMESPACE/POD/NAME.
+    /// A container of an unprivileged user's own runtime is meant by UID/NAME or UID/ID only.
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub container: Option<String>,
     /// Only kills because this ran out.

@@ -15,6 +15,17 @@ fn every_line_keeps_the_contract() {
     }
 }
 
+#[test]
+fn a_users_container_keeps_the_contract() {
+    let mut kill = samples::oom_kill();
+    kill.container.as_mut().unwrap().runtime.user = Some(4242);
+    kill.systemd = Some(oomtrace::event::Systemd { unit: "postgresql.service".into(), user: Some(u32::MAX) });
+    let line = samples::json(&oomtrace::event::Event::OomKill(Box::new(kill)));
+    check(&line).unwrap();
+    assert!(line.contains(r#""runtime":{"name":"docker","user":4242}"#), "{line}");
+    assert!(line.contains(r#""systemd":{"unit":"postgresql.service","user":4294967295}"#), "{line}");
+}
+
 /// A line of this version in a file, such as a snapshot, stays one.
 #[test]
 fn every_snapshot_keeps_the_contract() {

@@ -218,7 +218,7 @@ fn fullest(text: &str, many: usize) -> Event {
         container: Some(Container {
             id: text.into(),
             name: t(),
-            runtime: RuntimeName { name: text.into() },
+            runtime: RuntimeName { name: text.into(), user: Some(u32::MAX) },
             image: Some(Image { name: text.into() }),
             restart_count: Some(1 << 53),
             labels: map(),
@@ -229,7 +229,7 @@ fn fullest(text: &str, many: usize) -> Event {
             pod: Pod { name: t(), uid: t() },
             container: Some(K8sContainer { name: text.into(), restart_count: Some(1 << 53) }),
         }),
-        systemd: Some(Systemd { unit: text.into() }),
+        systemd: Some(Systemd { unit: text.into(), user: Some(u32::MAX) }),
         truncated: vec![text.into(); many],
         missing: map(),
     }))
@@ -348,6 +348,25 @@ fn text_says_how_a_victim_came_to_be_one() {
         let line = text(&kill(|event| event.oom.kill = Some(how)), Palette::default());
         assert!(line.contains(words), "{line}");
     }
+}
+
+#[test]
+fn text_says_whose_it_is() {
+    let line = |user| {
+        let event = kill(|event| event.container.as_mut().unwrap().runtime.user = user);
+        text(&event, Palette::default())
+    };
+    assert!(line(None).contains(" api-service (docker)"), "{}", line(None));
+    assert!(line(Some(4242)).contains(" 4242/api-service (docker)"), "{}", line(Some(4242)));
+    let unit = |user| {
+        let event = kill(|event| {
+            event.container = None;
+            event.systemd = Some(Systemd { unit: "postgresql.service".into(), user });
+        });
+        text(&event, Palette::default())
+    };
+    assert!(unit(None).contains(" postgresql.service"), "{}", unit(None));
+    assert!(unit(Some(4242)).contains(" 4242/postgresql.service"), "{}", unit(Some(4242)));
 }
 
 #[test]

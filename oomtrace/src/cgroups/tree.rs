@@ -68,6 +68,8 @@ pub struct KnownContainer<'a> {
     pub path: Vec<u8>,
     /// Its id.
     pub id: String,
+    /// The user whose own runtime it is of.
+    pub user: Option<u32>,
     /// What the files said.
     pub facts: &'a Facts,
     /// Its cgroup has not been removed.
@@ -127,7 +129,15 @@ impl CgroupTree {
             let (depth, shape) = claims(&names, self.base).pop()?;
             let id = shape.id().to_owned();
             let exists = !self.store.is_dead(slot);
-            (depth == names.len()).then(|| KnownContainer { cgroup, id, facts, exists, path: path.clone() })
+            let user = grammar::user_of(names.get(self.base..).unwrap_or_default()).filter(|_| facts.of_user);
+            (depth == names.len()).then(|| KnownContainer {
+                cgroup,
+                id,
+                user,
+                facts,
+                exists,
+                path: path.clone(),
+            })
         })
     }
 

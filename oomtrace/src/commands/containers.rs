@@ -10,7 +10,7 @@ use crate::{
     cli::{Containers, Output},
     commands::{print::print, run::nothing_there},
     containers::{Runtimes, owner::Identity},
-    event::{CgroupVersion, Container, K8s, Missing, text_from_kernel},
+    event::{CgroupVersion, Container, K8s, Missing, name_of_user, text_from_kernel},
     facts::CgroupId,
     failure::{Code, Failure},
     host::{clock, root::Root},
@@ -78,6 +78,7 @@ fn rows(tree: &mut CgroupTree, mount: &Path, version: CgroupVersion) -> Vec<Row>
         let path = text_from_kernel(&path);
         let is_inside = rows.iter().rev().any(|row| {
             row.container.id == container.id
+                && row.container.runtime.user == container.runtime.user
                 && row.cgroup.path.as_deref().is_some_and(|above| path.starts_with(above))
         });
         if is_inside {
@@ -115,6 +116,7 @@ fn text(rows: &[Row], out: &mut dyn io::Write) -> io::Result<()> {
     for row in rows {
         let in_pod = row.k8s.as_ref().and_then(K8s::names).map(|names| names.join("/"));
         let name = in_pod.as_deref().or(row.container.name.as_deref()).unwrap_or("-");
+        let name = name_of_user(row.container.runtime.user, name);
         let short = row.container.id.get(..12).unwrap_or(&row.container.id);
         let size = |bytes: Option<u64>| {
             bytes.map_or("-".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)))

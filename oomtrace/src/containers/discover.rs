@@ -9,6 +9,7 @@ use crate::{
     containers::{
         Runtime,
         files::{StateDir, host_file},
+        owner::claims,
     },
     host::root::Root,
 };
@@ -125,7 +126,7 @@ impl StateDirs {
             return;
         }
         // Any process may call itself so, and say what it likes.
-        if !host_file(&root.path(proc.join("status"))).is_some_and(|status| is_hosts_root(&status)) {
+        if !is_of_this_host(root, &proc) {
             return;
         }
         let line = host_file(&root.path(proc.join("cmdline"))).unwrap_or_default();
@@ -178,6 +179,40 @@ impl StateDirs {
         };
         add(dirs, StateDir::system(path));
     }
+}
+
+/// Whether the process at `proc` is one that the host's root started, not a container's. One that has the host's process
+/// ids and no user namespace is told by where it is: it sees another root directory, or is in a container's cgroup.
+fn is_of_this_host(root: &Root, proc: &Path) -> bool {
+    let status = || host_file(&root.path(proc.join("status")));
+    status().is_some_and(|status| is_hosts_root(&status))
+        && is_same_root(root, proc)
+        && host_file(&root.path(proc.join("cgroup"))).is_some_and(|cgroups| {
+            let own = host_file(&root.path("/proc/self/cgroup")).unwrap_or_default();
+            let own = containers_of(&own);
+            containers_of(&cgroups).iter().all(|container| own.contains(container))
+        })
+}
+
+/// Whether paths lead the process at `proc` to where they lead this one.
+fn is_same_root(root: &Root, proc: &Path) -> bool {
+    let of = |path: PathBuf| rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    let ours = of(root.path("/"));
+    ours.is_some() && of(root.path(proc.join("root"))) == ours
+}
+
+/// The containers in whose cgroups the process of a `/proc/PID/cgroup` is, by their paths.
+fn containers_of(cgroups: &[u8]) -> Vec<Vec<u8>> {
+    let path_of = |line: &&[u8]| line.splitn(3, |b| *b == b':').nth(2).map(<[u8]>::to_vec);
+    let paths =
+        cgroups.split(|b| *b == b'\n').collect::<Vec<_>>().iter().filter_map(path_of).collect::<Vec<_>>();
+    let mut found = Vec::new();
+    for path in &paths {
+        let names: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|name| !name.is_empty()).collect();
+        let plain = claims(&names, 0).into_iter().filter(|(_, shape)| shape.is_plain());
+        found.extend(plain.filter_map(|(depth, _)| Some(names.get(..depth)?.join(&b'/'))));
+    }
+    found
 }
 
 /// Whether a `/proc/PID/status` is of root in the initial pid namespace: of no container, and of no user.

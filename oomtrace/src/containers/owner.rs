@@ -12,6 +12,10 @@
 //!    container elsewhere, or if it is below a service or scope, unless it is a user's own
 //!    container below that user's slice.
 //! 3. An outermost claim that no file knows gives the id and the runtime, and no name.
+//! 4. Below `user.slice/user-UID.slice` a user makes the cgroups and writes the files. What these
+//!    say is that user's (`container.runtime.user`), and nothing there is a pod's or a CRI
+//!    runtime's: no kubelet runs there. Of the host's own containers only those are there whose
+//!    runtime says exactly that.
 //!
 //! "Exactly" is from the root of the tree that this host's runtimes see. Where oomtrace runs
 //! with them in a container (a node of kind), that is the cgroup at `base`, and names
@@ -97,13 +101,31 @@ impl Judge<'_> {
         self.above(depth).iter().any(|name| name.ends_with(b".service") || name.ends_with(b".scope"))
     }
 
-    fn in_user_slice(&self, depth: usize) -> bool {
-        grammar::user_of(self.above(depth)).is_some()
+    /// The user in whose slice the cgroup at `depth` is.
+    fn user(&self, depth: usize) -> Option<u32> {
+        grammar::user_of(self.above(depth))
+    }
+
+    /// The user whose container it is, if it is one. What no file knows is, in a user's slice, that user's.
+    fn user_of(&self, claim: &Claim<'_>) -> Option<u32> {
+        let of_user = claim.found.as_ref().map_or(true, |facts| facts.of_user);
+        self.user(claim.depth).filter(|_| of_user)
+    }
+
+    /// The uid of the pod in whose cgroup the one at `depth` is. Below a service or scope any process may have
+    /// made that, unless the runtime says that its container is exactly there.
+    fn pod_uid(&self, depth: usize, exact: bool) -> Option<String> {
+        let believed = self.user(depth).is_none() && (exact || !self.delegated(depth));
+        grammar::pod_uid(self.above(depth)).filter(|_| believed)
     }
 
     fn worth(&self, claim: &Claim<'_>) -> Worth {
         let of_user = claim.found.as_ref().is_ok_and(|facts| facts.of_user);
-        let free = !self.delegated(claim.depth);
+        let users = self.user(claim.depth).is_some();
+        if users && is_kubelets(&claim.shape) {
+            return Worth::None;
+        }
+        let free = !self.delegated(claim.depth) && !users;
         match &claim.found {
             Ok(facts) => {
                 // What an unprivileged user's files say counts in that user's slice only.
@@ -123,12 +145,18 @@ impl Judge<'_> {
                     Seat::Unsaid => Worth::None,
                 }
             }
-            Err(_) if claim.shape.is_plain() && (free || self.in_user_slice(claim.depth)) => Worth::Fair,
+            Err(_) if claim.shape.is_plain() && (free || users) => Worth::Fair,
             Err(_) => Worth::None,
         }
     }
 
     fn why_not(&self, claim: &Claim<'_>) -> String {
+        if self.user(claim.depth).is_some() && is_kubelets(&claim.shape) {
+            return format!(
+                "the cgroup is named like Kubernetes' container {}, but is below a user's slice, where no kubelet runs",
+                claim.shape.id()
+            );
+        }
         match &claim.found {
             Ok(facts) if facts.seat != Seat::Unsaid => format!(
                 "the cgroup is named like {} container {}, which its runtime says is elsewhere",
@@ -142,6 +170,11 @@ impl Judge<'_> {
             Err(why) => why.clone(),
         }
     }
+}
+
+/// Only a kubelet has such containers made.
+fn is_kubelets(shape: &Shape<'_>) -> bool {
+    matches!(shape, Shape::PodMember(_) | Shape::CriContainerd(_) | Shape::CriO(_))
 }
 
 /// The identity of the cgroup of `names`, by its `claims`, the outermost first.
@@ -169,15 +202,16 @@ pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity 
             .map(|claim| claim.shape.id().to_owned())
             .take(NESTED_MAX)
             .collect();
-        identity = identified(owner, judge.above(owner.depth), nested);
+        let uid = judge.pod_uid(owner.depth, exact.is_some());
+        identity = identified(owner, uid, judge.user_of(owner), nested);
     } else if let Some(claim) = outermost.and_then(|at| claims.get(at)) {
         identity.missing.push(("container", judge.why_not(claim)));
-    } else if let Some(uid) = pod_of(&judge, names.len() + 1) {
+    } else if let Some(uid) = judge.pod_uid(names.len() + 1, false) {
         identity.k8s = Some(K8s { pod: Pod { name: None, uid: Some(uid) }, ..K8s::default() });
         identity.missing.push(("container", "the cgroup is a pod's, not one container's".to_owned()));
     }
     let within = names.get(base..reach).unwrap_or_default();
-    identity.systemd = unit::innermost(within).map(|unit| Systemd { unit });
+    identity.systemd = unit::innermost(within);
     if identity.container.is_none() && identity.systemd.is_none() && identity.missing.is_empty() {
         let reason = claims.first().and_then(|claim| claim.found.as_ref().err().cloned());
         let reason = reason.unwrap_or_else(|| "the cgroup is not named as a container's".to_owned());
@@ -186,16 +220,12 @@ pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity 
     identity
 }
 
-fn pod_of(judge: &Judge<'_>, depth: usize) -> Option<String> {
-    grammar::pod_uid(judge.above(depth)).filter(|_| !judge.delegated(depth))
-}
-
-fn identified(owner: &Claim<'_>, above: &[&[u8]], nested: Vec<String>) -> Identity {
+/// The identity by the claim that holds: in the cgroup of the pod `uid`, of the runtime of `user`.
+fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested: Vec<String>) -> Identity {
     let mut identity = Identity::default();
-    let uid = grammar::pod_uid(above);
     let container = Container {
         id: owner.shape.id().to_owned(),
-        runtime: RuntimeName { name: runtime(owner).name().to_owned() },
+        runtime: RuntimeName { name: runtime(owner).name().to_owned(), user },
         nested,
         ..Container::default()
     };
@@ -205,7 +235,7 @@ fn identified(owner: &Claim<'_>, above: &[&[u8]], nested: Vec<String>) -> Identi
             let is_its_pod = |pod: &&PodFacts| {
                 facts.runtime != Runtime::Docker || uid.is_some() && uid.as_deref() == pod.uid.as_deref()
             };
-            let pod = facts.pod.as_deref().filter(is_its_pod);
+            let pod = facts.pod.as_deref().filter(|_| user.is_none()).filter(is_its_pod);
             if facts.name.is_none() {
                 let sandbox = pod.is_some_and(|pod| pod.sandbox);
                 let why = if sandbox {

@@ -2,16 +2,21 @@
 //!
 //! Slices nest by their names and a service or scope ends the chain: what is below belongs
 //! to whoever runs in it, and no name there says anything about this host's units. Only
-//! below `user@UID.service` another manager has units of its own.
+//! below `user@UID.service` another manager has units of its own, with names that its user chose.
 
 use std::borrow::Cow;
 
+use crate::event::Systemd;
+
 /// The innermost unit of `names`, the topmost first, as `systemctl` shows it: the name is
-/// not unescaped.
-pub fn innermost(names: &[&[u8]]) -> Option<String> {
+/// not unescaped. With the user in whose manager it is, where it is not the host's.
+pub fn innermost(names: &[&[u8]]) -> Option<Systemd> {
     let mut unit = None;
     let mut slice = "";
+    // The user in whose slice it is, and the one in whose manager.
     let mut user = None;
+    let mut manager = None;
+    let found = |name: &str, user| Systemd { unit: name.to_owned(), user };
     for name in names {
         let Ok(name) = std::str::from_utf8(name) else { break };
         // Where a unit's name could be a file of the cgroup, systemd puts a `_` before it.
@@ -19,20 +24,24 @@ pub fn innermost(names: &[&[u8]]) -> Option<String> {
         let Some((stem, kind)) = name.rsplit_once('.').filter(|(stem, _)| is_unit_stem(stem)) else { break };
         match kind {
             "slice" if slice_parent(stem) == slice => {
-                user = stem.strip_prefix("user-");
+                user = if manager.is_none() { stem.strip_prefix("user-") } else { None };
                 slice = stem;
-                unit = Some(name);
+                unit = Some(found(name, manager));
             }
             "service" if user.is_some() && stem.strip_prefix("user@") == user => {
+                unit = Some(found(name, manager));
                 slice = "";
+                manager = user.and_then(|uid| uid.parse().ok());
                 user = None;
-                unit = Some(name);
+                if manager.is_none() {
+                    break;
+                }
             }
-            "service" | "scope" | "mount" | "socket" | "swap" => return Some(name.to_owned()),
+            "service" | "scope" | "mount" | "socket" | "swap" => return Some(found(name, manager)),
             _ => break,
         }
     }
-    unit.map(str::to_owned)
+    unit
 }
 
 /// Letters, digits and `:-_.\@`: what systemd allows.

@@ -1,5 +1,6 @@
 //! Whose process it was, and what its runtime says of it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -31,11 +32,22 @@ pub struct Container {
     pub nested: Vec<String>,
 }
 
+/// The name of a container or a unit; with `UID/` before it where it is a user's own: that user may have given it any name.
+pub fn name_of_user(user: Option<u32>, name: &str) -> Cow<'_, str> {
+    match user {
+        Some(uid) => Cow::Owned(format!("{uid}/{name}")),
+        None => Cow::Borrowed(name),
+    }
+}
+
 /// The container's runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuntimeName {
     /// `docker`, `containerd`, `cri-o`, `podman`, `lxc`, `systemd-nspawn`.
     pub name: String,
+    /// The uid of the unprivileged user whose runtime this is; absent where it is the host's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
 }
 
 /// The container's image.
@@ -101,6 +113,9 @@ pub struct Pod {
 pub struct Systemd {
     /// The innermost unit that holds the victim.
     pub unit: String,
+    /// The uid of the user in whose service manager (`user@UID.service`) the unit is; absent where it is the host's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
 }
 
 /// What the container's runtime says afterwards about a kill already reported.

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use container::{
-    Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, RuntimeSays, Systemd, Verdict,
+    Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, RuntimeSays, Systemd, Verdict, name_of_user,
 };
 pub use oom::{
     Constraint, Evidence, Kill, MemcgOom, MemcgOomOutcome, MemoryEvents, Oom, OomCgroup, OomKill, Scope,

@@ -29,7 +29,8 @@ use crate::{
 /// Which kills are printed. What is filtered out is not lost.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only of the container with this name, `NAMESPACE/POD/NAME`, id or id prefix of at least 12 digits.
+    /// Only of the container with this name, `NAMESPACE/POD/NAME`, id or id prefix of at least 12 digits: one of the
+    /// host's own. `UID/` before it: one of that user's, who may have given it any name and id.
     pub container: Option<String>,
     /// Only where this ran out.
     pub scope: Option<Scope>,
@@ -45,6 +46,14 @@ impl Filter {
     fn takes_of(&self, container: Option<&Container>, k8s: Option<&K8s>) -> bool {
         self.container.as_deref().is_none_or(|wanted| {
             container.is_some_and(|container| {
+                let wanted = match container.runtime.user {
+                    None => wanted,
+                    Some(uid) => {
+                        let own = wanted.split_once('/').filter(|(user, _)| user.parse() == Ok(uid));
+                        let Some((_, wanted)) = own else { return false };
+                        wanted
+                    }
+                };
                 container.name.as_deref() == Some(wanted)
                     || k8s.and_then(K8s::names).is_some_and(|names| names.join("/") == wanted)
                     || container.id == wanted
@@ -386,5 +395,33 @@ impl Pipeline {
             Err(SinkError::Closed) => Err(SinkError::Closed),
             Err(_) => Ok(false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::Filter;
+    use crate::event::{Container, RuntimeName};
+
+    #[test]
+    fn a_name_means_the_hosts_container_and_a_users_only_with_the_uid() {
+        let container = |user| Container {
+            id: "0123456789abcdef".into(),
+            name: Some("payments-db".into()),
+            runtime: RuntimeName { name: "docker".into(), user },
+            ..Container::default()
+        };
+        let takes = |wanted: &str, user| {
+            let filter = Filter { container: Some(wanted.into()), scope: None };
+            filter.takes_of(Some(&container(user)), None)
+        };
+        for own in ["payments-db", "0123456789abcdef", "0123456789ab"] {
+            assert!(takes(own, None) && !takes(own, Some(4242)), "{own}");
+            let hers = format!("4242/{own}");
+            assert!(takes(&hers, Some(4242)) && !takes(&hers, Some(4243)) && !takes(&hers, None), "{hers}");
+        }
+        assert!(!takes("4242/", Some(4242)) && !takes("/payments-db", Some(4242)));
     }
 }

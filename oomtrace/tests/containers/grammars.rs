@@ -56,8 +56,6 @@ fn docker_below_a_parent_of_the_operators_choice() {
     }
 }
 
-const ROOT_OF_THE_HOST: &str = "Name:\tdockerd\nPid:\t77\nUid:\t0\t0\t0\t0\nNSpid:\t77\n";
-
 #[test]
 fn a_process_that_calls_itself_a_daemon_is_none() {
     for status in [
@@ -71,6 +69,7 @@ fn a_process_that_calls_itself_a_daemon_is_none() {
             host.docker_at("/tmp/evil", A, "payments-prod");
             host.write("/proc/77/comm", "dockerd\n");
             host.write("/proc/77/cmdline", "dockerd\0--data-root=/tmp/evil\0");
+            host.is_at_home(77);
             host.write("/proc/77/status", status);
             if pid_file {
                 host.write("/run/docker.pid", "77");
@@ -98,6 +97,7 @@ fn docker_elsewhere_on_the_disk() {
             host.docker_at("/big/docker", A, "by-command-line");
             host.write("/proc/77/comm", "dockerd\n");
             host.write("/proc/77/cmdline", line);
+            host.is_at_home(77);
             host.write("/proc/77/status", ROOT_OF_THE_HOST);
             if pid_file {
                 host.write("/run/docker.pid", "77");

@@ -13,6 +13,8 @@ pub const A: &str = "aa11bb22cc33dd44ee55ff66778899000123456789abcdef0123456789a
 pub const B: &str = "bb22cc33dd44ee55ff66778899000123456789abcdef0123456789abcdefaa11";
 pub const C: &str = "cc33dd44ee55ff66778899000123456789abcdef0123456789abcdefaa11bb22";
 pub const UID: &str = "6f1c0a52-3b7e-4c58-9d51-0a1b2c3d4e5f";
+/// `/proc/PID/status` of a daemon that the host's root started.
+pub const ROOT_OF_THE_HOST: &str = "Name:\tdockerd\nPid:\t77\nUid:\t0\t0\t0\t0\nNSpid:\t77\n";
 pub const SECOND: u64 = 1_000_000_000;
 
 /// A host whose `/` is a directory of its own.
@@ -47,6 +49,12 @@ impl Host {
     pub fn write(&self, path: &str, text: impl AsRef<[u8]>) {
         std::fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
         std::fs::write(self.at(path), text).unwrap();
+    }
+
+    /// The process `pid` is in no container: it is in a service, and has the host's root directory.
+    pub fn is_at_home(&self, pid: u32) {
+        self.write(&format!("/proc/{pid}/cgroup"), "0::/system.slice/docker.service\n");
+        std::os::unix::fs::symlink(self.dir.path(), self.at(&format!("/proc/{pid}/root"))).unwrap();
     }
 
     pub fn gone(&self, path: &str) {

@@ -12,3 +12,4 @@ mod grammars;
 mod host;
 mod hostile;
 mod times;
+mod users;

@@ -134,7 +134,7 @@ strict! {
     struct Container {
         id: String,
         name: Option<String>,
-        runtime: Name,
+        runtime: Runtime,
         image: Option<Name>,
         restart_count: Option<u64>,
         labels: Option<Map>,
@@ -144,7 +144,9 @@ strict! {
     struct K8s { namespace: Option<Name>, pod: Pod, container: Option<K8sContainer> }
     struct Pod { name: Option<String>, uid: Option<String> }
     struct K8sContainer { name: String, restart_count: Option<u64> }
-    struct Systemd { unit: String }
+    struct Systemd { unit: String, user: Option<u32> }
+
+    struct Runtime { name: String, user: Option<u32> }
     struct Hook { name: String, attached: String, reason: Option<String> }
     struct RuntimeSays { oom_killed: Option<bool>, exit_code: Option<i64>, status: Option<String> }
 }

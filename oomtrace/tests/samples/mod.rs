@@ -56,7 +56,7 @@ pub fn container() -> Container {
     Container {
         id: ID.into(),
         name: Some("api-service".into()),
-        runtime: RuntimeName { name: "docker".into() },
+        runtime: RuntimeName { name: "docker".into(), user: None },
         image: Some(Image { name: "api:v2.0".into() }),
         restart_count: Some(3),
         labels: [("com.docker.compose.project", "shop"), ("com.docker.compose.service", "api")]
@@ -151,12 +151,12 @@ pub fn oom_kill_in_a_pod() -> OomKill {
         cgroup: Cgroup { path: Some("/system.slice/kubelet.service".into()), id: Some("77".into()) },
     });
     event.container = Some(Container {
-        runtime: RuntimeName { name: "containerd".into() },
+        runtime: RuntimeName { name: "containerd".into(), user: None },
         nested: vec![ID.chars().rev().collect()],
         ..container()
     });
     event.k8s = Some(k8s());
-    event.systemd = Some(Systemd { unit: "containerd.service".into() });
+    event.systemd = Some(Systemd { unit: "containerd.service".into(), user: None });
     let gone = "memory already released";
     let log = "no function hook, and no oom-kill line in the kernel log";
     event.missing = [
@@ -189,7 +189,7 @@ pub fn shared_mm_kill() -> SharedMmKill {
         },
         container: Some(container()),
         k8s: None,
-        systemd: Some(Systemd { unit: "docker.service".into() }),
+        systemd: Some(Systemd { unit: "docker.service".into(), user: None }),
         truncated: vec![],
         missing: Missing::new(),
     }

@@ -12,6 +12,7 @@ use crate::{
     event::{
         Cgroup, CgroupVersion, Container, Envelope, Event, Gap, GapCgroup, K8s, Kill, LossReason, Lost,
         MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger, Verdict,
+        name_of_user,
     },
     outputs::encode::cut,
 };
@@ -287,10 +288,11 @@ fn who(
     if let Some(container) = container {
         let short_id = || container.id.chars().take(12).collect::<String>();
         let name = container.name.clone().unwrap_or_else(short_id);
+        let name = name_of_user(container.runtime.user, &name);
         return format!("{} ({})", plain(&name), plain(&container.runtime.name));
     }
     match (systemd, cgroup) {
-        (Some(Systemd { unit }), _) => plain(unit).into_owned(),
+        (Some(Systemd { unit, user }), _) => plain(&name_of_user(*user, unit)).into_owned(),
         (None, Some(path)) => plain(path).into_owned(),
         (None, None) => "unknown cgroup".to_owned(),
     }

@@ -21,8 +21,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::{
     cgroups::tree::CgroupTree,
-    containers::{Runtime, discover::StateDirs, grammar},
-    event::{Container, Kill, Missing, OomKill, RuntimeSays},
+    containers::{Runtime, discover::StateDirs},
+    event::{Container, Kill, Missing, OomKill, RuntimeSays, name_of_user},
     host::root::Root,
 };
 
@@ -43,8 +43,6 @@ struct Note {
     time_ns: i128,
     runtime: Runtime,
     container: Container,
-    /// The user in whose cgroup it was.
-    user: Option<u32>,
     /// Other containers below the cgroup whose limit fired.
     bystanders: Vec<Bystander>,
     dirs: StateDirs,
@@ -52,11 +50,12 @@ struct Note {
 }
 
 /// Another container.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Bystander {
     runtime: Runtime,
     id: String,
     name: String,
+    /// The user whose runtime it is of.
     user: Option<u32>,
 }
 
@@ -78,8 +77,8 @@ pub struct Answer {
     pub container: Container,
     /// The runtime's view, or why there is none.
     pub says: Result<RuntimeSays, Unsaid>,
-    /// Bystanders that are flagged by now and were not before the kill: id and name.
-    flagged: Vec<(String, String)>,
+    /// Bystanders that are flagged by now and were not before the kill.
+    flagged: Vec<Bystander>,
 }
 
 impl Answer {
@@ -115,7 +114,7 @@ pub struct Verdicts {
     /// Notes that the thread has not done with.
     pending: Arc<AtomicUsize>,
     answers: Receiver<Answer>,
-    killed: VecDeque<String>,
+    killed: VecDeque<(String, Option<u32>)>,
 }
 
 impl Verdicts {
@@ -141,7 +140,7 @@ impl Verdicts {
         if self.killed.len() >= KILLED_MAX {
             self.killed.pop_front();
         }
-        self.killed.push_back(container.id.clone());
+        self.killed.push_back((container.id.clone(), container.runtime.user));
     }
 
     /// A kill was told: its verdict is wanted. Reads no file. False if too many are wanted already.
@@ -161,13 +160,12 @@ impl Verdicts {
         // A limit of the container's own has no bystanders.
         let fired = kill.oom.cgroup.as_ref().and_then(|fired| fired.cgroup.path.as_deref());
         let above = fired.filter(|path| !path.contains(container.id.as_str()));
-        let bystanders = above.map(|path| bystanders(tree, path, &container.id)).unwrap_or_default();
+        let bystanders = above.map(|path| bystanders(tree, path, container)).unwrap_or_default();
         let note = Note {
             of,
             time_ns: time.as_nanosecond(),
             runtime,
             container: container.clone(),
-            user: kill.victim.cgroup.path.as_deref().and_then(|path| user_of(path.as_bytes())),
             bystanders,
             dirs: tree.runtimes().dirs().clone(),
             root: tree.runtimes().root().clone(),
@@ -189,8 +187,10 @@ impl Verdicts {
 
     /// Those that the answer shows as flagged without a kill of their own.
     pub fn false_positives(&self, answer: &Answer) -> Vec<String> {
-        let own_kill = |id: &String| self.killed.contains(id);
-        answer.flagged.iter().filter(|(id, _)| !own_kill(id)).map(|(_, name)| name.clone()).collect()
+        let own_kill =
+            |one: &&Bystander| self.killed.iter().any(|(id, user)| *id == one.id && *user == one.user);
+        let others = answer.flagged.iter().filter(|one| !own_kill(one));
+        others.map(|one| name_of_user(one.user, &one.name).into_owned()).collect()
     }
 }
 
@@ -199,20 +199,15 @@ fn was_made(kill: &OomKill) -> bool {
     kill.oom.kill != Some(Kill::AlreadyExiting)
 }
 
-/// The user in whose cgroup a path is.
-fn user_of(path: &[u8]) -> Option<u32> {
-    let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
-    grammar::user_of(&names)
-}
-
-fn bystanders(tree: &CgroupTree, fired: &str, victim: &str) -> Vec<Bystander> {
+fn bystanders(tree: &CgroupTree, fired: &str, victim: &Container) -> Vec<Bystander> {
     let below = format!("{}/", fired.trim_end_matches('/'));
     tree.containers()
-        .filter(|known| known.id != victim && known.path.starts_with(below.as_bytes()))
+        .filter(|known| known.id != victim.id || known.user != victim.runtime.user)
+        .filter(|known| known.path.starts_with(below.as_bytes()))
         .filter(|known| state::has_flags(known.facts.runtime, known.facts.pod.is_some()))
         .map(|known| {
             let name = known.facts.name.as_deref().unwrap_or(&known.id).to_owned();
-            Bystander { runtime: known.facts.runtime, name, user: user_of(&known.path), id: known.id }
+            Bystander { runtime: known.facts.runtime, name, user: known.user, id: known.id }
         })
         .take(BYSTANDERS_MAX)
         .collect()
@@ -238,8 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_told_by_the_cgroup() {
-        assert_eq!(user_of(b"/user.slice/user-1000.slice/user@1000.service/user.slice/x.scope"), Some(1000));
-        assert_eq!(user_of(b"/system.slice/user-1000.slice"), None);
+    fn a_kill_in_a_users_container_is_none_in_the_hosts_of_that_id() {
+        let (notes, _theirs) = sync_channel(1);
+        let (_answer, answers) = channel(1);
+        let pending = Arc::new(AtomicUsize::new(0));
+        let killed = VecDeque::from([("ab".to_owned(), Some(4242))]);
+        let verdicts = Verdicts { notes, pending, answers, killed };
+        let bystander =
+            |user| Bystander { runtime: Runtime::Docker, id: "ab".into(), name: "db".into(), user };
+        let flagged = vec![bystander(None), bystander(Some(4242)), bystander(Some(7))];
+        let answer = Answer { of: 1, container: Container::default(), says: Err(Unsaid::Gone), flagged };
+        assert_eq!(verdicts.false_positives(&answer), ["db", "7/db"]);
     }
 }

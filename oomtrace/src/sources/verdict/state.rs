@@ -68,28 +68,15 @@ pub(super) fn is_asked_first(home: &Home) -> bool {
     matches!(home, Home::Podman(_))
 }
 
-/// The directory that knows the container now. `user`: in whose cgroup it is. `known`: its state was read before.
-pub(super) fn home(
-    dirs: &StateDirs,
-    user: Option<&UserDirs>,
-    runtime: Runtime,
-    id: &str,
-    known: bool,
-) -> Result<Home, Unsaid> {
-    let unknown = |why: &str| Err(Unsaid::Unknown(why.to_owned()));
-    if !grammar::is_hex_id(id) {
-        return unknown("the container's id is not one that its runtime makes");
-    }
-    let mut texts = Texts::default();
-    let mut lists = |dir: &&StateDir| podman::container(dir, id, b"", &mut texts).is_ok();
+/// The directory of the host's own runtime that knows the container now. `known`: its state was read before.
+pub(super) fn home(dirs: &StateDirs, runtime: Runtime, id: &str, known: bool) -> Result<Home, Unsaid> {
+    is_an_id(id)?;
     // Whether a directory is there in which the container would be, and the one in which it is.
     let (there, found) = match runtime {
         Runtime::Docker => {
             let file = docker_file(id);
-            let own = user.map(|user| &user.docker).filter(|dir| dir.holds(&file));
-            let of_host = dirs.docker.iter().find(|dir| dir.holds(&file));
-            let home = own.map(|dir| (dir, false)).or(of_host.map(|dir| (dir, true)));
-            let home = home.map(|(dir, asked)| Home::Docker { dir: dir.clone(), asked });
+            let dir = dirs.docker.iter().find(|dir| dir.holds(&file));
+            let home = dir.map(|dir| Home::Docker { dir: dir.clone(), asked: true });
             (dirs.docker.iter().any(|dir| dir.holds(Path::new("containers"))), home)
         }
         Runtime::Containerd => {
@@ -101,18 +88,47 @@ pub(super) fn home(
             (!dirs.crio.is_empty(), found.then(|| Home::CriO(dirs.crio.clone())))
         }
         Runtime::Podman => {
-            let own = user.map(|user| &user.podman).filter(&mut lists).map(|_| Home::UserPodman);
-            let of_host = || dirs.podman.iter().find(&mut lists).cloned().map(Home::Podman);
-            (dirs.podman.iter().any(|dir| podman::is_store(dir, true)), own.or_else(of_host))
+            let found = dirs.podman.iter().find(|dir| lists(dir, id));
+            (dirs.podman.iter().any(|dir| podman::is_store(dir, true)), found.cloned().map(Home::Podman))
         }
         Runtime::Lxc | Runtime::Nspawn => (false, None),
     };
-    match found {
-        Some(home) => Ok(home),
-        // One that was never read may be in a directory that is not known.
-        None if known && (there || user.is_some()) => Err(Unsaid::Gone),
-        None => unknown("no directory of its runtime is known that has its state"),
-    }
+    // One that was never read may be in a directory that is not known.
+    found.ok_or_else(|| if known && there { Unsaid::Gone } else { no_directory() })
+}
+
+/// The same of a user's own runtime.
+pub(super) fn home_of_user(
+    dirs: Option<&UserDirs>,
+    runtime: Runtime,
+    id: &str,
+    known: bool,
+) -> Result<Home, Unsaid> {
+    is_an_id(id)?;
+    let dirs = dirs.ok_or_else(no_directory)?;
+    let found = match runtime {
+        Runtime::Docker => {
+            let home = || Home::Docker { dir: dirs.docker.clone(), asked: false };
+            dirs.docker.holds(&docker_file(id)).then(home)
+        }
+        Runtime::Podman => lists(&dirs.podman, id).then_some(Home::UserPodman),
+        Runtime::Containerd | Runtime::CriO | Runtime::Lxc | Runtime::Nspawn => return Err(no_directory()),
+    };
+    found.ok_or_else(|| if known { Unsaid::Gone } else { no_directory() })
+}
+
+fn is_an_id(id: &str) -> Result<(), Unsaid> {
+    let why = "the container's id is not one that its runtime makes";
+    if grammar::is_hex_id(id) { Ok(()) } else { Err(Unsaid::Unknown(why.to_owned())) }
+}
+
+fn no_directory() -> Unsaid {
+    Unsaid::Unknown("no directory of its runtime is known that has its state".to_owned())
+}
+
+/// Podman's list in `dir` has the container.
+fn lists(dir: &StateDir, id: &str) -> bool {
+    podman::container(dir, id, b"", &mut Texts::default()).is_ok()
 }
 
 /// What the files say now.
@@ -295,7 +311,7 @@ mod tests {
         std::fs::write(file, text).unwrap();
         let state = vec![StateDir::system(dir.path())];
         let dirs = StateDirs { docker: state.clone(), containerd_roots: state, ..StateDirs::default() };
-        let home = home(&dirs, None, runtime, ID, true).unwrap();
+        let home = home(&dirs, runtime, ID, true).unwrap();
         read(&home, ID)
     }
 
@@ -360,7 +376,7 @@ mod tests {
         let (stays, goes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let crio = [goes.path(), stays.path()].map(StateDir::system).to_vec();
         let dirs = StateDirs { crio, ..StateDirs::default() };
-        let found = || home(&dirs, None, Runtime::CriO, ID, true);
+        let found = || home(&dirs, Runtime::CriO, ID, true);
         assert_eq!(found().unwrap_err(), Unsaid::Gone);
         write(&goes.path().join(crio_file(ID, "config.json")), "{}");
         let home = found().unwrap();
@@ -395,8 +411,7 @@ mod tests {
     fn a_user_s_docker_is_read_and_its_daemon_not_asked() {
         let (host, own) = anns();
         let data = host.path().join("home/ann/.local/share/docker");
-        let dirs = StateDirs::default();
-        let found = |user| home(&dirs, user, Runtime::Docker, ID, true);
+        let found = |user| home_of_user(user, Runtime::Docker, ID, true);
         write(&data.join(docker_file(ID)), r#"{"State":{"OOMKilled":true,"ExitCode":137}}"#);
         let home = found(Some(&own)).unwrap();
         assert!(matches!(home, Home::Docker { asked: false, .. }));
@@ -416,7 +431,7 @@ mod tests {
         let list =
             host.path().join("home/ann/.local/share/containers/storage/overlay-containers/containers.json");
         write(&list, &format!(r#"[{{"id":"{ID}","names":["anns"]}}]"#));
-        let home = home(&StateDirs::default(), Some(&own), Runtime::Podman, ID, true).unwrap();
+        let home = home_of_user(Some(&own), Runtime::Podman, ID, true).unwrap();
         assert!(matches!(home, Home::UserPodman));
         assert!(matches!(read(&home, ID), Says::Unknown(why) if why.contains("database")));
     }
@@ -426,8 +441,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("containers/other/config.v2.json"), "{}");
         let dirs = StateDirs { docker: vec![StateDir::system(dir.path())], ..StateDirs::default() };
-        assert_eq!(home(&dirs, None, Runtime::Docker, ID, true).unwrap_err(), Unsaid::Gone);
-        assert!(matches!(home(&dirs, None, Runtime::Docker, ID, false), Err(Unsaid::Unknown(_))));
-        assert!(matches!(home(&dirs, None, Runtime::Containerd, ID, true), Err(Unsaid::Unknown(_))));
+        assert_eq!(home(&dirs, Runtime::Docker, ID, true).unwrap_err(), Unsaid::Gone);
+        assert!(matches!(home(&dirs, Runtime::Docker, ID, false), Err(Unsaid::Unknown(_))));
+        assert!(matches!(home(&dirs, Runtime::Containerd, ID, true), Err(Unsaid::Unknown(_))));
     }
 }

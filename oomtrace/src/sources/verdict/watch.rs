@@ -79,17 +79,18 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
 
 /// Notes where the runtime keeps the container, while it still does.
 fn pending(note: Note) -> Pending {
-    let dirs_of = |user: Option<u32>| user.and_then(|uid| UserDirs::of(&note.root, uid));
-    let own = dirs_of(note.user);
     let known = note.container.name.is_some();
-    let home = state::home(&note.dirs, own.as_ref(), note.runtime, &note.container.id, known);
+    let home = |user: Option<u32>, runtime, id: &str, known| match user {
+        Some(uid) => state::home_of_user(UserDirs::of(&note.root, uid).as_ref(), runtime, id, known),
+        None => state::home(&note.dirs, runtime, id, known),
+    };
+    let own = home(note.container.runtime.user, note.runtime, &note.container.id, known);
     let clean = |(at, bystander): (usize, &super::Bystander)| {
-        let user = dirs_of(bystander.user);
-        let home = state::home(&note.dirs, user.as_ref(), bystander.runtime, &bystander.id, true).ok()?;
+        let home = home(bystander.user, bystander.runtime, &bystander.id, true).ok()?;
         (!state::was_flagged_before(&home, &bystander.id, note.time_ns)).then_some((at, home))
     };
     let clean = note.bystanders.iter().enumerate().filter_map(clean).collect();
-    Pending { home, clean, since: Instant::now(), note }
+    Pending { home: own, clean, since: Instant::now(), note }
 }
 
 /// What the runtime says; `None` while it may still change its mind.
@@ -121,7 +122,7 @@ fn says(pending: &Pending, daemon: &mut Daemon, last: bool) -> Option<Result<Run
 fn answer(pending: Pending, says: Result<RuntimeSays, Unsaid>) -> Answer {
     let flagged = pending.clean.iter().filter_map(|(at, home)| {
         let bystander = pending.note.bystanders.get(*at)?;
-        state::is_flagged(home, &bystander.id).then(|| (bystander.id.clone(), bystander.name.clone()))
+        state::is_flagged(home, &bystander.id).then(|| bystander.clone())
     });
     let flagged = flagged.collect();
     Answer { of: pending.note.of, container: pending.note.container, says, flagged }
