@@ -235,7 +235,7 @@ fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested:
             let is_its_pod = |pod: &&PodFacts| {
                 facts.runtime != Runtime::Docker || uid.is_some() && uid.as_deref() == pod.uid.as_deref()
             };
-            let pod = facts.pod.as_deref().filter(|_| user.is_none()).filter(is_its_pod);
+            let pod = facts.pod.as_deref().filter(is_its_pod);
             if facts.name.is_none() {
                 let sandbox = pod.is_some_and(|pod| pod.sandbox);
                 let why = if sandbox {

@@ -50,7 +50,8 @@ fn a_user_makes_no_pod_by_a_name() {
 #[test]
 fn a_users_files_make_no_pod() {
     let mut host = host_of_eve();
-    let path = format!("{MANAGER}/kubepods/pod{UID}/docker/{A}");
+    let slice = format!("kubepods-pod{}.slice", UID.replace('-', "_"));
+    let path = format!("{MANAGER}/kubepods.slice/{slice}/docker-{A}.scope");
     let data = "/home/eve/.local/share/docker/containers";
     let labels = json!({
         "io.kubernetes.pod.name": "etcd-control-plane", "io.kubernetes.pod.namespace": "kube-system",
@@ -59,8 +60,7 @@ fn a_users_files_make_no_pod() {
     let config =
         json!({"Name": "/k8s_etcd", "Config": {"Image": "registry.k8s.io/etcd:3.5.9", "Labels": labels}});
     host.write(&format!("{data}/{A}/config.v2.json"), config.to_string());
-    let parent = path.strip_suffix(&format!("/{A}")).unwrap();
-    host.write(&format!("{data}/{A}/hostconfig.json"), json!({"CgroupParent": parent}).to_string());
+    host.write(&format!("{data}/{A}/hostconfig.json"), json!({"CgroupParent": slice}).to_string());
     let identity = host.life(&path, "", &[]);
     assert_eq!(name(&identity), Some(("docker", A, Some("k8s_etcd"))));
     assert_eq!((runtime_user(&identity), &identity.k8s), (Some(4242), &None));
