@@ -9,10 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::hog::Tidier;
 use crate::patience::PATIENCE;
+use crate::session::is_guest;
 
 /// Which cgroup interface the memory controller has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,20 +40,21 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// Which interface.
     pub version: Version,
+    /// Whether there is a memory controller at all; without one only the machine itself runs out.
+    pub memory: bool,
 }
 
 impl Hierarchy {
     /// Finds it among the mounts.
     pub fn find() -> Result<Self> {
         if let Some(mount) = mount_of("cgroup", "memory")? {
-            return Ok(Self { mount, version: Version::V1 });
+            return Ok(Self { mount, version: Version::V1, memory: true });
         }
         let mount = mount_of("cgroup2", "")?.ok_or_else(|| anyhow!("no cgroup hierarchy is mounted"))?;
         let controllers = fs::read_to_string(mount.join("cgroup.controllers"))?;
-        if !controllers.split_whitespace().any(|name| name == "memory") {
-            bail!("memory is neither a v1 hierarchy nor on cgroup2");
-        }
-        Ok(Self { mount, version: Version::V2 })
+        let memory = controllers.split_whitespace().any(|name| name == "memory");
+        ensure!(memory || is_guest(), "memory is neither a v1 hierarchy nor on cgroup2");
+        Ok(Self { mount, version: Version::V2, memory })
     }
 
     /// The root cgroup.
@@ -84,12 +86,14 @@ impl Scratch {
     /// `oomtrace-test-<pid>` directly below the root.
     pub fn make(hierarchy: &Hierarchy) -> Result<Self> {
         let name = format!("oomtrace-test-{}", std::process::id());
-        if hierarchy.version == Version::V2 {
+        if hierarchy.version == Version::V2 && hierarchy.memory {
             enable_memory(&hierarchy.mount)?;
         }
         let tidier = Tidier::over(&hierarchy.mount.join(&name))?;
         let cgroup = Cgroup::make(hierarchy.version, &hierarchy.mount, b"", OsStr::new(&name))?;
-        cgroup.allow_children()?;
+        if hierarchy.memory {
+            cgroup.allow_children()?;
+        }
         Ok(Self { cgroup, _tidier: tidier })
     }
 

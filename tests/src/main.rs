@@ -35,6 +35,9 @@ struct Arguments {
     /// Say first what this kernel offers, as `oomtrace check` finds it: lines `offers what: how`.
     #[arg(long)]
     offers: bool,
+    /// Once oomtrace is attached, turn all function hooks off (`kernel.ftrace_enabled`); in a guest only.
+    #[arg(long)]
+    ftrace_off_later: bool,
     /// Write every line of oomtrace's to this file too, for a check against its schema elsewhere.
     #[arg(long, value_name = "PATH")]
     lines: Option<PathBuf>,
@@ -108,17 +111,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
     let binary = arguments.oomtrace.clone().map_or_else(tracer::binary, Ok)?;
-    let mut failed_without = 0;
-    for lacking in &lacking {
-        let began = Instant::now();
-        match lacking.run(&binary) {
-            Ok(()) => say(&format!("PASS {} ({:.1} s)", lacking.name, began.elapsed().as_secs_f64())),
-            Err(error) => {
-                failed_without += 1;
-                say(&format!("FAIL {}: {error:#}", lacking.name));
-            }
-        }
-    }
+    let failed_without = run_lacking(&lacking, &binary);
     if chosen.is_empty() {
         say(&format!("{} passed, {failed_without} failed", lacking.len() - failed_without));
         return Ok(failed_without == 0);
@@ -127,6 +120,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         tell_offers(&binary)?;
     }
     let mut session = Session::start(&binary, arguments.hook)?;
+    if arguments.ftrace_off_later {
+        session.turn_hooks_off()?;
+    }
     let (mut passed, mut failed) = (lacking.len() - failed_without, failed_without);
     for scenario in chosen {
         let began = Instant::now();
@@ -147,16 +143,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
         std::fs::write(file, lines)?;
     }
     match session.finish() {
-        Ok(mut latencies) => {
+        Ok(latencies) => {
             passed += 1;
             say("PASS orderly_end");
-            latencies.sort_unstable();
-            let microseconds = |share: usize| {
-                latencies
-                    .get((latencies.len() * share / 100).min(latencies.len().saturating_sub(1)))
-                    .map_or(0, |ns| ns / 1000)
-            };
-            say(&format!("kill to line: p50 {} µs, p99 {} µs", microseconds(50), microseconds(99)));
+            say_latencies(latencies);
         }
         Err(error) => {
             failed += 1;
@@ -165,4 +155,29 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     say(&format!("{passed} passed, {failed} failed"));
     Ok(failed == 0)
+}
+
+/// Those that need no session. How many failed.
+fn run_lacking(lacking: &[&Lacking], binary: &Path) -> usize {
+    let mut failed = 0;
+    for lacking in lacking {
+        let began = Instant::now();
+        match lacking.run(binary) {
+            Ok(()) => say(&format!("PASS {} ({:.1} s)", lacking.name, began.elapsed().as_secs_f64())),
+            Err(error) => {
+                failed += 1;
+                say(&format!("FAIL {}: {error:#}", lacking.name));
+            }
+        }
+    }
+    failed
+}
+
+fn say_latencies(mut latencies: Vec<i128>) {
+    latencies.sort_unstable();
+    let microseconds = |share: usize| {
+        let last = latencies.len().saturating_sub(1);
+        latencies.get((latencies.len() * share / 100).min(last)).map_or(0, |ns| ns / 1000)
+    };
+    say(&format!("kill to line: p50 {} µs, p99 {} µs", microseconds(50), microseconds(99)));
 }

@@ -1,6 +1,8 @@
 //! One run: the tracer, the kernel's log and the cgroups that all scenarios share, and the
 //! checks that hold for each of them. Scenarios run one after another: there is one log and one machine.
 
+mod setup;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cgroup::{Cgroup, Hierarchy, Place, Scratch, Version};
-use crate::compare::{self, Expected, ExpectedTrigger, FiredLimit, HostFacts};
+use crate::compare::{self, Expected, ExpectedTrigger, HostFacts};
 use crate::counters;
 use crate::hog::Hog;
 use crate::kernel_log::{KernelLog, LoggedKill, Reports};
@@ -16,6 +18,9 @@ use crate::patience::until;
 use crate::process::ProcessFacts;
 use crate::trace_event::TraceEvents;
 use crate::tracer::{Hook, Line, Tracer};
+
+pub use setup::{fired_limit, start_hog};
+use setup::{protect, start_tracer};
 
 /// How many reports the kernel writes out before it holds the next ones back, less one for somebody else's.
 const REPORTS: usize = 9;
@@ -59,6 +64,14 @@ pub fn is_guest() -> bool {
     told && cmdline.split_whitespace().any(|word| word == "oomtrace.guest=1")
 }
 
+/// The switch of all function hooks: at 0 they attach and never fire.
+const FTRACE_ENABLED: &str = "/proc/sys/kernel/ftrace_enabled";
+
+/// Whether a function hook that is attached also fires. Kprobes alone have no such switch.
+fn hooks_fire() -> bool {
+    std::fs::read_to_string(FTRACE_ENABLED).map_or(true, |value| value.trim() != "0")
+}
+
 impl Session {
     /// Starts everything.
     pub fn start(binary: &Path, hook: Hook) -> Result<Self> {
@@ -74,7 +87,7 @@ impl Session {
         let counted_before = counters::oom_kills()?;
         let tracer = start_tracer(binary, hook, guest)?;
         let session = Self {
-            hook: tracer.attached(),
+            hook: if hooks_fire() { tracer.attached() } else { "none".to_owned() },
             program: (binary.to_owned(), hook),
             tracer,
             log,
@@ -96,6 +109,9 @@ impl Session {
     }
 
     fn check_start_line(&self) -> Result<()> {
+        if !self.hierarchy.memory {
+            return Ok(());
+        }
         let line = self.tracer.start_line();
         let told = line.get("cgroup").and_then(serde_json::Value::as_str).unwrap_or_default();
         let unified = crate::cgroup::mount_of("cgroup2", "")?.is_some();
@@ -105,6 +121,14 @@ impl Session {
             Version::V1 => "v1",
         };
         ensure!(told == right, "field cgroup: expected {right}, oomtrace {told}: {}", line.text);
+        Ok(())
+    }
+
+    /// From now on no function hook fires, whatever is attached: the kernel's own switch does that.
+    pub fn turn_hooks_off(&mut self) -> Result<()> {
+        ensure!(self.guest, "not on a machine that others need");
+        std::fs::write(FTRACE_ENABLED, "0").with_context(|| format!("write {FTRACE_ENABLED}"))?;
+        self.hook = "none".to_owned();
         Ok(())
     }
 
@@ -182,8 +206,7 @@ impl Session {
         &self,
         victim: ProcessFacts,
         cgroup: &Cgroup,
-        fired: &Cgroup,
-        limit_bytes: u64,
+        (fired, limit_bytes): (&Cgroup, u64),
         released_ns: i128,
     ) -> Result<Expected> {
         let fired = fired_limit(fired, limit_bytes)?;
@@ -198,6 +221,7 @@ impl Session {
         Expected {
             host: self.host.clone(),
             version: self.hierarchy.version,
+            memory_cgroups: self.hierarchy.memory,
             hook: self.hook.clone(),
             trigger: ExpectedTrigger::Victim(victim.comm.clone()),
             victim,
@@ -373,72 +397,4 @@ fn is_relief(line: &Line) -> bool {
     let bytes = |key| line.number(&format!("cgroup.{key}_bytes"));
     line.get("outcome") == Some(&"relieved".into())
         && bytes("usage").zip(bytes("limit")).is_some_and(|(usage, limit)| usage < limit)
-}
-
-/// In a guest that is to run out of memory: may this process, and those it starts from now on, be killed?
-fn protect(guest: bool, protected: bool) -> Result<()> {
-    if !guest {
-        return Ok(());
-    }
-    let value = if protected { "-1000" } else { "0" };
-    std::fs::write("/proc/self/oom_score_adj", value).context("protect the test from the killer")
-}
-
-/// Starts the tracer. In a guest this process may not be killed, but the tracer must look after itself.
-fn start_tracer(binary: &Path, hook: Hook, guest: bool) -> Result<Tracer> {
-    protect(guest, false)?;
-    let tracer = Tracer::start(binary, hook)?;
-    protect(guest, true)?;
-    Ok(tracer)
-}
-
-/// A hog with a name. `protected`: this process may not be killed, and its children must not inherit that.
-pub fn start_hog(protected: bool, comm: &[u8]) -> Result<Hog> {
-    let mut hog = Hog::start()?;
-    if protected {
-        hog.ask("adj 0")?;
-    }
-    hog.name(comm)?;
-    Ok(hog)
-}
-
-/// What the files of the cgroup whose limit fired say after the kill.
-pub fn fired_limit(cgroup: &Cgroup, limit_bytes: u64) -> Result<FiredLimit> {
-    Ok(FiredLimit {
-        place: cgroup.place().clone(),
-        limit_bytes,
-        swap_limit_bytes: None,
-        events: cgroup.events()?,
-        events_of_this_kill_alone: true,
-        another_dies: false,
-        refusals: cgroup.number("memory.failcnt"),
-        peak_bytes: cgroup.peak(),
-        oom_group: cgroup.number("memory.oom.group") == Some(1),
-        lowered_from: None,
-    })
-}
-
-impl HostFacts {
-    /// Reads them.
-    pub fn read() -> Result<Self> {
-        let text = |name: &str| {
-            let file = format!("/proc/sys/kernel/{name}");
-            let text = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
-            anyhow::Ok(text.trim_end().to_owned())
-        };
-        // SAFETY: numbers in, numbers out.
-        let number = |name| unsafe { libc::sysconf(name) };
-        let (page, ticks) = (number(libc::_SC_PAGESIZE), number(libc::_SC_CLK_TCK));
-        let processors = number(libc::_SC_NPROCESSORS_ONLN);
-        Ok(Self {
-            name: text("hostname")?,
-            kernel: text("osrelease")?,
-            boot_id: text("random/boot_id")?,
-            page_bytes: page.try_into()?,
-            processors: processors.try_into()?,
-            ticks_a_second: ticks.try_into()?,
-            boot_wall_ns: counters::boot_time_ns(),
-            memory_and_swap: counters::memory_and_swap()?,
-        })
-    }
 }

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     stage::quietly,
-    toolchain::{self, Compiler, says},
+    toolchain::{self, Compiler, NIGHTLY, says},
     workspace,
 };
 
@@ -43,6 +43,13 @@ pub enum Need {
     /// Debian packages, each with the program that shows it is there (or its like from elsewhere, as
     /// Docker's own packages); without a program, only dpkg knows.
     Packages(&'static [(&'static str, Option<&'static str>)]),
+    /// A program that cargo builds into the directory of tools.
+    Tool {
+        name: &'static str,
+        version: &'static str,
+        options: &'static [&'static str],
+        expected: &'static str,
+    },
 }
 
 /// To build.
@@ -63,6 +70,14 @@ pub const VM: Need = Need::Packages(&[("qemu-system-x86", Some("qemu-system-x86_
 /// To have something to compare with.
 pub const BENCH: Need = Need::Packages(&[("bpftrace", Some("bpftrace"))]);
 
+/// To hold dependencies to `deny.toml`.
+pub const DENY: Need = Need::Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    options: &["--no-default-features"],
+    expected: "about 3 min on 2 cores, once",
+};
+
 const BPF_LINKER: &str = "0.13.0";
 /// The LLVM versions that this bpf-linker can be built for.
 const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
@@ -71,7 +86,7 @@ pub fn main(args: &Args) -> Result<()> {
     let asked =
         [(args.containers, CONTAINERS), (args.containers, DOCKER_CLI), (args.vm, VM), (args.bench, BENCH)];
     let asked = asked.into_iter().filter_map(|(asked, need)| asked.then_some(need));
-    for need in [BUILD, TEST].into_iter().chain(asked) {
+    for need in [BUILD, TEST, DENY].into_iter().chain(asked) {
         ensure(need)?;
     }
     eprintln!("nothing is missing");
@@ -94,6 +109,10 @@ pub fn ensure(need: Need) -> Result<()> {
     match need {
         Need::Build => linker(compiler()?),
         Need::Packages(packages) => apt(&missing(packages), "a minute or two"),
+        Need::Tool { name, version, options, expected } => {
+            let mut install = install(name, version)?;
+            quietly(&format!("cargo: {name} {version}"), expected, install.args(options))
+        }
     }
 }
 
@@ -101,6 +120,10 @@ fn is_met(need: Need) -> bool {
     match need {
         Need::Build => Compiler::find().is_some() && linker_starts(),
         Need::Packages(packages) => missing(packages).is_empty(),
+        Need::Tool { name, version, .. } => toolchain::made(name).is_some_and(|program| {
+            says(Command::new(program).arg("--version"))
+                .is_some_and(|said| said.split_whitespace().any(|word| word == version))
+        }),
     }
 }
 
@@ -119,7 +142,7 @@ fn missing(packages: &[(&'static str, Option<&'static str>)]) -> Vec<&'static st
     packages.iter().filter_map(lacks).collect()
 }
 
-/// The eBPF compiler, installed if need be: Debian's if apt has it, else a rustup nightly.
+/// The eBPF compiler, installed if need be: Debian's if apt has it, else the pinned nightly of rustup.
 fn compiler() -> Result<Compiler> {
     const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
     if let Some(compiler) = Compiler::find() {
@@ -130,11 +153,11 @@ fn compiler() -> Result<Compiler> {
         apt(&DEBIAN, "about 1 min")?;
     } else if toolchain::in_path("rustup").is_some() {
         let mut rustup = Command::new("rustup");
-        rustup.args(["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"]);
-        quietly("rustup: the nightly toolchain with rust-src", "about 1 min", &mut rustup)?;
+        rustup.args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"]);
+        quietly(&format!("rustup: {NIGHTLY} with rust-src"), "about 1 min", &mut rustup)?;
     } else {
         bail!(
-            "no Rust compiler for eBPF; with rustup, run: rustup toolchain install nightly --component rust-src"
+            "no Rust compiler for eBPF; with rustup, run: rustup toolchain install {NIGHTLY} --component rust-src"
         );
     }
     Compiler::find().context("the eBPF compiler was installed but has no core library for eBPF")
@@ -158,17 +181,19 @@ fn linker(compiler: Compiler) -> Result<()> {
         apt(&[&format!("llvm-{llvm}-dev")], "about 1 min")?;
     }
     let prefix = llvm_prefix(llvm).with_context(|| format!("llvm-config of LLVM {llvm} is missing"))?;
-    let mut install = workspace::cargo("install");
-    install
-        .args(["bpf-linker", "--version", BPF_LINKER, "--locked", "--force", "--no-default-features"])
-        .args(["--features", &format!("llvm-{llvm}")])
-        .arg("--root")
-        .arg(tools_dir()?)
-        .env("LLVM_PREFIX", prefix)
-        .env_remove("RUSTFLAGS");
+    let mut install = install("bpf-linker", BPF_LINKER)?;
+    install.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]).env("LLVM_PREFIX", prefix);
     quietly(&format!("cargo: bpf-linker {BPF_LINKER}"), "about 3 min on 2 cores, once", &mut install)?;
     ensure!(linker_starts(), "bpf-linker was built but does not start");
     Ok(())
+}
+
+/// Builds a program into the directory of tools, of the versions that it was tested with.
+fn install(name: &str, version: &str) -> Result<Command> {
+    let mut install = workspace::cargo("install");
+    install.args([name, "--version", version, "--locked", "--force", "--root"]).arg(tools_dir()?);
+    install.env_remove("RUSTFLAGS");
+    Ok(install)
 }
 
 fn linker_starts() -> bool {

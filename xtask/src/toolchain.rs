@@ -14,12 +14,16 @@ use std::{
 /// The eBPF object is little-endian, like every machine oomtrace runs on.
 pub const BPF_TARGET: &str = "bpfel-unknown-none";
 
+/// The nightly that builds the eBPF object where Debian's compiler is not to be had: one named day, so that two machines
+/// build the same and no new nightly breaks a build. Its LLVM is one that bpf-linker is built for.
+pub const NIGHTLY: &str = "nightly-2026-05-20";
+
 /// Where the core library for eBPF comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compiler {
     /// `rustc-web` with `libstd-rust-web-dev-bpf`: the core library is there, compiled.
     Debian,
-    /// A rustup nightly with `rust-src`: cargo compiles the core library.
+    /// [`NIGHTLY`] of rustup, with `rust-src`: cargo compiles the core library.
     Nightly,
 }
 
@@ -42,7 +46,7 @@ impl Compiler {
             Self::Debian => Command::new(Path::new("/usr/bin").join(name)),
             Self::Nightly => {
                 let mut rustup = Command::new("rustup");
-                rustup.args(["run", "nightly", name]);
+                rustup.args(["run", NIGHTLY, name]);
                 rustup
             }
         }
@@ -51,10 +55,13 @@ impl Compiler {
 
 /// `bpf-linker`: the user's own before the one that the set-up made.
 pub fn linker() -> Option<PathBuf> {
-    in_path("bpf-linker").or_else(|| {
-        let made = tools_dir()?.join("bin/bpf-linker");
-        made.is_file().then_some(made)
-    })
+    in_path("bpf-linker").or_else(|| made("bpf-linker"))
+}
+
+/// A program that the set-up made.
+pub fn made(name: &str) -> Option<PathBuf> {
+    let made = tools_dir()?.join("bin").join(name);
+    made.is_file().then_some(made)
 }
 
 /// Where `cargo xtask setup` puts tools: `$XDG_CACHE_HOME/oomtrace/tools`, else under `~/.cache`.

@@ -2,6 +2,7 @@
 //! files said, what the scenario arranged. No I/O: what is compared was read before.
 
 mod fields;
+mod fired;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -18,15 +19,6 @@ use fields::Fields;
 pub(crate) use fields::moment;
 pub use memory::memory;
 use memory::{Dies, held_back_bytes, rss_kb, victim_memory};
-
-/// A charge that may not fail goes over the limit by little.
-const OVER: i128 = 1 << 20;
-
-/// The largest allocation that is worth a kill, in pages (`PAGE_ALLOC_COSTLY_ORDER`): it may not fit though less would.
-const COSTLY: i128 = 8;
-
-/// A charge is tried so often before the killer is asked (`MAX_RECLAIM_RETRIES`, and once more).
-const REFUSALS_BEFORE_OOM: i128 = 17;
 
 /// A field that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +108,8 @@ pub struct Expected {
     pub host: HostFacts,
     /// Where memory cgroups are.
     pub version: Version,
+    /// Whether there are any.
+    pub memory_cgroups: bool,
     /// How oomtrace looks into the killer: `fentry`, `kprobe`, `none`.
     pub hook: String,
     /// The victim, before.
@@ -210,6 +204,11 @@ impl Expected {
     }
 
     fn place(&self, fields: &mut Fields<'_>, key: &str, place: &Place) {
+        if !self.memory_cgroups {
+            // Which cgroup it is then is another hierarchy's business: it may be absent, but not wrong.
+            fields.text_if_known(&format!("{key}.path"), "the scenario", &place.path);
+            return;
+        }
         fields.text(&format!("{key}.path"), "the scenario", &place.path);
         fields.text(&format!("{key}.id"), "the scenario", place.id.to_string().as_bytes());
     }
@@ -240,7 +239,9 @@ impl Expected {
         fields.text("oom.constraint", "the scenario", constraint.as_bytes());
         if let Some(chosen) = &log.chosen {
             fields.text("oom.constraint", "kernel log", chosen.constraint.as_bytes());
-            fields.place_as_logged(&chosen.place, self.scope == "memcg");
+            if self.memory_cgroups {
+                fields.place_as_logged(&chosen.place, self.scope == "memcg");
+            }
         }
         match invoked {
             Some(invoked) => {
@@ -301,86 +302,6 @@ impl Expected {
                 None if hooked && scored => fields.present(key, "the hook"),
                 _ if !told && scored => fields.absent_with_reason(key, "without a hook there is"),
                 _ => {}
-            }
-        }
-    }
-
-    fn oom_cgroup(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
-        let Some(fired) = &self.fired else {
-            return fields.absent("oom.cgroup", "the scenario has", "none");
-        };
-        self.place(fields, "oom.cgroup", &fired.place);
-        fields.number("oom.cgroup.limit_bytes", "the scenario", fired.limit_bytes);
-        let limit = i128::from(fired.limit_bytes);
-        // Before 5.19 no file of v2 tells the peak.
-        let most = match fired.peak_bytes {
-            Some(peak) => i128::from(peak),
-            None => i128::from(fired.lowered_from.unwrap_or(fired.limit_bytes)) + OVER,
-        };
-        let page = i128::from(self.host.page_bytes);
-        // What processors had charged ahead (MEMCG_CHARGE_BATCH pages each) and give back when asked.
-        let ahead = 64 * page * i128::from(self.host.processors);
-        let least = if fired.lowered_from.is_some() { limit } else { limit - ahead - COSTLY * page };
-        // Who dies elsewhere meanwhile gives memory back.
-        let stands_still = !fired.another_dies && self.dies() == Dies::Here;
-        let least_usage = if stands_still { least } else { 0 };
-        fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least_usage, most);
-        fields.between("oom.cgroup.peak_bytes", "the cgroup's files", least, most);
-        let (swap_usage, set, others) = match self.version {
-            Version::V2 => (
-                "oom.cgroup.swap_usage_bytes",
-                "oom.cgroup.swap_limit_bytes",
-                ["memsw_limit_bytes", "memsw_usage_bytes"],
-            ),
-            Version::V1 => (
-                "oom.cgroup.memsw_usage_bytes",
-                "oom.cgroup.memsw_limit_bytes",
-                ["swap_limit_bytes", "swap_usage_bytes"],
-            ),
-        };
-        // What was in use when the report was written still is, but for what was charged ahead.
-        if stands_still && self.kill == "selected" {
-            for (key, kilobytes) in [("oom.cgroup.usage_bytes", log.memory_kb), (swap_usage, log.swap_kb)] {
-                let Some(logged) = kilobytes.map(|kilobytes| i128::from(kilobytes) * 1024) else { continue };
-                let given_back = fields.own_number(key).map_or(0, |told| logged - told);
-                let whole_pages = (0..=ahead).contains(&given_back) && given_back % page == 0;
-                fields.number(key, "kernel log", if whole_pages { logged - given_back } else { logged });
-            }
-        }
-        match fired.swap_limit_bytes {
-            Some(bytes) => fields.number(set, "the scenario", bytes),
-            None => fields.absent(set, "the scenario has", "none"),
-        }
-        for other in others {
-            fields.absent(&format!("oom.cgroup.{other}"), "this cgroup version has", "none");
-        }
-        match self.version {
-            Version::V2 => fields.flag("oom.cgroup.oom_group", "the scenario", fired.oom_group),
-            Version::V1 => fields.absent("oom.cgroup.oom_group", "cgroup v1 has", "none"),
-        }
-        for name in ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"] {
-            let key = format!("oom.cgroup.events.{name}");
-            let after = fired.events.get(name).copied();
-            // The kernel counts a kill before it marks the victim.
-            let counted = if name == "oom_kill" { after.unwrap_or(0).min(1) } else { 0 };
-            let at_least = i128::from(counted)
-                + i128::from(name == "oom" || (name == "max" && fired.lowered_from.is_none()));
-            match (after, name) {
-                // Refused charges go on until the victim is gone; the group's kill is counted between its victims.
-                (Some(after), "max" | "oom_group_kill") => {
-                    fields.between(&key, "the cgroup's files", at_least, after.into());
-                }
-                (Some(after), _) if fired.events_of_this_kill_alone => {
-                    fields.number(&key, "the cgroup's files", after);
-                }
-                (Some(after), _) => fields.between(&key, "the cgroup's files", at_least, after.into()),
-                // v1 keeps these counts and shows them nowhere; each refusal is at most one.
-                (None, "max" | "oom") if self.version == Version::V1 => {
-                    let refusals = fired.refusals.map_or(i128::MAX, i128::from);
-                    let most = if name == "oom" { refusals / REFUSALS_BEFORE_OOM } else { refusals };
-                    fields.between_if_known(&key, "the cgroup's files", at_least, most);
-                }
-                (None, _) => fields.absent(&key, "this kernel has", "none"),
             }
         }
     }

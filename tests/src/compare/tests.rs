@@ -39,6 +39,7 @@ fn expected() -> Expected {
             memory_and_swap: (24 << 30, 0),
         },
         version: Version::V1,
+        memory_cgroups: true,
         hook: "fentry".into(),
         victim: ProcessFacts {
             pid: 28041,

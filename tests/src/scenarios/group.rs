@@ -32,7 +32,7 @@ pub(super) fn oom_group(session: &mut Session) -> Result<Outcome> {
     }
     let mut expected = Vec::new();
     for victim in &facts {
-        let mut one = session.killed_by_limit(victim.clone(), &cgroup, &cgroup, LIMIT, released)?;
+        let mut one = session.killed_by_limit(victim.clone(), &cgroup, (&cgroup, LIMIT), released)?;
         one.kill = "group";
         if let Some(fired) = &mut one.fired {
             fired.events_of_this_kill_alone = false;

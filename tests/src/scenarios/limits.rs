@@ -25,7 +25,7 @@ fn kill_in_own_cgroup(session: &mut Session, name: &str, kind: &str) -> Result<O
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow(kind)?;
     hog.killed()?;
-    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
     session.check(&[expected])?;
     Ok(Outcome::Passed)
 }
@@ -44,7 +44,7 @@ pub(super) fn swap(session: &mut Session) -> Result<Outcome> {
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
-    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
     if let Some(fired) = &mut expected.fired {
         let version = session.hierarchy.version;
         fired.swap_limit_bytes = Some(if version == Version::V1 { LIMIT + LIMIT / 2 } else { LIMIT / 2 });
@@ -65,7 +65,7 @@ pub(super) fn limit_on_parent(session: &mut Session) -> Result<Outcome> {
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
-    let expected = session.killed_by_limit(facts, &cgroup, &parent, LIMIT, released)?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&parent, LIMIT), released)?;
     session.check(&[expected])?;
     Ok(Outcome::Passed)
 }
@@ -82,14 +82,14 @@ pub(super) fn sibling_triggers(session: &mut Session) -> Result<Outcome> {
     let (facts, trigger, released) = (victim.facts()?, other.facts()?, wall_clock_ns());
     let survived = other.hold(LIMIT / 2);
     victim.killed()?;
-    let mut first = session.killed_by_limit(facts, &large, &parent, LIMIT, released)?;
+    let mut first = session.killed_by_limit(facts, &large, (&parent, LIMIT), released)?;
     first.trigger = ExpectedTrigger::Other { facts: trigger.clone(), cgroup: small.place().clone() };
     let mut kills = vec![first];
     if survived.is_err() {
         // The kernel takes a victim for done (MMF_OOM_SKIP) a moment before its pages are uncharged: whoever asks
         // in between is next. Then there are two true lines.
         other.killed()?;
-        kills.push(session.killed_by_limit(trigger, &small, &parent, LIMIT, released)?);
+        kills.push(session.killed_by_limit(trigger, &small, (&parent, LIMIT), released)?);
     }
     for fired in kills.iter_mut().filter_map(|kill| kill.fired.as_mut()) {
         // The sibling asks again until the victim's memory is back.
@@ -119,7 +119,7 @@ pub(super) fn limit_lowered_by_another(session: &mut Session) -> Result<Outcome>
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
-    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
     session.check(&[expected])?;
     Ok(Outcome::Passed)
 }
@@ -140,7 +140,7 @@ pub(super) fn max_below_usage_from_other_cgroup(session: &mut Session) -> Result
     let answer = other.write(&cgroup.limit_file(), &LOWERED.to_string())?;
     ensure!(answer == "0", "lower the limit: errno {answer}");
     hog.killed()?;
-    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, LOWERED, released)?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LOWERED), released)?;
     expected.trigger = ExpectedTrigger::Other { facts: writer, cgroup: other_cgroup.place().clone() };
     if let Some(fired) = &mut expected.fired {
         fired.lowered_from = Some(4 * LIMIT);

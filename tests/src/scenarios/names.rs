@@ -36,7 +36,7 @@ pub(super) fn hostile_comm_and_path(session: &mut Session) -> Result<Outcome> {
         ensure!(Some(&*facts.comm) == comm.get(..comm.len().min(15)), "the hog's name: {:?}", facts.comm);
         hog.grow("anon")?;
         hog.killed()?;
-        let expected = session.killed_by_limit(facts, cgroup, cgroup, LIMIT, released)?;
+        let expected = session.killed_by_limit(facts, cgroup, (cgroup, LIMIT), released)?;
         session.check(&[expected])?;
     }
     Ok(Outcome::Passed)
@@ -58,7 +58,7 @@ pub(super) fn deep_path(session: &mut Session) -> Result<Outcome> {
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
-    let expected = session.killed_by_limit(facts, cgroup, cgroup, LIMIT, released)?;
+    let expected = session.killed_by_limit(facts, cgroup, (cgroup, LIMIT), released)?;
     session.check(&[expected])?;
     Ok(Outcome::Passed)
 }
@@ -72,7 +72,7 @@ pub(super) fn cgroup_removed_before_line(session: &mut Session) -> Result<Outcom
     session.tracer().freeze(true)?;
     hog.grow("anon")?;
     let killed = hog.killed();
-    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released);
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released);
     let removed = cgroup.remove();
     session.tracer().freeze(false)?;
     killed.and(removed)?;

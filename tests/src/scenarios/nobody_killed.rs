@@ -86,7 +86,7 @@ pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
     ensure!(hog.is_alive()?, "the hog was killed");
     cgroup.write(&control, "0")?;
     hog.killed()?;
-    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, limit, released)?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, (&cgroup, limit), released)?;
     if let Some(fired) = &mut expected.fired {
         fired.events_of_this_kill_alone = false;
     }
@@ -106,7 +106,7 @@ fn kill_another(session: &mut Session) -> Result<()> {
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
-    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
     session.check(&[expected]).map(drop)
 }
 

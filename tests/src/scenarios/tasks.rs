@@ -19,7 +19,7 @@ pub(super) fn raised_adj(session: &mut Session) -> Result<Outcome> {
     ensure!((facts.oom_score_adj, facts.uid) == (517, 4242), "the hog did not change: {facts:?}");
     hog.grow("anon")?;
     hog.killed()?;
-    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
     session.check(&[expected])?;
     Ok(Outcome::Passed)
 }
@@ -35,7 +35,7 @@ pub(super) fn thread_victim(session: &mut Session) -> Result<Outcome> {
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
-    let mut expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
     expected.trigger = ExpectedTrigger::Victim(b"hog-worker".to_vec());
     session.check(&[expected])?;
     Ok(Outcome::Passed)
@@ -51,7 +51,7 @@ pub(super) fn exited_leader(session: &mut Session) -> Result<Outcome> {
     let (facts, released) = (ProcessFacts::of(hog.pid(), tid)?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
-    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
     session.check(&[expected])?;
     Ok(Outcome::Passed)
 }
@@ -95,7 +95,7 @@ fn kill_child(session: &mut Session, name: &str, apart: bool) -> Result<Outcome>
     let signal = hog.child_ended_by()?;
     ensure!(signal == libc::SIGKILL, "the child ended by signal {signal}");
     ensure!(hog.is_alive()?, "the parent is dead too");
-    let expected = session.killed_by_limit(facts, &cgroup, &cgroup, LIMIT, released)?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
     session.check(&[expected])?;
     Ok(Outcome::Passed)
 }
@@ -117,7 +117,7 @@ pub(super) fn shared_mm(session: &mut Session) -> Result<Outcome> {
         tids.clone().find(|tid| [grower.tid, sleeper.tid].contains(tid))
     })?;
     let (victim, with_it) = if tids == grower.tid { (&grower, &sleeper) } else { (&sleeper, &grower) };
-    let mut expected = session.killed_by_limit(victim.clone(), &cgroup, &cgroup, LIMIT, released)?;
+    let mut expected = session.killed_by_limit(victim.clone(), &cgroup, (&cgroup, LIMIT), released)?;
     if victim.pid != grower.pid {
         expected.trigger = ExpectedTrigger::Other { facts: grower.clone(), cgroup: cgroup.place().clone() };
     }

@@ -1,5 +1,7 @@
 //! One tracer with its pins and its output, and what is done to it at random.
 
+mod fault;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -17,44 +19,6 @@ use crate::patience::until;
 
 /// The small one is soon full.
 const RINGS: [&str; 2] = ["16KiB", "512KiB"];
-/// A file gets no larger than this before it is rotated.
-const FILE_BYTES: u64 = 8 << 20;
-
-/// What can happen to a tracer, how often beside the others, and what it is called in the table.
-const FAULTS: [(Fault, u64, &str); 14] = [
-    (Fault::Killed, 4, "SIGKILL"),
-    (Fault::KilledAtStart, 4, "SIGKILL while it starts"),
-    (Fault::Stopped, 3, "SIGSTOP for seconds"),
-    (Fault::KilledWhileStopped, 1, "SIGSTOP, then SIGKILL"),
-    (Fault::Upgraded, 3, "upgraded: SIGTERM, another copy of the binary"),
-    (Fault::Replaced, 2, "replaced by other programs (`--ring-size`)"),
-    (Fault::ReplacedAndKilled, 2, "replaced, SIGKILL while it takes over"),
-    (Fault::DiskFull, 3, "disk full"),
-    (Fault::DiskFullAndKilled, 1, "disk full, SIGKILL meanwhile"),
-    (Fault::Fails, 2, "file fails every write"),
-    (Fault::Rotated, 3, "log rotated: create"),
-    (Fault::Truncated, 2, "log rotated: copytruncate"),
-    (Fault::Blocked, 4, "pipe blocked"),
-    (Fault::EndedWhileBlocked, 2, "pipe blocked, SIGTERM meanwhile"),
-];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Killed,
-    KilledAtStart,
-    Stopped,
-    KilledWhileStopped,
-    Upgraded,
-    Replaced,
-    ReplacedAndKilled,
-    DiskFull,
-    DiskFullAndKilled,
-    Fails,
-    Rotated,
-    Truncated,
-    Blocked,
-    EndedWhileBlocked,
-}
 
 /// One tracer after another.
 #[derive(Debug)]
@@ -120,123 +84,12 @@ impl Lane {
             let pause = self.random.time(0, 1500);
             std::thread::sleep(pause);
             let fault = self.next_fault();
-            let name = FAULTS.iter().find(|known| known.0 == fault).map_or("", |known| known.2);
+            let name = fault.name();
             self.happen(fault).with_context(|| format!("{}: {name}: {}", self.name, self.last_words()))?;
             *self.report.faults.entry(name).or_default() += 1;
             self.look_at_pins();
         }
         Ok(())
-    }
-
-    fn next_fault(&mut self) -> Fault {
-        let on_disk = match &self.output {
-            Output::File(file) if file.size() > FILE_BYTES => return Fault::Rotated,
-            Output::File(_) => true,
-            Output::Pipe(_) => false,
-        };
-        let possible: Vec<Fault> = FAULTS
-            .iter()
-            .filter(|(fault, ..)| match fault {
-                Fault::DiskFull
-                | Fault::DiskFullAndKilled
-                | Fault::Fails
-                | Fault::Rotated
-                | Fault::Truncated => on_disk,
-                Fault::Blocked | Fault::EndedWhileBlocked => !on_disk,
-                _ => true,
-            })
-            .flat_map(|(fault, weight, _)| std::iter::repeat_n(*fault, usize::try_from(*weight).unwrap_or(1)))
-            .collect();
-        self.random.pick(&possible).copied().unwrap_or(Fault::Killed)
-    }
-
-    fn happen(&mut self, fault: Fault) -> Result<()> {
-        let seconds = self.random.time(1000, 4000);
-        match fault {
-            Fault::Killed => {
-                self.kill()?;
-                let nobody = self.random.time(0, 1500);
-                std::thread::sleep(nobody);
-                self.start()
-            }
-            Fault::KilledAtStart => {
-                self.kill()?;
-                self.start_and_kill()?;
-                self.start()
-            }
-            Fault::Stopped | Fault::KilledWhileStopped => {
-                self.stop_still()?;
-                std::thread::sleep(seconds);
-                if fault == Fault::Stopped {
-                    return self.signal(libc::SIGCONT);
-                }
-                self.kill()?;
-                self.start()
-            }
-            Fault::Upgraded => {
-                self.end()?;
-                self.turn.0 ^= 1;
-                self.start()
-            }
-            Fault::Replaced | Fault::ReplacedAndKilled => {
-                if self.random.percent(50) {
-                    self.end()?;
-                } else {
-                    self.kill()?;
-                }
-                self.turn.1 ^= 1;
-                self.two_since = self.two_since.or(Some(Instant::now()));
-                if fault == Fault::ReplacedAndKilled {
-                    self.start_and_kill()?;
-                    // Whose turn it is now, chance says.
-                    self.turn.1 ^= usize::from(self.random.percent(50));
-                }
-                self.start()?;
-                self.wait("one set of programs", |lane| {
-                    lane.look_at_pins();
-                    Ok(lane.two_since.is_none())
-                })
-            }
-            Fault::DiskFull | Fault::DiskFullAndKilled => {
-                self.on_disk()?.fill_disk()?;
-                std::thread::sleep(seconds);
-                if fault == Fault::DiskFullAndKilled {
-                    self.kill()?;
-                    self.start()?;
-                    std::thread::sleep(seconds);
-                }
-                self.on_disk()?.free_disk()
-            }
-            Fault::Fails => {
-                self.on_disk()?.fail()?;
-                std::thread::sleep(seconds);
-                self.on_disk()?.heal()
-            }
-            Fault::Rotated => {
-                let pid = self.pid()?;
-                match self.random.below(3) {
-                    0 => self.on_disk()?.rotate(|| send(pid, libc::SIGHUP)),
-                    1 => self.on_disk()?.rotate(|| Ok(())),
-                    _ => self.on_disk()?.remove(),
-                }
-            }
-            Fault::Truncated => {
-                self.stop_still()?;
-                self.on_disk()?.copy_and_truncate()?;
-                self.signal(libc::SIGCONT)
-            }
-            Fault::Blocked | Fault::EndedWhileBlocked => {
-                self.pause_reader(true);
-                std::thread::sleep(seconds);
-                if fault == Fault::EndedWhileBlocked {
-                    self.end()?;
-                    self.start()?;
-                    std::thread::sleep(seconds);
-                }
-                self.pause_reader(false);
-                Ok(())
-            }
-        }
     }
 
     /// All its lines so far.

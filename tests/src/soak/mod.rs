@@ -102,7 +102,7 @@ fn run(arguments: &Arguments, seed: u64) -> Result<bool> {
     let victims = Victims::below(scratch.cgroup(), hierarchy.version);
     let (began, counted) = (moment(), oom_kills()?);
     let until = Instant::now() + Duration::from_secs_f64(arguments.minutes * 60.0);
-    let (outputs, truth) = trouble(&mut lanes, &victims, until, seed, &binary, || {
+    let (outputs, truth) = trouble(&mut lanes, &victims, (until, seed), &binary, || {
         let kernel_kills = oom_kills()?.wrapping_sub(counted);
         let prefix = victims::path(scratch.cgroup()) + "/";
         Ok(Truth { prefix, deaths: victims.deaths(), kernel_kills, between: (began.clone(), moment()) })
@@ -169,8 +169,7 @@ struct Stage {
 fn trouble(
     lanes: &mut [Lane],
     victims: &Victims<'_>,
-    until: Instant,
-    seed: u64,
+    (until, seed): (Instant, u64),
     binary: &Path,
     truth: impl FnOnce() -> Result<Truth>,
 ) -> Result<(Vec<Told>, Truth)> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Case;
 use crate::world::{CRI_IMAGE, World};
-use client::{Client, Pod};
+use client::{Client, Pod, Wanted};
 
 pub(crate) const CASES: &[Case] = &[
     ("cri_container_over_its_limit", container),
@@ -73,7 +73,16 @@ fn container(world: &mut World) -> Result<()> {
     let client = Client::connect(&world.containerd.socket)?;
     let pod = cgroup.pod(world, "api-7d9f");
     let sandbox = client.run_pod(&pod)?;
-    let id = client.run(&pod, &sandbox, "api", LIMIT_BYTES, &format!("exec {EAT}"), &world.gates())?;
+    let id = client.run(
+        &pod,
+        &sandbox,
+        &Wanted {
+            name: "api",
+            limit_bytes: LIMIT_BYTES,
+            script: &format!("exec {EAT}"),
+            gates: &world.gates(),
+        },
+    )?;
     let line = world.watch.kill_in(&id)?;
     expect(
         &line,
@@ -108,9 +117,21 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
     let client = Client::connect(&world.containerd.socket)?;
     let pod = cgroup.pod(world, "both");
     let sandbox = client.run_pod(&pod)?;
-    let bystander =
-        client.run(&pod, &sandbox, "bystander", 0, &gated("cri-bystander", "exit 0"), &world.gates())?;
-    let id = client.run(&pod, &sandbox, "eater", 0, &format!("exec {EAT}"), &world.gates())?;
+    let bystander = client.run(
+        &pod,
+        &sandbox,
+        &Wanted {
+            name: "bystander",
+            limit_bytes: 0,
+            script: &gated("cri-bystander", "exit 0"),
+            gates: &world.gates(),
+        },
+    )?;
+    let id = client.run(
+        &pod,
+        &sandbox,
+        &Wanted { name: "eater", limit_bytes: 0, script: &format!("exec {EAT}"), gates: &world.gates() },
+    )?;
     let line = world.watch.kill_in(&id)?;
     expect(
         &line,

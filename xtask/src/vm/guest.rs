@@ -14,8 +14,9 @@ use anyhow::{Context as _, Result};
 use tempfile::NamedTempFile;
 
 use super::{
-    Args, Special, initramfs,
+    Args, Condition, initramfs,
     kernels::Arch,
+    plan::Special,
     qemu::{Budget, Console, End, Machine},
     table::{self, Outcome, Table},
     word,
@@ -51,6 +52,8 @@ pub struct Guest<'a> {
     pub cgroup: String,
     /// What `--hook` of oomtrace is given.
     pub hook: String,
+    /// What is wrong with the machine.
+    pub condition: Option<Condition>,
     /// What the machine has more than others.
     pub special: Option<Special>,
     /// The scenarios to run; none if there is a command.
@@ -112,7 +115,8 @@ impl Guest<'_> {
             None => None,
         };
         let lockdown = if self.special == Some(Special::Lockdown) { " lockdown=confidentiality" } else { "" };
-        let command_line = format!("{}{lockdown}", self.args.cmdline_extra);
+        let disabled = if self.condition == Some(Condition::NoMemcg) { " cgroup_disable=memory" } else { "" };
+        let command_line = format!("{}{lockdown}{disabled}", self.args.cmdline_extra);
         let machine = Machine {
             arch: kit.arch,
             qemu: &kit.qemu,
@@ -134,12 +138,19 @@ impl Guest<'_> {
         let command = self.args.command.clone().unwrap_or_else(|| {
             let names: String = self.scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
             let offers = if self.args.write.is_some() { " --offers" } else { "" };
-            format!("oomtrace-scenarios --hook {}{offers}{names}", self.hook)
+            let later = self.condition == Some(Condition::FtraceOffLater);
+            let later = if later { " --ftrace-off-later" } else { "" };
+            format!("oomtrace-scenarios --hook {}{offers}{later}{names}", self.hook)
         });
         let mut without: Vec<String> = self.args.without.iter().map(|missing| word(*missing)).collect();
         if let Some(Special::Without(missing)) = self.special {
             without.push(word(missing));
         }
+        without.extend(match self.condition {
+            Some(Condition::FtraceOff) => Some("ftrace".to_owned()),
+            Some(Condition::NoMemcg) => Some("memcg".to_owned()),
+            Some(Condition::FtraceOffLater) | None => None,
+        });
         format!("CGROUP={}\nWITHOUT='{}'\njob() {{\n{command}\n}}\n", self.cgroup, without.join(" "))
     }
 

@@ -57,10 +57,16 @@ v2)
     for controller in memory cpuset cpu pids; do
         echo "+$controller" 2>/dev/null >/sys/fs/cgroup/cgroup.subtree_control
     done
-    grep -qw memory /sys/fs/cgroup/cgroup.subtree_control ||
+    without memcg || grep -qw memory /sys/fs/cgroup/cgroup.subtree_control ||
         refuse "this kernel has no memory controller for cgroup v2"
+    without memcg && grep -qw memory /sys/fs/cgroup/cgroup.controllers &&
+        refuse "this kernel kept its memory controller"
     ;;
 esac
+
+if without ftrace; then
+    echo 0 >/proc/sys/kernel/ftrace_enabled || refuse "this kernel has no kernel.ftrace_enabled"
+fi
 
 ip link set lo up
 hostname guest

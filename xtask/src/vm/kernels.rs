@@ -59,7 +59,7 @@ impl Arch {
     /// only `linux-binary-unsigned-*`.
     pub fn kernels(self) -> &'static [Kernel] {
         const fn kernel(name: &'static str, v1: V1, packages: &'static [&'static str]) -> Kernel {
-            Kernel { name, v1, packages }
+            Kernel { name, v1, packages, flavour: "cloud" }
         }
         match self {
             Self::X86_64 => {
@@ -68,6 +68,7 @@ impl Arch {
                         kernel("5.10", V1::Packaged, &["linux-image-5.10.0-"]),
                         kernel("6.1", V1::Packaged, &["linux-image-6.1.0-"]),
                         kernel("6.12", V1::Built, &["linux-image-6.12."]),
+                        Kernel { flavour: "rt", ..kernel("6.12-rt", V1::Nowhere, &["linux-image-6.12."]) },
                         kernel("6.16", V1::Nowhere, &["linux-image-6.16."]),
                         kernel("6.18", V1::Nowhere, &["linux-image-6.18."]),
                         kernel("7.0", V1::Nowhere, &["linux-binary-7.0."]),
@@ -89,6 +90,8 @@ pub struct Kernel {
     pub v1: V1,
     /// The beginnings of its package's name, best first.
     packages: &'static [&'static str],
+    /// Which of Debian's builds: `cloud` is the smallest, `rt` has PREEMPT_RT.
+    flavour: &'static str,
 }
 
 /// The memory controller of cgroup v1: an option since 6.11 (`CONFIG_MEMCG_V1`), which Debian leaves out.
@@ -209,10 +212,10 @@ impl Store {
 
     /// The newest package of the kernel `name`.
     fn newest(&self, name: &str) -> Result<String> {
-        let prefixes = self.known(name)?.packages;
-        let suffix = format!("-cloud-{}", self.arch.debian());
+        let Kernel { packages: prefixes, flavour, .. } = self.known(name)?;
+        let suffix = format!("-{flavour}-{}", self.arch.debian());
         let mut package = None;
-        for prefix in prefixes {
+        for prefix in *prefixes {
             package = self.apt()?.newest(prefix, &suffix)?;
             if package.is_some() {
                 break;

@@ -9,6 +9,7 @@ mod docker;
 mod guest;
 mod initramfs;
 mod kernels;
+mod plan;
 mod programs;
 mod qemu;
 mod table;
@@ -27,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::ValueEnum;
 
 use self::{
@@ -40,20 +41,6 @@ use crate::page::Place;
 
 /// Where what was found is written if nothing else is said.
 pub const PAGE: &str = "docs/KERNELS.md";
-
-/// The kernels of a run that names none: the oldest, the two that most machines have, and the newest.
-const MAIN: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
-
-/// Scenarios that need another machine than the rest, and which.
-const SPECIAL: [(&str, Special); 7] = [
-    ("cpuset", Special::Numa),
-    ("mempolicy", Special::Numa),
-    ("swap", Special::Swap),
-    ("lockdown", Special::Lockdown),
-    ("without_btf", Special::Without(Missing::Btf)),
-    ("without_tracefs", Special::Without(Missing::Tracefs)),
-    ("without_bpffs", Special::Without(Missing::Bpffs)),
-];
 
 /// What to boot and what to run there.
 #[derive(Debug, clap::Args)]
@@ -70,8 +57,11 @@ pub struct Args {
     /// Which function hooks oomtrace may use
     #[arg(long, value_enum, default_values_t = [Hook::Auto])]
     hook: Vec<Hook>,
+    /// What is wrong with the machine; its kernel is then tried with any hook and cgroup v2 only
+    #[arg(long, value_enum, conflicts_with_all = ["command", "cgroup", "hook"])]
+    condition: Vec<Condition>,
     /// All kernels, with any hook, on cgroup v2 and, where they have it, v1
-    #[arg(long, conflicts_with_all = ["kernel", "kernel_image", "cgroup", "hook", "command"])]
+    #[arg(long, conflicts_with_all = ["kernel", "kernel_image", "cgroup", "hook", "command", "condition"])]
     matrix: bool,
     /// A scenario by name (see --list); without one: all
     #[arg(long, value_name = "NAME")]
@@ -142,19 +132,15 @@ enum Missing {
     Bpffs,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Special {
-    Numa,
-    Swap,
-    Lockdown,
-    Without(Missing),
-}
-
-impl Special {
-    /// The machine lacks something: what is said then is the same with any hook and layout of cgroups.
-    fn lacks(self) -> bool {
-        matches!(self, Self::Lockdown | Self::Without(_))
-    }
+/// A column of its own: what is wrong with the whole machine, whatever the scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Condition {
+    /// `kernel.ftrace_enabled=0` before oomtrace starts: hooks attach and never fire
+    FtraceOff,
+    /// The same while oomtrace runs
+    FtraceOffLater,
+    /// `cgroup_disable=memory`: only the machine itself can run out
+    NoMemcg,
 }
 
 /// Boots every guest that `args` ask for.
@@ -173,50 +159,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.list {
         return list(args, &store);
     }
-    let ways = ways(args, &store)?;
-    let directory = programs::target_directory().join("vm");
-    fs::create_dir_all(&directory)?;
-    let mut kit = Kit {
-        arch: args.arch,
-        qemu: store.qemu()?,
-        programs: vec![("busybox", store.busybox()?)],
-        directory,
-        timeout: Duration::from_secs(args.timeout),
-    };
-    let Programs { oomtrace, scenarios } = programs(args, &store)?;
-    let names = match &args.command {
-        Some(_) => Vec::new(),
-        // Only a program of this machine's architecture runs here; of another, one is built that lists the same.
-        None => {
-            let runs = args.arch.is_this_machine();
-            selected(&args.scenario, &programs::scenarios(runs.then_some(&*scenarios))?)?
-        }
-    };
-    kit.programs.extend([("oomtrace", oomtrace), ("oomtrace-scenarios", scenarios)]);
-
+    let ways = plan::ways(args, &store)?;
+    let (kit, names) = prepare(args, &store)?;
+    let guests = plan::guests(args, &ways, &names);
     let table = Mutex::new(Table::default());
     let started = Instant::now();
-    let mut guests = Vec::new();
-    for Way { cgroup, hook, kernels } in &ways {
-        for (kernel, image) in kernels {
-            for (special, scenarios) in by_machine(&names) {
-                let said_before =
-                    guests.iter().any(|guest: &Guest<'_>| guest.special == special && guest.image == image);
-                if special.is_some_and(Special::lacks) && said_before {
-                    continue;
-                }
-                guests.push(Guest {
-                    column: format!("{kernel} {} {}", word(*cgroup), word(*hook)),
-                    image,
-                    cgroup: word(*cgroup),
-                    hook: word(*hook),
-                    special,
-                    scenarios,
-                    args,
-                });
-            }
-        }
-    }
     for guest in &guests {
         table.lock().unwrap_or_else(PoisonError::into_inner).guest(&guest.column);
     }
@@ -231,6 +178,30 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         place.fill(&format!("\n{table}\n{took} The kernels say of themselves:\n\n{}\n", table.offered()))?;
     }
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What all guests share, and the names of the scenarios to run; none if there is a command.
+fn prepare(args: &Args, store: &Store) -> Result<(Kit, Vec<String>)> {
+    let directory = programs::target_directory().join("vm");
+    fs::create_dir_all(&directory)?;
+    let mut kit = Kit {
+        arch: args.arch,
+        qemu: store.qemu()?,
+        programs: vec![("busybox", store.busybox()?)],
+        directory,
+        timeout: Duration::from_secs(args.timeout),
+    };
+    let Programs { oomtrace, scenarios } = programs(args, store)?;
+    let names = match &args.command {
+        Some(_) => Vec::new(),
+        // Only a program of this machine's architecture runs here; of another, one is built that lists the same.
+        None => {
+            let runs = args.arch.is_this_machine();
+            plan::selected(&args.scenario, &programs::scenarios(runs.then_some(&*scenarios))?)?
+        }
+    };
+    kit.programs.extend([("oomtrace", oomtrace), ("oomtrace-scenarios", scenarios)]);
+    Ok((kit, names))
 }
 
 /// Boots the guests, some at a time.
@@ -248,60 +219,6 @@ fn boot(guests: &[Guest<'_>], kit: &Kit, table: &Mutex<Table>, jobs: usize) -> R
             .into_iter()
             .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a guest's thread panicked"))?)
     })
-}
-
-/// One way to test kernels.
-struct Way {
-    cgroup: Cgroup,
-    hook: Hook,
-    /// What they are called, and their images.
-    kernels: Vec<(String, PathBuf)>,
-}
-
-/// Every way that is asked for, all kernels fetched.
-fn ways(args: &Args, store: &Store) -> Result<Vec<Way>> {
-    let (cgroups, hooks): (&[Cgroup], &[Hook]) = if args.matrix {
-        (&[Cgroup::V2, Cgroup::V1], &[Hook::Auto, Hook::Kprobe, Hook::None])
-    } else {
-        (&args.cgroup, &args.hook)
-    };
-    let mut ways = Vec::new();
-    for cgroup in cgroups {
-        let kernels = kernels(args, store, *cgroup)?;
-        ways.extend(hooks.iter().map(|hook| Way { cgroup: *cgroup, hook: *hook, kernels: kernels.clone() }));
-    }
-    Ok(ways)
-}
-
-/// The kernels to boot with that layout of cgroups, all of them fetched. One that is not asked for by its name is left out
-/// where it cannot have that layout, and said to be.
-fn kernels(args: &Args, store: &Store, cgroup: Cgroup) -> Result<Vec<(String, PathBuf)>> {
-    let named = !args.matrix && !args.kernel.is_empty() && !args.kernel.iter().any(|name| name == "all");
-    let mut names: Vec<&str> = Vec::new();
-    if named {
-        names.extend(args.kernel.iter().map(String::as_str));
-    } else if args.matrix || !args.kernel.is_empty() || args.kernel_image.is_empty() {
-        let all = args.matrix || !args.kernel.is_empty();
-        for kernel in args.arch.kernels().iter().filter(|kernel| all || MAIN.contains(&kernel.name)) {
-            if cgroup == Cgroup::V1 && kernel.v1 == V1::Nowhere {
-                eprintln!("vm: {} is left out: no memory controller for cgroup v1", kernel.name);
-            } else {
-                names.push(kernel.name);
-            }
-        }
-    }
-    let mut kernels = Vec::new();
-    for name in names {
-        kernels.push(match cgroup {
-            Cgroup::V1 => store.kernel_with_v1(name)?,
-            Cgroup::V2 => (name.to_owned(), store.kernel(name)?),
-        });
-    }
-    for image in &args.kernel_image {
-        let name = image.file_name().context("--kernel-image is not a file")?.to_string_lossy().into_owned();
-        kernels.push((name, image.clone()));
-    }
-    Ok(kernels)
 }
 
 /// The programs to pack: those given; the others are built.
@@ -322,30 +239,6 @@ fn readable(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(cannot)?;
     ensure!(file.metadata().with_context(cannot)?.is_file(), "{} is not a file", path.display());
     Ok(())
-}
-
-/// The scenarios to run: those asked for, or all that there are.
-fn selected(asked: &[String], known: &[String]) -> Result<Vec<String>> {
-    if let Some(name) = asked.iter().find(|name| !known.contains(name)) {
-        bail!("no scenario {name}; there are: {}", known.join(", "));
-    }
-    Ok(if asked.is_empty() { known } else { asked }.to_vec())
-}
-
-/// The scenarios grouped by the machine that they need; one empty group if there are none (a command to run).
-fn by_machine(scenarios: &[String]) -> Vec<(Option<Special>, Vec<&str>)> {
-    let mut groups: Vec<(Option<Special>, Vec<&str>)> = Vec::new();
-    for scenario in scenarios {
-        let special = SPECIAL.iter().find(|(name, _)| name == scenario).map(|(_, special)| *special);
-        match groups.iter_mut().find(|(known, _)| *known == special) {
-            Some((_, group)) => group.push(scenario),
-            None => groups.push((special, vec![scenario])),
-        }
-    }
-    if groups.is_empty() {
-        groups.push((None, Vec::new()));
-    }
-    groups
 }
 
 fn list(args: &Args, store: &Store) -> Result<ExitCode> {
@@ -380,16 +273,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scenarios_share_a_guest_unless_they_need_another_machine() {
-        let names = ["memcg-limit", "cpuset", "burst", "mempolicy"].map(str::to_owned);
-        assert_eq!(
-            by_machine(&names),
-            [(None, vec!["memcg-limit", "burst"]), (Some(Special::Numa), vec!["cpuset", "mempolicy"])]
-        );
-        assert_eq!(by_machine(&[]), [(None, Vec::new())]);
-    }
-
-    #[test]
     fn a_path_that_leads_to_no_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("vmlinuz");
@@ -397,12 +280,5 @@ mod tests {
         assert!(readable(directory.path()).unwrap_err().to_string().ends_with("is not a file"));
         fs::write(&file, "").unwrap();
         readable(&file).unwrap();
-    }
-
-    #[test]
-    fn an_unknown_scenario_is_refused() {
-        let known = ["burst".to_owned()];
-        assert_eq!(selected(&[], &known).unwrap(), known);
-        assert!(selected(&["brust".to_owned()], &known).is_err());
     }
 }

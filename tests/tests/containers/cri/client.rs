@@ -204,16 +204,9 @@ impl Client {
         Ok(answer.id)
     }
 
-    /// Runs a script in a container of the pod; a limit of 0 is none. The container's id.
-    pub(crate) fn run(
-        &self,
-        pod: &Pod,
-        sandbox: &str,
-        name: &str,
-        limit_bytes: u64,
-        script: &str,
-        gates: &Path,
-    ) -> Result<String> {
+    /// Runs a container of the pod. Its id.
+    pub(crate) fn run(&self, pod: &Pod, sandbox: &str, wanted: &Wanted<'_>) -> Result<String> {
+        let Wanted { name, limit_bytes, script, gates } = *wanted;
         let host = Some(NamespaceOption { network: NODE });
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata { name: name.into(), attempt: pod.restarts }),
@@ -252,6 +245,16 @@ impl Client {
         let _removed: Empty = self.call("RemovePodSandbox", Id { id: sandbox.into() })?;
         Ok(())
     }
+}
+
+/// A container to run.
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    /// 0: no limit.
+    pub(crate) limit_bytes: u64,
+    pub(crate) script: &'a str,
+    /// The directory that it waits in.
+    pub(crate) gates: &'a Path,
 }
 
 impl Pod {

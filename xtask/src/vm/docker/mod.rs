@@ -20,9 +20,9 @@ use self::image::Image;
 use super::{
     Args,
     kernels::{Arch, Store},
+    plan::selected,
     programs::{self, Programs},
     qemu::{self, Budget, End},
-    selected,
     table::{self, Outcome, Table},
 };
 use crate::workspace;

@@ -1,0 +1,79 @@
+//! What a run starts, and what it notes of the machine and of a cgroup.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cgroup::Cgroup;
+use crate::compare::{FiredLimit, HostFacts};
+use crate::counters;
+use crate::hog::Hog;
+use crate::tracer::{Hook, Tracer};
+
+/// In a guest that is to run out of memory: may this process, and those it starts from now on, be killed?
+pub(super) fn protect(guest: bool, protected: bool) -> Result<()> {
+    if !guest {
+        return Ok(());
+    }
+    let value = if protected { "-1000" } else { "0" };
+    std::fs::write("/proc/self/oom_score_adj", value).context("protect the test from the killer")
+}
+
+/// Starts the tracer. In a guest this process may not be killed, but the tracer must look after itself.
+pub(super) fn start_tracer(binary: &Path, hook: Hook, guest: bool) -> Result<Tracer> {
+    protect(guest, false)?;
+    let tracer = Tracer::start(binary, hook)?;
+    protect(guest, true)?;
+    Ok(tracer)
+}
+
+/// A hog with a name. `protected`: this process may not be killed, and its children must not inherit that.
+pub fn start_hog(protected: bool, comm: &[u8]) -> Result<Hog> {
+    let mut hog = Hog::start()?;
+    if protected {
+        hog.ask("adj 0")?;
+    }
+    hog.name(comm)?;
+    Ok(hog)
+}
+
+/// What the files of the cgroup whose limit fired say after the kill.
+pub fn fired_limit(cgroup: &Cgroup, limit_bytes: u64) -> Result<FiredLimit> {
+    Ok(FiredLimit {
+        place: cgroup.place().clone(),
+        limit_bytes,
+        swap_limit_bytes: None,
+        events: cgroup.events()?,
+        events_of_this_kill_alone: true,
+        another_dies: false,
+        refusals: cgroup.number("memory.failcnt"),
+        peak_bytes: cgroup.peak(),
+        oom_group: cgroup.number("memory.oom.group") == Some(1),
+        lowered_from: None,
+    })
+}
+
+impl HostFacts {
+    /// Reads them.
+    pub fn read() -> Result<Self> {
+        let text = |name: &str| {
+            let file = format!("/proc/sys/kernel/{name}");
+            let text = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+            anyhow::Ok(text.trim_end().to_owned())
+        };
+        // SAFETY: numbers in, numbers out.
+        let number = |name| unsafe { libc::sysconf(name) };
+        let (page, ticks) = (number(libc::_SC_PAGESIZE), number(libc::_SC_CLK_TCK));
+        let processors = number(libc::_SC_NPROCESSORS_ONLN);
+        Ok(Self {
+            name: text("hostname")?,
+            kernel: text("osrelease")?,
+            boot_id: text("random/boot_id")?,
+            page_bytes: page.try_into()?,
+            processors: processors.try_into()?,
+            ticks_a_second: ticks.try_into()?,
+            boot_wall_ns: counters::boot_time_ns(),
+            memory_and_swap: counters::memory_and_swap()?,
+        })
+    }
+}
