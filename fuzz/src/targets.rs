@@ -111,7 +111,7 @@ fn record(dir: &Path) -> Result<Check> {
 fn btf(_: &Path) -> Result<Check> {
     Ok(Box::new(|bytes| {
         if let Ok(btf) = Btf::parse(bytes.to_vec()) {
-            let _found_or_not = layout::resolve(&btf, 4);
+            let _found_or_not = layout::resolve(&btf, Some(4));
             let _names = btf.enumeration_with("A");
             for name in ["task_struct", "mm_struct", "mem_cgroup", "f"] {
                 let _size = btf.structure(name).and_then(|id| btf.size(id));

@@ -247,6 +247,7 @@ fn cgroup_version(text: &str) -> Result<CgroupVersion, String> {
         "v1" => Ok(CgroupVersion::V1),
         "v2" => Ok(CgroupVersion::V2),
         "hybrid" => Ok(CgroupVersion::Hybrid),
+        "none" => Ok(CgroupVersion::None),
         _ => Err("the versions are v1, v2 and hybrid".into()),
     }
 }

@@ -124,9 +124,6 @@ impl From<KernelError> for Failure {
             KernelError::Hierarchy(HierarchyError::Read { .. }) => {
                 failure.hint("mount the kernel's own files: mount -t proc proc /proc")
             }
-            KernelError::Hierarchy(_) => {
-                failure.hint("boot with the memory controller enabled (cgroup_enable=memory)")
-            }
         }
     }
 }

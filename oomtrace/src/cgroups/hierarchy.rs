@@ -1,4 +1,4 @@
-//! Where memory cgroups are. Files of `/proc` go in; nothing is mounted and nothing is written here.
+//! Where memory cgroups are, if the kernel has any. Files of `/proc` go in; nothing is mounted and nothing is written here.
 
 use std::fs;
 use std::io;
@@ -14,8 +14,8 @@ pub struct MemoryHierarchy {
     pub version: CgroupVersion,
     /// Where its root is mounted; `None` if it is mounted nowhere in this mount namespace.
     pub mount: Option<PathBuf>,
-    /// The kernel's number of the hierarchy; 0 is the unified one.
-    pub hierarchy_id: u32,
+    /// The kernel's number of the hierarchy; 0 is the unified one. `None` where the kernel has no memory controller.
+    pub hierarchy_id: Option<u32>,
 }
 
 /// Why it is not known where memory cgroups are.
@@ -29,17 +29,16 @@ pub enum HierarchyError {
         /// Why.
         source: io::Error,
     },
-    /// The kernel was started with `cgroup_disable=memory`.
-    #[error("the memory controller is disabled on this kernel (cgroup_disable=memory)")]
-    Disabled,
-    /// No hierarchy that could hold memory cgroups is known to the kernel or mounted.
-    #[error("no cgroup hierarchy with the memory controller: none in /proc/cgroups, none mounted")]
-    None,
 }
 
 impl MemoryHierarchy {
-    /// Finds it by `/proc/cgroups` (which hierarchy) and `/proc/self/mountinfo` (where).
-    pub fn detect(root: &Root) -> Result<Self, HierarchyError> {
+    /// Finds it by `/proc/cgroups` (which hierarchy) and `/proc/self/mountinfo` (where). `built`: the kernel has the memory
+    /// controller, as its types show; it may be off (`cgroup_disable=memory`) all the same.
+    pub fn detect(root: &Root, built: bool) -> Result<Self, HierarchyError> {
+        let nowhere = Self { version: CgroupVersion::None, mount: None, hierarchy_id: None };
+        if !built {
+            return Ok(nowhere);
+        }
         let mounts = Mounts::read(root)?;
         let controller = match fs::read_to_string(root.path("/proc/cgroups")) {
             Ok(text) => controller(&text),
@@ -48,17 +47,24 @@ impl MemoryHierarchy {
             Err(source) => return Err(HierarchyError::Read { path: "/proc/cgroups", source }),
         };
         match controller {
-            Some(Controller { enabled: false, .. }) => Err(HierarchyError::Disabled),
+            Some(Controller { enabled: false, .. }) => Ok(nowhere),
             Some(Controller { hierarchy_id, .. }) if hierarchy_id != 0 => Ok(Self {
                 version: if mounts.v2_anywhere { CgroupVersion::Hybrid } else { CgroupVersion::V1 },
                 mount: mounts.v1_memory,
-                hierarchy_id,
+                hierarchy_id: Some(hierarchy_id),
             }),
-            // Kernels that list only what is on v1 leave it out when it is on the unified hierarchy.
-            None if !mounts.v2_anywhere => Err(HierarchyError::None),
-            _ => Ok(Self { version: CgroupVersion::V2, mount: mounts.v2, hierarchy_id: 0 }),
+            // Kernels that list only what can be on v1 leave it out, whether it is off or on the unified hierarchy.
+            None if is_disabled(root) => Ok(nowhere),
+            _ => Ok(Self { version: CgroupVersion::V2, mount: mounts.v2, hierarchy_id: Some(0) }),
         }
     }
+}
+
+/// Whether the kernel's command line says `cgroup_disable=memory`.
+fn is_disabled(root: &Root) -> bool {
+    let cmdline = fs::read_to_string(root.path("/proc/cmdline")).unwrap_or_default();
+    let mut off = cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("cgroup_disable="));
+    off.any(|controllers| controllers.split(',').any(|controller| controller == "memory"))
 }
 
 /// A line of `/proc/cgroups`.
@@ -182,18 +188,29 @@ mod tests {
     const V2_BESIDE: &str = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
 
     fn detect(cgroups: Option<&str>, mounts: &[&str]) -> Result<MemoryHierarchy, HierarchyError> {
+        detect_with(cgroups, mounts, "quiet cgroup_disable=cpuset")
+    }
+
+    fn detect_with(
+        cgroups: Option<&str>,
+        mounts: &[&str],
+        cmdline: &str,
+    ) -> Result<MemoryHierarchy, HierarchyError> {
         let mounts = mounts.concat();
-        let mut files = vec![("proc/self/mountinfo", mounts.as_str())];
+        let mut files = vec![("proc/self/mountinfo", mounts.as_str()), ("proc/cmdline", cmdline)];
         let cgroups = cgroups.map(|line| format!("{HEADER}cpuset\t3\t1\t1\n{line}"));
         if let Some(cgroups) = &cgroups {
             files.push(("proc/cgroups", cgroups));
         }
         let (_dir, root) = root(&files);
-        MemoryHierarchy::detect(&root)
+        MemoryHierarchy::detect(&root, true)
     }
 
+    const NOWHERE: MemoryHierarchy =
+        MemoryHierarchy { version: CgroupVersion::None, mount: None, hierarchy_id: None };
+
     fn found(version: CgroupVersion, mount: Option<&str>, hierarchy_id: u32) -> MemoryHierarchy {
-        MemoryHierarchy { version, mount: mount.map(PathBuf::from), hierarchy_id }
+        MemoryHierarchy { version, mount: mount.map(PathBuf::from), hierarchy_id: Some(hierarchy_id) }
     }
 
     #[test]
@@ -219,8 +236,19 @@ mod tests {
         );
         // Known to the kernel, mounted out of sight.
         assert_eq!(detect(v1, &[V1_OTHERS]).unwrap(), found(CgroupVersion::V1, None, 4));
-        assert!(matches!(detect(Some("memory\t0\t1\t0\n"), &[V2_BESIDE]), Err(HierarchyError::Disabled)));
-        assert!(matches!(detect(None, &[V1_OTHERS]), Err(HierarchyError::None)));
+        // On the unified hierarchy, which is mounted nowhere.
+        assert_eq!(detect(None, &[V1_OTHERS]).unwrap(), found(CgroupVersion::V2, None, 0));
+    }
+
+    #[test]
+    fn a_kernel_without_the_memory_controller() {
+        assert_eq!(detect(Some("memory\t0\t1\t0\n"), &[V2_BESIDE]).unwrap(), NOWHERE);
+        let disabled = |cmdline| detect_with(None, &[V2_BESIDE], cmdline).unwrap() == NOWHERE;
+        assert!(disabled("quiet cgroup_disable=memory root=/dev/vda\n"));
+        assert!(disabled("cgroup_disable=cpuset,memory\n"));
+        assert!(!disabled("cgroup_disable=memory_hugetlb xcgroup_disable=memory\n"));
+        let (_dir, root) = root(&[]);
+        assert_eq!(MemoryHierarchy::detect(&root, false).unwrap(), NOWHERE);
     }
 
     #[test]

@@ -6,10 +6,10 @@ use crate::{
     cli::{Check, Output, RingSize},
     commands::{
         print::print,
-        run::{attach, nothing_there},
+        run::{NO_MEMORY_CGROUPS, attach, nothing_there},
     },
     containers::Runtimes,
-    event::HookStatus,
+    event::{CgroupVersion, HookStatus},
     failure::Failure,
     host::{kernel_log::KernelLog, root::Root},
     kernel::{Kernel, KernelError, privilege, tracefs},
@@ -165,6 +165,9 @@ fn mark_victim(kernel: &Kernel) -> Finding {
 
 fn memory_cgroups(kernel: &Kernel) -> Finding {
     let hierarchy = &kernel.hierarchy;
+    if hierarchy.version == CgroupVersion::None {
+        return Finding { name: "memory cgroups", state: State::Limited, detail: NO_MEMORY_CGROUPS.into() };
+    }
     let version = format!("{:?}", hierarchy.version).to_lowercase();
     let (state, detail) = match &hierarchy.mount {
         Some(mount) => (State::Ok, format!("{version} at {}", mount.display())),

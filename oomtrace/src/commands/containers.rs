@@ -48,7 +48,10 @@ pub fn containers(args: &Containers) -> Result<(), Failure> {
     let root = Root::host();
     let hierarchy = Kernel::read(&root)?.hierarchy;
     let mount = hierarchy.mount.ok_or_else(|| {
-        Failure::message(Code::RunTime, "the memory cgroups are not mounted: there is nothing to walk")
+        Failure::message(
+            Code::RunTime,
+            "this kernel has no memory cgroups, or they are not mounted: there is nothing to walk",
+        )
     })?;
     let runtimes = Runtimes::discover(root, &args.runtime_root);
     let wrong = nothing_there(&args.runtime_root, &runtimes.found());
@@ -86,7 +89,9 @@ fn rows(tree: &mut CgroupTree, mount: &Path, version: CgroupVersion) -> Vec<Row>
         }
         let (limit, usage) = match version {
             CgroupVersion::V2 => ("memory.max", "memory.current"),
-            CgroupVersion::V1 | CgroupVersion::Hybrid => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+            CgroupVersion::V1 | CgroupVersion::Hybrid | CgroupVersion::None => {
+                ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            }
         };
         let number = |name: &str| {
             let text = std::fs::read_to_string(mount.join(path.trim_start_matches('/')).join(name)).ok()?;

@@ -14,7 +14,7 @@ use crate::{
     commands::{render, terminal},
     containers::{Runtime, Runtimes},
     enrich::enricher::{Enricher, Sources},
-    event::Start,
+    event::{CgroupVersion, Start},
     facts::Decoder,
     failure::{Code, Failure},
     host::{clock, identity, kernel_log::KernelLog, process::ProcessReader, root::Root},
@@ -36,6 +36,10 @@ use crate::{
 
 /// Bytes of the ring of cgroup changes: some 2,000 changes of a usual path.
 const CGROUP_RING_BYTES: u32 = 256 << 10;
+
+/// What a kernel without the memory controller lacks.
+pub(super) const NO_MEMORY_CGROUPS: &str = "no memory cgroups in this kernel, or they are off (cgroup_disable=memory): kills \
+    are reported without their cgroups, containers and units";
 
 /// `oomtrace run`.
 ///
@@ -82,6 +86,9 @@ pub fn run(args: Run) -> Result<(), Failure> {
     limits.extend(nothing_there(&args.runtime_root, &runtimes));
     let mount = kernel.hierarchy.mount.clone();
     let version = kernel.hierarchy.version;
+    if version == CgroupVersion::None {
+        limits.push(NO_MEMORY_CGROUPS.into());
+    }
     if !kernel.resolved.absent.is_empty() {
         limits.push(format!("this kernel has no {}", kernel.resolved.absent.join(", ")));
     }

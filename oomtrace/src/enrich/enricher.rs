@@ -84,7 +84,7 @@ impl Enricher {
 
     /// Whether memory is on cgroup v1.
     pub fn is_v1(&self) -> bool {
-        self.sources.version != CgroupVersion::V2
+        matches!(self.sources.version, CgroupVersion::V1 | CgroupVersion::Hybrid)
     }
 
     /// The kernel's log, where it is followed: to be read as it grows, so that a kill finds its own lines read.

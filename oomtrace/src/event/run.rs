@@ -53,6 +53,8 @@ pub enum CgroupVersion {
     V2,
     /// Memory is a v1 hierarchy beside a v2 one.
     Hybrid,
+    /// This kernel has no memory cgroups, or they are off.
+    None,
 }
 
 /// Something could not be told.

@@ -6,6 +6,9 @@ use oomtrace_common::layout::{ABSENT, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM
 
 use crate::kernel::btf::{Btf, TypeId};
 
+/// The memory controller's number, where the kernel has one.
+const MEMORY: &str = "memory_cgrp_id";
+
 /// The layout, and what this kernel does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
@@ -74,31 +77,38 @@ fn name(structure: &str, paths: &[&str]) -> String {
     format!("{structure}.{}", paths.first().unwrap_or(&""))
 }
 
-/// Reads the layout of the kernel that `btf` describes.
+/// Whether the kernel that `btf` describes was built with the memory controller (`CONFIG_MEMCG`).
+pub fn has_memory_controller(btf: &Btf) -> bool {
+    value(btf, MEMORY).is_some()
+}
+
+/// Reads the layout of the kernel that `btf` describes. `memory_hierarchy_id`: where memory cgroups are, `None` where the
+/// kernel has none or they are off; then nothing of them is read.
 ///
 /// # Errors
 /// Names the member without which no event would be true.
-pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutError> {
+pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, LayoutError> {
     let mut s = Structures { btf, found: Vec::new(), absent: Vec::new() };
+    let memcg = Memcg { there: memory_hierarchy_id.is_some() };
     let pid_numbers = s.wanted("pid", &["numbers"]);
     let upid_size = s.id("upid").and_then(|upid| btf.size(upid));
     let layout = KernelLayout {
         mark_victim: mark_victim(btf)?,
-        memory_hierarchy_id,
+        memory_hierarchy_id: memory_hierarchy_id.unwrap_or(ABSENT),
         task_pid: s.needed("task_struct", &["pid"])?,
         task_tgid: s.needed("task_struct", &["tgid"])?,
         task_comm: s.wanted("task_struct", &["comm"]),
         task_mm: s.wanted("task_struct", &["mm"]),
         task_flags: s.wanted("task_struct", &["flags"]),
         task_signal: s.wanted("task_struct", &["signal"]),
-        task_cgroups: s.needed("task_struct", &["cgroups"])?,
+        task_cgroups: memcg.needed(&mut s, "task_struct", "cgroups")?,
         task_group_leader: s.wanted("task_struct", &["group_leader"]),
         task_real_parent: s.wanted("task_struct", &["real_parent"]),
         task_real_cred: s.wanted("task_struct", &["real_cred"]),
         task_start_boottime: s.wanted("task_struct", &["start_boottime", "real_start_time"]),
         task_memcg_in_oom: match memory_hierarchy_id {
             // cgroup v2 has no tasks that wait for memory.
-            0 => ABSENT,
+            None | Some(0) => ABSENT,
             _ => s.optional("task_struct", "memcg_in_oom"),
         },
         task_memcg_oom_gfp_mask: s.optional("task_struct", "memcg_oom_gfp_mask"),
@@ -120,26 +130,24 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutEr
         mm_rss_anon: rss(&mut s, "MM_ANONPAGES"),
         mm_rss_swap: rss(&mut s, "MM_SWAPENTS"),
         mm_rss_shmem: rss(&mut s, "MM_SHMEMPAGES"),
-        css_set_memory: match element(&mut s, "css_set", "subsys", "memory_cgrp_id") {
-            ABSENT => return Err(LayoutError::Member("css_set.subsys[memory_cgrp_id]".into())),
-            offset => offset,
-        },
-        css_cgroup: s.needed("cgroup_subsys_state", &["cgroup"])?,
-        css_parent: s.needed("cgroup_subsys_state", &["parent"])?,
-        cgroup_kn: s.needed("cgroup", &["kn"])?,
-        cgroup_root: s.needed("cgroup", &["root"])?,
-        cgroup_root_hierarchy_id: s.needed("cgroup_root", &["hierarchy_id"])?,
-        kernfs_id: s.needed("kernfs_node", &["id"])?,
-        kernfs_name: s.needed("kernfs_node", &["name"])?,
-        mem_cgroup_css: s.needed("mem_cgroup", &["css"])?,
-        mem_cgroup_usage: s.wanted("mem_cgroup", &["memory.usage"]),
-        mem_cgroup_max: s.wanted("mem_cgroup", &["memory.max"]),
-        mem_cgroup_watermark: s.wanted("mem_cgroup", &["memory.watermark"]),
-        mem_cgroup_swap_usage: s.wanted("mem_cgroup", &["swap.usage", "memsw.usage"]),
-        mem_cgroup_swap_max: s.wanted("mem_cgroup", &["swap.max", "memsw.max"]),
-        mem_cgroup_oom_group: s.wanted("mem_cgroup", &["oom_group"]),
-        mem_cgroup_oom_kill_disable: s.optional("mem_cgroup", "oom_kill_disable"),
-        mem_cgroup_under_oom: s.optional("mem_cgroup", "under_oom"),
+        css_set_memory: memcg.css_set(&mut s)?,
+        css_cgroup: memcg.needed(&mut s, "cgroup_subsys_state", "cgroup")?,
+        css_parent: memcg.needed(&mut s, "cgroup_subsys_state", "parent")?,
+        cgroup_kn: memcg.needed(&mut s, "cgroup", "kn")?,
+        cgroup_root: memcg.needed(&mut s, "cgroup", "root")?,
+        cgroup_root_hierarchy_id: memcg.needed(&mut s, "cgroup_root", "hierarchy_id")?,
+        kernfs_id: memcg.needed(&mut s, "kernfs_node", "id")?,
+        kernfs_name: memcg.needed(&mut s, "kernfs_node", "name")?,
+        mem_cgroup_css: memcg.needed(&mut s, "mem_cgroup", "css")?,
+        mem_cgroup_usage: memcg.wanted(&mut s, &["memory.usage"]),
+        mem_cgroup_max: memcg.wanted(&mut s, &["memory.max"]),
+        mem_cgroup_watermark: memcg.wanted(&mut s, &["memory.watermark"]),
+        mem_cgroup_swap_usage: memcg.wanted(&mut s, &["swap.usage", "memsw.usage"]),
+        mem_cgroup_swap_max: memcg.wanted(&mut s, &["swap.max", "memsw.max"]),
+        mem_cgroup_oom_group: memcg.wanted(&mut s, &["oom_group"]),
+        mem_cgroup_oom_kill_disable: memcg.optional(&mut s, "oom_kill_disable"),
+        mem_cgroup_under_oom: memcg.optional(&mut s, "under_oom"),
+        // There with or without memory cgroups.
         oc_memcg: s.wanted("oom_control", &["memcg"]),
         oc_gfp_mask: s.wanted("oom_control", &["gfp_mask"]),
         oc_order: s.wanted("oom_control", &["order"]),
@@ -147,7 +155,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: u32) -> Result<Resolved, LayoutEr
         oc_chosen: s.wanted("oom_control", &["chosen"]),
         oc_chosen_points: s.wanted("oom_control", &["chosen_points"]),
         oc_constraint: s.wanted("oom_control", &["constraint"]),
-        mem_cgroup_events: memory_events(&mut s),
+        mem_cgroup_events: memcg.events(&mut s),
     };
     // Without a root's name to find it by, its numbers would be read at a wrong place.
     let layout = if layout.pid_numbers == ABSENT || layout.upid_size == ABSENT {
@@ -200,13 +208,49 @@ fn rss(s: &mut Structures<'_>, index: &str) -> u32 {
     offset.unwrap_or_else(|| s.lack(format!("mm_struct.rss_stat[{index}]")))
 }
 
-fn memory_events(s: &mut Structures<'_>) -> [u32; 6] {
-    let mut offsets = [ABSENT; 6];
-    for (offset, event) in offsets.iter_mut().zip(MEMORY_EVENTS) {
-        let index = format!("MEMCG_{}", event.to_uppercase());
-        *offset = element(s, "mem_cgroup", "memory_events", &index);
+/// The members that are read of cgroups: none where there are no memory cgroups. With `cgroup_disable=memory` each task
+/// seems to be in the root, which would be told as its cgroup.
+struct Memcg {
+    there: bool,
+}
+
+impl Memcg {
+    /// A member without which no cgroup could be told from another.
+    fn needed(
+        &self,
+        s: &mut Structures<'_>,
+        structure: &'static str,
+        path: &str,
+    ) -> Result<u32, LayoutError> {
+        if self.there { s.needed(structure, &[path]) } else { Ok(ABSENT) }
     }
-    offsets
+
+    fn wanted(&self, s: &mut Structures<'_>, paths: &[&str]) -> u32 {
+        if self.there { s.wanted("mem_cgroup", paths) } else { ABSENT }
+    }
+
+    fn optional(&self, s: &mut Structures<'_>, path: &str) -> u32 {
+        if self.there { s.optional("mem_cgroup", path) } else { ABSENT }
+    }
+
+    fn css_set(&self, s: &mut Structures<'_>) -> Result<u32, LayoutError> {
+        if !self.there {
+            return Ok(ABSENT);
+        }
+        match element(s, "css_set", "subsys", MEMORY) {
+            ABSENT => Err(LayoutError::Member(format!("css_set.subsys[{MEMORY}]"))),
+            offset => Ok(offset),
+        }
+    }
+
+    fn events(&self, s: &mut Structures<'_>) -> [u32; 6] {
+        let mut offsets = [ABSENT; 6];
+        for (offset, event) in offsets.iter_mut().zip(MEMORY_EVENTS).filter(|_| self.there) {
+            let index = format!("MEMCG_{}", event.to_uppercase());
+            *offset = element(s, "mem_cgroup", "memory_events", &index);
+        }
+        offsets
+    }
 }
 
 fn value(btf: &Btf, enumerator: &str) -> Option<i64> {

@@ -43,7 +43,7 @@ pub enum KernelError {
     /// It lacks what every event needs.
     #[error("unsupported kernel")]
     Layout(#[from] LayoutError),
-    /// It has no memory cgroups.
+    /// It is not known where its memory cgroups are.
     #[error("cannot find the memory cgroups")]
     Hierarchy(#[from] HierarchyError),
 }
@@ -54,8 +54,8 @@ impl Kernel {
     /// # Errors
     /// Names what is missing.
     pub fn read(root: &Root) -> Result<Self, KernelError> {
-        let hierarchy = MemoryHierarchy::detect(root)?;
         let btf = Btf::parse(Bytes::of_kernel_types(&root.path(BTF)).map_err(KernelError::NoBtf)?)?;
+        let hierarchy = MemoryHierarchy::detect(root, layout::has_memory_controller(&btf))?;
         let resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
         Ok(Self { btf, resolved, hierarchy })
     }

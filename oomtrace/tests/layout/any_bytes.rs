@@ -10,7 +10,7 @@ use super::{fixture, types};
 /// Reads all that can be asked for.
 fn read(bytes: Vec<u8>) {
     if let Ok(btf) = Btf::parse(bytes) {
-        let _layout_or_error = resolve(&btf, 0);
+        let _layout_or_error = resolve(&btf, Some(0));
         let _names = btf.enumeration_with("___GFP_DMA_BIT");
         let _function = btf.function("oom_kill_process").and_then(|id| btf.parameters(id));
     }

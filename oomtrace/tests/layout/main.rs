@@ -11,7 +11,7 @@ mod types;
 use std::{fs, path::PathBuf};
 
 use oomtrace::kernel::btf::Btf;
-use oomtrace::kernel::layout::{LayoutError, Resolved, resolve};
+use oomtrace::kernel::layout::{LayoutError, Resolved, has_memory_controller, resolve};
 use oomtrace_common::layout::{ABSENT, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK};
 use types::{PTR, STRUCT, TYPEDEF, Type, Types};
 
@@ -26,16 +26,66 @@ fn types(kernel: &str) -> Types {
 }
 
 fn layout(types: &Types) -> Result<Resolved, LayoutError> {
-    resolve(&Btf::parse(types.write()).unwrap(), 0)
+    resolve(&Btf::parse(types.write()).unwrap(), Some(0))
 }
 
 #[test]
 fn each_kernel_has_its_layout() {
     for kernel in KERNELS {
         let btf = Btf::parse(fs::read(fixture(kernel)).unwrap()).unwrap();
-        let resolved = resolve(&btf, 9).unwrap();
+        let resolved = resolve(&btf, Some(9)).unwrap();
         assert_eq!(resolved.layout.memory_hierarchy_id, 9);
         insta::assert_debug_snapshot!(kernel, resolved);
+    }
+}
+
+/// With the memory controller off, nothing is read of cgroups, and all the rest is.
+#[test]
+fn without_memory_cgroups_the_rest_is_there() {
+    for kernel in KERNELS {
+        let btf = Btf::parse(fs::read(fixture(kernel)).unwrap()).unwrap();
+        assert!(has_memory_controller(&btf), "{kernel}");
+        let with = resolve(&btf, Some(0)).unwrap();
+        let without = resolve(&btf, None).unwrap();
+        let expected = KernelLayout {
+            memory_hierarchy_id: ABSENT,
+            task_cgroups: ABSENT,
+            css_set_memory: ABSENT,
+            css_cgroup: ABSENT,
+            css_parent: ABSENT,
+            cgroup_kn: ABSENT,
+            cgroup_root: ABSENT,
+            cgroup_root_hierarchy_id: ABSENT,
+            kernfs_id: ABSENT,
+            kernfs_name: ABSENT,
+            mem_cgroup_css: ABSENT,
+            mem_cgroup_usage: ABSENT,
+            mem_cgroup_max: ABSENT,
+            mem_cgroup_watermark: ABSENT,
+            mem_cgroup_swap_usage: ABSENT,
+            mem_cgroup_swap_max: ABSENT,
+            mem_cgroup_oom_group: ABSENT,
+            mem_cgroup_oom_kill_disable: ABSENT,
+            mem_cgroup_under_oom: ABSENT,
+            mem_cgroup_events: [ABSENT; 6],
+            ..with.layout
+        };
+        assert_eq!(without, Resolved { layout: expected, absent: Vec::new() }, "{kernel}");
+    }
+}
+
+/// A kernel built without the memory controller has none of its types.
+#[test]
+fn a_kernel_without_the_memory_controller_has_a_layout() {
+    for kernel in KERNELS {
+        let mut types = types(kernel);
+        let memcg = types.named(STRUCT, "mem_cgroup").unwrap();
+        types.0[memcg as usize - 1].name = "other".into();
+        assert!(types.rename_enumerator("memory_cgrp_id", "other_cgrp_id"), "{kernel}");
+        let btf = Btf::parse(types.write()).unwrap();
+        assert!(!has_memory_controller(&btf), "{kernel}");
+        assert_eq!(resolve(&btf, None).unwrap().absent, Vec::<String>::new(), "{kernel}");
+        assert!(resolve(&btf, Some(0)).is_err(), "{kernel}");
     }
 }
 
@@ -246,8 +296,8 @@ fn reduce() {
         let bytes = fs::read(dir.join(format!("{kernel}.btf"))).unwrap();
         let reduced = Types::read(&bytes).reduced().write();
         assert!(reduced.len() < 60_000, "{kernel}: {} bytes", reduced.len());
-        let whole = resolve(&Btf::parse(bytes).unwrap(), 0).unwrap();
-        assert_eq!(resolve(&Btf::parse(reduced.clone()).unwrap(), 0).unwrap(), whole, "{kernel}");
+        let whole = resolve(&Btf::parse(bytes).unwrap(), Some(0)).unwrap();
+        assert_eq!(resolve(&Btf::parse(reduced.clone()).unwrap(), Some(0)).unwrap(), whole, "{kernel}");
         fs::write(fixture(kernel), reduced).unwrap();
     }
 }

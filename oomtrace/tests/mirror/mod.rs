@@ -47,7 +47,7 @@ words! {
     enum Kill { A = "selected", B = "group", C = "allocating_task", D = "sysrq", E = "already_exiting" }
     enum Evidence { A = "fentry", B = "kprobe", C = "kernel_log", D = "memcg_walk" }
     enum Outcome { A = "no_killable_process", B = "relieved", C = "kill_disabled" }
-    enum CgroupVersion { A = "v1", B = "v2", C = "hybrid" }
+    enum CgroupVersion { A = "v1", B = "v2", C = "hybrid", D = "none" }
     enum LossReason {
         A = "ring_full", B = "cgroup_ring_full", C = "no_scratch", D = "unreadable_record", E = "sink",
         F = "verdict_queue_full", G = "unexplained",

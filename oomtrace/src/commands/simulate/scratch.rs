@@ -24,6 +24,13 @@ pub struct Scratch {
 impl Scratch {
     /// Makes it directly below the root of the hierarchy.
     pub fn make(hierarchy: &MemoryHierarchy, limit_bytes: usize) -> Result<Self, Failure> {
+        if hierarchy.version == CgroupVersion::None {
+            let failure = Failure::message(
+                Code::Unsupported,
+                "this kernel has no memory cgroups: a kill that stays in one cannot be made",
+            );
+            return Err(failure.hint("boot with the memory controller enabled (cgroup_enable=memory)"));
+        }
         let Some(mount) = &hierarchy.mount else {
             let failure = Failure::message(Code::Unsupported, "the memory cgroups are mounted nowhere");
             return Err(failure.hint("mount -t cgroup2 none /sys/fs/cgroup"));

@@ -31,6 +31,7 @@ pub fn nothing_read(key: &str, reason: &str, version: CgroupVersion, absent: &mu
     let of_version: &[&str] = match version {
         CgroupVersion::V2 => &["swap_limit_bytes", "swap_usage_bytes", "oom_group"],
         CgroupVersion::V1 | CgroupVersion::Hybrid => &["memsw_limit_bytes", "memsw_usage_bytes"],
+        CgroupVersion::None => &[],
     };
     for name in ["limit_bytes", "usage_bytes", "peak_bytes", "events"].iter().chain(of_version) {
         absent.because(&format!("{key}.{name}"), reason);

@@ -191,6 +191,7 @@ fn write_start(event: &Start, out: &mut String) -> fmt::Result {
         CgroupVersion::V1 => "v1",
         CgroupVersion::V2 => "v2",
         CgroupVersion::Hybrid => "hybrid",
+        CgroupVersion::None => "none",
     };
     let kernel = plain(&event.envelope.host.kernel);
     write!(out, "oomtrace {}, kernel {kernel}, cgroup {cgroup}", plain(&event.version))?;
