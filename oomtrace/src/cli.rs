@@ -72,6 +72,9 @@ pub enum Command {
     /// Print the events of records that `run --record` kept.
     #[command(hide = true)]
     Replay(Replay),
+    /// The child of `run` that reads what a user may slow down.
+    #[command(hide = true)]
+    ReadFiles,
     /// The child of `simulate`.
     #[command(hide = true)]
     SimulateVictim {

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => commands::print::completions(shell),
         Command::Man { command } => commands::print::man(command.as_deref()),
         Command::Replay(args) => commands::replay::replay(&args),
+        Command::ReadFiles => commands::read_files::read_files(),
         Command::SimulateVictim { bytes } => commands::simulate::victim(bytes),
     };
     match done {

@@ -65,9 +65,7 @@ fn broken_lines_are_rejected() {
         ("/seq", json!(-1)),
         ("/seq", json!(1.5)),
         ("/seq", json!(null)),
-        ("/origin", json!("guess")),
-        ("/severity", json!("fatal")),
-        ("/message", json!(null)),
+        ("/source", json!("guess")),
         ("/host/name", json!(7)),
         ("/oom/kill", json!(null)),
         ("/oom/domain_bytes", json!((1_u64 << 53) + 1)),
@@ -80,8 +78,8 @@ fn broken_lines_are_rejected() {
         ("/victim/uid", json!(1_u64 << 32)),
         ("/victim/start_time", json!("yesterday")),
         ("/victim/comm", json!(null)),
-        ("/container/label", json!({})),
-        ("/container/label", json!({"a": 1})),
+        ("/container/labels", json!({})),
+        ("/container/labels", json!({"a": 1})),
     ] {
         let mut line = line.clone();
         *line.pointer_mut(pointer).unwrap() = bad.clone();
@@ -93,14 +91,8 @@ fn broken_lines_are_rejected() {
 fn required_keys_are_required() {
     let validator = validator();
     for (index, keys) in [
-        (
-            0,
-            vec![
-                "schema", "type", "time", "message", "severity", "origin", "host", "version", "instance",
-                "hooks", "runtimes",
-            ],
-        ),
-        (1, vec!["schema", "type", "time", "message", "severity", "origin", "host", "oom", "victim"]),
+        (0, vec!["schema", "type", "time", "source", "host", "version", "instance", "hooks", "runtimes"]),
+        (1, vec!["schema", "type", "time", "source", "host", "oom", "victim"]),
         (3, vec!["schema", "of", "victim"]),
         (4, vec!["schema", "type", "time"]),
         (5, vec!["count", "reason"]),

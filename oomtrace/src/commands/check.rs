@@ -57,7 +57,7 @@ struct Report {
 /// # Errors
 /// With the exit code that `run` would have.
 pub fn check(args: &Check) -> Result<(), Failure> {
-    let root = Root::host();
+    let root = Root::host().guarded();
     let mut findings = vec![capabilities(&root), lockdown(&root)];
     let mut hooks = Vec::new();
     let mut failure = None;

@@ -4,6 +4,7 @@ pub mod check;
 pub mod containers;
 pub mod detach;
 pub mod print;
+pub mod read_files;
 pub mod replay;
 pub mod run;
 pub mod simulate;

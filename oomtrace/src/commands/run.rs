@@ -47,7 +47,7 @@ pub(super) const NO_MEMORY_CGROUPS: &str = "no memory cgroups in this kernel, or
 /// Before the programs are attached: what this host lacks. Afterwards: only what ends the run.
 pub fn run(args: Run) -> Result<(), Failure> {
     signals::set_up();
-    let root = Root::host();
+    let root = Root::host().guarded();
     protection::outlive_rotation();
     // What can fail for the operator's reasons fails before anything is attached.
     let sink: Box<dyn Sink> = match &args.file {
@@ -122,7 +122,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         version: env!("CARGO_PKG_VERSION").into(),
         instance: instance(),
         hooks: probe.hooks().to_vec(),
-        cgroup_version: version,
+        cgroup: version,
         runtimes,
         resumed,
         limits,

@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::Deserialize;
 
 use crate::{
     containers::{
         Runtime,
-        files::{StateDir, host_file},
+        files::{FileError, StateDir, command_line, host_file, process_file},
         owner::claims,
     },
     host::root::Root,
@@ -101,9 +102,13 @@ impl StateDirs {
     /// The first that this process may not look into, in words.
     pub fn closed(&self) -> Option<String> {
         let Self { docker, containerd, crio, podman, .. } = self;
-        let closed = [docker, containerd, crio, podman].into_iter().flatten().find(|dir| dir.is_closed())?;
-        let dir = closed.path();
-        Some(format!("{} may not be read (CAP_DAC_READ_SEARCH): containers may be unknown", dir.display()))
+        let dirs = [docker, containerd, crio, podman].into_iter().flatten();
+        let (dir, why) = dirs.into_iter().find_map(|dir| Some((dir.path(), dir.closed()?)))?;
+        let dir = dir.display();
+        Some(match why {
+            FileError::Served(_) => format!("{dir} is {why}, and is not read: containers may be unknown"),
+            _ => format!("{dir} may not be read (CAP_DAC_READ_SEARCH): containers may be unknown"),
+        })
     }
 
     /// Adds what the command lines of running daemons say: a scan of `/proc`.
@@ -119,17 +124,16 @@ impl StateDirs {
 
     /// What the process `pid` was started with, if it is a runtime's daemon.
     fn add_daemon(&mut self, root: &Root, pid: &str) {
-        let proc = Path::new("/proc").join(pid);
-        let comm = host_file(&root.path(proc.join("comm"))).unwrap_or_default();
+        let comm = process_file(root, pid, "comm").unwrap_or_default();
         let comm = comm.trim_ascii_end();
         if !matches!(comm, b"dockerd" | b"containerd") {
             return;
         }
         // Any process may call itself so, and say what it likes.
-        if !is_of_this_host(root, &proc) {
+        if !is_of_this_host(root, pid) {
             return;
         }
-        let line = host_file(&root.path(proc.join("cmdline"))).unwrap_or_default();
+        let line = command_line(root, pid).unwrap_or_default();
         let words: Vec<&str> =
             line.split(|b| *b == 0).filter_map(|word| std::str::from_utf8(word).ok()).collect();
         if comm == b"dockerd" {
@@ -183,20 +187,24 @@ impl StateDirs {
 
 /// Whether the process at `proc` is one that the host's root started, not a container's. One that has the host's process
 /// ids and no user namespace is told by where it is: it sees another root directory, or is in a container's cgroup.
-fn is_of_this_host(root: &Root, proc: &Path) -> bool {
-    let status = || host_file(&root.path(proc.join("status")));
-    status().is_some_and(|status| is_hosts_root(&status))
-        && is_same_root(root, proc)
-        && host_file(&root.path(proc.join("cgroup"))).is_some_and(|cgroups| {
-            let own = host_file(&root.path("/proc/self/cgroup")).unwrap_or_default();
+fn is_of_this_host(root: &Root, pid: &str) -> bool {
+    process_file(root, pid, "status").is_some_and(|status| is_hosts_root(&status))
+        && process_file(root, pid, "cgroup").is_some_and(|cgroups| {
+            let own = process_file(root, "self", "cgroup").unwrap_or_default();
             let own = containers_of(&own);
             containers_of(&cgroups).iter().all(|container| own.contains(container))
         })
+        && is_same_root(root, &Path::new("/proc").join(pid))
 }
 
 /// Whether paths lead the process at `proc` to where they lead this one.
 fn is_same_root(root: &Root, proc: &Path) -> bool {
-    let of = |path: PathBuf| rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    // As the kernel knows it: its file system is not asked, which may not answer.
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let of = |path: PathBuf| {
+        let stat = statx(CWD, path, flags, StatxFlags::INO).ok()?;
+        Some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+    };
     let ours = of(root.path("/"));
     ours.is_some() && of(root.path(proc.join("root"))) == ours
 }
@@ -246,8 +254,8 @@ impl UserDirs {
     pub fn of(root: &Root, uid: u32) -> Option<Self> {
         let home = home_of(root, uid)?;
         Some(Self {
-            docker: StateDir::of_user(&home, ".local/share/docker"),
-            podman: StateDir::of_user(&home, ".local/share/containers/storage"),
+            docker: StateDir::of_user(&home, ".local/share/docker").read_by(root.readers()),
+            podman: StateDir::of_user(&home, ".local/share/containers/storage").read_by(root.readers()),
         })
     }
 }

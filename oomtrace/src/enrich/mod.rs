@@ -2,5 +2,4 @@
 
 pub mod absent;
 pub mod enricher;
-pub mod keys;
 pub mod oom;

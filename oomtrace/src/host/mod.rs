@@ -3,6 +3,7 @@
 //! Every reader takes a [`Root`](root::Root), so that tests give it a directory of their own.
 
 pub mod clock;
+pub mod files;
 pub mod identity;
 pub mod kernel_log;
 pub mod process;

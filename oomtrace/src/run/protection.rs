@@ -8,7 +8,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 /// Lowest of the real-time priorities: before every ordinary task, behind every other real-time one.
 const PRIORITY: libc::c_int = 1;
 
-/// Locks memory, asks for real-time scheduling and not to be a victim. Returns what was not allowed.
+/// Locks memory, asks for real-time scheduling and not to be a victim, and leaves no core dumps. Returns what was not allowed.
 pub fn hold(realtime: bool) -> Vec<String> {
     let mut refused = Vec::new();
     // All of its memory is bounded, so to kill it would free little and hide the kill.
@@ -26,7 +26,14 @@ pub fn hold(realtime: bool) -> Vec<String> {
         let why = error.kind();
         refused.push(format!("no real-time scheduling ({why}; it needs CAP_SYS_NICE, or an RLIMIT_RTPRIO of 1): lines may be late while the host is busy"));
     }
+    no_core_dumps();
     refused
+}
+
+/// Leaves no core behind, wherever this host would put it: its pages hold other people's command lines.
+pub fn no_core_dumps() {
+    // SAFETY: numbers in. Only an unknown number could be refused.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
 /// A log rotation during the start is no reason to end: the file is looked up again at its first line. Until the

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::Sender;
 use crate::{
     containers::discover::UserDirs,
     event::RuntimeSays,
+    host::files::readers::Readers,
     run::protection,
     sources::verdict::{
         Answer, Note, Unsaid,
@@ -41,6 +42,7 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
     let mut soon = VecDeque::<Pending>::new();
     let mut later = VecDeque::<Pending>::new();
     let mut daemon = Daemon::default();
+    let readers = Readers::default();
     loop {
         let due = [(&soon, SETTLED), (&later, LATEST)].into_iter().filter_map(|(queue, after)| {
             queue.front().map(|pending| after.saturating_sub(pending.since.elapsed()))
@@ -50,7 +52,7 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
             None => notes.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match came {
-            Ok(note) => soon.push_back(pending(note)),
+            Ok(note) => soon.push_back(pending(note, &readers)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -78,10 +80,11 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
 }
 
 /// Notes where the runtime keeps the container, while it still does.
-fn pending(note: Note) -> Pending {
+fn pending(note: Note, readers: &Readers) -> Pending {
+    let root = note.root.clone().guarded_by(readers);
     let known = note.container.name.is_some();
     let home = |user: Option<u32>, runtime, id: &str, known| match user {
-        Some(uid) => state::home_of_user(UserDirs::of(&note.root, uid).as_ref(), runtime, id, known),
+        Some(uid) => state::home_of_user(UserDirs::of(&root, uid).as_ref(), runtime, id, known),
         None => state::home(&note.dirs, runtime, id, known),
     };
     let own = home(note.container.runtime.user, note.runtime, &note.container.id, known);

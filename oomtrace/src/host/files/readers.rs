@@ -1,0 +1,298 @@
+//! Processes that read what a user may slow down: this process asks, and waits for no longer than it wants to.
+//!
+//! A read that hangs inside the kernel may hang in a state that no signal ends, and keeps its whole process: so it must be
+//! one that holds no ring, no pin and no lock. It is this program once more, started with `read-files`; everything but its
+//! one socket is closed. One that does not answer is given up and another started, at most [`STUCK_MAX`] times while they hang.
+
+use std::{
+    ffi::OsStr,
+    io::{self, Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    host::files::{
+        Dir, FileError, Stamp,
+        request::{self, Kind, Request, answer_of},
+    },
+    stderr::say,
+};
+
+/// Readers that were given up and have not ended, at most.
+pub const STUCK_MAX: usize = 8;
+/// How long an answer may take: files of a disk that is busy take some milliseconds.
+const ANSWER: Duration = Duration::from_millis(200);
+/// How long what did not answer is not asked for again.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Places that are remembered for that.
+const SILENT_MAX: usize = 64;
+/// Bytes of an answer, at most: more is asked for by nobody.
+const ANSWER_MAX: u32 = 9 << 20;
+
+/// Starts a process that reads; its standard input is the socket.
+type Start = fn(OwnedFd) -> io::Result<Child>;
+
+/// The readers of a thread. A clone is the same.
+#[derive(Clone, Debug)]
+pub struct Readers(Arc<Mutex<Pool>>);
+
+impl PartialEq for Readers {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Readers {}
+
+#[derive(Debug)]
+struct Pool {
+    start: Start,
+    idle: Option<Process>,
+    /// Killed, and not ended yet.
+    given_up: Vec<Process>,
+    silent: Vec<(PathBuf, Instant)>,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Drop for Process {
+    /// It ends as its socket is closed, if it can: it holds nothing that anybody needs.
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _not_yet = self.child.try_wait();
+    }
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self::started_by(this_program)
+    }
+}
+
+/// This program as a reader. What is inherited is closed as it starts; it is no part of a terminal's foreground.
+fn this_program(socket: OwnedFd) -> io::Result<Child> {
+    Command::new("/proc/self/exe")
+        .arg0("oomtrace")
+        .arg("read-files")
+        .env_clear()
+        .current_dir("/")
+        .process_group(0)
+        .stdin(socket)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+impl Readers {
+    /// None is started before something is asked.
+    fn started_by(start: Start) -> Self {
+        let pool = Pool { start, idle: None, given_up: Vec::new(), silent: Vec::new(), count: 0 };
+        Self(Arc::new(Mutex::new(pool)))
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Dir::find`].
+    pub fn find(&self, dir: &Dir, name: &Path) -> Result<(), FileError> {
+        self.ask(dir, Kind::Find, name, 0).map(drop)
+    }
+
+    /// See [`Dir::read`].
+    pub fn read(&self, dir: &Dir, name: &Path, max: u64) -> Result<Vec<u8>, FileError> {
+        self.ask(dir, Kind::Read, name, max)
+    }
+
+    /// See [`Dir::list`].
+    pub fn list(&self, dir: &Dir, name: &Path, max: usize) -> Result<Vec<String>, FileError> {
+        let names = self.ask(dir, Kind::List, name, u64::try_from(max).unwrap_or(u64::MAX))?;
+        Ok(String::from_utf8_lossy(&names).lines().map(str::to_owned).collect())
+    }
+
+    /// See [`Dir::stamp`].
+    pub fn stamp(&self, dir: &Dir, name: &Path) -> Result<Stamp, FileError> {
+        let bytes = self.ask(dir, Kind::Stamp, name, 0)?;
+        Stamp::parse(&bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData).into())
+    }
+
+    /// See [`super::of_process`].
+    pub fn of_process(&self, process: &Path, name: &OsStr, max: u64) -> Result<Vec<u8>, FileError> {
+        self.pool().ask(&request::of(process.to_owned(), name, max))
+    }
+
+    fn ask(&self, dir: &Dir, kind: Kind, name: &Path, max: u64) -> Result<Vec<u8>, FileError> {
+        self.pool().ask(&Request { kind, max, dir: dir.clone(), name: name.to_owned() })
+    }
+}
+
+impl Pool {
+    fn ask(&mut self, request: &Request) -> Result<Vec<u8>, FileError> {
+        self.given_up.retain_mut(|process| !process.has_ended());
+        self.silent.retain(|(_, since)| since.elapsed() < SILENCE);
+        if self.silent.iter().any(|(base, _)| *base == request.dir.base) {
+            return Err(FileError::Late);
+        }
+        if self.given_up.len() >= STUCK_MAX {
+            return Err(FileError::Stuck(STUCK_MAX));
+        }
+        let bytes = request.to_bytes();
+        let deadline = Instant::now() + ANSWER;
+        // One that was there may have been ended by somebody: the new one answers.
+        let kept = self.idle.take();
+        let was_kept = kept.is_some();
+        let mut process = kept.map_or_else(|| Process::start(self.start), Ok)?;
+        let mut answer = process.exchange(&bytes, deadline);
+        if was_kept && answer.as_ref().is_err_and(|error| !is_late(error)) {
+            self.given_up.push(std::mem::replace(&mut process, Process::start(self.start)?));
+            answer = process.exchange(&bytes, deadline);
+        }
+        match answer {
+            Ok(answer) => {
+                self.idle = Some(process);
+                answer_of(&answer).unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::InvalidData).into()))
+            }
+            Err(error) if is_late(&error) => {
+                self.give_up(process, &request.dir.base);
+                Err(FileError::Late)
+            }
+            Err(error) => {
+                self.given_up.push(process);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn give_up(&mut self, mut process: Process, base: &Path) {
+        let _ended_already = process.child.kill();
+        self.given_up.push(process);
+        if self.silent.len() >= SILENT_MAX {
+            self.silent.remove(0);
+        }
+        self.silent.push((base.to_owned(), Instant::now()));
+        self.count += 1;
+        // Who makes them hang must not fill the log.
+        if self.count.is_power_of_two() {
+            say(&format!(
+                "oomtrace: {} does not answer within {} ms and is left alone for {} s: a reader given up ({} so far, at most {STUCK_MAX} that \
+                 hang)",
+                base.display(),
+                ANSWER.as_millis(),
+                SILENCE.as_secs(),
+                self.count
+            ));
+        }
+    }
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+impl Process {
+    fn start(start: Start) -> io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        let child = start(theirs.into())?;
+        Ok(Self { child, socket })
+    }
+
+    fn has_ended(&mut self) -> bool {
+        // What has ended on its own is reaped; what was asked to end may not have.
+        let _ended_already = self.child.kill();
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn exchange(&mut self, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+        self.socket.set_write_timeout(Some(left(deadline)?))?;
+        self.socket.write_all(request)?;
+        let mut len = [0; 4];
+        self.read(&mut len, deadline)?;
+        let len = u32::from_le_bytes(len);
+        if len > ANSWER_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut answer = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.read(&mut answer, deadline)?;
+        Ok(answer)
+    }
+
+    fn read(&mut self, mut into: &mut [u8], deadline: Instant) -> io::Result<()> {
+        while !into.is_empty() {
+            self.socket.set_read_timeout(Some(left(deadline)?))?;
+            match self.socket.read(into) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => into = into.get_mut(read..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn that_hangs(socket: OwnedFd) -> io::Result<Child> {
+        Command::new("/bin/sleep").arg("1000").stdin(socket).spawn()
+    }
+
+    fn that_ends(socket: OwnedFd) -> io::Result<Child> {
+        Command::new("/bin/true").stdin(socket).spawn()
+    }
+
+    fn of(base: &str) -> Dir {
+        Dir { base: base.into(), below: PathBuf::new(), foreign: true }
+    }
+
+    #[test]
+    fn one_that_hangs_is_given_up_and_its_place_left_alone() {
+        let readers = Readers::started_by(that_hangs);
+        let ask = |base: &str| readers.find(&of(base), Path::new("x"));
+        assert!(matches!(ask("/a"), Err(FileError::Late)));
+        let began = Instant::now();
+        for _ in 0..1000 {
+            assert!(matches!(ask("/a"), Err(FileError::Late)));
+        }
+        assert!(began.elapsed() < ANSWER * 1000, "asked again");
+        assert_eq!(readers.pool().count, 1);
+        assert!(matches!(ask("/b"), Err(FileError::Late)));
+        assert_eq!(readers.pool().count, 2);
+        // They can be killed: so none of them counts as one that hangs.
+        while !readers.pool().given_up.iter_mut().all(Process::has_ended) {
+            std::thread::yield_now();
+        }
+        assert!(matches!(ask("/a"), Err(FileError::Late)));
+        assert!(readers.pool().given_up.is_empty());
+    }
+
+    #[test]
+    fn one_that_ends_is_no_answer() {
+        let readers = Readers::started_by(that_ends);
+        for _ in 0..3 {
+            let answer = readers.find(&of("/a"), Path::new("x"));
+            assert!(matches!(&answer, Err(FileError::Io(_))), "{answer:?}");
+        }
+        assert_eq!(readers.pool().count, 0);
+    }
+}
