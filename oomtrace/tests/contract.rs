@@ -55,6 +55,27 @@ fn every_example_in_the_docs_keeps_the_contract() {
     assert_eq!(types.len(), 8, "{types:?}");
 }
 
+/// The table of reasons in the docs has the words of the schema, in its order, and no other.
+#[test]
+fn every_reason_is_in_the_docs() {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/EVENTS.md")).unwrap();
+    let table = docs.split("| `reason` | Meaning |\n|---|---|\n").nth(1).unwrap();
+    let in_docs: Vec<&str> = table
+        .lines()
+        .map_while(|line| line.strip_prefix("| `"))
+        .map(|row| row.split_once("` | ").unwrap().0)
+        .collect();
+    let schema = oomtrace::event::schema::schema();
+    let words: Vec<&str> = schema["$defs"]["Reason"]["oneOf"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|word| word["const"].as_str().unwrap())
+        .collect();
+    assert!(words.len() > 40);
+    assert_eq!(in_docs, words);
+}
+
 #[test]
 fn the_mirror_is_strict() {
     let (_, event) = samples::all().remove(1);

@@ -6,9 +6,9 @@ mod samples;
 
 use oomtrace::event::*;
 use oomtrace::outputs::encode::text::Palette;
-use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render, json, text};
+use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render, json as encode, text};
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn text(event: &Event, palette: Palette) -> String {
     let mut line = vec![b'x'; 9000];
@@ -49,8 +49,53 @@ fn snapshots() {
 #[test]
 fn what_is_written_can_be_read_back() {
     for (name, event) in samples::all() {
-        let back: Event = serde_json::from_str(&samples::json(&event)).unwrap();
-        assert_eq!(back, event, "{name}");
+        let line = samples::json(&event);
+        let back: Event = serde_json::from_str(&line).unwrap();
+        assert_eq!(samples::json(&back), line, "{name}");
+    }
+}
+
+/// The text format and the message say the same, in the same words.
+#[test]
+fn the_message_is_the_first_line_of_the_text() {
+    for (name, event) in samples::all() {
+        let value = parse(&event);
+        let text = text(&event, Palette::default());
+        let first = text.lines().next().unwrap();
+        let without_time = first.splitn(3, ' ').nth(2).unwrap();
+        let message = value["message"].as_str().unwrap();
+        match message.strip_suffix('…') {
+            Some(start) => assert!(without_time.starts_with(start) && start.len() > 190, "{name}: {message}"),
+            None => assert_eq!(message, without_time, "{name}"),
+        }
+    }
+}
+
+#[test]
+fn a_long_message_is_cut() {
+    for name in ["n".repeat(300), "\u{1}\"".repeat(100), "é".repeat(99)] {
+        let value = parse(&kill(|event| event.container.as_mut().unwrap().name = Some(name.clone())));
+        let message = value["message"].as_str().unwrap();
+        assert!(message.starts_with("oom_kill ") && message.ends_with('…'), "{message}");
+        let escaped = value["message"].to_string().len() - 2;
+        assert!((190..=text::MESSAGE_BYTES).contains(&escaped), "{escaped}: {message}");
+        assert_eq!(truncated(&value), [""; 0], "it stands elsewhere as it is");
+    }
+}
+
+/// A reason stays a word of the contract, however little room there is for details.
+#[test]
+fn reasons_are_never_cut() {
+    let value = parse(&kill(|event| {
+        event.missing = absences(&"d".repeat(300), 40);
+        event.oom.cgroup.as_mut().unwrap().cgroup.path = Some(format!("/{}", "p".repeat(2000)));
+    }));
+    assert!(truncated(&value).contains(&"missing"));
+    let kept = value["missing"].as_array().unwrap();
+    assert!(kept.len() > 2, "{kept:?}");
+    for absence in kept {
+        assert_eq!(absence["reason"], "no_hook_and_no_log_line");
+        assert!(absence["detail"].as_str().unwrap().ends_with('…'));
     }
 }
 
@@ -100,19 +145,19 @@ fn the_least_important_is_cut_first() {
 #[test]
 fn labels_go_the_largest_first() {
     let value = parse(&kill(|event| {
-        let labels = &mut event.container.as_mut().unwrap().labels;
+        let labels = &mut event.container.as_mut().unwrap().label;
         labels.extend((0..100).map(|n| (format!("label-{n}"), "v".repeat(1024))));
     }));
-    assert_eq!(truncated(&value), ["container.labels"]);
-    let labels = value["container"]["labels"].as_object().unwrap();
+    assert_eq!(truncated(&value), ["container.label"]);
+    let labels = value["container"]["label"].as_object().unwrap();
     assert_eq!(labels["com.docker.compose.service"], "api");
     assert!(labels.len() > 4, "{labels:?}");
     // One that is all key is gone, and so is the empty map.
     let value = parse(&kill(|event| {
-        event.container.as_mut().unwrap().labels = [("k".repeat(8000), "v".to_owned())].into();
+        event.container.as_mut().unwrap().label = [("k".repeat(8000), "v".to_owned())].into();
     }));
-    assert_eq!(truncated(&value), ["container.labels"]);
-    assert_eq!(value["container"].get("labels"), None);
+    assert_eq!(truncated(&value), ["container.label"]);
+    assert_eq!(value["container"].get("label"), None);
 }
 
 #[test]
@@ -147,7 +192,16 @@ fn fullest_event() {
     }
 }
 
-const OPTIONAL: [&str; 3] = ["container.labels", "container.nested", "missing"];
+const OPTIONAL: [&str; 3] = ["container.label", "container.nested", "missing"];
+
+fn absences(detail: &str, many: usize) -> Missing {
+    let absence = |n| Absence {
+        key: format!("key{n}").into(),
+        reason: Reason::NoHookAndNoLogLine,
+        detail: Some(detail.to_owned().into()),
+    };
+    (0..many).map(absence).collect()
+}
 
 fn fullest(text: &str, many: usize) -> Event {
     let t = || Some(text.to_owned());
@@ -157,8 +211,10 @@ fn fullest(text: &str, many: usize) -> Event {
         envelope: Envelope {
             schema: SCHEMA,
             time: text.into(),
+            message: text.into(),
+            severity: Severity::Info,
             seq: Some(u64::MAX),
-            source: Source::Oomtrace,
+            origin: Origin::Oomtrace,
             host: Host { name: text.into(), boot_id: t(), kernel: text.into() },
         },
         oom: Oom {
@@ -221,7 +277,7 @@ fn fullest(text: &str, many: usize) -> Event {
             runtime: RuntimeName { name: text.into(), user: Some(u32::MAX) },
             image: Some(Image { name: text.into() }),
             restart_count: Some(1 << 53),
-            labels: map(),
+            label: map(),
             nested: vec![text.into(); many],
         }),
         k8s: Some(K8s {
@@ -231,7 +287,7 @@ fn fullest(text: &str, many: usize) -> Event {
         }),
         systemd: Some(Systemd { unit: text.into(), user: Some(u32::MAX) }),
         truncated: vec![text.into(); many],
-        missing: map(),
+        missing: absences(text, many),
     }))
 }
 
@@ -244,10 +300,16 @@ fn numbers_beyond_2_53_are_told_in_words() {
         event.oom.domain_bytes = Some(1 << 53);
     }));
     assert_eq!(value["victim"]["memory"].get("total_vm_bytes"), None);
-    assert_eq!(value["missing"]["victim.memory.total_vm_bytes"], "above 2^53: 18446744073709551615");
-    assert_eq!(value["missing"]["victim.oom_score_bytes"], "below -2^53: -9223372036854775808");
-    assert_eq!(value["missing"]["oom.cgroup.limit_bytes"], "above 2^53: 9007199254740993");
-    assert_eq!(value["missing"].as_object().unwrap().len(), 3);
+    let too_large =
+        |key: &str, detail: &str| json!({"key": key, "reason": "number_too_large", "detail": detail});
+    assert_eq!(
+        value["missing"],
+        json!([
+            too_large("oom.cgroup.limit_bytes", "9007199254740993"),
+            too_large("victim.oom_score_bytes", "-9223372036854775808"),
+            too_large("victim.memory.total_vm_bytes", "18446744073709551615"),
+        ])
+    );
     assert_eq!(value["oom"]["domain_bytes"], 1_u64 << 53);
 
     // Each alone is noticed, at the first number that is too large.
@@ -256,11 +318,13 @@ fn numbers_beyond_2_53_are_told_in_words() {
             event.victim.memory.total_vm_bytes = Some(number);
             event.victim.oom_score_bytes = Some(score);
         }));
-        assert_eq!(value["missing"].as_object().unwrap().len(), 1, "{number} {score}");
+        assert_eq!(value["missing"].as_array().unwrap().len(), 1, "{number} {score}");
     }
 
     let lost = Lost { count: u64::MAX, ..samples::lost() };
     assert_eq!(parse(&Event::Lost(Box::new(lost)))["count"], 1_u64 << 53);
+    let shared = SharedMmKill { of: vec![u64::MAX, 7], ..samples::shared_mm_kill() };
+    assert_eq!(parse(&Event::SharedMmKill(Box::new(shared)))["of"], json!([1_u64 << 53, 7]));
 }
 
 #[test]
@@ -285,7 +349,7 @@ const HOSTILE: [&str; 8] = [
 fn hostile_text_stays_text_on_other_lines() {
     for hostile in HOSTILE {
         let mut out = Vec::new();
-        json::print(&[hostile], &mut out).unwrap();
+        encode::print(&[hostile], &mut out).unwrap();
         let line = String::from_utf8(out).unwrap();
         assert!(!line.strip_suffix('\n').unwrap().contains(breaks_lines), "{line:?}");
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap()[0], hostile);
@@ -434,13 +498,14 @@ proptest! {
             event.trigger.as_mut().unwrap().cgroup.path = Some(pick(5));
             let container = event.container.as_mut().unwrap();
             container.name = Some(pick(6));
-            container.labels.extend((0..many).map(|n| (format!("{n}{}", pick(7)), pick(8))));
-            event.missing.extend((0..many).map(|n| (format!("key{n}"), pick(9))));
+            container.label.extend((0..many).map(|n| (format!("{n}{}", pick(7)), pick(8))));
+            event.missing.extend(absences(&pick(9), many));
         });
         let value = parse(&event);
-        let whole = serde_json::to_value(&event).unwrap();
+        let Event::OomKill(whole) = &event else { panic!("no kill") };
+        let whole = serde_json::to_value(whole).unwrap();
         for pointer in ["/victim/comm", "/victim/command_line", "/victim/executable", "/victim/cgroup/path",
-            "/oom/cgroup/path", "/trigger/cgroup/path", "/container/name", "/container/labels"]
+            "/oom/cgroup/path", "/trigger/cgroup/path", "/container/name", "/container/label"]
         {
             let name = pointer.trim_start_matches('/').replace('/', ".");
             let same = value.pointer(pointer) == whole.pointer(pointer);
@@ -459,7 +524,7 @@ proptest! {
 fn a_used_buffer_is_replaced() {
     let (_, event) = samples::all().remove(1);
     let mut line = b"left over".to_vec();
-    json::line(&event, &mut line).unwrap();
+    encode::line(&event, &mut line).unwrap();
     assert_eq!(line, samples::json(&event).as_bytes());
     text::line(&event, &Palette::default(), &mut line);
     assert!(line.starts_with(b"2026-"));

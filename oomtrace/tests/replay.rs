@@ -45,7 +45,8 @@ impl Replay {
                 mirror::check(line).unwrap_or_else(|why| panic!("{why} in {line}"));
                 let value: Value = serde_json::from_str(line).unwrap();
                 schema.validate(&value).unwrap_or_else(|why| panic!("{why} in {line}"));
-                for key in value["missing"].as_object().into_iter().flat_map(|missing| missing.keys()) {
+                for absence in value["missing"].as_array().into_iter().flatten() {
+                    let key = absence["key"].as_str().unwrap();
                     let pointer = format!("/{}", key.replace('.', "/"));
                     assert_eq!(
                         value.pointer(&pointer),

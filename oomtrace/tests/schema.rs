@@ -65,7 +65,9 @@ fn broken_lines_are_rejected() {
         ("/seq", json!(-1)),
         ("/seq", json!(1.5)),
         ("/seq", json!(null)),
-        ("/source", json!("guess")),
+        ("/origin", json!("guess")),
+        ("/severity", json!("fatal")),
+        ("/message", json!(null)),
         ("/host/name", json!(7)),
         ("/oom/kill", json!(null)),
         ("/oom/domain_bytes", json!((1_u64 << 53) + 1)),
@@ -78,8 +80,8 @@ fn broken_lines_are_rejected() {
         ("/victim/uid", json!(1_u64 << 32)),
         ("/victim/start_time", json!("yesterday")),
         ("/victim/comm", json!(null)),
-        ("/container/labels", json!({})),
-        ("/container/labels", json!({"a": 1})),
+        ("/container/label", json!({})),
+        ("/container/label", json!({"a": 1})),
     ] {
         let mut line = line.clone();
         *line.pointer_mut(pointer).unwrap() = bad.clone();
@@ -91,8 +93,14 @@ fn broken_lines_are_rejected() {
 fn required_keys_are_required() {
     let validator = validator();
     for (index, keys) in [
-        (0, vec!["schema", "type", "time", "source", "host", "version", "instance", "hooks", "runtimes"]),
-        (1, vec!["schema", "type", "time", "source", "host", "oom", "victim"]),
+        (
+            0,
+            vec![
+                "schema", "type", "time", "message", "severity", "origin", "host", "version", "instance",
+                "hooks", "runtimes",
+            ],
+        ),
+        (1, vec!["schema", "type", "time", "message", "severity", "origin", "host", "oom", "victim"]),
         (3, vec!["schema", "of", "victim"]),
         (4, vec!["schema", "type", "time"]),
         (5, vec!["count", "reason"]),

@@ -55,6 +55,6 @@ fn ten_thousand_docker_containers() {
     let named = tree.identify(seen, BootTime(20_001)).container.unwrap();
     println!("10,000 containers: {live} bytes while they live, {dead} once they are gone");
     assert_eq!(named.name.as_deref(), Some("shop-0-api-7"));
-    assert_eq!(named.labels.len(), 3);
+    assert_eq!(named.label.len(), 3);
     assert!(live < 5_000_000 && dead < 6_000_000, "{live} {dead}");
 }

@@ -97,7 +97,13 @@ impl Watch {
 }
 
 fn is_verdict_on(line: &Line, kill: &Line) -> bool {
-    line.kind() == "verdict" && line.number("of") == kill.number("seq")
+    line.kind() == "verdict" && is_of(line, kill)
+}
+
+/// `of` has the number of that kill.
+fn is_of(line: &Line, kill: &Line) -> bool {
+    let of = line.get("of").and_then(Value::as_array);
+    of.zip(kill.get("seq")).is_some_and(|(of, seq)| of.contains(seq))
 }
 
 fn is_in(line: &Line, part: &str) -> bool {

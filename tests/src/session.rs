@@ -113,14 +113,14 @@ impl Session {
             return Ok(());
         }
         let line = self.tracer.start_line();
-        let told = line.get("cgroup").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let told = line.get("cgroup_version").and_then(serde_json::Value::as_str).unwrap_or_default();
         let unified = crate::cgroup::mount_of("cgroup2", "")?.is_some();
         let right = match self.hierarchy.version {
             Version::V2 => "v2",
             Version::V1 if unified => "hybrid",
             Version::V1 => "v1",
         };
-        ensure!(told == right, "field cgroup: expected {right}, oomtrace {told}: {}", line.text);
+        ensure!(told == right, "field cgroup_version: expected {right}, oomtrace {told}: {}", line.text);
         Ok(())
     }
 

@@ -74,9 +74,22 @@ impl Line {
     }
 }
 
-/// The value at a dotted path.
+/// The value at a dotted path; `missing.KEY` is the reason why KEY is absent.
 pub fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    if let Some(key) = path.strip_prefix("missing.") {
+        return absence(value, key)?.get("reason");
+    }
     path.split('.').try_fold(value, |value, key| value.get(key))
+}
+
+/// The entry of `missing` for a key.
+pub fn absence<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    value.get("missing")?.as_array()?.iter().find(|absence| absence.get("key").is_some_and(|of| of == key))
+}
+
+/// What an entry of `missing` says besides its reason; empty where that is nothing.
+pub fn detail<'a>(value: &'a Value, key: &str) -> &'a str {
+    absence(value, key).and_then(|absence| absence.get("detail")?.as_str()).unwrap_or_default()
 }
 
 #[derive(Debug, Default)]

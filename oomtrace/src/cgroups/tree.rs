@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use crate::{
     containers::{
-        Facts, Place, Runtimes, UNKNOWN,
+        Facts, Place, Runtimes,
         grammar::{self, Shape},
         owner::{CLAIMS_MAX, Claim, Identity, claims, decide},
     },
+    event::{Absence, Reason, Why},
     facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, Lineage},
 };
 
@@ -277,7 +278,7 @@ impl CgroupTree {
                 let id = names.len().checked_sub(depth).and_then(|up| seen.ids.get(up)).copied();
                 self.found_at(at, &names, depth, id, &shape)
             } else {
-                Err("too many cgroups above are named like containers".to_owned())
+                Err(Reason::TooManyContainers.into())
             };
             found.push(Claim { depth, shape, found: answer });
         }
@@ -287,7 +288,6 @@ impl CgroupTree {
     /// Whose the cgroup is, by the nearest one above it that is known: one with a longer path than the kernel tells must
     /// not hide whose it is. No runtime makes a container there, so what has no name is within the one above.
     fn identify_above(&mut self, seen: &Seen<'_>, now: BootTime) -> Identity {
-        let why = || "the path of the cgroup is not known from its root".to_owned();
         let above = seen.ids.iter().enumerate().find_map(|(up, id)| Some((up, self.path_of(*id)?)));
         // One among the names that the kernel gave would have told the whole path, unless it is called otherwise by now.
         let named = names_of(seen.path).len();
@@ -295,10 +295,13 @@ impl CgroupTree {
             let ids = seen.ids.get(up..)?;
             let mut found = self.identify(Seen { ids, path: &path, path_is_whole: true }, now);
             found.container.as_ref()?;
-            found.missing.push(("container.nested", why()));
+            found.missing.push(Absence::new("container.nested", Reason::CgroupPathUnknown));
             Some(found)
         });
-        found.unwrap_or_else(|| Identity { missing: vec![("container", why())], ..Identity::default() })
+        found.unwrap_or_else(|| Identity {
+            missing: vec![Absence::new("container", Reason::CgroupPathUnknown)],
+            ..Identity::default()
+        })
     }
 
     /// What is known of the container at `path`: as its runtime says now, else as it said
@@ -310,7 +313,7 @@ impl CgroupTree {
         depth: usize,
         id: Option<CgroupId>,
         shape: &Shape<'_>,
-    ) -> Result<Facts, String> {
+    ) -> Result<Facts, Why> {
         let names = names.get(..depth).unwrap_or_default();
         let slot = match id {
             Some(id) => self.store.slot_of(id).filter(|slot| self.store.path(*slot).as_deref() == Some(path)),
@@ -323,7 +326,7 @@ impl CgroupTree {
             let replaced = id.is_some() && slot.is_none() && self.store.slot_at(names).is_some();
             // An id that is free text may belong to another container by now.
             if (gone || replaced) && !grammar::is_hex_id(shape.id()) && !shape.is_by_path() {
-                return Err(UNKNOWN.to_owned());
+                return Err(Reason::ContainerUnknown.into());
             }
             let facts = self.runtimes.look_up(shape, place)?;
             if let Some(slot) = slot {

@@ -10,7 +10,7 @@ use crate::{
     cli::{Containers, Output},
     commands::{print::print, run::nothing_there},
     containers::{Runtimes, owner::Identity},
-    event::{CgroupVersion, Container, K8s, Missing, name_of_user, text_from_kernel},
+    event::{Absence, CgroupVersion, Container, K8s, Missing, name_of_user, text_from_kernel},
     facts::CgroupId,
     failure::{Code, Failure},
     host::{clock, root::Root},
@@ -104,7 +104,7 @@ fn rows(tree: &mut CgroupTree, mount: &Path, version: CgroupVersion) -> Vec<Row>
             cgroup: crate::event::Cgroup { path: Some(path), id: Some(id.to_string()) },
             container,
             k8s,
-            missing: missing.into_iter().map(|(key, why)| (key.to_owned(), why)).collect(),
+            missing,
         });
     }
     rows
@@ -136,8 +136,9 @@ fn text(rows: &[Row], out: &mut dyn io::Write) -> io::Result<()> {
         );
         // Names are chosen by others: a terminal must not obey them.
         writeln!(out, "{}", line.replace(char::is_control, "\u{fffd}"))?;
-        for (key, why) in &row.missing {
-            let line = format!("                 no {key}: {why}");
+        for Absence { key, reason, detail } in &row.missing {
+            let detail = detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+            let line = format!("                 no {key}: {}{detail}", reason.word());
             writeln!(out, "{}", line.replace(char::is_control, "\u{fffd}"))?;
         }
     }

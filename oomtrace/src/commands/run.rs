@@ -122,7 +122,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         version: env!("CARGO_PKG_VERSION").into(),
         instance: instance(),
         hooks: probe.hooks().to_vec(),
-        cgroup: version,
+        cgroup_version: version,
         runtimes,
         resumed,
         limits,

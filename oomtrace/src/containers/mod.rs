@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::event::{Reason, Why};
 use crate::host::root::Root;
 use discover::{StateDirs, UserDirs};
 use files::{FileError, StateDir};
@@ -150,9 +151,6 @@ pub struct Runtimes {
     no_scan_before: Option<Instant>,
 }
 
-/// Why there is no container.
-pub const UNKNOWN: &str = "no runtime of this host knows the cgroup as a container's";
-
 /// A search of `/proc` for daemons is not repeated sooner: no daemon starts and runs a container within that.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
 /// And not sooner than this many times as long as the last one took: 5 % of the time is the most it may cost.
@@ -219,7 +217,7 @@ impl Runtimes {
     /// What the runtime's files say about the container that `shape` claims, or why they
     /// say nothing. A container that is not found makes it look for daemons with other
     /// directories, unless it did so a moment ago.
-    pub fn look_up(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, String> {
+    pub fn look_up(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, Why> {
         let mut answer = self.look_up_once(shape, place);
         let stale = self.no_scan_before.is_none_or(|before| Instant::now() >= before);
         let searchable =
@@ -252,7 +250,7 @@ impl Runtimes {
         (fresh.of_user == known.of_user).then_some(Facts { seat: known.seat, ..fresh })
     }
 
-    fn look_up_once(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, String> {
+    fn look_up_once(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, Why> {
         match shape {
             Shape::Docker(id) => self.docker(id, place),
             Shape::CriContainerd(id) => self.containerd(Some("k8s.io"), id, place),
@@ -270,18 +268,21 @@ impl Runtimes {
         }
     }
 
-    fn perhaps(&mut self, namespace: Option<&str>, id: &str, place: Place<'_>) -> Result<Facts, String> {
-        let mut answer = Err(String::new());
+    fn perhaps(&mut self, namespace: Option<&str>, id: &str, place: Place<'_>) -> Result<Facts, Why> {
+        let mut answer = Err(Why::from(Reason::ContainerUnknown));
         if namespace.is_some() {
             answer = self.containerd(namespace, id, place);
         }
         if answer.is_err() && grammar::is_hex_id(id) {
             answer = self.docker(id, place).or_else(|_| self.containerd(None, id, place));
         }
-        answer.map_err(|_| self.closed().unwrap_or(UNKNOWN).to_owned())
+        answer.map_err(|_| match self.closed() {
+            Some(closed) => Why::with(Reason::RuntimeFileUnreadable, closed.to_owned()),
+            None => Reason::ContainerUnknown.into(),
+        })
     }
 
-    fn docker(&mut self, id: &str, place: Place<'_>) -> Result<Facts, String> {
+    fn docker(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Why> {
         let own = place.user.and_then(|uid| UserDirs::of(&self.root, uid));
         if let Some(UserDirs { docker: dir, .. }) = own
             && let Ok(facts) = docker::container(&dir, id, &mut self.texts)
@@ -295,13 +296,13 @@ impl Runtimes {
         })
     }
 
-    fn containerd(&mut self, namespace: Option<&str>, id: &str, place: Place<'_>) -> Result<Facts, String> {
+    fn containerd(&mut self, namespace: Option<&str>, id: &str, place: Place<'_>) -> Result<Facts, Why> {
         first(&self.dirs.containerd, Runtime::Containerd, id, |dir| {
             oci::containerd(&self.root, dir, namespace, id, place.path, &mut self.texts)
         })
     }
 
-    fn podman(&mut self, id: &str, place: Place<'_>) -> Result<Facts, String> {
+    fn podman(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Why> {
         let own = place.user.and_then(|uid| UserDirs::of(&self.root, uid));
         if let Some(UserDirs { podman: dir, .. }) = own
             && let Ok(facts) = podman::container(&dir, id, place.path, &mut self.texts)
@@ -320,7 +321,7 @@ fn first(
     runtime: Runtime,
     id: &str,
     mut read: impl FnMut(&StateDir) -> Result<Facts, FileError>,
-) -> Result<Facts, String> {
+) -> Result<Facts, Why> {
     let mut reason = None;
     for dir in dirs {
         match read(dir) {
@@ -328,12 +329,15 @@ fn first(
             Err(FileError::Absent) => {}
             Err(why) => {
                 reason.get_or_insert_with(|| {
-                    format!("state of {} container {id} in {}: {why}", runtime.name(), dir.path().display())
+                    format!("{} {id} in {}: {why}", runtime.name(), dir.path().display())
                 });
             }
         }
     }
-    Err(reason.unwrap_or_else(|| format!("no state found for {} container {id}", runtime.name())))
+    Err(match reason {
+        Some(detail) => Why::with(Reason::RuntimeFileUnreadable, detail),
+        None => Why::with(Reason::ContainerUnknown, format!("{} {id}", runtime.name())),
+    })
 }
 
 /// LXC and nspawn: the name of the cgroup is the container's.

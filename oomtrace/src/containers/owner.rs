@@ -28,7 +28,9 @@ use crate::{
         oci::Seat,
         unit,
     },
-    event::{Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, Systemd},
+    event::{
+        Absence, Container, Image, K8s, K8sContainer, Missing, Name, Pod, Reason, RuntimeName, Systemd, Why,
+    },
 };
 
 /// Claims on one path that are looked up; deeper ones are only `nested`.
@@ -47,8 +49,8 @@ pub struct Identity {
     pub k8s: Option<K8s>,
     /// Its systemd unit.
     pub systemd: Option<Systemd>,
-    /// What is not known, as the dotted path of the key, and why.
-    pub missing: Vec<(&'static str, String)>,
+    /// What is not known, and why.
+    pub missing: Missing,
 }
 
 /// A cgroup on the path that claims to be a container's.
@@ -59,7 +61,7 @@ pub struct Claim<'a> {
     /// What it claims.
     pub shape: Shape<'a>,
     /// What the runtime's files say, or why they say nothing.
-    pub found: Result<Facts, String>,
+    pub found: Result<Facts, Why>,
 }
 
 /// The claims on a path of `names`, the outermost first, as their depths and shapes. Names
@@ -150,25 +152,15 @@ impl Judge<'_> {
         }
     }
 
-    fn why_not(&self, claim: &Claim<'_>) -> String {
-        if self.user(claim.depth).is_some() && is_kubelets(&claim.shape) {
-            return format!(
-                "the cgroup is named like Kubernetes' container {}, but is below a user's slice, where no kubelet runs",
-                claim.shape.id()
-            );
-        }
-        match &claim.found {
-            Ok(facts) if facts.seat != Seat::Unsaid => format!(
-                "the cgroup is named like {} container {}, which its runtime says is elsewhere",
-                facts.runtime.name(),
-                claim.shape.id()
-            ),
-            Ok(_) => format!(
-                "the cgroup named like container {} is below a service or scope, where any process there may have made it",
-                claim.shape.id()
-            ),
-            Err(why) => why.clone(),
-        }
+    fn why_not(&self, claim: &Claim<'_>) -> Why {
+        let of_user = self.user(claim.depth).is_some() && is_kubelets(&claim.shape);
+        let reason = match &claim.found {
+            _ if of_user => Reason::CgroupOfUser,
+            Ok(facts) if facts.seat != Seat::Unsaid => Reason::ContainerElsewhere,
+            Ok(_) => Reason::CgroupDelegated,
+            Err(why) => return why.clone(),
+        };
+        Why::with(reason, claim.shape.id().to_owned())
     }
 }
 
@@ -205,17 +197,16 @@ pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity 
         let uid = judge.pod_uid(owner.depth, exact.is_some());
         identity = identified(owner, uid, judge.user_of(owner), nested);
     } else if let Some(claim) = outermost.and_then(|at| claims.get(at)) {
-        identity.missing.push(("container", judge.why_not(claim)));
+        identity.missing.push(Absence::new("container", judge.why_not(claim)));
     } else if let Some(uid) = judge.pod_uid(names.len() + 1, false) {
         identity.k8s = Some(K8s { pod: Pod { name: None, uid: Some(uid) }, ..K8s::default() });
-        identity.missing.push(("container", "the cgroup is a pod's, not one container's".to_owned()));
+        identity.missing.push(Absence::new("container", Reason::PodCgroup));
     }
     let within = names.get(base..reach).unwrap_or_default();
     identity.systemd = unit::innermost(within);
     if identity.container.is_none() && identity.systemd.is_none() && identity.missing.is_empty() {
-        let reason = claims.first().and_then(|claim| claim.found.as_ref().err().cloned());
-        let reason = reason.unwrap_or_else(|| "the cgroup is not named as a container's".to_owned());
-        identity.missing.push(("container", reason));
+        let why = claims.first().and_then(|claim| claim.found.as_ref().err().cloned());
+        identity.missing.push(Absence::new("container", why.unwrap_or(Reason::NotAContainer.into())));
     }
     identity
 }
@@ -238,35 +229,27 @@ fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested:
             let pod = facts.pod.as_deref().filter(is_its_pod);
             if facts.name.is_none() {
                 let sandbox = pod.is_some_and(|pod| pod.sandbox);
-                let why = if sandbox {
-                    "a pod's sandbox has no name"
-                } else {
-                    "its runtime's files have no name for it, or one of over 1024 bytes"
-                };
-                identity.missing.push(("container.name", why.to_owned()));
+                let reason = if sandbox { Reason::Sandbox } else { Reason::NotInRuntimeFiles };
+                identity.missing.push(Absence::new("container.name", reason));
             }
             let counted = pod.is_none_or(|pod| pod.container.is_none() || pod.restart_count.is_some());
             identity.k8s = k8s(pod, uid);
             if !counted {
-                let why = "its runtime's files do not tell how often it was restarted".to_owned();
-                identity.missing.push(("k8s.container.restart_count", why));
+                let absence = Absence::new("k8s.container.restart_count", Reason::NotInRuntimeFiles);
+                identity.missing.push(absence);
             }
             identity.container = Some(Container {
                 name: facts.name.as_deref().map(str::to_owned),
                 image: facts.image.as_deref().map(|name| Image { name: name.to_owned() }),
                 restart_count: facts.restart_count.map(u64::from),
-                labels: facts
-                    .labels
-                    .iter()
-                    .map(|(key, value)| (key.to_string(), value.to_string()))
-                    .collect(),
+                label: facts.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
                 ..container
             });
         }
         Err(why) => {
-            identity.missing.push(("container.name", why.clone()));
+            identity.missing.push(Absence::new("container.name", why.clone()));
             if uid.is_some() {
-                identity.missing.push(("k8s.pod.name", why.clone()));
+                identity.missing.push(Absence::new("k8s.pod.name", why.clone()));
                 identity.k8s = Some(K8s { pod: Pod { name: None, uid }, ..K8s::default() });
             }
             identity.container = Some(container);

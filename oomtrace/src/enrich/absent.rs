@@ -1,39 +1,68 @@
 //! Why facts are absent: collected while an event is built, kept for those that really are.
 
-use crate::event::Missing;
+use crate::{
+    event::{Absence, Missing, Reason, Why},
+    host::process,
+};
 
-/// Reasons by key.
+/// Reasons by key, each key once. A line has a few dozen at the most, so a list is the cheapest map.
 #[derive(Clone, Debug, Default)]
 pub struct Absent(Missing);
 
 impl Absent {
     /// Notes why `key` may be absent. The first reason stays: it is nearest to the cause.
-    pub fn because(&mut self, key: &str, reason: impl Into<String>) {
-        self.0.entry(key.to_owned()).or_insert_with(|| reason.into());
+    pub fn because(&mut self, key: &'static str, why: impl Into<Why>) {
+        if !self.has(key) {
+            self.0.push(Absence::new(key, why));
+        }
     }
 
     /// As [`Self::because`], for each.
-    pub fn all(&mut self, reasons: &[(&'static str, String)]) {
-        for (key, reason) in reasons {
-            self.because(key, reason.as_str());
+    pub fn all(&mut self, absences: &[Absence]) {
+        for absence in absences {
+            if !self.has(&absence.key) {
+                self.0.push(absence.clone());
+            }
         }
     }
 
     /// The reason of a key that turned out to be there is dropped.
     pub fn present(&mut self, key: &str) {
-        self.0.remove(key);
+        self.0.retain(|absence| absence.key != key);
     }
 
-    /// Notes `reason` if `fact` is not there, and gives the fact back.
-    pub fn unless<T>(&mut self, fact: Option<T>, key: &str, reason: &str) -> Option<T> {
+    /// Notes why if `fact` is not there, and gives the fact back.
+    pub fn unless<T>(&mut self, fact: Option<T>, key: &'static str, why: impl Into<Why>) -> Option<T> {
         if fact.is_none() {
-            self.because(key, reason);
+            self.because(key, why);
         }
         fact
     }
 
     /// The reasons, for the event.
     pub fn into_missing(self) -> Missing {
-        self.0
+        let mut missing = self.0;
+        missing.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        missing
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|absence| absence.key == key)
+    }
+}
+
+/// Why a fact of `/proc/PID` is absent.
+pub(super) fn not_in_proc(reason: &process::Reason) -> Why {
+    use process::Reason as Proc;
+    match reason {
+        Proc::Pending(pid) => Why::with(Reason::ProcBusy, format!("pid {pid}")),
+        Proc::TooSlow(_) => Reason::ProcTooSlow.into(),
+        Proc::StartUnknown => Reason::StartTimeUnknown.into(),
+        Proc::Gone => Reason::ProcessGone.into(),
+        Proc::Released => Reason::MemoryReleased.into(),
+        Proc::Empty => Reason::Empty.into(),
+        Proc::AnotherProcess => Reason::PidReused.into(),
+        Proc::Unreadable | Proc::Io(_) | Proc::Ended => Why::with(Reason::ProcUnreadable, reason.to_string()),
+        Proc::NotRead => Reason::NotRead.into(),
     }
 }

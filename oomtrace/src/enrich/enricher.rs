@@ -9,12 +9,13 @@ use crate::{
     cgroups::tree::{CgroupTree, Seen, lineage_ids},
     containers::owner::Identity,
     enrich::{
-        absent::Absent,
+        absent::{Absent, not_in_proc},
+        keys,
         oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
     },
     event::{
-        self, Cgroup, CgroupVersion, Envelope, Host, MemcgOomOutcome, OomKill, SCHEMA, SharedMmKill,
-        SharedMmVictim, Source, Trigger, Victim, VictimMemory, text_from_kernel,
+        self, Cgroup, CgroupVersion, Envelope, Host, MemcgOomOutcome, OomKill, Origin, Reason, SCHEMA,
+        Severity, SharedMmKill, SharedMmVictim, Trigger, Victim, VictimMemory, text_from_kernel,
     },
     facts::{
         BootTime, CgroupChange, CgroupId, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts,
@@ -24,7 +25,7 @@ use crate::{
         clock::{self, ClockOffset},
         identity,
         kernel_log::KernelLog,
-        process::{self, ProcessFacts, ProcessReader, Reason},
+        process::{self, ProcessFacts, ProcessReader},
         root::Root,
     },
     kernel::gfp::GfpNames,
@@ -69,7 +70,7 @@ const FRESH_NS: u64 = 10_000_000;
 const PROC_WAIT: Duration = Duration::from_millis(2);
 
 /// Why a fact is absent that the kernel side reads.
-const UNREAD: &str = "could not be read in the kernel";
+const UNREAD: Reason = Reason::NotReadInKernel;
 
 impl Enricher {
     /// One for a run.
@@ -98,12 +99,14 @@ impl Enricher {
     }
 
     /// What a line starts with.
-    fn envelope(&self, time: BootTime, seq: Option<u64>, source: Source) -> Envelope {
+    fn envelope(&self, time: BootTime, seq: Option<u64>, origin: Origin) -> Envelope {
         Envelope {
             schema: SCHEMA,
             time: self.offset.rfc3339(time),
+            message: String::new(),
+            severity: Severity::default(),
             seq,
-            source,
+            origin,
             host: self.sources.host.clone(),
         }
     }
@@ -112,7 +115,7 @@ impl Enricher {
     pub fn own_envelope(&mut self) -> Envelope {
         self.sample_clock();
         let now = if self.sources.clock.is_some() { self.latest } else { clock::boot_time() };
-        self.envelope(now, None, Source::Oomtrace)
+        self.envelope(now, None, Origin::Oomtrace)
     }
 
     fn sample_clock(&mut self) {
@@ -152,7 +155,7 @@ impl Enricher {
             absent.present("victim.oom_score_bytes");
         }
         OomKill {
-            envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
+            envelope: self.envelope(facts.time, Some(facts.seq), Origin::Ebpf),
             oom,
             victim,
             trigger: self.trigger(&facts.trigger, &mut absent),
@@ -185,11 +188,11 @@ impl Enricher {
                 "victim.start_time",
                 UNREAD,
             ),
-            cgroup: cgroup(task.memcg, path, "victim.cgroup", &mut absent),
+            cgroup: cgroup(task.memcg, path, ["victim.cgroup.path", "victim.cgroup.id"], &mut absent),
         };
         SharedMmKill {
-            envelope: self.envelope(facts.time, Some(facts.seq), Source::Ebpf),
-            of: facts.of,
+            envelope: self.envelope(facts.time, Some(facts.seq), Origin::Ebpf),
+            of: vec![facts.of],
             victim,
             container: identity.container,
             k8s: identity.k8s,
@@ -208,7 +211,7 @@ impl Enricher {
         let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
         let cgroup = match facts.lineage.levels.first() {
             Some(level) => {
-                oom::cgroup::cgroup_of("cgroup", &facts.lineage, 0, level, context.version, &mut absent)
+                oom::cgroup::cgroup_of(&keys::CGROUP, &facts.lineage, 0, level, context.version, &mut absent)
             }
             None => {
                 absent.because("cgroup", UNREAD);
@@ -225,18 +228,18 @@ impl Enricher {
             _ => None,
         };
         absent.unless(gfp_mask_raw, "gfp_mask_raw", UNREAD);
-        let no_names = if gfp_mask_raw.is_some() { oom::NO_GFP_NAMES } else { UNREAD };
+        let no_names = if gfp_mask_raw.is_some() { Reason::NoFlagNames } else { UNREAD };
         absent.unless(gfp_mask.as_ref(), "gfp_mask", no_names);
         let id = facts.lineage.levels.first().map(|level| level.id);
         let identity = self.identify(id, &facts.lineage, path.as_deref(), facts.time, &mut absent);
         event::MemcgOom {
-            envelope: self.envelope(facts.time, facts.seq, Source::Ebpf),
+            envelope: self.envelope(facts.time, facts.seq, Origin::Ebpf),
             cgroup,
             order: absent.unless(killer.and_then(|killer| killer.order), "order", UNREAD),
             gfp_mask,
             gfp_mask_raw,
             trigger: self.trigger(&facts.trigger, &mut absent),
-            outcome: absent.unless(outcome, "outcome", "not one that this version knows"),
+            outcome: absent.unless(outcome, "outcome", Reason::UnknownValue),
             container: identity.container,
             k8s: identity.k8s,
             systemd: identity.systemd,
@@ -247,7 +250,7 @@ impl Enricher {
 
     /// A memory cgroup that ran out without a victim, found in its files.
     pub fn unkilled(&mut self, found: &Unkilled) -> event::MemcgOom {
-        const UNSEEN: &str = "found afterwards in the cgroup's files: no function hook saw it";
+        const UNSEEN: Reason = Reason::NotInCgroupFiles;
         let mut absent = Absent::default();
         let seen = Seen { ids: &[found.id], path: &found.path, path_is_whole: true };
         let identity = self.sources.tree.identify(seen, clock::boot_time());
@@ -255,15 +258,16 @@ impl Enricher {
         for key in ["order", "gfp_mask", "gfp_mask_raw", "trigger"] {
             absent.because(key, UNSEEN);
         }
-        absent.unless(found.limit_bytes, "cgroup.limit_bytes", "its file could not be read");
-        oom::cgroup::nothing_read("cgroup", UNSEEN, self.sources.version, &mut absent);
+        absent.unless(found.limit_bytes, "cgroup.limit_bytes", Reason::CgroupFileUnreadable);
+        oom::cgroup::nothing_read(&keys::CGROUP, UNSEEN, self.sources.version, &mut absent);
         if found.limit_bytes.is_some() {
             absent.present("cgroup.limit_bytes");
         }
         if found.events.is_some() {
             absent.present("cgroup.events");
-            for name in ["low", "high", "max", "oom_group_kill"] {
-                absent.because(&format!("cgroup.events.{name}"), UNSEEN);
+            let keys = &keys::CGROUP;
+            for key in [keys.events_low, keys.events_high, keys.events_max, keys.events_oom_group_kill] {
+                absent.because(key, UNSEEN);
             }
         }
         let outcome = found.disabled.then_some(MemcgOomOutcome::KillDisabled);
@@ -273,7 +277,7 @@ impl Enricher {
             ..event::MemoryEvents::default()
         });
         event::MemcgOom {
-            envelope: Envelope { source: Source::Cgroupfs, ..self.own_envelope() },
+            envelope: Envelope { origin: Origin::Cgroupfs, ..self.own_envelope() },
             cgroup: event::OomCgroup {
                 cgroup: Cgroup { path: Some(text_from_kernel(&found.path)), id: Some(found.id.to_string()) },
                 limit_bytes: found.limit_bytes,
@@ -314,11 +318,12 @@ impl Enricher {
         let fresh = clock::boot_time().0.saturating_sub(facts.time.0) < FRESH_NS;
         let reader = self.sources.processes.as_mut();
         let mut process = match (reader, facts.victim.tid, facts.victim.tgid) {
-            (Some(reader), Some(tid), Some(_)) if fresh && recorded.is_some() => {
-                ProcessFacts { executable: reader.executable(tid), ..ProcessFacts::none(Reason::NotRead) }
-            }
+            (Some(reader), Some(tid), Some(_)) if fresh && recorded.is_some() => ProcessFacts {
+                executable: reader.executable(tid),
+                ..ProcessFacts::none(process::Reason::NotRead)
+            },
             (Some(reader), Some(tid), Some(tgid)) => reader.read(tid, tgid, facts.victim.start, PROC_WAIT),
-            _ => ProcessFacts::none(Reason::NotRead),
+            _ => ProcessFacts::none(process::Reason::NotRead),
         };
         // Read in the kernel, it is the victim's however late the record is looked at.
         if let Some((text, cut)) = recorded {
@@ -396,10 +401,10 @@ impl Enricher {
         absent: &mut Absent,
     ) -> Victim {
         let task = &facts.victim;
-        let mut text = |key: &str, fact: Result<Vec<u8>, Reason>| match fact {
+        let mut text = |key: &'static str, fact: Result<Vec<u8>, process::Reason>| match fact {
             Ok(bytes) => Some(text_from_kernel(&bytes)),
             Err(reason) => {
-                absent.because(key, reason.to_string());
+                absent.because(key, not_in_proc(&reason));
                 None
             }
         };
@@ -422,7 +427,7 @@ impl Enricher {
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
             oom_score_bytes,
             memory: memory(&facts.memory, absent),
-            cgroup: cgroup(task.memcg, path, "victim.cgroup", absent),
+            cgroup: cgroup(task.memcg, path, ["victim.cgroup.path", "victim.cgroup.id"], absent),
         }
     }
 
@@ -433,16 +438,22 @@ impl Enricher {
             pid: task.tgid,
             comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "trigger.comm", UNREAD),
             oom_score_adj: absent.unless(task.oom_score_adj, "trigger.oom_score_adj", UNREAD),
-            cgroup: cgroup(task.memcg, path, "trigger.cgroup", absent),
+            cgroup: cgroup(task.memcg, path, ["trigger.cgroup.path", "trigger.cgroup.id"], absent),
         })
     }
 }
 
-/// Where a task was; `key` is where it goes.
-fn cgroup(id: Option<CgroupId>, path: Option<Vec<u8>>, key: &str, absent: &mut Absent) -> Cgroup {
-    const UNKNOWN: &str = "cgroup not known: made before oomtrace could see it, or too deep";
-    let path = absent.unless(path, &format!("{key}.path"), if id.is_some() { UNKNOWN } else { UNREAD });
-    absent.unless(id, &format!("{key}.id"), UNREAD);
+/// Where a task was; the keys are where its path and its id go.
+fn cgroup(
+    id: Option<CgroupId>,
+    path: Option<Vec<u8>>,
+    keys: [&'static str; 2],
+    absent: &mut Absent,
+) -> Cgroup {
+    let [path_key, id_key] = keys;
+    let why = if id.is_some() { Reason::CgroupPathUnknown } else { UNREAD };
+    let path = absent.unless(path, path_key, why);
+    absent.unless(id, id_key, UNREAD);
     Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
 }
 

@@ -2,4 +2,5 @@
 
 pub mod absent;
 pub mod enricher;
+pub mod keys;
 pub mod oom;

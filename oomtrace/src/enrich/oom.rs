@@ -7,8 +7,10 @@
 use cgroup::{cgroup_of, path_of};
 
 use crate::{
-    enrich::absent::Absent,
-    event::{Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, Scope, text_from_kernel},
+    enrich::{absent::Absent, keys},
+    event::{
+        Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, Reason, Scope, text_from_kernel,
+    },
     facts::{CgroupId, Limit, Lineage, MemcgFacts, OomControlFacts, OomKillFacts},
     kernel::gfp::GfpNames,
 };
@@ -104,23 +106,18 @@ pub fn oom(
     oom.id = Some(id);
     oom.kill = kill(facts, &oom, context, absent);
     let no_score = match oom.kill {
-        Some(Kill::AllocatingTask) => "the allocating task is killed whatever its score",
-        Some(Kill::AlreadyExiting) => "it was exiting already, whatever its score",
-        _ if facts.oom.is_none() => NEEDS_HOOK,
-        _ if !first_of_run(facts) => "killed with the one chosen, not for its own score",
+        Some(Kill::AllocatingTask) => Reason::AllocatingTask,
+        Some(Kill::AlreadyExiting) => Reason::AlreadyExiting,
+        _ if facts.oom.is_none() => Reason::NoFunctionHook,
+        _ if !first_of_run(facts) => Reason::NotTheChosen,
         _ => UNREAD,
     };
     absent.because("victim.oom_score_bytes", no_score);
     oom
 }
 
-const NEEDS_HOOK: &str = "only a function hook sees it";
 /// Why a fact of the killer's or of a cgroup is absent that the kernel side reads.
-const UNREAD: &str = "not in this kernel, or could not be read in it";
-const NOT_AN_ANCESTOR: &str = "not among the victim's ancestors that were read";
-pub(super) const NO_GFP_NAMES: &str = "this kernel publishes no names of its flags";
-const NO_INVOKED_LINE: &str = "no invoked line in the kernel log";
-const NOT_IN_LIMITS: &str = "no function hook, and no oom-kill line in the kernel log";
+const UNREAD: Reason = Reason::NotReadInKernel;
 
 fn from_killer(
     killer: &OomControlFacts,
@@ -133,18 +130,18 @@ fn from_killer(
         matches!(killer.memcg, Some(Some(_))).then_some(Constraint::Memcg)
     });
     if constraint.is_none() {
-        absent.because("oom.constraint", "the killer had not yet worked it out");
-        absent.because("oom.scope", "the killer had not yet worked it out");
+        absent.because("oom.constraint", Reason::NotYetComputed);
+        absent.because("oom.scope", Reason::NotYetComputed);
         if killer.memcg == Some(None) {
-            absent.because("oom.cgroup", "no cgroup's limit fired");
+            absent.because("oom.cgroup", Reason::NoLimitFired);
         }
     }
     let cgroup = match killer.memcg {
         Some(Some(id)) => match level(lineage, id) {
             Some((index, facts)) => Some(fired(lineage, index, facts, context, absent)),
             None => {
-                absent.because("oom.cgroup.path", NOT_AN_ANCESTOR);
-                cgroup::nothing_read("oom.cgroup", NOT_AN_ANCESTOR, context.version, absent);
+                absent.because("oom.cgroup.path", Reason::NotAnAncestor);
+                cgroup::nothing_read(&keys::OOM_CGROUP, Reason::NotAnAncestor, context.version, absent);
                 Some(OomCgroup {
                     cgroup: Cgroup { path: None, id: Some(id.to_string()) },
                     ..OomCgroup::default()
@@ -153,12 +150,12 @@ fn from_killer(
         },
         Some(None) => None,
         None => {
-            absent.because("oom.cgroup", "oom_control.memcg could not be read");
+            absent.because("oom.cgroup", UNREAD);
             None
         }
     };
     if killer.domain_bytes.is_none() {
-        absent.because("oom.domain_bytes", "the killer had not yet worked it out");
+        absent.because("oom.domain_bytes", Reason::NotYetComputed);
     }
     absent.unless(killer.order, "oom.order", UNREAD);
     let mut oom = Oom {
@@ -182,8 +179,8 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
                 None => OomCgroup::default(),
             },
             None => {
-                absent.because("oom.cgroup.id", NOT_AN_ANCESTOR);
-                cgroup::nothing_read("oom.cgroup", NOT_AN_ANCESTOR, context.version, absent);
+                absent.because("oom.cgroup.id", Reason::NotAnAncestor);
+                cgroup::nothing_read(&keys::OOM_CGROUP, Reason::NotAnAncestor, context.version, absent);
                 OomCgroup {
                     cgroup: Cgroup { path: Some(text_from_kernel(path)), id: None },
                     ..OomCgroup::default()
@@ -192,12 +189,11 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
         }
     });
     if cgroup.is_none() && log.constraint == Constraint::Memcg {
-        absent
-            .because("oom.cgroup", "the kernel log's line cannot be told apart: a name in it holds a comma");
+        absent.because("oom.cgroup", Reason::AmbiguousLogLine);
     }
-    absent.because("oom.domain_bytes", NEEDS_HOOK);
+    absent.because("oom.domain_bytes", Reason::NoFunctionHook);
     if log.order.is_none() {
-        absent.because("oom.order", NO_INVOKED_LINE);
+        absent.because("oom.order", Reason::NotInKernelLog);
     }
     let mut oom = Oom {
         scope: Some(log.constraint.scope()),
@@ -208,7 +204,7 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
         ..Oom::default()
     };
     let (mask, names) = log.gfp_mask.clone().map_or((None, None), |(mask, names)| (Some(mask), names));
-    gfp(&mut oom, mask, names, NO_INVOKED_LINE, context, absent);
+    gfp(&mut oom, mask, names, Reason::NotInKernelLog, context, absent);
     oom
 }
 
@@ -216,18 +212,17 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
 /// the leaf up, and stops at the first that refuses. Full of page cache alone, a cgroup asks for none.
 fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) -> Oom {
     for key in ["oom.domain_bytes", "oom.order", "oom.gfp_mask", "oom.gfp_mask_raw"] {
-        absent.because(key, NOT_IN_LIMITS);
+        absent.because(key, Reason::NoHookAndNoLogLine);
     }
     let full =
         lineage.levels.iter().enumerate().find(|(_, facts)| has_asked(facts) && is_full(facts, context));
     let Some((index, facts)) = full else {
         let reason = if lineage.levels.is_empty() {
-            "the victim's cgroups could not be read, and no oom-kill line in the kernel log"
+            UNREAD
         } else if lineage.levels_cut {
-            "no ancestor that was read had run out of its limit, but those near the root were not read, and no oom-kill line in \
-             the kernel log"
+            Reason::TooDeep
         } else {
-            "no ancestor had run out of its limit, and no oom-kill line in the kernel log"
+            Reason::NoLimitReached
         };
         for key in ["oom.scope", "oom.constraint", "oom.evidence", "oom.cgroup"] {
             absent.because(key, reason);
@@ -251,7 +246,7 @@ fn fired(
     context: &Context<'_>,
     absent: &mut Absent,
 ) -> OomCgroup {
-    cgroup_of("oom.cgroup", lineage, index, facts, context.version, absent)
+    cgroup_of(&keys::OOM_CGROUP, lineage, index, facts, context.version, absent)
 }
 
 /// `mem_cgroup_oom()` counts before it asks, on both versions.
@@ -274,7 +269,7 @@ fn gfp(
     oom: &mut Oom,
     mask: Option<u32>,
     names: Option<String>,
-    unknown: &str,
+    unknown: Reason,
     context: &Context<'_>,
     absent: &mut Absent,
 ) {
@@ -285,7 +280,7 @@ fn gfp(
             absent.because(key, unknown);
         }
     } else if oom.gfp_mask.is_none() {
-        absent.because("oom.gfp_mask", NO_GFP_NAMES);
+        absent.because("oom.gfp_mask", Reason::NoFlagNames);
     }
 }
 
@@ -307,7 +302,7 @@ fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Abs
         match context.kill_allocating_task {
             Some(true) if own => return Some(Kill::AllocatingTask),
             None if own => {
-                absent.because("oom.kill", "vm.oom_kill_allocating_task cannot be read");
+                absent.because("oom.kill", Reason::SysctlUnreadable);
                 return None;
             }
             _ => {}
@@ -317,15 +312,12 @@ fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Abs
         Some(true) => return Some(Kill::Group),
         Some(false) => {}
         None => {
-            absent.because(
-                "oom.kill",
-                "above the victim's cgroup one has oom.group, and the limit may be below it",
-            );
+            absent.because("oom.kill", Reason::GroupOrSelected);
             return None;
         }
     }
     if facts.signalled.is_none() {
-        absent.because("oom.kill", "whether it got a SIGKILL is not known");
+        absent.because("oom.kill", Reason::SignalUnknown);
         return None;
     }
     Some(Kill::Selected)

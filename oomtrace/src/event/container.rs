@@ -26,7 +26,7 @@ pub struct Container {
     pub restart_count: Option<u64>,
     /// Labels that say which service it belongs to.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    pub label: BTreeMap<String, String>,
     /// Ids of further containers nested in this one, outermost first, which this host's runtimes do not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nested: Vec<String>,
@@ -124,8 +124,8 @@ pub struct Verdict {
     /// The envelope.
     #[serde(flatten)]
     pub envelope: Envelope,
-    /// The `seq` of the kill.
-    pub of: u64,
+    /// The `seq` of the kill, as a list of one.
+    pub of: Vec<u64>,
     /// The container.
     pub container: Container,
     /// What the runtime says; absent where it no longer knows the container, or its word could not be had.
@@ -141,7 +141,7 @@ pub struct Verdict {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
     /// Why facts are absent.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Missing,
 }
 

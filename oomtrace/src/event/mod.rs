@@ -5,18 +5,18 @@
 //! has its reason in `missing`.
 
 mod container;
+mod missing;
 mod oom;
 mod run;
 pub mod schema;
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 pub use container::{
     Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, RuntimeSays, Systemd, Verdict, name_of_user,
 };
+pub use missing::{Absence, Missing, Reason, Why};
 pub use oom::{
     Constraint, Evidence, Kill, MemcgOom, MemcgOomOutcome, MemoryEvents, Oom, OomCgroup, OomKill, Scope,
     SharedMmKill, SharedMmVictim, Trigger, Victim, VictimMemory,
@@ -31,9 +31,6 @@ pub const SCHEMA: u32 = 1;
 
 /// RFC 3339, UTC, with exactly nine fraction digits.
 const TIME_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9}Z$";
-
-/// Why facts are absent: dotted path of the key → reason.
-pub type Missing = BTreeMap<String, String>;
 
 /// Text of the kernel's: any bytes in, invalid UTF-8 becomes U+FFFD.
 ///
@@ -79,6 +76,15 @@ impl Event {
         }
     }
 
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::OomKill(_) | Self::SharedMmKill(_) | Self::MemcgOom(_) => Severity::Error,
+            Self::Lost(_) | Self::Gap(_) => Severity::Warning,
+            Self::Start(_) | Self::Verdict(_) | Self::Stop(_) => Severity::Info,
+        }
+    }
+
     /// What the line starts with.
     pub fn envelope(&self) -> &Envelope {
         match self {
@@ -94,56 +100,52 @@ impl Event {
     }
 }
 
-/// By hand, because the derived one puts `type` before `schema`.
-impl Serialize for Event {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Line<'a, T> {
-            schema: u32,
-            r#type: &'static str,
-            #[serde(flatten)]
-            event: &'a T,
-        }
-        fn line<T: Serialize, S: Serializer>(of: &Event, event: &T, to: S) -> Result<S::Ok, S::Error> {
-            Line { schema: of.envelope().schema, r#type: of.kind(), event }.serialize(to)
-        }
-        match self {
-            Self::Start(event) => line(self, event, serializer),
-            Self::OomKill(event) => line(self, event, serializer),
-            Self::SharedMmKill(event) => line(self, event, serializer),
-            Self::MemcgOom(event) => line(self, event, serializer),
-            Self::Lost(event) => line(self, event, serializer),
-            Self::Gap(event) => line(self, event, serializer),
-            Self::Verdict(event) => line(self, event, serializer),
-            Self::Stop(event) => line(self, event, serializer),
-        }
-    }
-}
-
 /// What every line starts with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {
     /// Always 1. Raised when a key is removed or changes its meaning.
-    // `Event` writes it, ahead of `type`.
+    // This and the next three are written by `outputs::encode::json`, in the order of a line.
     #[serde(skip_serializing)]
     #[schemars(extend("const" = SCHEMA))]
     pub schema: u32,
     /// RFC 3339, UTC, nine fraction digits: when the kernel acted, not when the line was printed.
+    #[serde(skip_serializing)]
     #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub time: String,
+    /// The event in words, for a person: at most 200 bytes.
+    // Known of a line that was read; it is written from the rest of the event.
+    #[serde(skip_serializing)]
+    pub message: String,
+    /// How bad it is.
+    // As `message`.
+    #[serde(skip_serializing)]
+    pub severity: Severity,
     /// Counts every event since the programs were attached. A hole is a lost event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     /// Where the event comes from.
-    pub source: Source,
+    pub origin: Origin,
     /// The host.
     pub host: Host,
+}
+
+/// How bad an event is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// A kill, or a cgroup that ran out without one.
+    Error,
+    /// Something may have happened that no line reports.
+    Warning,
+    /// Everything else.
+    #[default]
+    Info,
 }
 
 /// Where an event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum Origin {
     /// Seen live by oomtrace's eBPF programs.
     Ebpf,
     /// Found afterwards in the kernel's log.

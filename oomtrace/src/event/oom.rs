@@ -1,7 +1,5 @@
 //! What the kernel's OOM killer did: the killed, those who died with them, and runs without a victim.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +31,7 @@ pub struct OomKill {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
     /// Why facts are absent.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Missing,
 }
 
@@ -298,8 +296,8 @@ pub struct SharedMmKill {
     /// The envelope.
     #[serde(flatten)]
     pub envelope: Envelope,
-    /// The `seq` of the victim.
-    pub of: u64,
+    /// The `seq` of the victim, as a list of one.
+    pub of: Vec<u64>,
     /// The process that died too.
     pub victim: SharedMmVictim,
     /// Its container.
@@ -315,7 +313,7 @@ pub struct SharedMmKill {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
     /// Why facts are absent.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Missing,
 }
 
@@ -386,7 +384,7 @@ pub struct MemcgOom {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
     /// Why facts are absent.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Missing,
 }
 

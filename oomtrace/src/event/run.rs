@@ -18,7 +18,7 @@ pub struct Start {
     /// The kernel hooks and how each is attached.
     pub hooks: Vec<HookStatus>,
     /// Where memory cgroups are.
-    pub cgroup: CgroupVersion,
+    pub cgroup_version: CgroupVersion,
     /// Container runtimes found on the host.
     pub runtimes: Vec<String>,
     /// True when programs were taken over that an earlier run had left attached.

@@ -13,7 +13,7 @@ use crate::{
         losses::{Counters, Losses},
     },
     enrich::enricher::Enricher,
-    event::{Container, Envelope, Event, K8s, Kill, Lost, MemcgOom, OomKill, Scope, Source, Stop, Verdict},
+    event::{Container, Envelope, Event, K8s, Kill, Lost, MemcgOom, OomKill, Origin, Scope, Stop, Verdict},
     facts::{BootTime, Decoder, Record},
     outputs::{
         encode::Render,
@@ -152,8 +152,8 @@ impl Pipeline {
     pub fn verdict(&mut self, answer: Answer) -> Result<(), SinkError> {
         let false_positive = self.verdicts.as_ref().map(|verdicts| verdicts.false_positives(&answer));
         let verdict = Verdict {
-            envelope: Envelope { source: Source::Runtime, ..self.enricher.own_envelope() },
-            of: answer.of,
+            envelope: Envelope { origin: Origin::Runtime, ..self.enricher.own_envelope() },
+            of: vec![answer.of],
             missed: answer.missed(),
             missing: answer.missing(),
             container: answer.container,

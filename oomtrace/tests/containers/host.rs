@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
 use oomtrace::containers::owner::Identity;
 use oomtrace::containers::{Runtime, Runtimes};
+use oomtrace::event::Absence;
 use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
 use oomtrace::host::root::Root;
 use serde_json::json;
@@ -171,6 +172,9 @@ pub fn pod(identity: &Identity) -> [Option<&str>; 4] {
 
 pub const IN_POD: [Option<&str>; 4] = [Some("shop"), Some("api-7d9f"), Some(UID), Some("api")];
 
-pub fn why<'a>(identity: &'a Identity, key: &str) -> &'a str {
-    identity.missing.iter().find(|(at, _)| *at == key).map_or("", |(_, why)| why)
+/// The reason, and the detail after a space; empty where it is not missing.
+pub fn why(identity: &Identity, key: &str) -> String {
+    let absence = identity.missing.iter().find(|absence| absence.key == key);
+    let detail = |absence: &Absence| absence.detail.as_deref().unwrap_or_default().to_owned();
+    absence.map(|absence| format!("{} {}", absence.reason.word(), detail(absence))).unwrap_or_default()
 }

@@ -24,7 +24,9 @@ macro_rules! lines {
             r#type: String,
             time: String,
             seq: Option<u64>,
-            source: Source,
+            message: String,
+            severity: Severity,
+            origin: Origin,
             host: Host,
             truncated: Option<Vec<String>>,
             $($body)*
@@ -39,7 +41,8 @@ macro_rules! words {
 }
 
 words! {
-    enum Source { A = "ebpf", B = "kmsg", C = "oomtrace", D = "runtime", E = "cgroupfs" }
+    enum Severity { A = "error", B = "warning", C = "info" }
+    enum Origin { A = "ebpf", B = "kmsg", C = "oomtrace", D = "runtime", E = "cgroupfs" }
     enum Scope { A = "memcg", B = "host", C = "cpuset", D = "mempolicy" }
     enum Constraint {
         A = "CONSTRAINT_NONE", B = "CONSTRAINT_CPUSET", C = "CONSTRAINT_MEMORY_POLICY", D = "CONSTRAINT_MEMCG",
@@ -52,6 +55,7 @@ words! {
         A = "ring_full", B = "cgroup_ring_full", C = "no_scratch", D = "unreadable_record", E = "sink",
         F = "verdict_queue_full", G = "unexplained",
     }
+    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A5 = "no_limit_reached", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable" }
 }
 
 strict! {
@@ -137,7 +141,7 @@ strict! {
         runtime: Runtime,
         image: Option<Name>,
         restart_count: Option<u64>,
-        labels: Option<Map>,
+        label: Option<Map>,
         nested: Option<Vec<String>>,
     }
     struct Name { name: String }
@@ -145,8 +149,8 @@ strict! {
     struct Pod { name: Option<String>, uid: Option<String> }
     struct K8sContainer { name: String, restart_count: Option<u64> }
     struct Systemd { unit: String, user: Option<u32> }
-
     struct Runtime { name: String, user: Option<u32> }
+    struct Absence { key: String, reason: Reason, detail: Option<String> }
     struct Hook { name: String, attached: String, reason: Option<String> }
     struct RuntimeSays { oom_killed: Option<bool>, exit_code: Option<i64>, status: Option<String> }
 }
@@ -156,7 +160,7 @@ lines! {
         version: String,
         instance: String,
         hooks: Vec<Hook>,
-        cgroup: CgroupVersion,
+        cgroup_version: CgroupVersion,
         runtimes: Vec<String>,
         resumed: bool,
         limits: Option<Vec<String>>,
@@ -168,15 +172,15 @@ lines! {
         container: Option<Container>,
         k8s: Option<K8s>,
         systemd: Option<Systemd>,
-        missing: Option<Map>,
+        missing: Option<Vec<Absence>>,
     }
     struct SharedMmKill {
-        of: u64,
+        of: Vec<u64>,
         victim: SharedMmVictim,
         container: Option<Container>,
         k8s: Option<K8s>,
         systemd: Option<Systemd>,
-        missing: Option<Map>,
+        missing: Option<Vec<Absence>>,
     }
     struct MemcgOom {
         cgroup: Option<OomCgroup>,
@@ -188,17 +192,17 @@ lines! {
         container: Option<Container>,
         k8s: Option<K8s>,
         systemd: Option<Systemd>,
-        missing: Option<Map>,
+        missing: Option<Vec<Absence>>,
     }
     struct Lost { count: u64, reason: LossReason, total: u64 }
     struct Gap { kernel_kills: u64, reported: u64, since: String, cgroups: Option<Vec<GapCgroup>> }
     struct Verdict {
-        of: u64,
+        of: Vec<u64>,
         container: Container,
         runtime_says: Option<RuntimeSays>,
         missed: Option<bool>,
         false_positive: Option<Vec<String>>,
-        missing: Option<Map>,
+        missing: Option<Vec<Absence>>,
     }
     struct Stop { reason: String, events: u64, lost: u64 }
 }
@@ -214,6 +218,7 @@ pub fn check(line: &str) -> Result<(), String> {
     }
     let value: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
     check_values(&value)?;
+    check_message(&value)?;
     let time = value["time"].as_str().unwrap_or_default();
     let (whole, fraction) = time.split_once('.').ok_or("time without fraction")?;
     if whole.len() != 19 || fraction.len() != 10 || !fraction.ends_with('Z') {
@@ -233,6 +238,24 @@ pub fn check(line: &str) -> Result<(), String> {
         "stop" => strict::<Stop>(body),
         other => Err(format!("type {other:?}")),
     }
+}
+
+/// In words, and how bad it is: by the type alone.
+fn check_message(value: &Value) -> Result<(), String> {
+    let kind = value["type"].as_str().unwrap_or_default();
+    let severity = match kind {
+        "oom_kill" | "shared_mm_kill" | "memcg_oom" => "error",
+        "lost" | "gap" => "warning",
+        _ => "info",
+    };
+    if value["severity"] != severity {
+        return Err(format!("severity {} of {kind}", value["severity"]));
+    }
+    let message = value["message"].as_str().unwrap_or_default();
+    if !message.starts_with(kind) || value["message"].to_string().len() > 202 {
+        return Err(format!("message {message:?}"));
+    }
+    Ok(())
 }
 
 fn check_values(value: &Value) -> Result<(), String> {

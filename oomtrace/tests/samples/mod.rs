@@ -4,12 +4,14 @@ use oomtrace::event::*;
 
 pub const ID: &str = "ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b";
 
-pub fn envelope(source: Source, seq: Option<u64>) -> Envelope {
+pub fn envelope(origin: Origin, seq: Option<u64>) -> Envelope {
     Envelope {
         schema: SCHEMA,
         time: "2026-11-21T03:12:45.123456789Z".into(),
+        message: String::new(),
+        severity: Severity::default(),
         seq,
-        source,
+        origin,
         host: Host {
             name: "node-7".into(),
             boot_id: Some("6f1c2a5e-0b7d-4c55-9a43-1de0f8f3a7b2".into()),
@@ -59,7 +61,7 @@ pub fn container() -> Container {
         runtime: RuntimeName { name: "docker".into(), user: None },
         image: Some(Image { name: "api:v2.0".into() }),
         restart_count: Some(3),
-        labels: [("com.docker.compose.project", "shop"), ("com.docker.compose.service", "api")]
+        label: [("com.docker.compose.project", "shop"), ("com.docker.compose.service", "api")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
         nested: vec![],
@@ -76,7 +78,7 @@ pub fn k8s() -> K8s {
 
 pub fn oom_kill() -> OomKill {
     OomKill {
-        envelope: envelope(Source::Ebpf, Some(42)),
+        envelope: envelope(Origin::Ebpf, Some(42)),
         oom: Oom {
             id: Some(42),
             scope: Some(Scope::Memcg),
@@ -157,26 +159,26 @@ pub fn oom_kill_in_a_pod() -> OomKill {
     });
     event.k8s = Some(k8s());
     event.systemd = Some(Systemd { unit: "containerd.service".into(), user: None });
-    let gone = "memory already released";
-    let log = "no function hook, and no oom-kill line in the kernel log";
+    let gone = Reason::MemoryReleased;
+    let log = Reason::NoHookAndNoLogLine;
     event.missing = [
         ("oom.domain_bytes", log),
         ("oom.gfp_mask", log),
         ("oom.gfp_mask_raw", log),
         ("oom.order", log),
         ("victim.command_line", gone),
-        ("victim.executable", gone),
-        ("victim.oom_score_bytes", "only a function hook sees it"),
+        ("victim.oom_score_bytes", Reason::NoFunctionHook),
     ]
-    .map(|(key, why)| (key.to_owned(), why.to_owned()))
+    .map(|(key, reason)| Absence::new(key, reason))
     .into();
+    event.missing.insert(5, Absence::new("victim.executable", Why::with(Reason::ProcBusy, "pid 2988")));
     event
 }
 
 pub fn shared_mm_kill() -> SharedMmKill {
     SharedMmKill {
-        envelope: envelope(Source::Ebpf, Some(43)),
-        of: 42,
+        envelope: envelope(Origin::Ebpf, Some(43)),
+        of: vec![42],
         victim: SharedMmVictim {
             pid: Some(2995),
             namespace_pid: Some(6),
@@ -197,7 +199,7 @@ pub fn shared_mm_kill() -> SharedMmKill {
 
 pub fn memcg_oom() -> MemcgOom {
     MemcgOom {
-        envelope: envelope(Source::Ebpf, Some(44)),
+        envelope: envelope(Origin::Ebpf, Some(44)),
         cgroup: oom_cgroup(),
         order: Some(0),
         gfp_mask: Some("GFP_KERNEL".into()),
@@ -219,7 +221,7 @@ pub fn start() -> Start {
         reason: reason.map(Into::into),
     };
     Start {
-        envelope: envelope(Source::Oomtrace, None),
+        envelope: envelope(Origin::Oomtrace, None),
         version: "0.1.0".into(),
         instance: "5b0e8c1d9f2a4763".into(),
         hooks: vec![
@@ -234,7 +236,7 @@ pub fn start() -> Start {
                 ),
             ),
         ],
-        cgroup: CgroupVersion::V2,
+        cgroup_version: CgroupVersion::V2,
         runtimes: vec!["docker=/var/lib/docker".into(), "containerd=/run/containerd".into()],
         resumed: false,
         limits: vec![
@@ -247,13 +249,13 @@ pub fn start() -> Start {
 }
 
 pub fn lost() -> Lost {
-    let envelope = envelope(Source::Oomtrace, None);
+    let envelope = envelope(Origin::Oomtrace, None);
     Lost { envelope, count: 3, reason: LossReason::RingFull, total: 5, truncated: vec![] }
 }
 
 pub fn gap() -> Gap {
     Gap {
-        envelope: envelope(Source::Oomtrace, None),
+        envelope: envelope(Origin::Oomtrace, None),
         kernel_kills: 5,
         reported: 4,
         since: "2026-11-21T03:11:45.000000000Z".into(),
@@ -264,8 +266,8 @@ pub fn gap() -> Gap {
 
 pub fn verdict() -> Verdict {
     Verdict {
-        envelope: envelope(Source::Runtime, None),
-        of: 42,
+        envelope: envelope(Origin::Runtime, None),
+        of: vec![42],
         container: container(),
         runtime_says: Some(RuntimeSays {
             oom_killed: Some(false),
@@ -281,7 +283,7 @@ pub fn verdict() -> Verdict {
 
 pub fn stop() -> Stop {
     Stop {
-        envelope: envelope(Source::Oomtrace, None),
+        envelope: envelope(Origin::Oomtrace, None),
         reason: "SIGTERM".into(),
         events: 42,
         lost: 3,

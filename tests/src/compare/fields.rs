@@ -31,9 +31,8 @@ impl<'a> Fields<'a> {
 
     /// What `missing` says of a field or of what holds it.
     fn reason(&self, field: &str) -> Option<&'a str> {
-        let missing = self.line.get("missing")?;
         let mut ends = field.match_indices('.').map(|(at, _)| at).chain([field.len()]);
-        ends.find_map(|end| missing.get(field.get(..end)?)?.as_str())
+        ends.find_map(|end| self.line.get(&format!("missing.{}", field.get(..end)?))?.as_str())
     }
 
     pub(super) fn has(&self, field: &str) -> bool {

@@ -146,7 +146,8 @@ impl Expected {
     fn envelope(&self, fields: &mut Fields<'_>) {
         fields.number("schema", "the contract", 1);
         fields.text("type", "the contract", b"oom_kill");
-        fields.text("source", "the contract", b"ebpf");
+        fields.text("origin", "the contract", b"ebpf");
+        fields.text("severity", "the contract", b"error");
         fields.text("host.name", "/proc", self.host.name.as_bytes());
         fields.text("host.kernel", "/proc", self.host.kernel.as_bytes());
         fields.text("host.boot_id", "/proc", self.host.boot_id.as_bytes());

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::containers::{EAT, expect, gated};
-use oomtrace_tests::tracer::Line;
+use oomtrace_tests::tracer::{Line, detail};
 use serde_json::{Value, json};
 
 use crate::Case;
@@ -126,8 +126,9 @@ fn forged(world: &mut World) -> Result<()> {
             ("oom.cgroup.path", json!(path)),
         ],
     )?;
-    let why = line.get("missing.container").and_then(Value::as_str).context("missing.container")?;
-    ensure!(why.contains(&id), "field missing.container: {why}");
+    let why = line.get("missing.container").context("missing.container")?;
+    let of_it = why == "container_elsewhere" && detail(&line.value, "container") == id;
+    ensure!(of_it, "field missing.container: {}", line.text);
     run("docker", &["rm", "-f", &id]).map(drop)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::containers::EAT;
 use oomtrace_tests::patience::until;
-use oomtrace_tests::tracer::at;
+use oomtrace_tests::tracer::{at, detail};
 use serde_json::{Value, json};
 
 use crate::Case;
@@ -63,7 +63,7 @@ fn becomes_active(world: &mut World) -> Result<()> {
 fn sees_as_much(world: &mut World) -> Result<()> {
     let lines = lines()?;
     let start = of_type(&lines, "start").with_context(last_words)?;
-    for key in ["hooks", "cgroup", "runtimes", "limits"] {
+    for key in ["hooks", "cgroup_version", "runtimes", "limits"] {
         let (service, shell) = (at(start, key), world.watch.tracer.start_line().get(key));
         let show = |value: Option<&Value>| value.unwrap_or(&Value::Null).to_string();
         ensure!(
@@ -115,8 +115,8 @@ fn says_why(world: &mut World) -> Result<()> {
     world.watch.kill_in(&id)?;
     let served = verdict_on(&id)?;
     ensure!(at(&served, "container.name") == Some(&json!("served-too")), "field container: {served}");
-    let why = at(&served, "missing.runtime_says").and_then(Value::as_str);
-    let why = why.with_context(|| format!("missing.runtime_says: {served}"))?;
+    at(&served, "missing.runtime_says").with_context(|| format!("missing.runtime_says: {served}"))?;
+    let why = detail(&served, "runtime_says");
     crate::say(&format!("says {}: the service: {why}", world.case));
     ensure!(at(&served, "missed").is_none(), "field missed: {served}");
     run("podman", &["rm", "-f", &id]).map(drop)

@@ -34,7 +34,7 @@ pub(super) fn no_killable_process(session: &mut Session) -> Result<Outcome> {
         if session.hierarchy.version == Version::V2 {
             kill_another(session)?;
             let line = memcg_oom(session, &cgroup)?;
-            check(&line, "source", &Value::from("cgroupfs"))?;
+            check(&line, "origin", &Value::from("cgroupfs"))?;
             check(&line, "cgroup.limit_bytes", &Value::from(LIMIT))?;
             check(&line, "cgroup.events.oom_kill", &Value::from(0))?;
             ensure!(line.get("outcome").is_none(), "nobody saw the outcome: {}", line.text);
@@ -80,7 +80,7 @@ pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
         wait_until_it_hangs(&control)?;
         kill_another(session)?;
         let line = memcg_oom(session, &cgroup)?;
-        check(&line, "source", &Value::from("cgroupfs"))?;
+        check(&line, "origin", &Value::from("cgroupfs"))?;
         check(&line, "outcome", &Value::from("kill_disabled"))?;
     }
     ensure!(hog.is_alive()?, "the hog was killed");

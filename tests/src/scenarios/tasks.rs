@@ -129,7 +129,7 @@ pub(super) fn shared_mm(session: &mut Session) -> Result<Outcome> {
     })?;
     let place = cgroup.place();
     for (field, truth) in [
-        ("of", seq.to_string()),
+        ("of", format!("[{seq}]")),
         ("victim.namespace_pid", with_it.namespace_pid.to_string()),
         ("victim.parent_pid", with_it.parent_pid.to_string()),
         ("victim.comm", format!("{:?}", String::from_utf8_lossy(&with_it.comm))),

@@ -193,7 +193,7 @@ fn pid_1(world: &mut World) -> Result<()> {
     if let Some(container) = container.as_object_mut() {
         let labels = json!({"com.docker.compose.project": "shop", "com.docker.compose.service": "api",
             "com.docker.swarm.service.name": "shop_api"});
-        container.insert("labels".into(), labels);
+        container.insert("label".into(), labels);
     }
     by_own_limit(&line, &id, &container)?;
     expect(&line, &[("victim.namespace_pid", json!(1))])?;
@@ -223,7 +223,7 @@ fn removed(world: &mut World) -> Result<()> {
             ("container.name", json!("short")),
             ("runtime_says", Value::Null),
             ("missed", json!(true)),
-            ("missing.runtime_says", json!("the runtime does not know the container any more")),
+            ("missing.runtime_says", json!("container_gone")),
         ],
     )
 }

@@ -3,8 +3,8 @@
 use crate::{
     enrich::{absent::Absent, enricher::Enricher},
     event::{
-        Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, OomKill, Source, Trigger, Victim,
-        VictimMemory, text_from_kernel,
+        Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, OomKill, Origin, Reason, Trigger,
+        Victim, VictimMemory, text_from_kernel,
     },
     facts::{
         Limit, Lineage,
@@ -13,10 +13,10 @@ use crate::{
     sources::earlier_kills::{self, LoggedKill},
 };
 
-const NOT_LOGGED: &str = "not in the kernel log";
-const RATE_LIMITED: &str = "the kernel left out its report of this kill: it writes ten in five seconds";
-const AMBIGUOUS: &str = "the kernel log's line cannot be told apart: a name in it holds a comma";
-const OF_A_GROUP: &str = "killed with its group: the kernel log has it only for the one chosen";
+const NOT_LOGGED: Reason = Reason::NotInKernelLog;
+const RATE_LIMITED: Reason = Reason::LogRateLimited;
+const AMBIGUOUS: Reason = Reason::AmbiguousLogLine;
+const OF_A_GROUP: Reason = Reason::NotTheChosen;
 
 impl Enricher {
     /// A kill from before the programs were attached.
@@ -51,13 +51,10 @@ impl Enricher {
             }
         });
         absent.unless(trigger.as_ref(), "trigger", if report.is_none() { RATE_LIMITED } else { NOT_LOGGED });
-        absent.because("seq", "from before oomtrace counted");
-        absent.because(
-            "time",
-            "exact time: this is by the kernel log's own clock, which drifts and stops in suspend",
-        );
+        absent.because("seq", Reason::BeforeStart);
+        absent.because("time", Reason::LogClock);
         OomKill {
-            envelope: self.envelope(time, None, Source::Kmsg),
+            envelope: self.envelope(time, None, Origin::Kmsg),
             oom,
             victim,
             trigger,
@@ -131,9 +128,9 @@ impl Enricher {
         let memory = report.usage(UsageKind::Memory);
         let swap = report.usage(if v2 { UsageKind::Swap } else { UsageKind::MemorySwap });
         let swap_key = if v2 { "oom.cgroup.swap_limit_bytes" } else { "oom.cgroup.memsw_limit_bytes" };
-        let mut limit = |usage: Option<&Usage>, key: &str| match usage.map(|usage| usage.limit) {
+        let mut limit = |usage: Option<&Usage>, key: &'static str| match usage.map(|usage| usage.limit) {
             Some(Limit::Bytes(bytes)) => Some(bytes),
-            Some(Limit::Unlimited) => absent.unless(None, key, "max: no limit is set"),
+            Some(Limit::Unlimited) => absent.unless(None, key, Reason::NoLimit),
             None => absent.unless(None, key, NOT_LOGGED),
         };
         let limit_bytes = limit(memory, "oom.cgroup.limit_bytes");
@@ -163,7 +160,7 @@ impl Enricher {
     }
 }
 
-fn logged_victim(kill: &LoggedKill, path: Option<Vec<u8>>, why: &str, absent: &mut Absent) -> Victim {
+fn logged_victim(kill: &LoggedKill, path: Option<Vec<u8>>, why: Reason, absent: &mut Absent) -> Victim {
     let killed = &kill.killed;
     for key in [
         "victim.namespace_pid",

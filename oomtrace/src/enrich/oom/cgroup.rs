@@ -2,8 +2,8 @@
 //! its version out, with a reason for each that is absent.
 
 use crate::{
-    enrich::{absent::Absent, oom::UNREAD},
-    event::{Cgroup, CgroupVersion, MemoryEvents, OomCgroup, text_from_kernel},
+    enrich::{absent::Absent, keys::CgroupKeys, oom::UNREAD},
+    event::{Cgroup, CgroupVersion, MemoryEvents, OomCgroup, Reason, text_from_kernel},
     facts::{Limit, Lineage, MemcgFacts},
 };
 
@@ -27,20 +27,23 @@ pub(super) fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
 }
 
 /// Notes why a cgroup's facts are absent, all but its path and id.
-pub fn nothing_read(key: &str, reason: &str, version: CgroupVersion, absent: &mut Absent) {
-    let of_version: &[&str] = match version {
-        CgroupVersion::V2 => &["swap_limit_bytes", "swap_usage_bytes", "oom_group"],
-        CgroupVersion::V1 | CgroupVersion::Hybrid => &["memsw_limit_bytes", "memsw_usage_bytes"],
+pub fn nothing_read(keys: &CgroupKeys, reason: Reason, version: CgroupVersion, absent: &mut Absent) {
+    for key in [keys.limit_bytes, keys.usage_bytes, keys.peak_bytes, keys.events] {
+        absent.because(key, reason);
+    }
+    let of_version: &[&'static str] = match version {
+        CgroupVersion::V2 => &[keys.swap_limit_bytes, keys.swap_usage_bytes, keys.oom_group],
+        CgroupVersion::V1 | CgroupVersion::Hybrid => &[keys.memsw_limit_bytes, keys.memsw_usage_bytes],
         CgroupVersion::None => &[],
     };
-    for name in ["limit_bytes", "usage_bytes", "peak_bytes", "events"].iter().chain(of_version) {
-        absent.because(&format!("{key}.{name}"), reason);
+    for key in of_version {
+        absent.because(key, reason);
     }
 }
 
-/// A cgroup's facts in the words of its version; `key` is where they go.
+/// A cgroup's facts in the words of its version; `keys` are where they go.
 pub fn cgroup_of(
-    key: &str,
+    keys: &CgroupKeys,
     lineage: &Lineage,
     index: usize,
     facts: &MemcgFacts,
@@ -48,40 +51,31 @@ pub fn cgroup_of(
     absent: &mut Absent,
 ) -> OomCgroup {
     let v2 = version == CgroupVersion::V2;
-    let swap = if v2 { "swap" } else { "memsw" };
-    let mut lacks = |name: &str, reason: &str| absent.because(&format!("{key}.{name}"), reason);
-    let mut limit = |name: &str, limit: Option<Limit>| match limit {
+    let mut limit = |key: &'static str, limit: Option<Limit>| match limit {
         Some(Limit::Bytes(bytes)) => Some(bytes),
-        Some(Limit::Unlimited) => {
-            lacks(name, "max: no limit is set");
-            None
-        }
-        None => {
-            lacks(name, UNREAD);
-            None
-        }
+        Some(Limit::Unlimited) => absent.unless(None, key, Reason::NoLimit),
+        None => absent.unless(None, key, UNREAD),
     };
-    let limit_bytes = limit("limit_bytes", facts.max);
-    let swap_limit = limit(&format!("{swap}_limit_bytes"), facts.swap_max);
+    let limit_bytes = limit(keys.limit_bytes, facts.max);
+    let swap_limit_key = if v2 { keys.swap_limit_bytes } else { keys.memsw_limit_bytes };
+    let swap_limit = limit(swap_limit_key, facts.swap_max);
     let path = path_of(lineage, index).map(|path| text_from_kernel(&path));
-    if path.is_none() {
-        lacks("path", "deeper than what is read in the kernel");
-    }
+    absent.unless(path.as_ref(), keys.path, Reason::TooDeep);
     let events = &facts.events;
-    for (name, known) in [
-        ("usage_bytes", facts.usage_bytes.is_some()),
-        ("peak_bytes", facts.watermark_bytes.is_some()),
-        (&format!("{swap}_usage_bytes"), facts.swap_usage_bytes.is_some()),
-        ("oom_group", facts.oom_group.is_some() || !v2),
-        ("events.low", events.low.is_some() || !v2),
-        ("events.high", events.high.is_some() || !v2),
-        ("events.max", events.max.is_some()),
-        ("events.oom", events.oom.is_some()),
-        ("events.oom_kill", events.oom_kill.is_some()),
-        ("events.oom_group_kill", events.oom_group_kill.is_some() || !v2),
+    for (key, known) in [
+        (keys.usage_bytes, facts.usage_bytes.is_some()),
+        (keys.peak_bytes, facts.watermark_bytes.is_some()),
+        (if v2 { keys.swap_usage_bytes } else { keys.memsw_usage_bytes }, facts.swap_usage_bytes.is_some()),
+        (keys.oom_group, facts.oom_group.is_some() || !v2),
+        (keys.events_low, events.low.is_some() || !v2),
+        (keys.events_high, events.high.is_some() || !v2),
+        (keys.events_max, events.max.is_some()),
+        (keys.events_oom, events.oom.is_some()),
+        (keys.events_oom_kill, events.oom_kill.is_some()),
+        (keys.events_oom_group_kill, events.oom_group_kill.is_some() || !v2),
     ] {
         if !known {
-            lacks(name, UNREAD);
+            absent.because(key, UNREAD);
         }
     }
     let events = if v2 {

@@ -9,17 +9,17 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    event::{Event, MAX_NUMBER},
-    outputs::encode::{MAX_LINE_BYTES, cut},
+    event::{Envelope, Event, MAX_NUMBER, Reason, Severity},
+    outputs::encode::{MAX_LINE_BYTES, cut, text},
 };
 
 /// What is cut and down to how many bytes, the least important first.
-const CUTS: [(&str, usize); 15] = [
+const CUTS: [(&str, usize); 16] = [
     ("victim.command_line", 256),
-    ("container.labels", 512),
+    ("container.label", 512),
     ("victim.executable", 256),
     ("container.image.name", 256),
     ("trigger.cgroup.path", 256),
@@ -32,6 +32,7 @@ const CUTS: [(&str, usize); 15] = [
     ("victim.cgroup.path", 512),
     ("oom.cgroup.path", 512),
     ("cgroup.path", 512),
+    ("message", 100),
     ("victim.command_line", 64),
 ];
 
@@ -39,17 +40,18 @@ const CUTS: [(&str, usize); 15] = [
 const CAPS: [usize; 4] = [256, 128, 64, 32];
 
 /// Maps and lists of any length: entries may go. Those that are optional go when they are empty.
-const OPEN_MAPS: [&str; 2] = ["labels", "missing"];
-const OPTIONAL: [&str; 6] = ["labels", "missing", "nested", "limits", "false_positive", "cgroups"];
+const OPEN_MAPS: [&str; 1] = ["label"];
+const OPTIONAL: [&str; 6] = ["label", "missing", "nested", "limits", "false_positive", "cgroups"];
 
 /// Replaces what is in `out` by the line of `event`.
 ///
 /// # Errors
 /// None is known: the types of [`crate::event`] hold nothing that JSON cannot.
 pub fn line(event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-    let exact = encode(event, out)?;
+    let whole = Whole { event, message: &text::message(event) };
+    let exact = encode(&whole, out)?;
     if !exact || out.len() >= MAX_LINE_BYTES {
-        let mut value = serde_json::to_value(event)?;
+        let mut value = serde_json::to_value(&whole)?;
         if let Value::Object(line) = &mut value {
             if !exact {
                 keep_exact(line);
@@ -60,6 +62,48 @@ pub fn line(event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     }
     out.push(b'\n');
     Ok(())
+}
+
+/// An event and what is told of it in words, in the order of a line.
+struct Whole<'a> {
+    event: &'a Event,
+    message: &'a str,
+}
+
+impl Serialize for Whole<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Line<'a, T> {
+            schema: u32,
+            r#type: &'static str,
+            time: &'a str,
+            message: &'a str,
+            severity: Severity,
+            #[serde(flatten)]
+            event: &'a T,
+        }
+        fn line<T: Serialize, S: serde::Serializer>(
+            whole: &Whole<'_>,
+            event: &T,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            let Whole { event: of, message } = *whole;
+            let Envelope { schema, time, .. } = of.envelope();
+            let line =
+                Line { schema: *schema, r#type: of.kind(), time, message, severity: of.severity(), event };
+            line.serialize(serializer)
+        }
+        match self.event {
+            Event::Start(event) => line(self, event, serializer),
+            Event::OomKill(event) => line(self, event, serializer),
+            Event::SharedMmKill(event) => line(self, event, serializer),
+            Event::MemcgOom(event) => line(self, event, serializer),
+            Event::Lost(event) => line(self, event, serializer),
+            Event::Gap(event) => line(self, event, serializer),
+            Event::Verdict(event) => line(self, event, serializer),
+            Event::Stop(event) => line(self, event, serializer),
+        }
+    }
 }
 
 /// `value` on a line of any length, with all that an event's line escapes.
@@ -126,7 +170,7 @@ fn breaks_lines(char: char) -> bool {
 }
 
 /// Bytes of a character within a JSON string of ours.
-fn width(char: char) -> usize {
+pub(super) fn width(char: char) -> usize {
     match char {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
         char if breaks_lines(char) => 6,
@@ -137,51 +181,51 @@ fn width(char: char) -> usize {
 /// Takes out numbers beyond ±2^53 and says so in `missing`. The numbers beside `type` are counters, most of
 /// them required: 2^53 stands for "at least that".
 fn keep_exact(line: &mut Map<String, Value>) {
-    let mut reasons = Map::new();
+    let mut absences = Vec::new();
     for (key, value) in line.iter_mut() {
         match value {
-            Value::Number(_) if beyond(value).is_some() => *value = MAX_NUMBER.into(),
-            value => take_beyond(value, key, &mut reasons),
+            Value::Number(_) => keep_counter(value),
+            Value::Array(list) if list.iter().all(Value::is_number) => list.iter_mut().for_each(keep_counter),
+            value => take_beyond(value, key, &mut absences),
         }
     }
-    if reasons.is_empty() {
+    if absences.is_empty() {
         return;
     }
-    let missing = line.entry("missing").or_insert_with(|| Value::Object(Map::new()));
-    if let Value::Object(missing) = missing {
-        missing.append(&mut reasons);
+    let missing = line.entry("missing").or_insert_with(|| Value::Array(Vec::new()));
+    if let Value::Array(missing) = missing {
+        missing.append(&mut absences);
     }
 }
 
-fn take_beyond(value: &mut Value, path: &str, reasons: &mut Map<String, Value>) {
+fn keep_counter(value: &mut Value) {
+    if is_beyond(value) {
+        *value = MAX_NUMBER.into();
+    }
+}
+
+fn take_beyond(value: &mut Value, path: &str, absences: &mut Vec<Value>) {
     match value {
         Value::Object(map) => map.retain(|key, value| {
             let path = format!("{path}.{key}");
-            match beyond(value) {
-                Some(reason) => {
-                    reasons.insert(path, reason.into());
-                    false
-                }
-                None => {
-                    take_beyond(value, &path, reasons);
-                    true
-                }
+            if is_beyond(value) {
+                absences.push(
+                    json!({"key": path, "reason": Reason::NumberTooLarge, "detail": value.to_string()}),
+                );
+                return false;
             }
+            take_beyond(value, &path, absences);
+            true
         }),
-        Value::Array(list) => list.iter_mut().for_each(|value| take_beyond(value, path, reasons)),
+        Value::Array(list) => list.iter_mut().for_each(|value| take_beyond(value, path, absences)),
         _ => {}
     }
 }
 
-/// Why a value cannot be a JSON number of ours.
-fn beyond(value: &Value) -> Option<String> {
-    if value.as_u64().is_some_and(|number| number > MAX_NUMBER) {
-        Some(format!("above 2^53: {value}"))
-    } else if value.as_i64().is_some_and(|number| number.unsigned_abs() > MAX_NUMBER) {
-        Some(format!("below -2^53: {value}"))
-    } else {
-        None
-    }
+/// A number that readers would round.
+fn is_beyond(value: &Value) -> bool {
+    value.as_u64().is_some_and(|number| number > MAX_NUMBER)
+        || value.as_i64().is_some_and(|number| number.unsigned_abs() > MAX_NUMBER)
 }
 
 /// Cuts until the line fits: `out` holds it as it is, and as it fits afterwards, without its newline.
@@ -258,9 +302,7 @@ fn shrink(value: &mut Value, room: usize) -> Result<bool, serde_json::Error> {
         Value::Array(list) => {
             let mut sizes = Vec::with_capacity(list.len());
             for value in list.iter_mut() {
-                if let Value::String(text) = value {
-                    cut(text, room / 4, width);
-                }
+                shorten(value, room);
                 sizes.push(size(value)? + 3);
             }
             let mut keep = keep_smallest(&sizes, room).into_iter();
@@ -268,6 +310,22 @@ fn shrink(value: &mut Value, room: usize) -> Result<bool, serde_json::Error> {
             Ok(true)
         }
         _ => Ok(false),
+    }
+}
+
+/// Cuts the text of an entry, or the texts in it: never below what a key or a word of ours takes.
+fn shorten(entry: &mut Value, room: usize) {
+    const WORD: usize = 64;
+    match entry {
+        Value::String(text) => _ = cut(text, room / 4, width),
+        Value::Object(entry) => {
+            for text in entry.values_mut() {
+                if let Value::String(text) = text {
+                    cut(text, WORD.max(room / 8), width);
+                }
+            }
+        }
+        _ => {}
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
         MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger, Verdict,
         name_of_user,
     },
-    outputs::encode::cut,
+    outputs::encode::{cut, json},
 };
 
 /// Bytes that one text of a container's may take.
@@ -22,6 +22,8 @@ const MAX_TEXT_BYTES: usize = 256;
 /// Bytes of all that an event takes, newline not included: the parts above stay far below it, all but the lists of a
 /// `start`, whose limits have a line each.
 const MAX_LINE: usize = super::MAX_LINE_BYTES - 1;
+/// Bytes of a message, escaped as JSON: a line of a usual width, and little beside the 4095 of the whole.
+pub const MESSAGE_BYTES: usize = 200;
 
 /// Styles of a line. The default has none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +46,18 @@ impl Palette {
     }
 }
 
+/// The first line of `event` without its time and without styles: at most [`MESSAGE_BYTES`] as a JSON string.
+pub fn message(event: &Event) -> String {
+    let mut text = String::with_capacity(256);
+    // Writing to a String does not fail.
+    let _infallible = write_sentence(event, &Palette::default(), &mut text);
+    if let Some(end) = text.find('\n') {
+        text.truncate(end);
+    }
+    cut(&mut text, MESSAGE_BYTES, json::width);
+    text
+}
+
 /// Replaces what is in `out` by the line of `event`.
 pub fn line(event: &Event, palette: &Palette, out: &mut Vec<u8>) {
     let mut text = String::with_capacity(256);
@@ -57,13 +71,19 @@ pub fn line(event: &Event, palette: &Palette, out: &mut Vec<u8>) {
 
 fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
     write_time(event.envelope(), palette.time, out)?;
+    out.write_char(' ')?;
+    write_sentence(event, palette, out)
+}
+
+/// The event without its time.
+fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
     let style = match event {
         Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) => palette.kill,
         Event::Lost(_) | Event::Gap(_) => palette.loss,
         Event::Verdict(verdict) if verdict.missed == Some(true) => palette.loss,
         Event::Start(_) | Event::Verdict(_) | Event::Stop(_) => Style::new(),
     };
-    write!(out, " {style}{}{style:#} ", event.kind())?;
+    write!(out, "{style}{}{style:#} ", event.kind())?;
     match event {
         Event::Start(event) => write_start(event, out),
         Event::OomKill(event) => write_oom_kill(event, palette, out),
@@ -152,7 +172,7 @@ fn write_shared_mm_kill(event: &SharedMmKill, palette: &Palette, out: &mut Strin
     let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), &victim.cgroup.path);
     write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
     write_task(victim.comm.as_deref(), victim.pid, out)?;
-    write!(out, " shares the memory of the victim of event {} and died too", event.of)
+    write!(out, " shares the memory of the victim of event {} and died too", Numbers(&event.of))
 }
 
 fn write_memcg_oom(event: &MemcgOom, palette: &Palette, out: &mut String) -> fmt::Result {
@@ -187,7 +207,7 @@ fn write_trigger(trigger: &Trigger, here: &Cgroup, out: &mut String) -> fmt::Res
 }
 
 fn write_start(event: &Start, out: &mut String) -> fmt::Result {
-    let cgroup = match event.cgroup {
+    let cgroup = match event.cgroup_version {
         CgroupVersion::V1 => "v1",
         CgroupVersion::V2 => "v2",
         CgroupVersion::Hybrid => "hybrid",
@@ -249,7 +269,7 @@ fn write_gap(event: &Gap, out: &mut String) -> fmt::Result {
 fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::Result {
     let who = who(None, Some(&event.container), None, &None);
     let runtime = plain(&event.container.runtime.name);
-    write!(out, "{}{who}{:#}: {runtime} says of event {}: ", palette.who, palette.who, event.of)?;
+    write!(out, "{}{who}{:#}: {runtime} says of event {}: ", palette.who, palette.who, Numbers(&event.of))?;
     let Some(says) = &event.runtime_says else {
         let gone = "nothing, the container is gone";
         return out.write_str(if event.missed.is_some() { gone } else { "its word could not be had" });
@@ -317,6 +337,19 @@ fn plain(text: &str) -> Cow<'_, str> {
     let mut start = text.to_owned();
     cut(&mut start, MAX_TEXT_BYTES, |char| char.escape_debug().map(char::len_utf8).sum());
     if start.bytes().all(is_plain) { Cow::Owned(start) } else { Cow::Owned(format!("{start:?}")) }
+}
+
+/// Numbers of events.
+struct Numbers<'a>(&'a [u64]);
+
+impl fmt::Display for Numbers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, number) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{number}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Bytes, in the unit a person would choose. The exact figure is in the JSON.

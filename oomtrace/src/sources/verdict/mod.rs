@@ -22,7 +22,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use crate::{
     cgroups::tree::CgroupTree,
     containers::{Runtime, discover::StateDirs},
-    event::{Container, Kill, Missing, OomKill, RuntimeSays, name_of_user},
+    event::{Absence, Container, Kill, Missing, OomKill, Reason, RuntimeSays, Why, name_of_user},
     host::root::Root,
 };
 
@@ -96,12 +96,11 @@ impl Answer {
         match &self.says {
             Ok(_) => Missing::new(),
             Err(Unsaid::Gone) => {
-                let why = "the runtime does not know the container any more";
-                [("runtime_says".to_owned(), why.to_owned())].into()
+                vec![Absence::new("runtime_says", Reason::ContainerGone)]
             }
             Err(Unsaid::Unknown(why)) => {
-                let missed = "what the runtime says is not known".to_owned();
-                [("runtime_says".to_owned(), why.clone()), ("missed".to_owned(), missed)].into()
+                let why = Why::with(Reason::RuntimeUnreadable, why.clone());
+                vec![Absence::new("missed", Reason::RuntimeUnreadable), Absence::new("runtime_says", why)]
             }
         }
     }
@@ -220,12 +219,14 @@ mod tests {
     #[test]
     fn what_could_not_be_had_is_neither_missed_nor_shown() {
         let answer = |says| Answer { of: 1, container: Container::default(), says, flagged: Vec::new() };
+        let keys =
+            |answer: &Answer| answer.missing().into_iter().map(|absence| absence.key).collect::<Vec<_>>();
         let unknown = answer(Err(Unsaid::Unknown("no answer".to_owned())));
         assert_eq!(unknown.missed(), None);
-        assert_eq!(unknown.missing().keys().collect::<Vec<_>>(), ["missed", "runtime_says"]);
+        assert_eq!(keys(&unknown), ["missed", "runtime_says"]);
         let gone = answer(Err(Unsaid::Gone));
         assert_eq!(gone.missed(), Some(true));
-        assert_eq!(gone.missing().keys().collect::<Vec<_>>(), ["runtime_says"]);
+        assert_eq!(keys(&gone), ["runtime_says"]);
         for shown in [true, false] {
             let says = RuntimeSays { oom_killed: Some(shown), ..RuntimeSays::default() };
             assert_eq!(answer(Ok(says)).missed(), Some(!shown));

@@ -1,0 +1,160 @@
+//! Why facts are absent: the list `missing` of a line.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The facts of a line that are not known, sorted by key.
+pub type Missing = Vec<Absence>;
+
+/// A fact that is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Absence {
+    /// The dotted path of the key that is absent, or that stands for all below it.
+    pub key: Cow<'static, str>,
+    /// Why, as a word that a query can match.
+    pub reason: Reason,
+    /// What differs from case to case: an error, an id, a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Cow<'static, str>>,
+}
+
+impl Absence {
+    /// `key` is absent because of `why`.
+    pub fn new(key: &'static str, why: impl Into<Why>) -> Self {
+        let Why { reason, detail } = why.into();
+        Self { key: Cow::Borrowed(key), reason, detail }
+    }
+}
+
+/// Why something is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// The word.
+    pub reason: Reason,
+    /// What differs from case to case.
+    pub detail: Option<Cow<'static, str>>,
+}
+
+impl Why {
+    /// A word, and what differs from case to case.
+    pub fn with(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, detail: Some(detail.into()) }
+    }
+}
+
+impl From<Reason> for Why {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
+/// Why a fact is absent. `docs/EVENTS.md` has the words and their meaning as a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The eBPF programs did not read it: this kernel does not have it, or the read failed.
+    NotReadInKernel,
+    /// The eBPF programs read a limited number of ancestors, and this one is above them.
+    TooDeep,
+    /// The killer had not computed it when the function hook looked.
+    NotYetComputed,
+    /// Only a function hook can read it, and none is attached.
+    NoFunctionHook,
+    /// No function hook is attached, and the kernel log has no `oom-kill:` line of this kill.
+    NoHookAndNoLogLine,
+    /// As `no_hook_and_no_log_line`, and no ancestor of the victim's cgroup was at its limit.
+    NoLimitReached,
+    /// The cgroup is not among the victim's ancestors that were read.
+    NotAnAncestor,
+    /// No cgroup's limit fired.
+    NoLimitFired,
+    /// The cgroup has no such limit (`max`).
+    NoLimit,
+    /// This kernel publishes no names of its allocation flags.
+    NoFlagNames,
+    /// The allocating task is killed whatever its score is.
+    AllocatingTask,
+    /// The victim was exiting already: no score was computed.
+    AlreadyExiting,
+    /// The victim was killed with its group. This fact is known only of the process that was chosen.
+    NotTheChosen,
+    /// `memory.oom.group` is set above the victim's cgroup, and whether at or below the cgroup whose limit fired is not known.
+    GroupOrSelected,
+    /// Whether the kernel sent a SIGKILL is not known.
+    SignalUnknown,
+    /// `vm.oom_kill_allocating_task` cannot be read.
+    SysctlUnreadable,
+    /// This version does not know the kernel's value.
+    UnknownValue,
+    /// The number is above 2^53 or below -2^53: `detail` has it.
+    NumberTooLarge,
+    /// The kernel log does not have it.
+    NotInKernelLog,
+    /// The kernel left out its report of this kill: it writes ten in five seconds.
+    LogRateLimited,
+    /// A name in the kernel log's line holds a comma, so that its parts cannot be told apart.
+    AmbiguousLogLine,
+    /// The kill happened before the programs were attached.
+    BeforeStart,
+    /// The time is there, but by the kernel log's own clock, which drifts and stops in suspend.
+    LogClock,
+    /// The cgroup's files do not have it.
+    NotInCgroupFiles,
+    /// The cgroup's file could not be read.
+    CgroupFileUnreadable,
+    /// The path of the cgroup is not known: it was made before oomtrace could see it, or it is too deep.
+    CgroupPathUnknown,
+    /// The process was gone.
+    ProcessGone,
+    /// The process had already released its memory.
+    MemoryReleased,
+    /// Another process has the pid by now.
+    PidReused,
+    /// The process has no command line: it was overwritten, or released with the memory.
+    Empty,
+    /// `/proc` did not answer in time.
+    ProcTooSlow,
+    /// A read of an earlier victim's `/proc` files is still pending.
+    ProcBusy,
+    /// `/proc` gave an error, or something that cannot be understood.
+    ProcUnreadable,
+    /// The victim's start time is not known, so that it cannot be told from a later process with its pid.
+    StartTimeUnknown,
+    /// It was not read.
+    NotRead,
+    /// The cgroup is not named like a container's.
+    NotAContainer,
+    /// The cgroup is a pod's, not one container's.
+    PodCgroup,
+    /// The container is a pod's sandbox, which has no name.
+    Sandbox,
+    /// No runtime of this host knows the container.
+    ContainerUnknown,
+    /// The runtime says that the container of this name has its cgroup elsewhere.
+    ContainerElsewhere,
+    /// The cgroup is below a service or scope, where any process may have made and named it.
+    CgroupDelegated,
+    /// The cgroup is below a user's slice, where the kubelet makes none.
+    CgroupOfUser,
+    /// More cgroups on the path are named like containers than are looked up.
+    TooManyContainers,
+    /// A file or directory of the runtime could not be read.
+    RuntimeFileUnreadable,
+    /// The runtime's files do not have it, or only as a text of over 1024 bytes.
+    NotInRuntimeFiles,
+    /// The runtime does not know the container any more.
+    ContainerGone,
+    /// What the runtime says could not be read or asked.
+    RuntimeUnreadable,
+}
+
+impl Reason {
+    /// The word, as a line has it.
+    pub fn word(self) -> String {
+        // A unit variant is a string.
+        serde_json::to_value(self).ok().as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+}
