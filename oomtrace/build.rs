@@ -85,6 +85,11 @@ fn build(out: &Path) -> Result<()> {
     let target_dir = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into())).join("bpf");
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
 
+    // The layout of `pt_regs` is that of the kernel's machine, not of the one that builds.
+    let mut flags = vec![format!("--cfg=bpf_target_arch=\"{arch}\"")];
+    // The BTF names source files.
+    flags.extend(toolchain::remapped(root));
+
     let mut cargo = compiler.tool("cargo");
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -106,8 +111,7 @@ fn build(out: &Path) -> Result<()> {
         .current_dir(root.join("oomtrace-ebpf"))
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
         .args(["build", "--quiet", "--release", "--config"])
-        // The layout of `pt_regs` is that of the kernel's machine, not of the one that builds.
-        .arg(format!("target.{BPF_TARGET}.rustflags=['--cfg=bpf_target_arch=\"{arch}\"']"))
+        .arg(format!("target.{BPF_TARGET}.rustflags={flags:?}"))
         .arg("--target-dir")
         .arg(target_dir)
         // Copied under cargo's own lock, so that two builds in one target directory cannot swap objects.
@@ -126,14 +130,28 @@ fn build(out: &Path) -> Result<()> {
 /// Leaves out the debug sections, four fifths of the object; BTF stays. An object that keeps them works too,
 /// so a machine without LLVM's tools is no error.
 fn strip(built: &Path, object: &Path) -> Result<()> {
-    let versions = ["-23", "-22", "-21", ""];
-    let tool = versions.iter().find_map(|version| toolchain::in_path(&format!("llvm-objcopy{version}")));
-    let stripped = tool.is_some_and(|tool| {
-        let status = Command::new(tool).arg("--strip-debug").arg(built).arg(object).status();
-        status.is_ok_and(|status| status.success())
+    let stripped = llvm("objcopy").is_some_and(|mut objcopy| {
+        objcopy.args(renamed(built)).arg("--strip-debug").arg(built).arg(object);
+        objcopy.status().is_ok_and(|status| status.success())
     });
     if !stripped {
         fs::copy(built, object)?;
     }
     Ok(())
+}
+
+/// What gives the functions that were not inlined a name without the hash that cargo makes of this checkout's
+/// path: the object is to be the same wherever it is built.
+fn renamed(built: &Path) -> Vec<String> {
+    let symbols = llvm("nm").and_then(|mut nm| toolchain::says(nm.arg("--format=just-symbols").arg(built)));
+    let mangled = |name: &&str| name.starts_with("_R") || name.starts_with("_ZN");
+    let rename =
+        |(place, name): (usize, &str)| [String::from("--redefine-sym"), format!("{name}=local.{place}")];
+    symbols.iter().flat_map(|text| text.lines().filter(mangled).enumerate()).flat_map(rename).collect()
+}
+
+/// One of LLVM's tools, if it is there.
+fn llvm(tool: &str) -> Option<Command> {
+    let versions = ["-23", "-22", "-21", ""];
+    versions.iter().find_map(|version| toolchain::in_path(&format!("llvm-{tool}{version}"))).map(Command::new)
 }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{setup, workspace};
+use crate::{setup, toolchain, workspace};
 
 /// Build target/release/oomtrace, one static binary with the eBPF object in it
 #[derive(clap::Args)]
@@ -25,7 +25,7 @@ pub fn binary() -> Result<PathBuf> {
     let host = workspace::host();
     let status = workspace::cargo("build")
         .args(["--release", "--package", "oomtrace", "--target", &host])
-        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags().join("\x1f"))
         .status()?;
     ensure!(status.success(), "cargo build: {status}");
 
@@ -37,4 +37,11 @@ pub fn binary() -> Result<PathBuf> {
     fs::copy(&built, &fresh).with_context(|| format!("{} to {}", built.display(), fresh.display()))?;
     fs::rename(&fresh, &binary).with_context(|| binary.display().to_string())?;
     Ok(binary)
+}
+
+/// What the compiler gets for a binary that is released.
+pub fn flags() -> Vec<String> {
+    let mut flags = vec![String::from("-Ctarget-feature=+crt-static")];
+    flags.extend(toolchain::remapped(&workspace::root()));
+    flags
 }

@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod fuzz;
 mod lint;
+mod package;
 mod page;
 mod run;
 mod setup;
@@ -38,6 +39,7 @@ enum Command {
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Soak(soak::Args),
+    Package(package::Args),
     /// Run the scenarios on other kernels, under emulation
     Vm(Box<vm::Args>),
 }
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
         Command::Soak(args) => soak::main(&args),
+        Command::Package(args) => package::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

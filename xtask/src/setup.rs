@@ -77,6 +77,27 @@ pub const DENY: Need = Need::Tool {
     options: &["--no-default-features"],
     expected: "about 3 min on 2 cores, once",
 };
+/// To make packages.
+pub const CARGO_DEB: Need = packager("cargo-deb", "3.8.0");
+pub const CARGO_GENERATE_RPM: Need = packager("cargo-generate-rpm", "0.21.1");
+pub const CARGO_CYCLONEDX: Need = packager("cargo-cyclonedx", "0.5.9");
+/// To link for arm64.
+pub const ARM64: Need = Need::Packages(&[
+    ("gcc-aarch64-linux-gnu", Some("aarch64-linux-gnu-gcc")),
+    ("libc6-dev-arm64-cross", None),
+]);
+/// To test packages.
+pub const PACKAGE_TESTS: Need = Need::Packages(&[
+    ("lintian", Some("lintian")),
+    ("rpm", Some("rpm")),
+    ("rpmlint", Some("rpmlint")),
+    ("qemu-user-static", Some("qemu-aarch64-static")),
+]);
+
+/// Without optimization: it is built faster than it would pay off.
+const fn packager(name: &'static str, version: &'static str) -> Need {
+    Need::Tool { name, version, options: &["--debug"], expected: "about 1 min on 2 cores, once" }
+}
 
 const BPF_LINKER: &str = "0.13.0";
 /// The LLVM versions that this bpf-linker can be built for.
@@ -120,10 +141,7 @@ fn is_met(need: Need) -> bool {
     match need {
         Need::Build => Compiler::find().is_some() && linker_starts(),
         Need::Packages(packages) => missing(packages).is_empty(),
-        Need::Tool { name, version, .. } => toolchain::made(name).is_some_and(|program| {
-            says(Command::new(program).arg("--version"))
-                .is_some_and(|said| said.split_whitespace().any(|word| word == version))
-        }),
+        Need::Tool { name, version, .. } => toolchain::made(name).is_some() && is_listed(name, version),
     }
 }
 
@@ -211,7 +229,18 @@ fn llvm_prefix(version: u32) -> Option<String> {
     })
 }
 
-fn tools_dir() -> Result<PathBuf> {
+/// By cargo's own list, because not every program has a `--version`.
+fn is_listed(name: &str, version: &str) -> bool {
+    let list = tools_dir().and_then(|tools| Ok(fs::read_to_string(tools.join(".crates.toml"))?));
+    list.is_ok_and(|list| list.contains(&format!("\"{name} {version} ")))
+}
+
+/// A program that [`Need::Tool`] brought.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    toolchain::made(name).with_context(|| format!("{name} was installed but is not there"))
+}
+
+pub fn tools_dir() -> Result<PathBuf> {
     toolchain::tools_dir().context("no place for tools: neither XDG_CACHE_HOME nor HOME is set")
 }
 

@@ -71,6 +71,19 @@ pub fn tools_dir() -> Option<PathBuf> {
     Some(cache.join("oomtrace/tools"))
 }
 
+/// What keeps the places of this machine out of what is compiled, so that two builds are the same, byte for byte.
+pub fn remapped(root: &Path) -> Vec<String> {
+    let places = [(Some(root.to_owned()), "/oomtrace"), (cargo_home(), "/cargo")];
+    let given = places.into_iter().filter_map(|(place, name)| Some((place?, name)));
+    given.map(|(place, name)| format!("--remap-path-prefix={}={name}", place.display())).collect()
+}
+
+/// Where cargo keeps the sources of crates.
+pub fn cargo_home() -> Option<PathBuf> {
+    let usual = || Some(Path::new(&env::var_os("HOME")?).join(".cargo"));
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(usual)
+}
+
 /// The first file of this name in `PATH`.
 pub fn in_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(name)).find(|file| file.is_file())

@@ -5,7 +5,7 @@
 
 mod build_kernel;
 mod debian;
-mod docker;
+pub mod docker;
 mod guest;
 mod initramfs;
 mod kernels;

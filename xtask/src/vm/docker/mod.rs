@@ -100,6 +100,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Boots the guest with a directory that has a script `job`, and runs that. `each` gets every line that it prints.
+///
+/// # Errors
+/// If the guest cannot be made or started, or the job does not end with code 0.
+pub fn run_job(directory: &Path, each: impl FnMut(&str)) -> Result<()> {
+    let store = Store::open(Arch::X86_64)?;
+    let image = Image::of(&store)?;
+    let target = programs::target_directory().join("vm");
+    fs::create_dir_all(&target)?;
+    let disk = NamedTempFile::new_in(&target)?;
+    image::make(directory, disk.path(), "64M")?;
+    let log = target.join("job.log");
+    let console = qemu::watch(&mut emulator(&store, &image, disk.path(), "")?, &log, &BUDGET, each)?;
+    ensure!(console.end == End::Exit(0), "the guest: {:?}; its console is in {}", console.end, log.display());
+    Ok(())
+}
+
 /// The static oomtrace and the program of the cases: those given, else built.
 fn programs(args: &Args, store: &Store) -> Result<(PathBuf, PathBuf)> {
     if let (Some(oomtrace), Some(program)) = (&args.oomtrace, &args.scenarios) {

@@ -1,0 +1,6 @@
+if [ -d /run/systemd/system ]; then
+	systemctl daemon-reload || :
+	if [ "$1" -eq 1 ]; then
+		systemctl preset oomtrace.service || :
+	fi
+fi

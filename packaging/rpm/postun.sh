@@ -1,0 +1,6 @@
+if [ -d /run/systemd/system ]; then
+	systemctl daemon-reload || :
+	if [ "$1" -ge 1 ]; then
+		systemctl try-restart oomtrace.service || :
+	fi
+fi

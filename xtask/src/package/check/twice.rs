@@ -1,0 +1,50 @@
+//! Two builds: the packages, made again from a copy of the checkout in another directory, are the same.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+
+use super::super::architecture::Architecture;
+use crate::workspace;
+
+/// Makes all packages again elsewhere and compares the checksums.
+pub fn run(architectures: &[Architecture], out: &Path) -> Result<()> {
+    // Of another length, so that a path in a file moves all that follows it.
+    let directory = tempfile::Builder::new().prefix("another-place-for-").tempdir()?;
+    let copy = directory.path().join("oomtrace");
+    copied(&workspace::root(), &copy)?;
+    let again = directory.path().join("dist");
+    let mut cargo = workspace::cargo("xtask");
+    cargo.arg("package").arg("--out").arg(&again).current_dir(&copy).env_remove("CARGO_TARGET_DIR");
+    cargo.env_remove("CARGO_MANIFEST_DIR");
+    for architecture in architectures {
+        cargo.args(["--arch", architecture.debian()]);
+    }
+    let status = cargo.status()?;
+    ensure!(status.success(), "cargo xtask package in {}: {status}", copy.display());
+    let sums = |out: &Path| fs::read_to_string(out.join("SHA256SUMS")).context("SHA256SUMS");
+    let (first, second) = (sums(out)?, sums(&again)?);
+    let differ: Vec<&str> =
+        first.lines().filter(|line| !second.lines().any(|other| other == *line)).collect();
+    ensure!(differ.is_empty(), "these differ when they are built elsewhere:\n{}", differ.join("\n"));
+    ensure!(first == second, "one build made other files than the other:\n{first}\n{second}");
+    Ok(())
+}
+
+/// The files that git knows or would add, as they are now.
+fn copied(from: &Path, to: &Path) -> Result<()> {
+    let mut git = Command::new("git");
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(from);
+    let output = git.output()?;
+    ensure!(output.status.success(), "git ls-files: {}", output.status);
+    for name in String::from_utf8(output.stdout)?.split('\0').filter(|name| !name.is_empty()) {
+        // One that was removed and not yet committed.
+        if !from.join(name).is_file() {
+            continue;
+        }
+        let copy = to.join(name);
+        fs::create_dir_all(copy.parent().context("a file in no directory")?)?;
+        fs::copy(from.join(name), &copy).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
