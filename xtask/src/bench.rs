@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what oomtrace costs, beside bpftrace in the same run.
+//! `cargo xtask bench`: what oomtrace costs, beside other tracers or another build of it, in the same run.
 //!
 //! Measures what `cargo xtask build` leaves, prints the table, and with `--write` puts it into a page.
 
@@ -16,18 +16,24 @@ use crate::{build, page::Place, setup, workspace};
 /// Where the table is if nothing else is said.
 pub const PAGE: &str = "docs/BENCHMARKS.md";
 
-/// Measure latency, start, memory and throughput, beside bpftrace (as root)
+/// Measure latency, start, memory and throughput, beside other tracers or another build (as root)
 #[derive(clap::Args)]
 pub struct Args {
     /// Also put the table into its place on this page of the checkout [default: docs/BENCHMARKS.md]
     #[arg(long, value_name = "PAGE", num_args = 0..=1, require_equals = true, default_missing_value = PAGE)]
     write: Option<PathBuf>,
+    /// Another build of oomtrace, that takes turns with this one: each figure as a ratio with its 95 % interval
+    #[arg(long, value_name = "BINARY")]
+    against: Option<PathBuf>,
     /// Options for the measuring program, after those above, as `--kills 40`; `cargo xtask bench -- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
 pub fn main(args: &Args) -> Result<()> {
+    if let Some(before) = &args.against {
+        ensure!(before.is_file(), "--against: {} is no file", before.display());
+    }
     let place = args.write.as_deref().map(|page| Place::of_table(page, "bench")).transpose()?;
     setup::ensure(setup::BENCH)?;
     let oomtrace = build::binary()?;
@@ -45,7 +51,11 @@ pub fn main(args: &Args) -> Result<()> {
     let bench = workspace::target_dir().join("release/oomtrace-bench");
 
     let mut command = workspace::as_root(&bench);
-    command.arg(&oomtrace).args(&args.args).stderr(Stdio::inherit());
+    command.arg(&oomtrace);
+    if let Some(before) = &args.against {
+        command.arg("--against").arg(before);
+    }
+    command.args(&args.args).stderr(Stdio::inherit());
     let output = command.output().with_context(|| bench.display().to_string())?;
     stdout().write_all(&output.stdout)?;
     ensure!(output.status.success(), "{}: {}", bench.display(), output.status);
@@ -83,6 +93,7 @@ mod tests {
             parsed("--write=docs/X.md --kills 40"),
             (Some("docs/X.md".into()), "--kills 40".to_owned())
         );
+        assert_eq!(parsed("--against target/old --rounds 5"), (None, "--rounds 5".to_owned()));
         assert_eq!(parsed("-- --help"), (None, "--help".to_owned()));
     }
 }

@@ -1,14 +1,11 @@
-//! What a tracer takes: memory, wakeups, time in the kernel, time for a line.
+//! What a tracer takes: memory, wakeups, time in the kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufWriter, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::patience::PATIENCE;
 
@@ -53,15 +50,15 @@ pub struct ProgramRuns {
     pub ns: u64,
 }
 
-/// Kills while the kernel keeps time of each BPF program: runs by tracepoint. The raw records go to `records`.
+/// Kills while the kernel keeps time of each BPF program: runs by tracepoint.
 pub fn programs(
-    oomtrace: &Subject,
+    subject: &Subject,
     kills: &mut Kills<'_>,
-    records: &Path,
+    options: &[&OsStr],
 ) -> Result<BTreeMap<String, ProgramRuns>> {
     const KILLS: u32 = 20;
     let _timed = Setting::change("/proc/sys/kernel/bpf_stats_enabled", "1")?;
-    let mut running = oomtrace.start(&[OsStr::new("--record"), records.as_os_str()])?;
+    let mut running = subject.start(options)?;
     kills.latencies(&running, KILLS)?;
     let mut runs_of = BTreeMap::new();
     let mut tracepoint_of = BTreeMap::new();
@@ -79,48 +76,6 @@ pub fn programs(
     Ok(named.collect())
 }
 
-/// Lines a second out of `count` recorded kills, decode to write.
-pub fn throughput(oomtrace: &Path, records: &Path, count: usize) -> Result<f64> {
-    let recorded = fs::read(records)?;
-    let kills: Vec<&[u8]> = Records(&recorded).filter(|record| kind(record) == Some(KIND_OOM_KILL)).collect();
-    ensure!(!kills.is_empty(), "no kill was recorded");
-    let mut file = BufWriter::new(fs::File::create(records)?);
-    for record in kills.iter().cycle().take(count) {
-        file.write_all(record)?;
-    }
-    file.into_inner().context("write the records")?;
-    let mut replay = Command::new(oomtrace);
-    replay.args(["replay", "-o", "json"]).arg(records).stdin(Stdio::null());
-    let began = Instant::now();
-    let status = replay.stdout(Stdio::null()).status()?;
-    let took = began.elapsed();
-    ensure!(status.success(), "replay: {status}");
-    #[expect(clippy::cast_precision_loss, reason = "a count of lines, for people")]
-    Ok(count as f64 / took.as_secs_f64())
-}
-
-/// The first word of a record of a kill (`oomtrace-common`).
-const KIND_OOM_KILL: u32 = 1;
-
-fn kind(record: &[u8]) -> Option<u32> {
-    let (_length, record) = record.split_first_chunk::<4>()?;
-    Some(u32::from_le_bytes(*record.first_chunk()?))
-}
-
-/// Records as `run --record` writes them, each with its length before it.
-struct Records<'a>(&'a [u8]);
-
-impl<'a> Iterator for Records<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let length = usize::try_from(u32::from_le_bytes(*self.0.first_chunk()?)).ok()?;
-        let (record, rest) = self.0.split_at_checked(4 + length)?;
-        self.0 = rest;
-        Some(record)
-    }
-}
-
 /// A start where there are many cgroups.
 #[derive(Clone, Copy, Debug)]
 pub struct Crowd {
@@ -132,29 +87,23 @@ pub struct Crowd {
     pub settled: Duration,
     /// Its memory then.
     pub memory: Memory,
-    /// Till bpftrace is attached.
-    pub other_attached: Duration,
 }
 
-/// Starts both among `count` empty cgroups.
-pub fn crowd(subjects: &[Subject; 2], parent: &Cgroup, count: u32) -> Result<Crowd> {
+/// Starts it among `count` empty cgroups.
+pub fn crowd(subject: &Subject, parent: &Cgroup, count: u32) -> Result<Crowd> {
     let crowd = parent.child(b"crowd")?;
     let mut made = Vec::new();
     for index in 0..count {
         made.push(crowd.child(format!("empty-{index}").as_bytes())?);
     }
     host::pause(Duration::from_secs(2))?;
-    let [oomtrace, bpftrace] = subjects;
     let began = Instant::now();
-    let mut running = oomtrace.start(&[])?;
+    let mut running = subject.start(&[])?;
     let settled = asleep(running.pid(), began)?;
     let memory = memory(running.pid())?;
     let attached = running.attached();
     running.stop()?;
-    let mut other = bpftrace.start(&[])?;
-    let other_attached = other.attached();
-    other.stop()?;
-    Ok(Crowd { cgroups: count, attached, settled, memory, other_attached })
+    Ok(Crowd { cgroups: count, attached, settled, memory })
 }
 
 /// When the main thread of a process has gone to sleep for good, seen from `began`.

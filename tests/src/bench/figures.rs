@@ -1,6 +1,6 @@
 //! The figures, and the table they make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
@@ -8,11 +8,14 @@ use anyhow::{Context, Result};
 
 use crate::cost::{Crowd, Memory, ProgramRuns};
 use crate::host;
-use crate::subject::Subject;
+use crate::ratio::Ratio;
 
-/// One round of one tracer.
+/// A build is worse than the one before if a figure surely is by more than this.
+const WORSE: f64 = 1.05;
+
+/// One turn of one tracer.
 #[derive(Clone, Debug, Default)]
-pub struct Sample {
+pub struct Turn {
     /// From before exec.
     pub attached: Duration,
     /// ns, one a kill.
@@ -21,97 +24,178 @@ pub struct Sample {
     pub memory: Memory,
     /// Without a kill.
     pub wakeups: Option<u64>,
+    /// How much longer a signal takes than without the tracer.
+    pub signal_ns: f64,
+    /// Of its replay.
+    pub lines_per_second: Option<f64>,
 }
 
-/// All that was measured.
-#[derive(Debug, Default)]
-pub struct Figures {
-    oomtrace: Vec<Sample>,
-    bpftrace: Vec<Sample>,
+/// All that was measured of one tracer.
+#[derive(Debug)]
+pub struct Measured {
+    name: &'static str,
+    /// In the order in which they were.
+    pub turns: Vec<Turn>,
     /// By tracepoint.
     pub programs: BTreeMap<String, ProgramRuns>,
-    /// Decode to write.
-    pub lines_per_second: Option<f64>,
-    /// ns that the reader itself takes.
-    pub pipe: Vec<i128>,
+    /// Of its replay.
+    pub syscalls_per_line: Option<f64>,
     /// Among many cgroups.
     pub crowd: Option<Crowd>,
 }
 
-impl Figures {
-    /// The rounds of a tracer.
-    pub fn of(&mut self, subject: &Subject) -> &mut Vec<Sample> {
-        match subject {
-            Subject::Oomtrace(_) => &mut self.oomtrace,
-            Subject::Bpftrace => &mut self.bpftrace,
-        }
-    }
-
-    /// As Markdown.
-    pub fn print(&self, to: &mut impl Write, idle_seconds: u64) -> Result<()> {
-        let (ours, theirs) = (Column(&self.oomtrace), Column(&self.bpftrace));
-        let kills = self.oomtrace.iter().map(|sample| sample.latencies.len()).sum::<usize>();
-        writeln!(to, "{}", host::description()?)?;
-        writeln!(to, "{kills} kills for each, in {} turns: medians over the turns.\n", self.oomtrace.len())?;
-        writeln!(to, "| | oomtrace | bpftrace | ratio | aim |")?;
-        writeln!(to, "|---|--:|--:|--:|--:|")?;
-        let mut row = |what: &str, of: &dyn Fn(&Column<'_>) -> Option<f64>, digits: usize, aim: &str| {
-            let (ours, theirs) = (of(&ours), of(&theirs));
-            let ratio = ours.zip(theirs).filter(|(_, theirs)| *theirs > 0.0);
-            let ratio = ratio.map_or_else(String::new, |(ours, theirs)| format!("{:.2}", ours / theirs));
-            let (ours, theirs) = (cell(ours, digits), cell(theirs, digits));
-            writeln!(to, "| {what} | {ours} | {theirs} | {ratio} | {aim} |")
-        };
-        row("kill → line read, p50, µs", &|column| column.latency(50), 0, "≤ 60")?;
-        row("kill → line read, p99, µs", &|column| column.latency(99), 0, "≤ 150")?;
-        row("exec → attached, ms", &|column| column.median(|s| s.attached.as_secs_f64() * 1e3), 1, "≤ 40")?;
-        row("memory (VmRSS), MiB", &|column| column.median(|s| mib(s.memory.now)), 1, "≤ 5")?;
-        row("peak (VmHWM), MiB", &|column| column.median(|s| mib(s.memory.peak)), 1, "")?;
-        let wakeups = format!("wakeups in {idle_seconds} s without a kill");
-        row(&wakeups, &|column| column.wakeups(), 0, "0")?;
-        self.alone(to)
-    }
-
-    /// What has nothing beside it.
-    fn alone(&self, to: &mut impl Write) -> Result<()> {
-        for (tracepoint, runs) in &self.programs {
-            if let Some(each) = runs.ns.checked_div(runs.count) {
-                writeln!(to, "| BPF at `{tracepoint}`, ns a run ({} runs) | {each} | | | |", runs.count)?;
-            }
-        }
-        if let Some(lines) = self.lines_per_second {
-            writeln!(to, "| recorded kill → line, lines/s | {lines:.0} | | | |")?;
-        }
-        if let Some(crowd) = self.crowd {
-            let (ours, theirs) = (ms(crowd.attached), ms(crowd.other_attached));
-            let ratio = ours / theirs;
-            let many = crowd.cgroups;
-            writeln!(to, "| {many} cgroups: exec → attached, ms | {ours:.1} | {theirs:.1} | {ratio:.2} | |")?;
-            writeln!(to, "| {many} cgroups: exec → all known, ms | {:.1} | | | |", ms(crowd.settled))?;
-            writeln!(to, "| {many} cgroups: memory, MiB | {:.1} | | | |", mib(crowd.memory.now))?;
-        }
-        let pipe = cell(percentile(&self.pipe, 50), 0);
-        let late = cell(percentile(&self.pipe, 99), 0);
-        writeln!(to, "| of which write → read of the pipe, p50 / p99, µs | {pipe} / {late} | | | |")?;
-        to.flush().context("print the table")
+impl Measured {
+    /// Nothing yet.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, turns: Vec::new(), programs: BTreeMap::new(), syscalls_per_line: None, crowd: None }
     }
 }
 
-/// The rounds of one tracer.
-struct Column<'a>(&'a [Sample]);
+/// All that was measured.
+#[derive(Debug)]
+pub struct Figures {
+    /// oomtrace first.
+    pub measured: Vec<Measured>,
+    /// ns that the reader itself takes.
+    pub pipe: Vec<i128>,
+    /// For how long wakeups were counted.
+    pub idle_seconds: u64,
+}
 
-impl Column<'_> {
-    fn latency(&self, percent: usize) -> Option<f64> {
-        median(self.0.iter().filter_map(|sample| percentile(&sample.latencies, percent)).collect())
+/// A row: its name, its aim, its digits, which way is better, and its values, one a turn or one in all.
+struct Row {
+    name: String,
+    aim: &'static str,
+    digits: usize,
+    more_is_better: bool,
+    values: Vec<Vec<f64>>,
+}
+
+impl Figures {
+    fn row(&self, name: &str, digits: usize, aim: &'static str, of: impl Fn(&Measured) -> Vec<f64>) -> Row {
+        let values = self.measured.iter().map(of).collect();
+        Row { name: name.to_owned(), aim, digits, more_is_better: false, values }
     }
 
-    fn median(&self, of: impl Fn(&Sample) -> f64) -> Option<f64> {
-        median(self.0.iter().map(of).collect())
+    /// One value a turn.
+    fn turns(&self, name: &str, digits: usize, aim: &'static str, of: impl Fn(&Turn) -> Option<f64>) -> Row {
+        self.row(name, digits, aim, |measured| measured.turns.iter().filter_map(&of).collect())
     }
 
-    fn wakeups(&self) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "a small count, for people")]
-        self.0.iter().find_map(|sample| sample.wakeups).map(|wakeups| wakeups as f64)
+    fn rows(&self) -> Vec<Row> {
+        let latency = |percent| move |turn: &Turn| percentile(&turn.latencies, percent);
+        let wakeups = format!("wakeups in {} s without a kill", self.idle_seconds);
+        let mut rows = vec![
+            self.turns("kill → line read, p50, µs", 0, "", latency(50)),
+            self.turns("kill → line read, p99, µs", 0, "", latency(99)),
+            self.row("kill → line read, worst, µs", 0, "", |measured| {
+                let worst = measured.turns.iter().filter_map(|turn| percentile(&turn.latencies, 100));
+                worst.max_by(f64::total_cmp).into_iter().collect()
+            }),
+            self.turns("exec → attached, ms", 1, "≤ 20", |turn| Some(ms(turn.attached))),
+            self.turns("memory (VmRSS), MiB", 1, "≤ 5", |turn| Some(mib(turn.memory.now))),
+            self.turns("peak (VmHWM), MiB", 1, "≤ 8", |turn| Some(mib(turn.memory.peak))),
+            self.turns(&wakeups, 0, "0", |turn| turn.wakeups.map(count)),
+            self.turns("a signal, ns more than without", 0, "", |turn| Some(turn.signal_ns)),
+        ];
+        let tracepoints: BTreeSet<&String> =
+            self.measured.iter().flat_map(|one| one.programs.keys()).collect();
+        rows.extend(tracepoints.into_iter().map(|tracepoint| {
+            let aim = if tracepoint == "mark_victim" { "≤ 8000" } else { "" };
+            self.row(&format!("BPF at `{tracepoint}`, ns a run"), 0, aim, |measured| {
+                let runs = measured.programs.get(tracepoint);
+                runs.and_then(|runs| runs.ns.checked_div(runs.count)).map(count).into_iter().collect()
+            })
+        }));
+        let lines =
+            self.turns("recorded kill → line, lines/s", 0, "≥ 300000", |turn| turn.lines_per_second);
+        rows.push(Row { more_is_better: true, ..lines });
+        rows.push(self.row("system calls a line of replay", 1, "≤ 2", |measured| {
+            measured.syscalls_per_line.into_iter().collect()
+        }));
+        rows.extend(self.crowd_rows());
+        rows.retain(|row| row.values.first().is_some_and(|values| !values.is_empty()));
+        rows
+    }
+
+    fn crowd_rows(&self) -> Vec<Row> {
+        let Some(cgroups) =
+            self.measured.iter().find_map(|measured| measured.crowd).map(|crowd| crowd.cgroups)
+        else {
+            return Vec::new();
+        };
+        let row = |what: &str, of: fn(Crowd) -> f64| {
+            self.row(&format!("{cgroups} cgroups: {what}"), 1, "", |one| {
+                one.crowd.map(of).into_iter().collect()
+            })
+        };
+        vec![
+            row("exec → attached, ms", |crowd| ms(crowd.attached)),
+            row("exec → all known, ms", |crowd| ms(crowd.settled)),
+            row("memory, MiB", |crowd| mib(crowd.memory.now)),
+        ]
+    }
+
+    /// As Markdown.
+    pub fn print(&self, to: &mut impl Write) -> Result<()> {
+        let turns = self.measured.first().map_or(0, |measured| measured.turns.len());
+        let kills = self
+            .measured
+            .first()
+            .map_or(0, |measured| measured.turns.iter().map(|turn| turn.latencies.len()).sum::<usize>());
+        writeln!(to, "{}", host::description()?)?;
+        writeln!(
+            to,
+            "{kills} kills for each, in {turns} turns: medians over the turns; behind them oomtrace's ratio to it, and its 95 % interval.\n"
+        )?;
+        let mut heads: Vec<&str> = self.measured.iter().map(|measured| measured.name).collect();
+        heads.push("aim");
+        writeln!(to, "| | {} |", heads.join(" | "))?;
+        writeln!(to, "|---|{}", "--:|".repeat(heads.len()))?;
+        for row in self.rows() {
+            writeln!(to, "{}", row.markdown())?;
+        }
+        let (middle, late) = (percentile(&self.pipe, 50), percentile(&self.pipe, 99));
+        let cell = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0}"));
+        writeln!(
+            to,
+            "\nOf a line's way, the pipe from write to read takes {} µs (p99 {}).",
+            cell(middle),
+            cell(late)
+        )?;
+        to.flush().context("print the table")
+    }
+
+    /// The rows in which oomtrace is surely worse than the build before.
+    pub fn slower(&self) -> Vec<String> {
+        let Some(before) = self.measured.iter().position(|measured| measured.name == "before") else {
+            return Vec::new();
+        };
+        let rows = self.rows();
+        let worse = |row: &&Row| {
+            row.ratio(before).is_some_and(|ratio| {
+                if row.more_is_better { ratio.inverse() } else { ratio }.lies_above(WORSE)
+            })
+        };
+        rows.iter().filter(worse).map(|row| row.name.clone()).collect()
+    }
+}
+
+impl Row {
+    /// oomtrace's values to those of another.
+    fn ratio(&self, other: usize) -> Option<Ratio> {
+        Ratio::of(self.values.first()?, self.values.get(other)?)
+    }
+
+    fn markdown(&self) -> String {
+        let cells = self.values.iter().enumerate().map(|(index, values)| {
+            let Some(middle) = median(values.clone()) else { return String::new() };
+            let ratio = if index == 0 { None } else { self.ratio(index) };
+            let ratio = ratio.map_or_else(String::new, |ratio| format!(" · {ratio}"));
+            format!("{middle:.*}{ratio}", self.digits)
+        });
+        let cells: Vec<String> = cells.chain([self.aim.to_owned()]).collect();
+        format!("| {} | {} |", self.name, cells.join(" | "))
     }
 }
 
@@ -134,10 +218,6 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     Some((upper + values.get(middle.checked_sub(1)?)?) / 2.0)
 }
 
-fn cell(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
-}
-
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
@@ -145,4 +225,52 @@ fn ms(duration: Duration) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "KiB of a process, for people")]
 fn mib(kib: u64) -> f64 {
     kib as f64 / 1024.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53, for people")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(more_is_better: bool, ours: f64, before: f64) -> Row {
+        let values = vec![vec![ours; 6], vec![before; 6], Vec::new()];
+        Row { name: "x".to_owned(), aim: "≤ 2", digits: 1, more_is_better, values }
+    }
+
+    #[test]
+    fn a_row_has_each_tracer_and_its_ratio() {
+        assert_eq!(row(false, 3.0, 2.0).markdown(), "| x | 3.0 | 2.0 · 1.50 (1.50–1.50) |  | ≤ 2 |");
+    }
+
+    #[test]
+    fn percentiles_and_the_worst() {
+        let ns: Vec<i128> = (1..=100).map(|value| value * 1000).collect();
+        assert_eq!(
+            [50, 99, 100].map(|percent| percentile(&ns, percent)),
+            [Some(50.0), Some(99.0), Some(100.0)]
+        );
+        assert_eq!(percentile(&[], 50), None);
+    }
+
+    #[test]
+    fn worse_is_more_of_what_costs_and_less_of_what_is_done() {
+        let turn = |attached, lines| Turn {
+            attached: Duration::from_millis(attached),
+            lines_per_second: Some(lines),
+            ..Turn::default()
+        };
+        let measured = |name, turn: Turn| Measured { turns: vec![turn; 6], ..Measured::new(name) };
+        let slower = |ours, before| {
+            let measured = vec![measured("oomtrace", ours), measured("before", before)];
+            Figures { measured, pipe: Vec::new(), idle_seconds: 30 }.slower()
+        };
+        assert_eq!(slower(turn(20, 1000.0), turn(20, 1000.0)), [""; 0]);
+        assert_eq!(slower(turn(22, 1000.0), turn(20, 1000.0)), ["exec → attached, ms"]);
+        assert_eq!(slower(turn(20, 900.0), turn(20, 1000.0)), ["recorded kill → line, lines/s"]);
+        assert_eq!(slower(turn(18, 1100.0), turn(20, 1000.0)), [""; 0]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,16 +15,23 @@ use oomtrace_tests::patience::PATIENCE;
 use oomtrace_tests::tracer::at;
 use serde_json::Value;
 
-use crate::cost;
+use crate::{cost, floor};
 
 /// Before the tracer's own.
 const PRIORITY: libc::c_int = 2;
+/// What bpftrace runs.
+const SCRIPT: &str = include_str!("facts.bt");
+
 /// A tracer.
 #[derive(Clone, Debug)]
 pub enum Subject {
     /// oomtrace, by its path.
     Oomtrace(PathBuf),
-    /// bpftrace with the shortest program that says who died.
+    /// Another build of it, to compare with.
+    Before(PathBuf),
+    /// The least that a tracer can do.
+    Floor,
+    /// bpftrace with the same facts, as far as it can have them.
     Bpftrace,
 }
 
@@ -50,26 +57,46 @@ impl Subject {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Oomtrace(_) => "oomtrace",
+            Self::Before(_) => "before",
+            Self::Floor => "floor",
             Self::Bpftrace => "bpftrace",
         }
     }
 
-    /// Starts it and waits until it is attached.
-    pub fn start(&self, more: &[&OsStr]) -> Result<Running> {
+    /// Its path, if it is oomtrace.
+    pub fn oomtrace(&self) -> Option<&Path> {
+        match self {
+            Self::Oomtrace(path) | Self::Before(path) => Some(path),
+            Self::Floor | Self::Bpftrace => None,
+        }
+    }
+
+    fn command(&self) -> Result<Command> {
         let mut command = match self {
-            Self::Oomtrace(path) => {
+            Self::Oomtrace(path) | Self::Before(path) => {
                 let mut command = Command::new(path);
                 command.args(["run", "-o", "json"]);
                 command
             }
+            Self::Floor => {
+                let mut command = Command::new(std::env::current_exe().context("where this binary is")?);
+                command.arg(floor::SUBCOMMAND);
+                command
+            }
             Self::Bpftrace => {
                 let mut command = Command::new("bpftrace");
-                let program = r#"tracepoint:oom:mark_victim { printf("%llu %d\n", nsecs, args->pid); }"#;
-                command.args(["-B", "none", "-e", program]).stderr(Stdio::null());
+                command.args(["-B", "none", "-e", SCRIPT]).stderr(Stdio::null());
                 command
             }
         };
-        command.args(more).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Ok(command)
+    }
+
+    /// Starts it and waits until it is attached.
+    pub fn start(&self, more: &[&OsStr]) -> Result<Running> {
+        let mut command = self.command()?;
+        command.args(more);
         let (began, spawned) = (wall_clock_ns(), Instant::now());
         let mut child = command.spawn().with_context(|| format!("start {}", self.name()))?;
         let stdout = child.stdout.take().ok_or_else(|| anyhow!("no stdout"))?;
@@ -80,9 +107,11 @@ impl Subject {
         let mut running =
             Running { subject: self.clone(), child, reader: Some(reader), lines, attached: Duration::ZERO };
         running.attached = match self {
-            Self::Oomtrace(_) => {
-                let start = |line: &Line| line.text.contains(r#""type":"start""#).then_some(line.read_at);
-                Duration::from_nanos(u64::try_from(running.find("start line", start)? - began)?)
+            Self::Oomtrace(_) | Self::Before(_) | Self::Floor => {
+                let attached = |line: &Line| {
+                    (line.text == "ready" || line.text.contains(r#""type":"start""#)).then_some(line.read_at)
+                };
+                Duration::from_nanos(u64::try_from(running.find("start line", attached)? - began)?)
             }
             // It does not tell, but then it has nothing more to do.
             Self::Bpftrace => cost::asleep(running.pid(), spawned)?,
@@ -93,14 +122,15 @@ impl Subject {
     /// When the kernel marked this victim, if the line tells of it; ns of the wall clock.
     fn marked_at(&self, line: &Line, pid: u32) -> Option<i128> {
         match self {
-            Self::Oomtrace(_) => {
+            Self::Oomtrace(_) | Self::Before(_) => {
                 let event: Value = serde_json::from_str(&line.text).ok()?;
                 let is_it = at(&event, "type")? == "oom_kill" && at(&event, "victim.pid")? == pid;
                 is_it.then_some(())?;
                 Some(at(&event, "time")?.as_str()?.parse::<Timestamp>().ok()?.as_nanosecond())
             }
-            Self::Bpftrace => {
-                let (since_boot, of) = line.text.split_once(' ')?;
+            Self::Floor | Self::Bpftrace => {
+                let mut words = line.text.split(' ');
+                let (since_boot, of) = (words.next()?, words.next()?);
                 (of.parse() == Ok(pid)).then_some(())?;
                 // `nsecs` is the time since boot wherever the kernel has a helper for it (5.8).
                 Some(since_boot.parse::<i128>().ok()? + boot_time_ns())
@@ -182,7 +212,7 @@ fn read(mut stdout: impl Read, lines: &Mutex<Vec<Line>>) {
 }
 
 /// For the calling thread.
-fn first_in_first_out(priority: libc::c_int) -> std::io::Result<()> {
+pub fn first_in_first_out(priority: libc::c_int) -> std::io::Result<()> {
     let parameter = libc::sched_param { sched_priority: priority };
     // SAFETY: the parameter is a local that lives through the call.
     match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) } {

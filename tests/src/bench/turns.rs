@@ -1,0 +1,85 @@
+//! The order of a run: who is measured when.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use anyhow::Result;
+use oomtrace_tests::cgroup::Cgroup;
+
+use crate::figures::{Figures, Measured, Turn};
+use crate::kills::Kills;
+use crate::replay::Recording;
+use crate::subject::{self, Subject};
+use crate::{Arguments, cost, host, progress, signals};
+
+/// Measures every tracer.
+pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> Result<Figures> {
+    let mut kills = Kills::new(parent);
+    let mut all: Vec<Measured> = subjects.iter().map(|subject| Measured::new(subject.name())).collect();
+    let mut recordings = Vec::new();
+    for (subject, measured) in subjects.iter().zip(&mut all) {
+        progress(&format!("BPF run times, {}", subject.name()));
+        let Some(_) = subject.oomtrace() else {
+            measured.programs = cost::programs(subject, &mut kills, &[])?;
+            recordings.push(None);
+            continue;
+        };
+        let mut recording = Recording::new(subject.name())?;
+        let options = [OsStr::new("--record"), recording.path().as_os_str()];
+        measured.programs = cost::programs(subject, &mut kills, &options)?;
+        recording.repeat(arguments.records)?;
+        recordings.push(Some(recording));
+    }
+    let per_turn = arguments.kills.div_ceil(arguments.rounds);
+    for round in 1..=arguments.rounds {
+        let mut order: Vec<usize> = (0..subjects.len()).collect();
+        // What comes first in a round is not the same tracer each time.
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for index in order {
+            let (Some(subject), Some(measured)) = (subjects.get(index), all.get_mut(index)) else { continue };
+            progress(&format!("round {round} of {}: {per_turn} kills, {}", arguments.rounds, subject.name()));
+            let idle = (round == 1).then_some(Duration::from_secs(arguments.idle));
+            let mut turn = turn(subject, &mut kills, per_turn, idle)?;
+            if let (Some(path), Some(Some(recording))) = (subject.oomtrace(), recordings.get(index)) {
+                turn.lines_per_second = Some(recording.lines_per_second(path)?);
+            }
+            measured.turns.push(turn);
+        }
+    }
+    for (index, (subject, measured)) in subjects.iter().zip(&mut all).enumerate() {
+        let (Some(path), Some(Some(recording))) = (subject.oomtrace(), recordings.get(index)) else {
+            continue;
+        };
+        progress(&format!(
+            "system calls, and a start with {} cgroups, {}",
+            arguments.cgroups,
+            subject.name()
+        ));
+        // Only a figure less, where the kernel has no such count.
+        measured.syscalls_per_line =
+            recording.syscalls_per_line(path).inspect_err(|error| progress(&format!("{error:#}"))).ok();
+        measured.crowd = Some(cost::crowd(subject, parent, arguments.cgroups)?);
+    }
+    Ok(Figures { measured: all, pipe: subject::pipe_cost()?, idle_seconds: arguments.idle })
+}
+
+/// One tracer's turn, from its start to its end.
+fn turn(subject: &Subject, kills: &mut Kills<'_>, count: u32, idle: Option<Duration>) -> Result<Turn> {
+    let signal_without = signals::cost_ns()?;
+    let mut running = subject.start(&[])?;
+    host::pause(Duration::from_secs(1))?;
+    let mut turn = Turn { attached: running.attached(), ..Turn::default() };
+    turn.signal_ns = (signals::cost_ns()? - signal_without).max(0.0);
+    turn.latencies = kills.latencies(&running, count)?;
+    turn.memory = cost::memory(running.pid())?;
+    if let Some(idle) = idle {
+        progress(&format!("  {} s without a kill", idle.as_secs()));
+        let before = cost::switches(running.pid())?;
+        host::pause(idle)?;
+        turn.wakeups = Some(cost::switches(running.pid())?.saturating_sub(before));
+    }
+    running.stop()?;
+    Ok(turn)
+}
