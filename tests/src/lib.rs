@@ -19,3 +19,4 @@ pub mod session;
 pub mod soak;
 pub mod trace_event;
 pub mod tracer;
+pub mod verifier;

@@ -15,6 +15,7 @@ use oomtrace_tests::scenarios::{self, Outcome, Scenario};
 use oomtrace_tests::session::{Session, is_guest};
 use oomtrace_tests::soak;
 use oomtrace_tests::tracer::{self, Hook};
+use oomtrace_tests::verifier;
 use serde_json::Value;
 
 /// Real OOM kills against the kernel's own report.
@@ -35,6 +36,9 @@ struct Arguments {
     /// Say first what this kernel offers, as `oomtrace check` finds it: lines `offers what: how`.
     #[arg(long)]
     offers: bool,
+    /// Say what each program costs the verifier: lines `verified NAME: INSTRUCTIONS in MICROSECONDS`.
+    #[arg(long)]
+    verifier: bool,
     /// Once oomtrace is attached, turn all function hooks off (`kernel.ftrace_enabled`); in a guest only.
     #[arg(long)]
     ftrace_off_later: bool,
@@ -118,6 +122,16 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     if arguments.offers {
         tell_offers(&binary)?;
+    }
+    if arguments.verifier {
+        for program in verifier::programs(&binary, arguments.hook.word())? {
+            say(&format!(
+                "verified {}: {} in {}",
+                program.name,
+                program.instructions,
+                program.took.as_micros()
+            ));
+        }
     }
     let mut session = Session::start(&binary, arguments.hook)?;
     if arguments.ftrace_off_later {

@@ -35,6 +35,15 @@ impl Place {
         Self::find(page, begin, format!("<!-- {arch}: up to here -->\n"))
     }
 
+    /// The place for what programs cost the verifiers of an architecture's kernels.
+    ///
+    /// # Errors
+    /// As [`Self::of_table`].
+    pub fn of_verifier(page: &Path, arch: &str) -> Result<Self> {
+        let begin = format!("<!-- verifier, {arch}: from here on by cargo xtask vm -->\n");
+        Self::find(page, begin, format!("<!-- verifier, {arch}: up to here -->\n"))
+    }
+
     /// A relative path is one of the checkout.
     fn find(page: &Path, begin: String, end: String) -> Result<Self> {
         let place = Self { path: workspace::root().join(page), begin, end };
@@ -48,6 +57,18 @@ impl Place {
     pub fn fill(&self, text: &str) -> Result<()> {
         fs::write(&self.path, self.with(text)?)
             .with_context(|| format!("{} cannot be written", self.path.display()))
+    }
+
+    /// What is there.
+    ///
+    /// # Errors
+    /// If the page cannot be read, or has lost its place.
+    pub fn text(&self) -> Result<String> {
+        let page = fs::read_to_string(&self.path)
+            .with_context(|| format!("{} cannot be read", self.path.display()))?;
+        let inner = page.split_once(&self.begin).and_then(|(_, rest)| rest.split_once(&self.end));
+        let (inner, _) = inner.with_context(|| format!("{} has lost its place", self.path.display()))?;
+        Ok(inner.to_owned())
     }
 
     /// The page with this text in its place.
@@ -87,6 +108,8 @@ mod tests {
         found(crate::soak::PAGE, Place::of_table, "soak");
         found(crate::vm::PAGE, Place::of_guests, "x86_64");
         found(crate::vm::PAGE, Place::of_guests, "arm64");
+        found(crate::vm::PAGE, Place::of_verifier, "x86_64");
+        found(crate::vm::PAGE, Place::of_verifier, "arm64");
         let nowhere = Place::of_table(Path::new("docs/NONE.md"), "bench").err().unwrap();
         assert!(format!("{nowhere:#}").contains("docs/NONE.md cannot be read"), "{nowhere:#}");
         assert!(Place::of_table(Path::new(crate::vm::PAGE), "bench").is_err());

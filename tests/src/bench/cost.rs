@@ -108,7 +108,8 @@ pub fn crowd(subject: &Subject, parent: &Cgroup, count: u32) -> Result<Crowd> {
 
 /// When the main thread of a process has gone to sleep for good, seen from `began`.
 pub fn asleep(pid: u32, began: Instant) -> Result<Duration> {
-    const FOR_GOOD: Duration = Duration::from_millis(20);
+    // bpftrace waits for the kernel before it is attached, and then looks up every 100 ms.
+    const FOR_GOOD: Duration = Duration::from_millis(60);
     let mut since: Option<Instant> = None;
     while began.elapsed() < PATIENCE {
         let stat = read(&format!("/proc/{pid}/stat"))?;

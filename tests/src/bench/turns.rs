@@ -19,11 +19,14 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
     let mut recordings = Vec::new();
     for (subject, measured) in subjects.iter().zip(&mut all) {
         progress(&format!("BPF run times, {}", subject.name()));
-        let Some(_) = subject.oomtrace() else {
-            measured.programs = cost::programs(subject, &mut kills, &[])?;
+        if subject.oomtrace().is_none() {
+            // bpftrace's is no raw tracepoint, so the kernel has no such count of it.
+            if matches!(subject, Subject::Floor) {
+                measured.programs = cost::programs(subject, &mut kills, &[])?;
+            }
             recordings.push(None);
             continue;
-        };
+        }
         let mut recording = Recording::new(subject.name())?;
         let options = [OsStr::new("--record"), recording.path().as_os_str()];
         measured.programs = cost::programs(subject, &mut kills, &options)?;

@@ -14,7 +14,9 @@ use anyhow::{Context as _, Result};
 use tempfile::NamedTempFile;
 
 use super::{
-    Args, Condition, initramfs,
+    Args, Condition,
+    budget::{self, VerifierCosts},
+    initramfs,
     kernels::Arch,
     plan::Special,
     qemu::{Budget, Console, End, Machine},
@@ -40,6 +42,8 @@ pub struct Kit {
     pub directory: PathBuf,
     /// How long one guest may take.
     pub timeout: Duration,
+    /// What programs may cost the verifier.
+    pub recorded: VerifierCosts,
 }
 
 /// One boot.
@@ -78,6 +82,7 @@ impl Guest<'_> {
         eprintln!("vm: {name}");
         let started = Instant::now();
         let mut failed = false;
+        let (mut verified, mut too_high) = (0, Vec::new());
         let console = self.boot(kit, &format!("{name}.log"), |line| {
             if let Some((scenario, outcome)) = table::told_by(line) {
                 eprintln!("vm:   {name}: {line}");
@@ -85,11 +90,26 @@ impl Guest<'_> {
                 table().add(&self.column, scenario, outcome);
             } else if let Some((name, value)) = table::offered_by(line) {
                 table().offers(&self.column, name, value);
+            } else if let Some((program, cost)) = budget::verified_by(line) {
+                let (kernel, _) = table::parts(&self.column);
+                too_high.extend(kit.recorded.too_high(kernel, program, cost));
+                verified += 1;
+                table().verified.add(kernel, program, cost);
             } else if self.args.command.is_some() {
                 eprintln!("{line}");
             }
         })?;
         eprintln!("vm:   {name}: {:?} after {} s", console.end, started.elapsed().as_secs());
+        if self.measures_programs() {
+            let outcome = match (verified, &*too_high) {
+                (0, _) => Outcome::Fail("the guest named no program".to_owned()),
+                // What is written anew is the record.
+                (_, []) => Outcome::Pass,
+                _ if self.args.write.is_some() => Outcome::Pass,
+                (_, grown) => Outcome::Fail(grown.join("; ")),
+            };
+            table().add(&self.column, "verifier_budget", outcome);
+        }
         let show = self.enter(&console.end, failed, &mut table());
         if show {
             eprintln!("vm: the end of the console of {name}:");
@@ -98,6 +118,11 @@ impl Guest<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Once for each kernel and way: what is wrong with a machine, or special, changes no program.
+    fn measures_programs(&self) -> bool {
+        self.args.command.is_none() && self.special.is_none() && self.condition.is_none()
     }
 
     /// Packs the file system, makes the swap, boots.
@@ -138,9 +163,10 @@ impl Guest<'_> {
         let command = self.args.command.clone().unwrap_or_else(|| {
             let names: String = self.scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
             let offers = if self.args.write.is_some() { " --offers" } else { "" };
+            let verifier = if self.measures_programs() { " --verifier" } else { "" };
             let later = self.condition == Some(Condition::FtraceOffLater);
             let later = if later { " --ftrace-off-later" } else { "" };
-            format!("oomtrace-scenarios --hook {}{offers}{later}{names}", self.hook)
+            format!("oomtrace-scenarios --hook {}{offers}{verifier}{later}{names}", self.hook)
         });
         let mut without: Vec<String> = self.args.without.iter().map(|missing| word(*missing)).collect();
         if let Some(Special::Without(missing)) = self.special {

@@ -3,6 +3,7 @@
 //! In: which kernels, which layout of cgroups, which hooks, which scenarios. Out: one table, and whether all of it passed. Guests run under
 //! full emulation, two at a time. A kernel that cannot be fetched, and a guest that does not answer, are failures.
 
+mod budget;
 mod build_kernel;
 mod debian;
 pub mod docker;
@@ -32,6 +33,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::ValueEnum;
 
 use self::{
+    budget::VerifierCosts,
     guest::{Guest, Kit},
     kernels::{Arch, Store, V1},
     programs::Programs,
@@ -160,7 +162,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return list(args, &store);
     }
     let ways = plan::ways(args, &store)?;
-    let (kit, names) = prepare(args, &store)?;
+    let verifier = Place::of_verifier(Path::new(PAGE), &word(args.arch))?;
+    let recorded = VerifierCosts::parse(&verifier.text()?);
+    let (kit, names) = prepare(args, &store, &recorded)?;
     let guests = plan::guests(args, &ways, &names);
     let table = Mutex::new(Table::default());
     let started = Instant::now();
@@ -176,12 +180,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(place) = place {
         let took = format!("{} guests, {} at a time, took {seconds} s.", guests.len(), args.jobs.max(1));
         place.fill(&format!("\n{table}\n{took} The kernels say of themselves:\n\n{}\n", table.offered()))?;
+        let mut met = table.verified.clone();
+        met.keep(&recorded);
+        verifier.fill(&format!("\n{}\n", met.table()))?;
     }
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What all guests share, and the names of the scenarios to run; none if there is a command.
-fn prepare(args: &Args, store: &Store) -> Result<(Kit, Vec<String>)> {
+fn prepare(args: &Args, store: &Store, recorded: &VerifierCosts) -> Result<(Kit, Vec<String>)> {
     let directory = programs::target_directory().join("vm");
     fs::create_dir_all(&directory)?;
     let mut kit = Kit {
@@ -190,6 +197,7 @@ fn prepare(args: &Args, store: &Store) -> Result<(Kit, Vec<String>)> {
         programs: vec![("busybox", store.busybox()?)],
         directory,
         timeout: Duration::from_secs(args.timeout),
+        recorded: recorded.clone(),
     };
     let Programs { oomtrace, scenarios } = programs(args, store)?;
     let names = match &args.command {

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::budget::VerifierCosts;
+
 /// How one scenario ended in one guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -40,6 +42,8 @@ pub fn offered_by(line: &str) -> Option<(&str, &str)> {
 pub struct Table {
     /// What a guest's kernel offers: guest, what, how.
     offers: Vec<(usize, String, String)>,
+    /// What programs cost the guests' verifiers.
+    pub verified: VerifierCosts,
     guests: Vec<String>,
     scenarios: Vec<String>,
     cells: Vec<(usize, usize, Outcome)>,
@@ -131,7 +135,7 @@ fn position(names: &mut Vec<String>, name: &str) -> usize {
 }
 
 /// A guest's kernel, and the way in which it is tested: `6.12` and `v2 auto` of `6.12 v2 auto`.
-fn parts(guest: &str) -> (&str, &str) {
+pub fn parts(guest: &str) -> (&str, &str) {
     guest.split_once(' ').unwrap_or((guest, ""))
 }
 
