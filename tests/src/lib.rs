@@ -5,6 +5,7 @@
 //! the oomtrace binary; what comes out is a verdict for each scenario. Nothing of oomtrace's own
 //! code is used: a mistake there must not be repeated here.
 
+pub mod busy;
 pub mod cgroup;
 pub mod compare;
 pub mod containers;

@@ -13,9 +13,9 @@ use clap::Parser;
 use oomtrace_tests::scenarios::lacking::{self, Lacking};
 use oomtrace_tests::scenarios::{self, Outcome, Scenario};
 use oomtrace_tests::session::{Session, is_guest};
-use oomtrace_tests::soak;
 use oomtrace_tests::tracer::{self, Hook};
 use oomtrace_tests::verifier;
+use oomtrace_tests::{busy, soak};
 use serde_json::Value;
 
 /// Real OOM kills against the kernel's own report.
@@ -51,6 +51,15 @@ fn main() -> ExitCode {
     oomtrace_tests::hog::serve_if_asked();
     if std::env::args_os().nth(1).is_some_and(|word| word == soak::SUBCOMMAND) {
         return soak::main(std::env::args_os().skip(1));
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == busy::SUBCOMMAND) {
+        return match busy::main(std::env::args_os().skip(1)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _nobody_left_to_tell = writeln!(std::io::stderr(), "busy: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,

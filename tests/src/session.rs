@@ -323,7 +323,8 @@ impl Session {
     pub fn end(&mut self) -> Result<()> {
         self.tracer.check_new_lines()?;
         let ours = self.scratch().place().path.clone();
-        let ours = String::from_utf8_lossy(&ours).into_owned();
+        // With the slash: another run's may begin with the same digits.
+        let ours = format!("{}/", String::from_utf8_lossy(&ours));
         for (place, line) in self.tracer.lines().into_iter().enumerate() {
             if !line.is_event() || !self.claimed.insert(place) || is_relief(&line) {
                 continue;

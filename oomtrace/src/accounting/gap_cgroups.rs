@@ -21,9 +21,9 @@ const MANY: usize = 1024;
 /// `oom_kill` of cgroups at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// By cgroup: its path, and its count.
+    /// By cgroup: its path, and its count. One without a kill need not be here.
     pub of: BTreeMap<CgroupId, (String, u64)>,
-    /// No cgroup was left out: one that is not here was made later, and its count began at zero.
+    /// No cgroup was left out: one that is not here had no kill.
     pub whole: bool,
 }
 

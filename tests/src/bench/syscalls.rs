@@ -32,6 +32,7 @@ impl Syscalls {
     /// Begins to count.
     pub fn of_children() -> Result<Self> {
         const TRACEPOINT: u32 = 2;
+        const CLOEXEC: libc::c_ulong = 1 << 3;
         // The bits of `flags`: disabled, inherit, enable_on_exec.
         const FLAGS: u64 = 1 | 1 << 1 | 1 << 12;
         let id = TRACEFS
@@ -48,9 +49,8 @@ impl Syscalls {
             ..Attributes::default()
         };
         // SAFETY: the attributes are alive through the call; this thread, any processor, no group.
-        let fd = unsafe {
-            libc::syscall(libc::SYS_perf_event_open, &raw const attributes, 0, -1, -1, libc::O_CLOEXEC)
-        };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attributes, 0, -1, -1, CLOEXEC) };
         ensure!(fd >= 0, "perf_event_open: {}", Error::last_os_error());
         // SAFETY: a descriptor that the kernel has just made.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd.try_into()?) }))

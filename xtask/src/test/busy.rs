@@ -1,0 +1,61 @@
+//! Other people's work on this host while tests run: made by the program of the scenarios, below a cgroup of its own.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::workspace;
+
+/// A host that is busy, until this ends.
+pub struct Busy(Child);
+
+impl Busy {
+    /// Builds the program, starts it, and waits until all is there.
+    ///
+    /// # Errors
+    /// If it cannot be built, or makes nothing.
+    pub fn start() -> Result<Self> {
+        let status = workspace::cargo("build")
+            .args(["--package", "oomtrace-tests", "--no-default-features", "--bin", "oomtrace-scenarios"])
+            .status()?;
+        ensure!(status.success(), "cargo build: {status}");
+        // A copy: the tests build theirs anew, and this one must be able to start itself again.
+        let directory = workspace::target_dir().join("busy");
+        fs::create_dir_all(&directory)?;
+        let program = directory.join("oomtrace-scenarios");
+        fs::copy(workspace::target_dir().join("debug/oomtrace-scenarios"), &program)
+            .with_context(|| program.display().to_string())?;
+        let mut command = workspace::as_root(&program);
+        command.arg("busy").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| program.display().to_string())?;
+        let stdout = child.stdout.take().context("it has an output")?;
+        let busy = Self(child);
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line == "ready\n", "{} made no cgroups", program.display());
+        Ok(busy)
+    }
+
+    /// Ends it: its cgroups go.
+    ///
+    /// # Errors
+    /// If it did not do its work to here.
+    pub fn end(mut self) -> Result<()> {
+        drop(self.0.stdin.take());
+        let status = self.0.wait()?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        // It ends with its stdin, and must be gone before somebody else counts cgroups.
+        drop(self.0.stdin.take());
+        let _ended = self.0.wait();
+    }
+}
