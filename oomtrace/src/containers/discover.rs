@@ -10,7 +10,9 @@ use crate::{
     containers::{
         Runtime,
         files::{FileError, StateDir, command_line, host_file, process_file},
+        oci,
         owner::claims,
+        podman,
     },
     host::root::Root,
 };
@@ -111,15 +113,44 @@ impl StateDirs {
         })
     }
 
-    /// Adds what the command lines of running daemons say: a scan of `/proc`.
-    pub fn add_running(&mut self, root: &Root) {
-        let Ok(entries) = std::fs::read_dir(root.path("/proc")) else { return };
+    /// The directories that change when there is another container.
+    pub fn with_containers(&self) -> Vec<PathBuf> {
+        let in_each = |dirs: &[StateDir], names: &[&str]| -> Vec<PathBuf> {
+            dirs.iter()
+                .flat_map(|dir| names.iter().map(|name| dir.path().join(name)).collect::<Vec<_>>())
+                .collect()
+        };
+        let mut all = in_each(&self.docker, &["containers"]);
+        all.extend(in_each(&self.containerd, &oci::ALL_TASKS));
+        for dir in &self.containerd {
+            for tasks in oci::ALL_TASKS {
+                let namespaces = dir.list(Path::new(tasks), oci::NAMESPACES_MAX);
+                all.extend(namespaces.iter().map(|namespace| dir.path().join(tasks).join(namespace)));
+            }
+        }
+        all.extend(in_each(&self.crio, &["overlay-containers"]));
+        all.extend(in_each(&self.podman, &podman::STORES));
+        all
+    }
+
+    /// How many there are.
+    fn count(&self) -> usize {
+        let Self { docker, containerd, crio, podman, containerd_roots, docker_sockets } = self;
+        let dirs = [docker, containerd, crio, podman, containerd_roots];
+        dirs.into_iter().map(Vec::len).sum::<usize>() + docker_sockets.len()
+    }
+
+    /// Adds what the command lines of running daemons say: a scan of `/proc`. True if there was something new.
+    pub fn add_running(&mut self, root: &Root) -> bool {
+        let before = self.count();
+        let Ok(entries) = std::fs::read_dir(root.path("/proc")) else { return false };
         for entry in entries.flatten() {
             let Ok(pid) = entry.file_name().into_string() else { continue };
             if pid.bytes().all(|b| b.is_ascii_digit()) {
                 self.add_daemon(root, &pid);
             }
         }
+        self.count() > before
     }
 
     /// What the process `pid` was started with, if it is a runtime's daemon.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::containers::{
-    Facts, PodFacts, Runtime, Texts,
+    Facts, LeftOut, PodFacts, Runtime, Texts,
     files::{FILE_MAX_BYTES, FileError, StateDir},
     grammar::is_hex_id,
     kept,
@@ -53,6 +53,7 @@ pub fn container(dir: &StateDir, id: &str, texts: &mut Texts) -> Result<Facts, F
         labels: service_labels(labels.iter(), texts),
         seat: Seat::Unsaid,
         of_user: false,
+        left_out: LeftOut::Nothing,
     })
 }
 

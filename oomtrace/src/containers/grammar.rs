@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::containers::unit::unescape;
+use crate::containers::{Runtime, unit::unescape};
 
 /// Bytes of the longest id that containerd allows.
 const FREE_ID_MAX: usize = 76;
@@ -53,6 +53,20 @@ impl Shape<'_> {
             | Shape::Lxc(id)
             | Shape::Perhaps { id, .. } => id,
             Shape::Nspawn(name) => name,
+        }
+    }
+
+    /// The runtime that has such containers; that of `Perhaps` is the likeliest.
+    pub fn runtime(&self) -> Runtime {
+        match self {
+            Shape::Docker(_) => Runtime::Docker,
+            Shape::CriO(_) => Runtime::CriO,
+            Shape::Podman(_) => Runtime::Podman,
+            Shape::Lxc(_) => Runtime::Lxc,
+            Shape::Nspawn(_) => Runtime::Nspawn,
+            Shape::CriContainerd(_) | Shape::PodMember(_) | Shape::Nerdctl(_) | Shape::Perhaps { .. } => {
+                Runtime::Containerd
+            }
         }
     }
 
@@ -180,4 +194,13 @@ pub fn user_of(names: &[&[u8]]) -> Option<u32> {
     let (top, user) = (names.first()?, names.get(1)?);
     let uid = std::str::from_utf8(user).ok()?.strip_prefix("user-")?.strip_suffix(".slice")?;
     (*top == b"user.slice" && uid.bytes().all(|b| b.is_ascii_digit())).then(|| uid.parse().ok())?
+}
+
+/// Whether all that is below the cgroup `name`, in the cgroup of the names `above`, is one owner's: a user's slice, a service, a
+/// scope or a container, whose processes may make cgroups there, as many and of any name.
+pub fn is_owners(above: &[&[u8]], name: &[u8]) -> bool {
+    let is_unit = name.ends_with(b".service") || name.ends_with(b".scope");
+    let is_users =
+        || above.len() == 1 && user_of(&[above.first().copied().unwrap_or_default(), name]).is_some();
+    is_unit || is_users() || shape(above, name, None).is_some_and(|shape| shape.is_plain())
 }

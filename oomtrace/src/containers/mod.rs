@@ -4,14 +4,18 @@
 //! - [`grammar`]: what the names of cgroups claim by their shape.
 //! - [`mod@unit`]: which systemd unit they are.
 //! - [`discover`]: where the runtimes keep their state.
+//! - [`changes`]: whether it is as it was.
 //! - [`files`]: how it is read. State files are input: bounded, and no link is followed.
 //! - [`docker`], [`oci`], [`podman`]: what the files of each runtime mean.
+//! - [`facts`]: what is kept of it.
 //! - [`owner`]: which of several claims on one path holds.
 //!
 //! It never asks a daemon: a daemon that is stopped would stop the tracer with it.
 
+pub mod changes;
 pub mod discover;
 pub mod docker;
+pub mod facts;
 pub mod files;
 pub mod grammar;
 pub mod oci;
@@ -19,14 +23,15 @@ pub mod owner;
 pub mod podman;
 pub mod unit;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::{Reason, Why};
 use crate::host::root::Root;
+use changes::Changes;
 use discover::{StateDirs, UserDirs};
+pub use facts::{Facts, LeftOut, PodFacts, Texts, kept};
 use files::{FileError, StateDir};
 use grammar::Shape;
 use oci::Seat;
@@ -69,85 +74,16 @@ impl Runtime {
     }
 }
 
-/// What a runtime says about one of its containers. Kept for every container of the host,
-/// so texts that many of them have are shared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Whose container it is.
-    pub runtime: Runtime,
-    /// The runtime's name for it.
-    pub name: Option<Box<str>>,
-    /// The image, as it was asked for.
-    pub image: Option<Arc<str>>,
-    /// How often the runtime has restarted it.
-    pub restart_count: Option<u32>,
-    /// Compose's and Swarm's labels.
-    pub labels: Box<[(Arc<str>, Arc<str>)]>,
-    /// Its pod.
-    pub pod: Option<Box<PodFacts>>,
-    /// Where its runtime says that its cgroup is.
-    pub seat: Seat,
-    /// The files are those of an unprivileged user.
-    pub of_user: bool,
-}
-
-/// What a CRI runtime says about a container's pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodFacts {
-    /// The namespace.
-    pub namespace: Option<Arc<str>>,
-    /// The pod.
-    pub name: Option<Arc<str>>,
-    /// The pod's uid.
-    pub uid: Option<Arc<str>>,
-    /// The container, in the pod's spec. `None` for the sandbox.
-    pub container: Option<Arc<str>>,
-    /// How often the kubelet has restarted it.
-    pub restart_count: Option<u32>,
-    /// It is the pod's sandbox, not one of its containers.
-    pub sandbox: bool,
-}
-
-/// Longest text that is kept; a longer one is absent rather than wrong.
-const TEXT_MAX: usize = 1024;
-
-/// Texts that are kept once, however many containers have them.
-#[derive(Debug, Default)]
-pub struct Texts(HashSet<Arc<str>>);
-
-impl Texts {
-    /// How many texts there may be before those no longer used are dropped.
-    const SWEEP_AT: usize = 4096;
-
-    /// `text`, shared; `None` if it is longer than is kept.
-    pub fn shared(&mut self, text: &str) -> Option<Arc<str>> {
-        if text.len() > TEXT_MAX {
-            return None;
-        }
-        if let Some(known) = self.0.get(text) {
-            return Some(Arc::clone(known));
-        }
-        if self.0.len() >= Self::SWEEP_AT && self.0.len().is_power_of_two() {
-            self.0.retain(|text| Arc::strong_count(text) > 1);
-        }
-        let text: Arc<str> = text.into();
-        self.0.insert(Arc::clone(&text));
-        Some(text)
-    }
-}
-
-/// `text`, unless it is longer than is kept.
-pub fn kept(text: &str) -> Option<Box<str>> {
-    (!text.is_empty() && text.len() <= TEXT_MAX).then(|| text.into())
-}
-
 /// The runtimes of this host.
 #[derive(Debug)]
 pub struct Runtimes {
-    root: Root,
-    dirs: StateDirs,
+    /// `None` in a replay: whose container a cgroup was is not for this host's files to say.
+    root: Option<Root>,
+    dirs: Arc<StateDirs>,
+    changes: Changes,
     closed: Option<String>,
     texts: Texts,
+    lists: podman::Lists,
     no_scan_before: Option<Instant>,
 }
 
@@ -163,6 +99,23 @@ pub struct Place<'a> {
     pub path: &'a [u8],
     /// The user in whose cgroup it is.
     pub user: Option<u32>,
+    /// It is within the cgroup of a user, a service or another container.
+    pub within: bool,
+}
+
+/// A container that its runtime's files say nothing of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unnamed {
+    /// Why.
+    pub why: Why,
+    /// No file of it is there: it is so until a directory changes.
+    pub lasting: bool,
+}
+
+impl Unnamed {
+    fn because(why: Why) -> Self {
+        Self { why, lasting: false }
+    }
 }
 
 impl Runtimes {
@@ -171,24 +124,51 @@ impl Runtimes {
     pub fn discover(root: Root, extra: &[(Runtime, PathBuf)]) -> Self {
         let mut dirs = StateDirs::configured(&root, extra);
         dirs.add_running(&root);
-        let closed = dirs.closed();
-        Self { root, dirs, closed, texts: Texts::default(), no_scan_before: None }
+        let mut runtimes = Self { root: Some(root), closed: dirs.closed(), ..Self::none() };
+        runtimes.changes.watch(dirs.with_containers());
+        runtimes.dirs = Arc::new(dirs);
+        runtimes
+    }
+
+    /// None: the names of cgroups are all there is.
+    pub fn none() -> Self {
+        Self {
+            root: None,
+            dirs: Arc::default(),
+            changes: Changes::none(),
+            closed: None,
+            texts: Texts::default(),
+            lists: podman::Lists::default(),
+            no_scan_before: None,
+        }
     }
 
     /// The host that they are on.
-    pub fn root(&self) -> &Root {
-        &self.root
+    pub fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
     }
 
     /// Where their state is.
-    pub fn dirs(&self) -> &StateDirs {
+    pub fn dirs(&self) -> &Arc<StateDirs> {
         &self.dirs
+    }
+
+    /// Heap bytes of the texts that the host's containers share.
+    pub fn texts_bytes(&self) -> usize {
+        self.texts.bytes()
+    }
+
+    /// Of the directories that have the host's containers: another number after one of them changed. `None` where that
+    /// cannot be known.
+    pub fn generation(&mut self) -> Option<u32> {
+        let dirs = &self.dirs;
+        self.changes.generation(|| dirs.with_containers())
     }
 
     /// The runtimes whose state is there, as `docker=/var/lib/docker`.
     pub fn found(&self) -> Vec<String> {
         // CRI-O and Podman share a store: each has a directory of its own besides.
-        let crio = self.root.path("/run/crio").exists();
+        let crio = self.root.as_ref().is_some_and(|root| root.path("/run/crio").exists());
         let all = [
             (Runtime::Docker, &self.dirs.docker),
             (Runtime::Containerd, &self.dirs.containerd),
@@ -216,22 +196,40 @@ impl Runtimes {
 
     /// What the runtime's files say about the container that `shape` claims, or why they
     /// say nothing. A container that is not found makes it look for daemons with other
-    /// directories, unless it did so a moment ago.
-    pub fn look_up(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, Why> {
+    /// directories, unless it did so a moment ago: none of these has containers within another owner's cgroups.
+    pub fn look_up(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, Unnamed> {
         let mut answer = self.look_up_once(shape, place);
-        let stale = self.no_scan_before.is_none_or(|before| Instant::now() >= before);
-        let searchable =
-            !matches!(shape, Shape::Lxc(_) | Shape::Nspawn(_) | Shape::Podman(_) | Shape::CriO(_))
-                && (shape.is_plain() || grammar::is_hex_id(shape.id()));
-        if answer.is_err() && stale && searchable {
-            let began = Instant::now();
-            self.dirs.add_running(&self.root);
-            self.closed = self.dirs.closed();
-            let pause = SCAN_PAUSE.max(began.elapsed().saturating_mul(SCAN_PAUSE_FACTOR));
-            self.no_scan_before = Instant::now().checked_add(pause);
+        let searchable = !place.within
+            && !matches!(shape, Shape::Lxc(_) | Shape::Nspawn(_) | Shape::Podman(_) | Shape::CriO(_))
+            && (shape.is_plain() || grammar::is_hex_id(shape.id()));
+        let Some(root) = self.root.as_ref().filter(|_| answer.is_err() && searchable) else { return answer };
+        if self.no_scan_before.is_some_and(|before| Instant::now() < before) {
+            return answer.map_err(|unnamed| Unnamed::because(unnamed.why));
+        }
+        let began = Instant::now();
+        let dirs = Arc::make_mut(&mut self.dirs);
+        if dirs.add_running(root) {
+            self.closed = dirs.closed();
+            self.changes.watch(dirs.with_containers());
             answer = self.look_up_once(shape, place);
         }
+        let pause = SCAN_PAUSE.max(began.elapsed().saturating_mul(SCAN_PAUSE_FACTOR));
+        self.no_scan_before = Instant::now().checked_add(pause);
         answer
+    }
+
+    /// Why a container has no name of which no file is there.
+    pub fn absent(&self, shape: &Shape<'_>) -> Why {
+        match (shape, self.closed()) {
+            (Shape::Perhaps { .. }, Some(closed)) => {
+                Why::with(Reason::RuntimeFileUnreadable, closed.to_owned())
+            }
+            (Shape::Perhaps { .. }, None) => Reason::ContainerUnknown.into(),
+            _ => {
+                let which = format!("{} {}", shape.runtime().name(), shape.id());
+                Why::with(Reason::ContainerUnknown, which)
+            }
+        }
     }
 
     /// What may have changed since `known` was read, as the runtime's files say now: a
@@ -250,8 +248,8 @@ impl Runtimes {
         (fresh.of_user == known.of_user).then_some(Facts { seat: known.seat, ..fresh })
     }
 
-    fn look_up_once(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, Why> {
-        match shape {
+    fn look_up_once(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, Unnamed> {
+        let found = match shape {
             Shape::Docker(id) => self.docker(id, place),
             Shape::CriContainerd(id) => self.containerd(Some("k8s.io"), id, place),
             Shape::PodMember(id) => self
@@ -265,27 +263,29 @@ impl Runtimes {
             Shape::Perhaps { namespace, id } => self.perhaps(*namespace, id, place),
             Shape::Lxc(name) => Ok(by_path(Runtime::Lxc, name)),
             Shape::Nspawn(name) => Ok(by_path(Runtime::Nspawn, name)),
-        }
+        };
+        found.map_err(|why| match why {
+            Some(why) => Unnamed::because(why),
+            None => Unnamed { why: self.absent(shape), lasting: true },
+        })
     }
 
-    fn perhaps(&mut self, namespace: Option<&str>, id: &str, place: Place<'_>) -> Result<Facts, Why> {
-        let mut answer = Err(Why::from(Reason::ContainerUnknown));
+    fn perhaps(&mut self, namespace: Option<&str>, id: &str, place: Place<'_>) -> Result<Facts, Option<Why>> {
+        let mut answer = Err(None);
         if namespace.is_some() {
             answer = self.containerd(namespace, id, place);
         }
         if answer.is_err() && grammar::is_hex_id(id) {
             answer = self.docker(id, place).or_else(|_| self.containerd(None, id, place));
         }
-        answer.map_err(|_| match self.closed() {
-            Some(closed) => Why::with(Reason::RuntimeFileUnreadable, closed.to_owned()),
-            None => Reason::ContainerUnknown.into(),
-        })
+        // What another runtime's file of that name is like is not why.
+        answer.map_err(|_| None)
     }
 
-    fn docker(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Why> {
-        let own = place.user.and_then(|uid| UserDirs::of(&self.root, uid));
+    fn docker(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Option<Why>> {
+        let own = place.user.and_then(|uid| UserDirs::of(self.root.as_ref()?, uid));
         if let Some(UserDirs { docker: dir, .. }) = own
-            && let Ok(facts) = docker::container(&dir, id, &mut self.texts)
+            && let Ok(facts) = docker::container(&dir, id, &mut Texts::unshared())
         {
             return Ok(Facts { of_user: true, seat: docker::seat(&dir, &[], id, place.path), ..facts });
         }
@@ -296,32 +296,40 @@ impl Runtimes {
         })
     }
 
-    fn containerd(&mut self, namespace: Option<&str>, id: &str, place: Place<'_>) -> Result<Facts, Why> {
+    fn containerd(
+        &mut self,
+        namespace: Option<&str>,
+        id: &str,
+        place: Place<'_>,
+    ) -> Result<Facts, Option<Why>> {
+        let root = self.root.as_ref().ok_or(None)?;
         first(&self.dirs.containerd, Runtime::Containerd, id, |dir| {
-            oci::containerd(&self.root, dir, namespace, id, place.path, &mut self.texts)
+            oci::containerd(root, dir, namespace, id, place.path, &mut self.texts)
         })
     }
 
-    fn podman(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Why> {
-        let own = place.user.and_then(|uid| UserDirs::of(&self.root, uid));
+    fn podman(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Option<Why>> {
+        let own = place.user.and_then(|uid| UserDirs::of(self.root.as_ref()?, uid));
+        let Self { lists, texts, .. } = self;
         if let Some(UserDirs { podman: dir, .. }) = own
-            && let Ok(facts) = podman::container(&dir, id, place.path, &mut self.texts)
+            && let Ok(facts) = podman::container(&dir, id, lists, &mut Texts::unshared())
         {
-            return Ok(Facts { of_user: true, ..facts });
+            return Ok(Facts { of_user: true, seat: podman::seat(&dir, id, place.path), ..facts });
         }
         first(&self.dirs.podman, Runtime::Podman, id, |dir| {
-            podman::container(dir, id, place.path, &mut self.texts)
+            let facts = podman::container(dir, id, lists, texts)?;
+            Ok(Facts { seat: podman::seat(dir, id, place.path), ..facts })
         })
     }
 }
 
-/// The first directory that knows the container, or what kept the most telling one from saying so.
+/// The first directory that knows the container, or what kept the most telling one from saying so, if anything did.
 fn first(
     dirs: &[StateDir],
     runtime: Runtime,
     id: &str,
     mut read: impl FnMut(&StateDir) -> Result<Facts, FileError>,
-) -> Result<Facts, Why> {
+) -> Result<Facts, Option<Why>> {
     let mut reason = None;
     for dir in dirs {
         match read(dir) {
@@ -329,15 +337,13 @@ fn first(
             Err(FileError::Absent) => {}
             Err(why) => {
                 reason.get_or_insert_with(|| {
-                    format!("{} {id} in {}: {why}", runtime.name(), dir.path().display())
+                    let what = format!("{} {id} in {}: {why}", runtime.name(), dir.path().display());
+                    Why::with(Reason::RuntimeFileUnreadable, what)
                 });
             }
         }
     }
-    Err(match reason {
-        Some(detail) => Why::with(Reason::RuntimeFileUnreadable, detail),
-        None => Why::with(Reason::ContainerUnknown, format!("{} {id}", runtime.name())),
-    })
+    Err(reason)
 }
 
 /// LXC and nspawn: the name of the cgroup is the container's.
@@ -351,5 +357,6 @@ fn by_path(runtime: Runtime, name: &str) -> Facts {
         pod: None,
         seat: Seat::Unsaid,
         of_user: false,
+        left_out: LeftOut::Nothing,
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::{
     containers::{
-        Facts, PodFacts, Runtime, Texts,
+        Facts, LeftOut, PodFacts, Runtime, Texts,
         files::{FILE_MAX_BYTES, FileError, StateDir},
         grammar::{is_free_id, is_hex_id},
         kept,
@@ -21,10 +21,12 @@ use crate::{
 pub const TASKS: &str = "io.containerd.runtime.v2.task";
 /// The same, of the first shim: containerd 1.x with `io.containerd.runtime.v1.linux`.
 const TASKS_V1: &str = "io.containerd.runtime.v1.linux";
+/// Both.
+pub const ALL_TASKS: [&str; 2] = [TASKS, TASKS_V1];
 /// Where Docker keeps its containers in containerd.
 pub const DOCKER_NAMESPACE: &str = "moby";
 /// Namespaces that are searched where the cgroup does not say which.
-const NAMESPACES_MAX: usize = 32;
+pub const NAMESPACES_MAX: usize = 32;
 
 /// Whether a container's own runtime says that its cgroup is where it was found. A name can
 /// be chosen by whoever makes the cgroup; this cannot.
@@ -116,7 +118,7 @@ pub fn containerd(
         return Err(FileError::Absent);
     }
     let mut worst = FileError::Absent;
-    for tasks in [TASKS, TASKS_V1] {
+    for tasks in ALL_TASKS {
         let namespaces = match namespace {
             Some(namespace) => vec![namespace.to_owned()],
             None => dir.list(Path::new(tasks), NAMESPACES_MAX),
@@ -180,6 +182,7 @@ fn containerd_facts(spec: &Spec, id: &str, path: &[u8], restarts: Option<u32>, t
         pod,
         seat: spec.seat(path),
         of_user: false,
+        left_out: LeftOut::Nothing,
     }
 }
 
@@ -219,6 +222,7 @@ pub fn crio(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Result<
         pod: Some(Box::new(pod)),
         seat: spec.seat(path),
         of_user: false,
+        left_out: LeftOut::Nothing,
     })
 }
 

@@ -23,7 +23,7 @@
 
 use crate::{
     containers::{
-        Facts, PodFacts, Runtime,
+        Facts, LeftOut, PodFacts, Runtime,
         grammar::{self, Shape},
         oci::Seat,
         unit,
@@ -232,6 +232,13 @@ fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested:
                 let reason = if sandbox { Reason::Sandbox } else { Reason::NotInRuntimeFiles };
                 identity.missing.push(Absence::new("container.name", reason));
             }
+            let no_room = || Why::with(Reason::ShareUsedUp, "memory");
+            if facts.left_out >= LeftOut::Labels {
+                identity.missing.push(Absence::new("container.label", no_room()));
+            }
+            if facts.left_out == LeftOut::LabelsAndImage {
+                identity.missing.push(Absence::new("container.image.name", no_room()));
+            }
             let counted = pod.is_none_or(|pod| pod.container.is_none() || pod.restart_count.is_some());
             identity.k8s = k8s(pod, uid);
             if !counted {
@@ -273,15 +280,5 @@ fn k8s(pod: Option<&PodFacts>, uid_of_path: Option<String>) -> Option<K8s> {
 
 /// The runtime of a claim: the files' word, else that of the shape.
 fn runtime(claim: &Claim<'_>) -> Runtime {
-    match (&claim.found, &claim.shape) {
-        (Ok(facts), _) => facts.runtime,
-        (_, Shape::Docker(_)) => Runtime::Docker,
-        (_, Shape::CriO(_)) => Runtime::CriO,
-        (_, Shape::Podman(_)) => Runtime::Podman,
-        (_, Shape::Lxc(_)) => Runtime::Lxc,
-        (_, Shape::Nspawn(_)) => Runtime::Nspawn,
-        (_, Shape::CriContainerd(_) | Shape::PodMember(_) | Shape::Nerdctl(_) | Shape::Perhaps { .. }) => {
-            Runtime::Containerd
-        }
-    }
+    claim.found.as_ref().map_or(claim.shape.runtime(), |facts| facts.runtime)
 }

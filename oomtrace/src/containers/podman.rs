@@ -4,18 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use crate::containers::{
-    Facts, Runtime, Texts,
-    files::{FileError, StateDir},
+    Facts, LeftOut, Runtime, Texts,
+    files::{FileError, Stamp, StateDir},
     grammar::is_hex_id,
     kept,
     oci::{self, Seat},
 };
 
 /// The directories that the storage drivers of Podman have.
-const STORES: [&str; 4] = ["overlay-containers", "vfs-containers", "btrfs-containers", "zfs-containers"];
+pub const STORES: [&str; 4] = ["overlay-containers", "vfs-containers", "btrfs-containers", "zfs-containers"];
 /// Containers that go with a reboot (`--rm`) have a list of their own.
 const LISTS: [&str; 2] = ["containers.json", "volatile-containers.json"];
 
@@ -40,23 +40,16 @@ pub fn is_store(dir: &StateDir, alone: bool) -> bool {
     (alone || ["libpod", "db.sql"].iter().any(|own| dir.holds(Path::new(own)))) && listed()
 }
 
-/// Podman's container `id`, by the graph root `dir`.
-pub fn container(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Result<Facts, FileError> {
+/// Podman's container `id`, by the graph root `dir`; where its cgroup is, is for [`seat`].
+pub fn container(dir: &StateDir, id: &str, lists: &mut Lists, texts: &mut Texts) -> Result<Facts, FileError> {
     if !is_hex_id(id) {
         return Err(FileError::Absent);
     }
     let mut worst = FileError::Absent;
     for store in STORES {
         for list in LISTS {
-            match listed(dir, &Path::new(store).join(list), id) {
-                Ok(Some(found)) => {
-                    let bundle: PathBuf = [store, id, "userdata", "config.json"].iter().collect();
-                    return Ok(Facts {
-                        // A bundle that cannot be read says nothing; the name stands.
-                        seat: oci::seat_in(dir, &bundle, path).unwrap_or(Seat::Unsaid),
-                        ..facts(found, texts)
-                    });
-                }
+            match lists.find(dir, &Path::new(store).join(list), id, texts) {
+                Ok(Some(found)) => return Ok(found),
                 Ok(None) | Err(FileError::Absent) => {}
                 Err(why) => worst = why,
             }
@@ -65,64 +58,146 @@ pub fn container(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Re
     Err(worst)
 }
 
-/// What `list` has of the container `id`.
-fn listed(dir: &StateDir, list: &Path, id: &str) -> Result<Option<Listed>, FileError> {
-    let bytes = dir.read(list, dir.list_max_bytes())?;
-    let mut json = serde_json::Deserializer::from_slice(&bytes);
-    let found = Wanted(id).deserialize(&mut json)?;
-    json.end()?;
-    Ok(found)
+/// Where the cgroup of Podman's container `id` is, by its bundle. One that cannot be read says nothing.
+pub fn seat(dir: &StateDir, id: &str, path: &[u8]) -> Seat {
+    let bundle = |store: &str| [store, id, "userdata", "config.json"].iter().collect::<PathBuf>();
+    STORES.iter().find_map(|store| oci::seat_in(dir, &bundle(store), path).ok()).unwrap_or(Seat::Unsaid)
 }
 
-/// The first of a list with this id. Of the others no more than one is held at a time.
-struct Wanted<'a>(&'a str);
+/// A container of a list.
+#[derive(Debug)]
+struct Entry {
+    id: Box<str>,
+    name: Option<Box<str>>,
+    image: Option<Box<str>>,
+}
 
-impl<'de> DeserializeSeed<'de> for Wanted<'_> {
-    type Value = Option<Listed>;
+impl Entry {
+    fn bytes(&self) -> usize {
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len() + 16);
+        size_of::<Self>() + self.id.len() + 16 + text(&self.name) + text(&self.image)
+    }
 
-    fn deserialize<D: Deserializer<'de>>(self, list: D) -> Result<Self::Value, D::Error> {
-        list.deserialize_seq(self)
+    fn of(listed: Listed) -> Self {
+        let metadata = listed.metadata.and_then(|text| serde_json::from_str::<Metadata>(&text).ok());
+        Self {
+            id: listed.id.into(),
+            name: listed.names.unwrap_or_default().first().and_then(|name| kept(name)),
+            image: metadata.and_then(|metadata| metadata.image_name).and_then(|image| kept(&image)),
+        }
     }
 }
 
-impl<'de> Visitor<'de> for Wanted<'_> {
-    type Value = Option<Listed>;
+/// A list as it was read.
+#[derive(Debug)]
+struct List {
+    dir: StateDir,
+    file: PathBuf,
+    stamp: Stamp,
+    /// By id.
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+/// Lists that were read, each good for as long as its file stays the same: a user may have many containers killed, and
+/// a list is read whole for one of them.
+#[derive(Debug, Default)]
+pub struct Lists(Vec<List>);
+
+impl Lists {
+    /// All lists of the host's own that are kept; and all of the users'.
+    const MAX_BYTES: (usize, usize) = (4 << 20, 1 << 20);
+
+    /// What `file` in `dir` has of the container `id`.
+    fn find(
+        &mut self,
+        dir: &StateDir,
+        file: &Path,
+        id: &str,
+        texts: &mut Texts,
+    ) -> Result<Option<Facts>, FileError> {
+        // Before it is read: if another one is read, it is read again the next time.
+        let stamp = dir.stamp(file)?;
+        let is_it = |list: &List| list.stamp == stamp && list.dir == *dir && list.file == file;
+        if !self.0.iter().any(is_it) {
+            self.0.retain(|list| list.dir != *dir || list.file != file);
+            let bytes = dir.read(file, dir.list_max_bytes())?;
+            let mut entries = serde_json::from_slice::<Entries>(&bytes)?.0;
+            entries.sort_by(|one, other| one.id.cmp(&other.id));
+            entries.shrink_to_fit();
+            let bytes = entries.iter().map(Entry::bytes).sum();
+            self.0.push(List { dir: dir.clone(), file: file.to_owned(), stamp, entries, bytes });
+        }
+        let list = self.0.iter().find(|list| is_it(list));
+        let found = list.and_then(|list| {
+            let at = list.entries.binary_search_by(|entry| (*entry.id).cmp(id)).ok()?;
+            Some(facts(list.entries.get(at)?, texts))
+        });
+        self.fit();
+        Ok(found)
+    }
+
+    /// Drops the oldest lists until the rest is small enough.
+    fn fit(&mut self) {
+        for (foreign, max) in [(false, Self::MAX_BYTES.0), (true, Self::MAX_BYTES.1)] {
+            let mut sum: usize = 0;
+            let newest_first: Vec<List> = self.0.drain(..).rev().collect();
+            self.0.extend(newest_first.into_iter().filter(|list| {
+                let counts = list.dir.is_foreign() == foreign;
+                sum += if counts { list.bytes } else { 0 };
+                !counts || sum <= max
+            }));
+            self.0.reverse();
+        }
+    }
+}
+
+/// The containers of a list. What else the file has of each is held for one at a time.
+struct Entries(Vec<Entry>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(list: D) -> Result<Self, D::Error> {
+        list.deserialize_seq(AsEntries)
+    }
+}
+
+struct AsEntries;
+
+impl<'de> Visitor<'de> for AsEntries {
+    type Value = Entries;
 
     fn expecting(&self, words: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         words.write_str("a list of containers")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
+        let mut entries = Vec::new();
         while let Some(one) = list.next_element::<Listed>()? {
-            if one.id == self.0 {
-                found = Some(one);
-                break;
+            if is_hex_id(&one.id) {
+                entries.push(Entry::of(one));
             }
         }
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(found)
+        Ok(Entries(entries))
     }
 }
 
-fn facts(listed: Listed, texts: &mut Texts) -> Facts {
-    let metadata = listed.metadata.and_then(|text| serde_json::from_str::<Metadata>(&text).ok());
-    let image = metadata.and_then(|metadata| metadata.image_name).filter(|image| !image.is_empty());
+fn facts(entry: &Entry, texts: &mut Texts) -> Facts {
     Facts {
         runtime: Runtime::Podman,
-        name: listed.names.unwrap_or_default().first().and_then(|name| kept(name)),
-        image: image.and_then(|image| texts.shared(&image)),
+        name: entry.name.clone(),
+        image: entry.image.as_deref().and_then(|image| texts.shared(image)),
         restart_count: None,
         labels: Box::default(),
         pod: None,
         seat: Seat::Unsaid,
         of_user: false,
+        left_out: LeftOut::Nothing,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
     use super::*;
 
@@ -138,7 +213,7 @@ mod tests {
     }
 
     fn name(dir: &StateDir, number: u32) -> Result<Option<Box<str>>, FileError> {
-        container(dir, &id(number), b"", &mut Texts::default()).map(|facts| facts.name)
+        container(dir, &id(number), &mut Lists::default(), &mut Texts::default()).map(|facts| facts.name)
     }
 
     #[test]
@@ -164,5 +239,58 @@ mod tests {
         let host = store(&long);
         assert!(name(&StateDir::system(host.path()), 1).is_ok());
         assert!(matches!(name(&StateDir::of_user(host.path(), ""), 1), Err(FileError::TooLarge(_))));
+    }
+
+    #[test]
+    fn a_list_is_read_once_for_each_version_of_it() {
+        let entry = |number: u32, name: &str| format!(r#"{{"id":"{}","names":["{name}"]}}"#, id(number));
+        let host = store(&format!("[{},{}]", entry(1, "one"), entry(2, "two")));
+        let dir = StateDir::of_user(host.path(), "");
+        let mut lists = Lists::default();
+        let mut name = |number| {
+            let found = container(&dir, &id(number), &mut lists, &mut Texts::unshared());
+            (
+                found.ok().and_then(|facts| facts.name).map(String::from),
+                lists.0.first().map(|list| list.entries.as_ptr()),
+            )
+        };
+        let (one, first) = name(1);
+        assert_eq!(one.as_deref(), Some("one"));
+        assert_eq!((name(2), name(3)), ((Some("two".into()), first), (None, first)), "the same was read");
+        // As Podman does it: another file of that name.
+        let file = host.path().join(STORES[0]).join(LISTS[0]);
+        let other = file.with_extension("new");
+        std::fs::write(&other, format!("[{},{}]", entry(1, "new"), entry(2, "two"))).unwrap();
+        std::fs::rename(&other, &file).unwrap();
+        assert_eq!(name(1).0.as_deref(), Some("new"));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(name(1).0, None);
+    }
+
+    #[test]
+    fn lists_are_kept_up_to_a_size_and_the_hosts_own_apart() {
+        let long = |number: u32| {
+            let entry =
+                |at: u32| format!(r#"{{"id":"{}","names":["{number}-{}"]}}"#, id(at), "n".repeat(500));
+            store(&format!("[{}]", (1..=700).map(entry).collect::<Vec<_>>().join(",")))
+        };
+        let hosts: Vec<_> = (0..6).map(long).collect();
+        let mut lists = Lists::default();
+        let mut read = |dir: &StateDir| container(dir, &id(7), &mut lists, &mut Texts::unshared()).unwrap();
+        read(&StateDir::system(hosts[0].path()));
+        for (number, host) in (0..).zip(&hosts).skip(1) {
+            let name = read(&StateDir::of_user(host.path(), "")).name.unwrap();
+            assert!(name.starts_with(&format!("{number}-")), "each is read, kept or not");
+        }
+        let kept: Vec<_> = lists.0.iter().map(|list| list.dir.clone()).collect();
+        assert_eq!(
+            kept,
+            [
+                StateDir::system(hosts[0].path()),
+                StateDir::of_user(hosts[4].path(), ""),
+                StateDir::of_user(hosts[5].path(), "")
+            ],
+            "a list takes 430 kB"
+        );
     }
 }

@@ -141,6 +141,8 @@ pub enum Reason {
     CgroupOfUser,
     /// More cgroups on the path are named like containers than are looked up.
     TooManyContainers,
+    /// What the cgroups of one user, service or container may take was used up: of time, or of memory (`detail`).
+    ShareUsedUp,
     /// A file or directory of the runtime could not be read.
     RuntimeFileUnreadable,
     /// The runtime's files do not have it, or only as a text of over 1024 bytes.

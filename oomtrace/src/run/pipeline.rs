@@ -247,7 +247,7 @@ impl Pipeline {
             self.kills += u64::from(kill.oom.kill != Some(Kill::AlreadyExiting));
         }
         self.print(&event)?;
-        if let (Some(verdicts), Event::OomKill(kill)) = (&self.verdicts, &event) {
+        if let (Some(verdicts), Event::OomKill(kill)) = (&mut self.verdicts, &event) {
             let asked = verdicts.want(kill, self.enricher.tree());
             if !asked {
                 self.losses.no_verdict();

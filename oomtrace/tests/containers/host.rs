@@ -18,6 +18,11 @@ pub const UID: &str = "6f1c0a52-3b7e-4c58-9d51-0a1b2c3d4e5f";
 pub const ROOT_OF_THE_HOST: &str = "Name:\tdockerd\nPid:\t77\nUid:\t0\t0\t0\t0\nNSpid:\t77\n";
 pub const SECOND: u64 = 1_000_000_000;
 
+/// Those of a run, but for time, of which a test needs as much as the machine takes.
+pub fn limits() -> TreeLimits {
+    TreeLimits { others_time: std::time::Duration::from_secs(3600), ..TreeLimits::default() }
+}
+
 /// A host whose `/` is a directory of its own.
 pub struct Host {
     pub dir: tempfile::TempDir,
@@ -28,7 +33,7 @@ pub struct Host {
 
 impl Host {
     pub fn new() -> Self {
-        Self::with(TreeLimits::default(), &[])
+        Self::with(limits(), &[])
     }
 
     pub fn with(limits: TreeLimits, extra: &[(Runtime, PathBuf)]) -> Self {
@@ -39,8 +44,7 @@ impl Host {
 
     /// Reads the configuration of the host again, as a start of the tracer does.
     pub fn restart(&mut self) {
-        self.tree =
-            CgroupTree::new(Runtimes::discover(Root::at(self.dir.path()), &[]), TreeLimits::default());
+        self.tree = CgroupTree::new(Runtimes::discover(Root::at(self.dir.path()), &[]), limits());
     }
 
     pub fn at(&self, path: &str) -> PathBuf {

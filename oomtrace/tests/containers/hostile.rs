@@ -254,7 +254,7 @@ proptest! {
     #[test]
     fn any_path(paths in prop::collection::vec(path_parts(), 1..6), ids in prop::collection::vec(0u64..8, 6),
                 kinds in prop::collection::vec(0u8..3, 6), whole in any::<bool>()) {
-        let mut host = Host::with(TreeLimits { live: 12, dead: 3, dead_for: Duration::from_nanos(3) }, &[]);
+        let mut host = Host::with(TreeLimits { live: 12, dead: 3, dead_for: Duration::from_nanos(3), ..limits() }, &[]);
         host.docker(B, "bank");
         for ((path, id), kind) in paths.iter().zip(&ids).zip(&kinds) {
             let kind = [CgroupChangeKind::Made, CgroupChangeKind::Removed, CgroupChangeKind::Renamed][usize::from(*kind)];

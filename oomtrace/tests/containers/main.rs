@@ -11,5 +11,6 @@
 mod grammars;
 mod host;
 mod hostile;
+mod shares;
 mod times;
 mod users;

@@ -1,11 +1,9 @@
 //! What is learned when, and for how long it is kept.
 
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::time::Duration;
-
 use oomtrace::cgroups::tree::{Seen, TreeLimits};
 use oomtrace::facts::{BootTime, CgroupChangeKind, CgroupId};
 use serde_json::json;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use crate::host::*;
 
@@ -51,14 +49,14 @@ fn kept_for_ten_minutes_and_then_not() {
 
 #[test]
 fn bounded() {
-    let limits = TreeLimits { live: 20, dead: 5, dead_for: Duration::from_secs(600) };
+    let limits = TreeLimits { live: 20, dead: 8, ..limits() };
     let mut host = Host::with(limits, &[]);
     for number in 0..100 {
         let path = format!("/short/{number}");
         let id = host.made(&path);
         host.removed(id, &path);
     }
-    assert_eq!(host.tree.counts().1, 5);
+    assert_eq!(host.tree.counts().1, 6);
     // A container's own cgroups do not keep others out.
     host.docker(A, "greedy");
     host.docker(B, "modest");

@@ -1,5 +1,9 @@
 //! The nodes of the tree: a parent, a name and an id each, found by id or by parent and
-//! name. It knows nothing of containers but the facts that a node carries.
+//! name. It knows nothing of containers but the facts that a node carries, and below which
+//! cgroups all is one owner's: places and bytes are counted for each owner.
+
+mod moves;
+mod room;
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -29,18 +33,40 @@ enum State {
     Bare,
 }
 
+/// What is known of a cgroup's container.
+#[derive(Debug)]
+pub enum Known {
+    /// Nobody has looked, or what was seen does not hold any more.
+    Unasked,
+    /// What its runtime's files said.
+    Facts(Box<Facts>),
+    /// No file of a runtime was there.
+    Absent {
+        /// Of the runtimes' directories, when they were looked at.
+        generation: u32,
+        /// When: seconds since boot.
+        at: u64,
+    },
+    /// There were facts, and no room to keep them.
+    NoRoom,
+}
+
 #[derive(Debug)]
 struct Node {
     id: CgroupId,
     parent: Slot,
     children: u32,
     name: Box<[u8]>,
-    facts: Option<Box<Facts>>,
+    known: Known,
     state: State,
-    /// Its name says plainly that it is a container's.
-    container: bool,
-    /// It is below a container.
-    inner: bool,
+    /// The topmost cgroup above it below which all is one owner's; nowhere, if there is none.
+    within: Slot,
+    /// All that is below it is one owner's. Only of the topmost of these it is known.
+    owner: bool,
+    /// Of an owner: cgroups below it that are not gone.
+    places: u32,
+    /// Of an owner: bytes of facts of cgroups below it.
+    bytes: u32,
 }
 
 #[derive(Debug)]
@@ -51,8 +77,15 @@ pub struct Store {
     by_name: HashTable<Slot>,
     // Names are chosen by containers: the keys of the hash are not.
     hasher: RandomState,
+    /// How many names are above the root that this host's runtimes see.
+    base: usize,
+    /// Those that are gone.
     dead: usize,
-    inner: usize,
+    /// Places of those that are not gone, within an owner's.
+    places_within: usize,
+    /// Bytes of facts: of those that are within an owner's, and of the others.
+    bytes_within: usize,
+    bytes_of_host: usize,
 }
 
 impl Store {
@@ -62,10 +95,12 @@ impl Store {
             parent: NOWHERE,
             children: 0,
             name: Box::default(),
-            facts: None,
+            known: Known::Unasked,
             state: State::Bare,
-            container: false,
-            inner: false,
+            within: NOWHERE,
+            owner: false,
+            places: 0,
+            bytes: 0,
         };
         Self {
             nodes: vec![Some(root)],
@@ -73,8 +108,11 @@ impl Store {
             by_id: HashTable::new(),
             by_name: HashTable::new(),
             hasher: RandomState::new(),
+            base: 0,
             dead: 0,
-            inner: 0,
+            places_within: 0,
+            bytes_within: 0,
+            bytes_of_host: 0,
         }
     }
 
@@ -94,11 +132,6 @@ impl Store {
         self.dead
     }
 
-    /// Those that exist and are below a container.
-    pub fn inner_count(&self) -> usize {
-        self.inner
-    }
-
     pub fn live(&self) -> impl Iterator<Item = (Slot, CgroupId)> {
         (0u32..).zip(&self.nodes).filter_map(|(at, node)| {
             let node = node.as_ref().filter(|node| node.state == State::Live)?;
@@ -110,7 +143,8 @@ impl Store {
     pub fn with_facts(&self) -> impl Iterator<Item = (Slot, CgroupId, &Facts)> {
         (0u32..).zip(&self.nodes).filter_map(|(at, node)| {
             let node = node.as_ref()?;
-            Some((Slot(at), node.id, node.facts.as_deref()?))
+            let Known::Facts(facts) = &node.known else { return None };
+            Some((Slot(at), node.id, &**facts))
         })
     }
 
@@ -155,18 +189,8 @@ impl Store {
         }
     }
 
-    pub fn is_inner(&self, parent: Slot) -> bool {
-        self.node(parent).is_some_and(|node| node.inner || node.container)
-    }
-
-    pub fn facts(&self, slot: Slot) -> Option<&Facts> {
-        self.node(slot)?.facts.as_deref()
-    }
-
-    pub fn set_facts(&mut self, slot: Slot, facts: Option<Facts>) {
-        if let Some(node) = self.node_mut(slot) {
-            node.facts = facts.map(Box::new);
-        }
+    pub fn known(&self, slot: Slot) -> &Known {
+        self.node(slot).map_or(&Known::Unasked, |node| &node.known)
     }
 
     /// The names from the root down to `slot`.
@@ -201,19 +225,16 @@ impl Store {
     /// The node of these names; those on the way that are not known become bare.
     pub fn parent_for(&mut self, names: &[&[u8]]) -> Slot {
         names.iter().fold(ROOT, |parent, name| {
-            self.child(parent, name)
-                .unwrap_or_else(|| self.add(parent, name, CgroupId(0), State::Bare, false))
+            self.child(parent, name).unwrap_or_else(|| self.add(parent, name, CgroupId(0), State::Bare))
         })
     }
 
     /// A cgroup that exists. The older one of that name keeps its id only.
-    pub fn insert(&mut self, parent: Slot, name: &[u8], id: CgroupId, container: bool) -> Slot {
+    pub fn insert(&mut self, parent: Slot, name: &[u8], id: CgroupId) -> Slot {
         let slot = match self.child(parent, name) {
             Some(slot) if self.node(slot).is_some_and(|node| node.state == State::Bare) => {
-                let inner = self.is_inner(parent);
                 if let Some(node) = self.node_mut(slot) {
-                    (node.id, node.state, node.container, node.inner) = (id, State::Live, container, inner);
-                    self.inner += usize::from(inner);
+                    (node.id, node.state) = (id, State::Live);
                 }
                 slot
             }
@@ -221,7 +242,7 @@ impl Store {
                 if let Some(older) = older {
                     self.unname(older);
                 }
-                self.add(parent, name, id, State::Live, container)
+                self.add(parent, name, id, State::Live)
             }
         };
         self.identify(slot, id);
@@ -230,7 +251,7 @@ impl Store {
 
     /// The root of the tree that was walked: the root itself, or a part whose place is not known.
     pub fn insert_root(&mut self, id: CgroupId, is_part: bool) -> Slot {
-        let slot = if is_part { self.add(NOWHERE, b"", id, State::Live, false) } else { ROOT };
+        let slot = if is_part { self.add(NOWHERE, b"", id, State::Live) } else { ROOT };
         if let Some(node) = self.node_mut(slot) {
             (node.id, node.state) = (id, State::Live);
         }
@@ -246,10 +267,21 @@ impl Store {
         });
     }
 
-    fn add(&mut self, parent: Slot, name: &[u8], id: CgroupId, state: State, container: bool) -> Slot {
-        let inner = self.is_inner(parent);
-        self.inner += usize::from(inner && state == State::Live);
-        let node = Node { id, parent, children: 0, name: name.into(), facts: None, state, container, inner };
+    fn add(&mut self, parent: Slot, name: &[u8], id: CgroupId, state: State) -> Slot {
+        let within = self.owner_at(parent).unwrap_or(NOWHERE);
+        let owner = within == NOWHERE && self.is_owner(parent, name);
+        let node = Node {
+            id,
+            parent,
+            children: 0,
+            name: name.into(),
+            known: Known::Unasked,
+            state,
+            within,
+            owner,
+            places: 0,
+            bytes: 0,
+        };
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -260,6 +292,7 @@ impl Store {
         if let Some(place) = usize::try_from(slot.0).ok().and_then(|at| self.nodes.get_mut(at)) {
             *place = Some(node);
         }
+        self.count(slot, 1);
         self.adopt(parent, slot);
         slot
     }
@@ -288,22 +321,26 @@ impl Store {
 
     /// The cgroup was removed. False if it was before.
     pub fn bury(&mut self, slot: Slot, now: BootTime) -> bool {
-        let Some(node) = self.node_mut(slot).filter(|node| node.state == State::Live) else { return false };
-        node.state = State::Dead(now);
-        let inner = usize::from(node.inner);
-        self.inner -= inner;
-        self.dead += 1;
+        if self.node(slot).is_none_or(|node| node.state != State::Live) {
+            return false;
+        }
+        self.count(slot, -1);
+        if let Some(node) = self.node_mut(slot) {
+            node.state = State::Dead(now);
+        }
+        self.count(slot, 1);
         true
     }
 
     /// Drops all that is known of a cgroup; its name stays while others are below it.
     pub fn forget(&mut self, slot: Slot) {
-        let Some(node) = self.node_mut(slot) else { return };
-        let (id, state) = (node.id, node.state);
-        let inner = usize::from(node.inner && state == State::Live);
-        (node.id, node.state, node.facts) = (CgroupId(0), State::Bare, None);
-        self.inner -= inner;
-        self.dead -= usize::from(matches!(state, State::Dead(_)));
+        let Some(id) = self.node(slot).map(|node| node.id) else { return };
+        self.set_known(slot, Known::Unasked);
+        self.count(slot, -1);
+        if let Some(node) = self.node_mut(slot) {
+            (node.id, node.state) = (CgroupId(0), State::Bare);
+        }
+        self.count(slot, 1);
         let hash = self.hasher.hash_one(id);
         if let Ok(entry) = self.by_id.find_entry(hash, |at| *at == slot) {
             entry.remove();
@@ -320,6 +357,7 @@ impl Store {
             && node.children == 0
         {
             let parent = node.parent;
+            self.count(at, -1);
             self.unname(at);
             if let Some(place) = usize::try_from(at.0).ok().and_then(|at| self.nodes.get_mut(at)) {
                 *place = None;
@@ -330,49 +368,5 @@ impl Store {
             }
             at = parent;
         }
-    }
-
-    /// Moves a cgroup, and all below it, to `names`. What was known of them was of the old place.
-    pub fn rename(&mut self, slot: Slot, names: &[&[u8]]) {
-        let Some((name, above)) = names.split_last() else { return };
-        let Some(old_parent) = self.node(slot).map(|node| node.parent) else { return };
-        let parent = self.parent_for(above);
-        if self.is_within(parent, slot) {
-            // Below itself: changes were lost that freed that name. Where it is now is not known.
-            self.drop_unused(parent);
-            self.forget(slot);
-            return;
-        }
-        if let Some(older) = self.child(parent, name).filter(|older| *older != slot) {
-            self.unname(older);
-        }
-        self.unname(slot);
-        if let Some(node) = self.node_mut(slot) {
-            (node.parent, node.name) = (parent, (*name).into());
-        }
-        self.adopt(parent, slot);
-        if let Some(node) = self.node_mut(old_parent) {
-            node.children -= 1;
-        }
-        self.drop_unused(old_parent);
-        for at in (0u32..).zip(0..self.nodes.len()).map(|(at, _)| Slot(at)) {
-            if self.is_within(at, slot) {
-                self.set_facts(at, None);
-            }
-        }
-    }
-
-    fn is_within(&self, slot: Slot, top: Slot) -> bool {
-        let mut at = slot;
-        for _ in 0..DEPTH_MAX {
-            if at == top {
-                return true;
-            }
-            match self.node(at) {
-                Some(node) => at = node.parent,
-                None => return false,
-            }
-        }
-        false
     }
 }

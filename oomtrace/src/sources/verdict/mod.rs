@@ -4,19 +4,20 @@
 //! - `state`: what the runtimes' files and, where these leave it open, the runtimes themselves say.
 //! - `api`: how a daemon is asked.
 //! - `watch`: when; a thread of its own, which sleeps while there is nothing to ask.
+//! - `shares`: how much of the queue one container or one user may take.
 //!
 //! It must not delay a kill: the event path hands over a note and goes on. A queue that is full
 //! takes no more notes.
 
 mod api;
+mod shares;
 mod state;
 mod watch;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
+use shares::{Killed, PENDING_MAX, Waiting, key};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::{
@@ -26,10 +27,6 @@ use crate::{
     host::root::Root,
 };
 
-/// Kills that wait for their verdict, at most. Each takes about a kilobyte.
-const PENDING_MAX: usize = 1024;
-/// Containers of the latest kills that are remembered: none of them is flagged without a kill of its own.
-const KILLED_MAX: usize = 4096;
 /// Containers below the cgroup whose limit fired that are looked at.
 const BYSTANDERS_MAX: usize = 64;
 /// The thread reads files of up to a megabyte, onto the heap.
@@ -45,8 +42,10 @@ struct Note {
     container: Container,
     /// Other containers below the cgroup whose limit fired.
     bystanders: Vec<Bystander>,
-    dirs: StateDirs,
+    dirs: Arc<StateDirs>,
     root: Root,
+    /// Bytes of all this.
+    bytes: usize,
 }
 
 /// Another container.
@@ -57,6 +56,12 @@ struct Bystander {
     name: String,
     /// The user whose runtime it is of.
     user: Option<u32>,
+}
+
+impl Bystander {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.id.len() + self.name.len()
+    }
 }
 
 /// Why there is no word of a runtime's.
@@ -79,6 +84,8 @@ pub struct Answer {
     pub says: Result<RuntimeSays, Unsaid>,
     /// Bystanders that are flagged by now and were not before the kill.
     flagged: Vec<Bystander>,
+    /// Bytes of the note.
+    bytes: usize,
 }
 
 impl Answer {
@@ -109,11 +116,11 @@ impl Answer {
 /// Verdicts to come.
 #[derive(Debug)]
 pub struct Verdicts {
-    notes: SyncSender<Note>,
-    /// Notes that the thread has not done with.
-    pending: Arc<AtomicUsize>,
+    notes: SyncSender<Box<Note>>,
     answers: Receiver<Answer>,
-    killed: VecDeque<(String, Option<u32>)>,
+    /// Notes whose answer has not come.
+    waiting: Waiting,
+    killed: Killed,
 }
 
 impl Verdicts {
@@ -124,26 +131,21 @@ impl Verdicts {
     pub fn start() -> std::io::Result<Self> {
         let (notes, theirs) = sync_channel(PENDING_MAX);
         let (answer, answers) = channel(PENDING_MAX);
-        let pending = Arc::new(AtomicUsize::new(0));
-        let waiting = Arc::clone(&pending);
         std::thread::Builder::new()
             .name("oomtrace-verdict".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || watch::watch(&theirs, &answer, &waiting))?;
-        Ok(Self { notes, pending, answers, killed: VecDeque::new() })
+            .spawn(move || watch::watch(&theirs, &answer))?;
+        Ok(Self { notes, answers, waiting: Waiting::default(), killed: Killed::default() })
     }
 
     /// A kill was seen: it is its container's own, whoever is asked about.
     pub fn saw(&mut self, kill: &OomKill) {
         let Some(container) = kill.container.as_ref().filter(|_| was_made(kill)) else { return };
-        if self.killed.len() >= KILLED_MAX {
-            self.killed.pop_front();
-        }
-        self.killed.push_back((container.id.clone(), container.runtime.user));
+        self.killed.saw(key(container));
     }
 
     /// A kill was told: its verdict is wanted. Reads no file. False if too many are wanted already.
-    pub fn want(&self, kill: &OomKill, tree: &CgroupTree) -> bool {
+    pub fn want(&mut self, kill: &OomKill, tree: &CgroupTree) -> bool {
         let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return true };
         if !was_made(kill) {
             return true;
@@ -156,38 +158,51 @@ impl Verdicts {
         if !state::has_verdicts(runtime, kill.k8s.is_some()) || sandbox {
             return true;
         }
+        let Some(root) = tree.runtimes().root() else { return true };
+        let key = key(container);
+        if !self.waiting.has_room(&key) {
+            return false;
+        }
         // A limit of the container's own has no bystanders.
         let fired = kill.oom.cgroup.as_ref().and_then(|fired| fired.cgroup.path.as_deref());
         let above = fired.filter(|path| !path.contains(container.id.as_str()));
         let bystanders = above.map(|path| bystanders(tree, path, container)).unwrap_or_default();
+        let bytes =
+            size_of::<Note>() + bytes_of(container) + bystanders.iter().map(Bystander::bytes).sum::<usize>();
+        if !self.waiting.add(&key, bytes) {
+            return false;
+        }
         let note = Note {
             of,
             time_ns: time.as_nanosecond(),
             runtime,
             container: container.clone(),
             bystanders,
-            dirs: tree.runtimes().dirs().clone(),
-            root: tree.runtimes().root().clone(),
+            dirs: Arc::clone(tree.runtimes().dirs()),
+            root: root.clone(),
+            bytes,
         };
-        if self.pending.fetch_add(1, Ordering::Relaxed) < PENDING_MAX && self.notes.try_send(note).is_ok() {
-            return true;
+        let taken = self.notes.try_send(Box::new(note)).is_ok();
+        if !taken {
+            self.waiting.remove(&key, bytes);
         }
-        self.pending.fetch_sub(1, Ordering::Relaxed);
-        false
+        taken
     }
 
     /// The next answer. Never, where the thread is gone.
     pub async fn next(&mut self) -> Answer {
         match self.answers.recv().await {
-            Some(answer) => answer,
+            Some(answer) => {
+                self.waiting.remove(&key(&answer.container), answer.bytes);
+                answer
+            }
             None => std::future::pending().await,
         }
     }
 
     /// Those that the answer shows as flagged without a kill of their own.
     pub fn false_positives(&self, answer: &Answer) -> Vec<String> {
-        let own_kill =
-            |one: &&Bystander| self.killed.iter().any(|(id, user)| *id == one.id && *user == one.user);
+        let own_kill = |one: &&Bystander| self.killed.contains(&(one.id.clone(), one.user));
         let others = answer.flagged.iter().filter(|one| !own_kill(one));
         others.map(|one| name_of_user(one.user, &one.name).into_owned()).collect()
     }
@@ -199,10 +214,8 @@ fn was_made(kill: &OomKill) -> bool {
 }
 
 fn bystanders(tree: &CgroupTree, fired: &str, victim: &Container) -> Vec<Bystander> {
-    let below = format!("{}/", fired.trim_end_matches('/'));
-    tree.containers()
+    tree.containers_below(fired.as_bytes())
         .filter(|known| known.id != victim.id || known.user != victim.runtime.user)
-        .filter(|known| known.path.starts_with(below.as_bytes()))
         .filter(|known| state::has_flags(known.facts.runtime, known.facts.pod.is_some()))
         .map(|known| {
             let name = known.facts.name.as_deref().unwrap_or(&known.id).to_owned();
@@ -212,13 +225,23 @@ fn bystanders(tree: &CgroupTree, fired: &str, victim: &Container) -> Vec<Bystand
         .collect()
 }
 
+/// What a container's texts take.
+fn bytes_of(container: &Container) -> usize {
+    let image = container.image.as_ref().map_or(0, |image| image.name.len());
+    let labels = container.label.iter().map(|(key, value)| key.len() + value.len() + 2 * size_of::<String>());
+    let nested = container.nested.iter().map(|id| id.len() + size_of::<String>());
+    let name = container.name.as_ref().map_or(0, String::len);
+    container.id.len() + name + image + labels.sum::<usize>() + nested.sum::<usize>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_could_not_be_had_is_neither_missed_nor_shown() {
-        let answer = |says| Answer { of: 1, container: Container::default(), says, flagged: Vec::new() };
+        let answer =
+            |says| Answer { of: 1, container: Container::default(), says, flagged: Vec::new(), bytes: 0 };
         let keys =
             |answer: &Answer| answer.missing().into_iter().map(|absence| absence.key).collect::<Vec<_>>();
         let unknown = answer(Err(Unsaid::Unknown("no answer".to_owned())));
@@ -237,13 +260,14 @@ mod tests {
     fn a_kill_in_a_users_container_is_none_in_the_hosts_of_that_id() {
         let (notes, _theirs) = sync_channel(1);
         let (_answer, answers) = channel(1);
-        let pending = Arc::new(AtomicUsize::new(0));
-        let killed = VecDeque::from([("ab".to_owned(), Some(4242))]);
-        let verdicts = Verdicts { notes, pending, answers, killed };
+        let mut killed = Killed::default();
+        killed.saw(("ab".to_owned(), Some(4242)));
+        let verdicts = Verdicts { notes, answers, waiting: Waiting::default(), killed };
         let bystander =
             |user| Bystander { runtime: Runtime::Docker, id: "ab".into(), name: "db".into(), user };
         let flagged = vec![bystander(None), bystander(Some(4242)), bystander(Some(7))];
-        let answer = Answer { of: 1, container: Container::default(), says: Err(Unsaid::Gone), flagged };
+        let answer =
+            Answer { of: 1, container: Container::default(), says: Err(Unsaid::Gone), flagged, bytes: 0 };
         assert_eq!(verdicts.false_positives(&answer), ["db", "7/db"]);
     }
 }

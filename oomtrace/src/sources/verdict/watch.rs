@@ -1,7 +1,6 @@
 //! When a runtime is asked: 2 s after the kill, and at 10 s if it had not settled by then.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_secs(10);
 
 struct Pending {
-    note: Note,
+    note: Box<Note>,
     home: Result<Home, Unsaid>,
     /// Bystanders that were not flagged before the kill, by their place in the note.
     clean: Vec<(usize, Home)>,
@@ -33,12 +32,8 @@ struct Pending {
 }
 
 /// Notes in, answers out, until one of the two ends.
-/// `waiting` counts the notes that are not done with.
-pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &AtomicUsize) {
+pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Sender<Answer>) {
     protection::ordinary();
-    let done = || {
-        waiting.fetch_sub(1, Ordering::Relaxed);
-    };
     let mut soon = VecDeque::<Pending>::new();
     let mut later = VecDeque::<Pending>::new();
     let mut daemon = Daemon::default();
@@ -59,7 +54,6 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
         while let Some(pending) = soon.pop_front_if(|pending| pending.since.elapsed() >= SETTLED) {
             match says(&pending, &mut daemon, false) {
                 Some(said) => {
-                    done();
                     if answers.blocking_send(answer(pending, said)).is_err() {
                         return;
                     }
@@ -68,7 +62,6 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
             }
         }
         while let Some(pending) = later.pop_front_if(|pending| pending.since.elapsed() >= LATEST) {
-            done();
             let said = says(&pending, &mut daemon, true).unwrap_or_else(|| {
                 Err(Unsaid::Unknown("neither its files nor the runtime itself say anything".to_owned()))
             });
@@ -80,7 +73,7 @@ pub(super) fn watch(notes: &Receiver<Note>, answers: &Sender<Answer>, waiting: &
 }
 
 /// Notes where the runtime keeps the container, while it still does.
-fn pending(note: Note, readers: &Readers) -> Pending {
+fn pending(note: Box<Note>, readers: &Readers) -> Pending {
     let root = note.root.clone().guarded_by(readers);
     let known = note.container.name.is_some();
     let home = |user: Option<u32>, runtime, id: &str, known| match user {
@@ -128,5 +121,6 @@ fn answer(pending: Pending, says: Result<RuntimeSays, Unsaid>) -> Answer {
         state::is_flagged(home, &bystander.id).then(|| bystander.clone())
     });
     let flagged = flagged.collect();
-    Answer { of: pending.note.of, container: pending.note.container, says, flagged }
+    let note = *pending.note;
+    Answer { of: note.of, container: note.container, says, flagged, bytes: note.bytes }
 }

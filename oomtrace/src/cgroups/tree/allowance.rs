@@ -1,0 +1,102 @@
+//! How much time is spent on files for cgroups that a user, a service or a container made itself: whoever can make
+//! cgroups can make thousands a second, each named like a container's. Pure: time spent in, whether more may be out.
+
+use std::time::Duration;
+
+/// Owners whose time is counted apart. Of more, only the sum counts.
+const OWNERS_MAX: usize = 64;
+
+/// Time that is spent, and that comes back with time.
+#[derive(Debug)]
+pub struct Allowance {
+    a_second: Duration,
+    /// When it was looked at last.
+    at: Duration,
+    spent: Duration,
+    by: Vec<(u64, Duration)>,
+}
+
+impl Allowance {
+    /// So much `a_second` in all, and half of it for one owner.
+    pub fn new(a_second: Duration) -> Self {
+        Self { a_second, at: Duration::ZERO, spent: Duration::ZERO, by: Vec::new() }
+    }
+
+    /// Whether all of it is spent, at `now` since any moment.
+    pub fn is_spent(&mut self, now: Duration) -> bool {
+        self.pass(now);
+        self.spent >= self.a_second
+    }
+
+    /// Whether time may be spent for `owner`.
+    pub fn may(&mut self, owner: u64, now: Duration) -> bool {
+        let own = |by: &[(u64, Duration)]| by.iter().find(|(of, _)| *of == owner).map(|(_, own)| *own);
+        !self.is_spent(now) && own(&self.by).is_none_or(|own| own < self.a_second / 2)
+    }
+
+    /// So much was spent for `owner`. What is too much is taken from the time to come.
+    pub fn spend(&mut self, owner: u64, took: Duration) {
+        self.spent = self.spent.saturating_add(took);
+        if let Some((_, own)) = self.by.iter_mut().find(|(of, _)| *of == owner) {
+            *own = own.saturating_add(took);
+        } else if self.by.len() < OWNERS_MAX {
+            self.by.push((owner, took));
+        }
+    }
+
+    fn pass(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.at);
+        self.at = self.at.max(now);
+        let earned = |a_second: Duration| {
+            let ns = a_second.as_nanos().saturating_mul(passed.as_nanos()) / 1_000_000_000;
+            Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
+        };
+        self.spent = self.spent.saturating_sub(earned(self.a_second));
+        let half = earned(self.a_second / 2);
+        self.by.retain_mut(|(_, own)| {
+            *own = own.saturating_sub(half);
+            !own.is_zero()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn one_owner_gets_half_of_what_all_get() {
+        let mut allowance = Allowance::new(20 * MS);
+        assert!(allowance.may(1, MS));
+        allowance.spend(1, 10 * MS);
+        assert!(!allowance.may(1, MS) && allowance.may(2, MS));
+        allowance.spend(2, 9 * MS);
+        assert!(allowance.may(2, MS));
+        allowance.spend(2, MS);
+        assert!(!allowance.may(3, MS) && allowance.is_spent(MS));
+    }
+
+    #[test]
+    fn it_comes_back_with_time_and_a_debt_is_paid_first() {
+        let mut allowance = Allowance::new(20 * MS);
+        allowance.spend(1, 60 * MS);
+        assert!(!allowance.may(2, 1000 * MS), "40 ms to go");
+        assert!(!allowance.may(2, 2000 * MS));
+        assert!(allowance.may(2, 2001 * MS));
+        assert!(!allowance.may(1, 5000 * MS), "10 ms a second for one");
+        assert!(allowance.may(1, 5001 * MS));
+        assert!(allowance.by.iter().all(|(owner, _)| *owner == 1));
+    }
+
+    #[test]
+    fn many_owners_are_counted_in_one() {
+        let mut allowance = Allowance::new(20 * MS);
+        for owner in 0..1000 {
+            allowance.spend(owner, MS / 10);
+        }
+        assert!(allowance.by.len() == OWNERS_MAX && !allowance.may(2000, MS));
+        assert!(!Allowance::new(Duration::ZERO).may(1, MS));
+    }
+}
