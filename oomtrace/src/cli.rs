@@ -98,6 +98,12 @@ pub struct Run {
     /// How many files that were put aside are kept.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=999), requires = "file_max_size")]
     pub file_keep: u32,
+    /// Permission bits of files that are made, of rotated ones too: `640` lets their group read them.
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = file_mode, requires = "file")]
+    pub file_mode: u32,
+    /// Group of files that are made, by name or number: one that this process is in, unless it has CAP_CHOWN.
+    #[arg(long, value_name = "GROUP", requires = "file")]
+    pub file_group: Option<String>,
     /// First tell of the kills that the kernel's log still knows: all of them (`boot`), or those not older than `30m`.
     /// Not where pins are taken over: what came before these was the first run's to tell.
     #[arg(long, value_name = "boot|TIME", value_parser = since)]
@@ -315,6 +321,15 @@ fn file_size(text: &str) -> Result<u64, String> {
         return Err(format!("at least {SMALLEST_FILE} bytes"));
     }
     Ok(bytes)
+}
+
+/// Lines hold command lines, with whatever is in them: others may read them if asked for, and nobody else writes them.
+fn file_mode(text: &str) -> Result<u32, &'static str> {
+    let mode = u32::from_str_radix(text, 8).map_err(|_| "a mode is octal, as in 640")?;
+    if mode & !0o666 != 0 || mode & 0o600 != 0o600 {
+        return Err("its owner must read and write it, and nobody can execute it: 600 to 666");
+    }
+    Ok(mode)
 }
 
 /// Half of it holds no kill at all: the room for one is taken for all that it may hold.

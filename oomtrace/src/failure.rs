@@ -140,7 +140,8 @@ impl From<PinError> for Failure {
             PinError::NoBpffs { .. } => Self::new(Code::Unsupported, &error)
                 .hint("mount one (`mount -t bpf bpf /sys/fs/bpf`), or name a directory on one: --pin=DIR"),
             PinError::NotOurs { .. } => Self::new(Code::RunTime, &error).hint(
-                "only a directory that nobody else can write to holds pins: remove it, or name another: --pin=DIR",
+                "only a directory that nobody else can write to, or replace, holds pins: remove what is there, mount the bpffs \
+                 with mode=0700, or name another: --pin=DIR",
             ),
             PinError::Busy { .. } => Self::new(Code::RunTime, &error)
                 .hint("one run at a time uses a directory of pins: end it, or name another: --pin=DIR"),

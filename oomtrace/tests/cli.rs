@@ -456,3 +456,33 @@ fn other_commands_are_not_in_the_way_of_the_environment() {
     let detach = run_with(&set, &["detach", "/nonexistent/others"]);
     assert!(detach.2.contains("/nonexistent/others"), "{detach:?}");
 }
+
+/// Ends at once, pinned, on a bpffs of its own that anybody may write, where `made` was made before.
+fn pinned_amid(made: &str) -> (i32, String, String) {
+    as_root();
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        r#"mount -t bpf -o mode=1777 bpf "$1" && cd "$1" && {made} && cd / &&
+           "$0" run --pin="$1/oomtrace" --timeout 1ms; code=$?; ls "$1/other"; "$0" detach "$1/oomtrace"; exit $code"#
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_oomtrace")]).arg(dir.path());
+    ended(command.output().unwrap())
+}
+
+#[test]
+fn pins_are_put_where_nobody_else_leads_them() {
+    let (code, out, err) = pinned_amid("mkdir other && ln -s other oomtrace && chown -h 4242 oomtrace");
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("/oomtrace is a symbolic link of user 4242"), "{err}");
+    assert!(err.contains("belongs to user 0 (mode 1777)"), "{err}");
+    assert_eq!(out, "", "pins in another program's directory");
+    let (code, out, err) = pinned_amid("mkdir other oomtrace && chown 4242 oomtrace");
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("/oomtrace belongs to user 4242"), "{err}");
+    let (code, out, err) = pinned_amid("mkdir other && chmod 777 .");
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("can be written by others (mode 0777)"), "{err}");
+    let (code, out, err) = pinned_amid("mkdir other");
+    assert_eq!(code, 0, "{out}{err}");
+}

@@ -1,9 +1,6 @@
 //! `oomtrace run`: opens the output, reads the kernel and attaches; the session goes on from there.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use oomtrace_common::layout::ABSENT;
 
@@ -19,7 +16,9 @@ use crate::{
     failure::{Code, Failure},
     host::{clock, identity, kernel_log::KernelLog, process::ProcessReader, root::Root},
     kernel::{Kernel, privilege},
-    outputs::transport::{FileSink, Rotation, Sink, SinkError, StdoutSink},
+    outputs::transport::{
+        Access, FileSink, Rotation, Sink, SinkError, StdoutSink, create_private, others_may_write,
+    },
     run::{
         pipeline::{Filter, Pipeline},
         protection,
@@ -53,11 +52,11 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let sink: Box<dyn Sink> = match &args.file {
         Some(path) => {
             let rotation = args.file_max_size.map(|max_bytes| Rotation { max_bytes, keep: args.file_keep });
-            Box::new(FileSink::open(path, rotation)?)
+            Box::new(FileSink::open_for(path, access(&root, &args)?, rotation)?)
         }
         None => Box::new(StdoutSink::new()),
     };
-    let record = args.record.as_ref().map(File::create).transpose();
+    let record = args.record.as_deref().map(create_private).transpose();
     let record = record.map_err(|error| {
         let file = args.record.as_deref().unwrap_or(Path::new("")).display();
         Failure::message(Code::RunTime, format!("cannot create {file}: {error}"))
@@ -82,6 +81,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     // Before any thread is started, which inherits it.
     let mut limits = protection::hold(!args.no_realtime);
     let sources = sources(&root, &kernel, &probe, &args, &mut limits)?;
+    let others = args.file.as_deref().and_then(others_may_write);
+    limits.extend(others.map(|who| format!("--file: {who}, who may put another file in its place")));
     let runtimes = sources.tree.runtimes().found();
     limits.extend(nothing_there(&args.runtime_root, &runtimes));
     let mount = kernel.hierarchy.mount.clone();
@@ -147,6 +148,17 @@ pub fn run(args: Run) -> Result<(), Failure> {
 
 fn options(hook: HookChoice, ring_size: RingSize, debug: bool) -> Options {
     Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug }
+}
+
+/// Who may read the files that are made.
+fn access(root: &Root, args: &Run) -> Result<Access, Failure> {
+    let id = |name: &String| {
+        identity::group(root, name).ok_or_else(|| {
+            let why = format!("--file-group {name}: this host's /etc/group has no such group");
+            Failure::message(Code::RunTime, why).hint("a group of another service is named by its number")
+        })
+    };
+    Ok(Access { mode: args.file_mode, group: args.file_group.as_ref().map(id).transpose()? })
 }
 
 /// Attaches with the sizes of this command.

@@ -26,6 +26,17 @@ pub fn boot_id(root: &Root) -> io::Result<String> {
     Ok(id.to_owned())
 }
 
+/// The id of the group `name`, by `/etc/group`; a number is its own.
+pub fn group(root: &Root, name: &str) -> Option<u32> {
+    if let Ok(id) = name.parse() {
+        return Some(id);
+    }
+    let groups = fs::read_to_string(root.path("/etc/group")).ok()?;
+    groups
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split(':').nth(1)?.parse().ok())
+}
+
 /// Bytes in a page of memory.
 pub fn page_bytes() -> u64 {
     u64::try_from(rustix::param::page_size()).unwrap_or(u64::MAX)
@@ -54,6 +65,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in [
             ("proc/vmstat", "pgfault 1\noom_kill_x 9\nx_oom_kill 2\noom_kill 12\n"),
+            ("etc/group", "root:x:0:\nadmin:x:7:\nadm:x:4:syslog,ann\n"),
             ("proc/sys/kernel/random/boot_id", "6f1c2e88-0000-4000-8000-000000000001\n"),
         ] {
             let path = dir.path().join(path);
@@ -66,6 +78,7 @@ mod tests {
         assert_eq!(counter(&vmstat, "oom_kil"), None);
         assert_eq!(boot_id(&root).unwrap(), "6f1c2e88-0000-4000-8000-000000000001");
         assert_eq!(counter(&Root::at("/nonexistent").path("/proc/vmstat"), "oom_kill"), None);
+        assert_eq!([group(&root, "adm"), group(&root, "12"), group(&root, "ad")], [Some(4), Some(12), None]);
         assert_eq!(identity(&Root::at("/nonexistent")).boot_id, None);
     }
 

@@ -3,16 +3,14 @@
 //! It is followed: a file that was removed is made anew, and one that was put in its place takes the next
 //! line. One that was only renamed stays in use until then, or until SIGHUP: whoever rotates is at it.
 
-use std::fs::{self, File};
+mod open;
+
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    CWD, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Stat, fallocate, fstat, ftruncate, openat, seek,
-    stat, tell,
-};
+use rustix::fs::{FallocateFlags, FileType, SeekFrom, Stat, fallocate, fstat, ftruncate, lstat, seek, tell};
 use rustix::io::Errno;
 
 use crate::{
@@ -23,6 +21,9 @@ use crate::{
     },
     stderr::say,
 };
+
+pub use open::{Access, create_private, others_may_write};
+use open::{ends_in_a_line, open};
 
 /// When a file is put aside: `kills` becomes `kills.1`, which becomes `kills.2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,25 +47,41 @@ pub struct FileSink {
 struct Target {
     path: PathBuf,
     fd: OwnedFd,
+    access: Access,
     rotation: Option<Rotation>,
     /// The file's last line has no end: it gets one first.
     torn: bool,
     /// Rotation fails: said once.
     stuck: bool,
+    /// What has the name now cannot be taken: said once.
+    refused: bool,
 }
 
 impl FileSink {
-    /// Opens `path`, makes it (readable by its owner only) if it is not there.
+    /// As [`Self::open_for`], for its owner only.
+    ///
+    /// # Errors
+    /// [`SinkError::Open`], with what to do.
+    pub fn open(path: impl Into<PathBuf>, rotation: Option<Rotation>) -> Result<Self, SinkError> {
+        Self::open_for(path, Access::default(), rotation)
+    }
+
+    /// Opens `path`, makes it for those who have `access` if it is not there. A symbolic link is not followed.
     ///
     /// If the file ends in the middle of a line, as after a power loss, the first line begins on a new one.
     ///
     /// # Errors
     /// [`SinkError::Open`], with what to do.
-    pub fn open(path: impl Into<PathBuf>, rotation: Option<Rotation>) -> Result<Self, SinkError> {
+    pub fn open_for(
+        path: impl Into<PathBuf>,
+        access: Access,
+        rotation: Option<Rotation>,
+    ) -> Result<Self, SinkError> {
         let path = path.into();
-        let fd = open(&path)?;
-        let torn = ends_in_a_line(&fd, &path).unwrap_or(false);
-        Ok(Self { queue: Queue::default(), out: Target { path, fd, rotation, torn, stuck: false } })
+        let fd = open(&path, access)?;
+        let torn = is_torn(&fd);
+        let out = Target { path, fd, access, rotation, torn, stuck: false, refused: false };
+        Ok(Self { queue: Queue::default(), out })
     }
 
     fn error(&self, errno: Errno) -> SinkError {
@@ -105,14 +122,15 @@ impl Sink for FileSink {
 
 impl Target {
     fn reopen(&mut self) -> Result<(), SinkError> {
-        self.fd = open(&self.path)?;
-        self.torn = ends_in_a_line(&self.fd, &self.path).unwrap_or(false);
+        self.fd = open(&self.path, self.access)?;
+        self.torn = is_torn(&self.fd);
+        self.refused = false;
         Ok(())
     }
 
     /// Whether the file, of which this is known, is the one that has the name; `None` if none has.
     fn has_name(&self, own: &Stat) -> Option<bool> {
-        let there = stat(&self.path).ok()?;
+        let there = lstat(&self.path).ok()?;
         Some((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino))
     }
 
@@ -164,22 +182,20 @@ impl Outlet for Target {
     fn before_line(&mut self, bytes: usize) -> Result<(), Errno> {
         let own = fstat(&self.fd)?;
         let replaced = self.has_name(&own).map_or(own.st_nlink == 0, |ours| !ours);
-        if replaced
-            && let Err(error) = self.reopen()
+        if replaced && let Err(error) = self.reopen() {
             // In a file without a name a line is as good as lost.
-            && own.st_nlink == 0
-        {
-            return Err(errno_of(&error));
+            if own.st_nlink == 0 {
+                return Err(errno_of(&error));
+            }
+            if !std::mem::replace(&mut self.refused, true) {
+                say_failed(&error);
+            }
         }
         let rotated = self.rotate(bytes);
         if let Err(error) = &rotated
             && !self.stuck
         {
-            say(&format!(
-                "oomtrace: {error}: {}\n  hint: {}",
-                errno_of(error),
-                error.hint().unwrap_or_default()
-            ));
+            say_failed(error);
         }
         self.stuck = rotated.is_err();
         reserve(self.fd.as_fd(), bytes)
@@ -224,6 +240,16 @@ pub(super) fn take_back(fd: BorrowedFd<'_>, written: usize) -> bool {
     gone && seek(fd, SeekFrom::Start(start.min(size))).is_ok()
 }
 
+fn say_failed(error: &SinkError) {
+    let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    say(&format!("oomtrace: {error}: {why}\n  hint: {}", error.hint().unwrap_or_default()));
+}
+
+/// Where that cannot be known, it is no reason to begin with an empty line.
+fn is_torn(fd: &OwnedFd) -> bool {
+    ends_in_a_line(fd).unwrap_or(false)
+}
+
 fn errno_of(error: &SinkError) -> Errno {
     let source = match error {
         SinkError::Closed => return Errno::PIPE,
@@ -238,48 +264,6 @@ fn regular_size(fd: BorrowedFd<'_>) -> Option<u64> {
     let stat = fstat(fd).ok()?;
     let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     regular.then(|| u64::try_from(stat.st_size).ok()).flatten()
-}
-
-fn open(path: &Path) -> Result<OwnedFd, SinkError> {
-    // Without O_NONBLOCK a FIFO would hold the run until somebody reads, and each line after that.
-    let flags = OFlags::WRONLY
-        | OFlags::APPEND
-        | OFlags::CREATE
-        | OFlags::CLOEXEC
-        | OFlags::NOCTTY
-        | OFlags::NONBLOCK;
-    openat(CWD, path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| SinkError::Open {
-        path: path.to_owned(),
-        hint: open_hint(path, errno),
-        source: errno.into(),
-    })
-}
-
-/// Whether the last byte of a regular file is other than a newline.
-fn ends_in_a_line(fd: &OwnedFd, path: &Path) -> io::Result<bool> {
-    let Some(last) = regular_size(fd.as_fd()).and_then(|size| size.checked_sub(1)) else {
-        return Ok(false);
-    };
-    let mut byte = [b'\n'];
-    File::open(path)?.read_exact_at(&mut byte, last)?;
-    Ok(byte != [b'\n'])
-}
-
-/// What the operator can do about a file that cannot be opened.
-fn open_hint(path: &Path, errno: Errno) -> &'static str {
-    match errno {
-        Errno::ISDIR => "it is a directory: name a file in it",
-        Errno::NOENT => "its directory does not exist: make it first",
-        Errno::NOTDIR => "a part of its path is not a directory",
-        Errno::ACCESS | Errno::PERM => "no permission: choose another place, or run as its owner",
-        Errno::ROFS => "its file system is read-only: choose another place",
-        Errno::NXIO => match stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Ok(FileType::Fifo) => "nobody reads from this FIFO: start its reader first",
-            Ok(FileType::Socket) => "it is a socket: name a file, or pipe standard output to what serves it",
-            _ => "there is no such device",
-        },
-        _ => "choose another place",
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-pub use file::{FileSink, Rotation};
+pub use file::{Access, FileSink, Rotation, create_private, others_may_write};
 pub use stdout::StdoutSink;
 
 /// Takes lines.

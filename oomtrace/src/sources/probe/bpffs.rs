@@ -36,11 +36,17 @@ pub(super) fn make(dir: &Path) -> Result<Option<String>, PinError> {
             .map_err(|errno| PinError::NoBpffs { dir: dir.to_owned(), source: Some(errno.into()) })?;
         said = Some(format!("mounted a bpffs on {USUAL}; `oomtrace detach` unmounts it"));
     }
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .recursive(true)
-        .create(dir)
-        .map_err(|error| PinError::io("make", dir, error))?;
+    is_ours(&there)?;
+    let missing: Vec<&Path> = dir.ancestors().take_while(|above| **above != *there).collect();
+    for dir in missing.into_iter().rev().filter(|dir| !dir.as_os_str().is_empty()) {
+        // Somebody may have made it just now: what is there is looked at below.
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(PinError::io("make", dir, error));
+            }
+            _ => {}
+        }
+    }
     check(dir)?;
     Ok(said)
 }
@@ -54,15 +60,43 @@ pub(super) fn check(dir: &Path) -> Result<(), PinError> {
     if !is_bpffs(dir) {
         return Err(PinError::NoBpffs { dir: dir.to_owned(), source: None });
     }
-    let meta = fs::metadata(dir).map_err(|error| PinError::io("look at", dir, error))?;
-    let why = if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
-        format!("belongs to user {}", meta.uid())
-    } else if meta.mode() & 0o022 != 0 {
-        format!("can be written by others (mode {:04o})", meta.mode() & 0o7777)
-    } else {
+    is_ours(dir)?;
+    let meta = fs::symlink_metadata(dir).map_err(|error| PinError::io("look at", dir, error))?;
+    if meta.mode() & 0o022 == 0 {
         return Ok(());
-    };
+    }
+    let why = format!("can be written by others (mode {:04o})", meta.mode() & 0o7777);
     Err(PinError::NotOurs { dir: dir.to_owned(), why })
+}
+
+/// Whether nobody but this user and root can put another directory in the place of `dir`: each part of its path is a directory
+/// of theirs, and none a symbolic link.
+fn is_ours(dir: &Path) -> Result<(), PinError> {
+    let dir = std::path::absolute(dir).map_err(|error| PinError::io("look at", dir, error))?;
+    let parts: Vec<&Path> = dir.ancestors().collect();
+    for part in parts.into_iter().rev() {
+        let meta = fs::symlink_metadata(part).map_err(|error| PinError::io("look at", part, error))?;
+        let owner = meta.uid();
+        let why = if meta.is_symlink() {
+            format!("is a symbolic link of user {owner}, which is not followed{}", whose_place(part))
+        } else if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+            format!("belongs to user {owner}{}", whose_place(part))
+        } else if part != dir && meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
+            format!("can be written by others (mode {:04o})", meta.mode() & 0o7777)
+        } else {
+            continue;
+        };
+        return Err(PinError::NotOurs { dir: part.to_owned(), why });
+    }
+    Ok(())
+}
+
+/// Who may make something of that name, as a part of a sentence.
+fn whose_place(part: &Path) -> String {
+    let above = part.parent().and_then(|above| Some((above, fs::metadata(above).ok()?)));
+    above.map_or_else(String::new, |(above, meta)| {
+        format!("; {} belongs to user {} (mode {:04o})", above.display(), meta.uid(), meta.mode() & 0o7777)
+    })
 }
 
 /// Unmounts the bpffs on the usual place if it is ours and empty.
@@ -98,7 +132,10 @@ fn is_bpffs(path: &Path) -> bool {
 fn nearest(path: &Path) -> PathBuf {
     let or_here =
         |path: &'_ Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
-    path.ancestors().map(or_here).find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/"))
+    path.ancestors()
+        .map(or_here)
+        .find(|path| path.symlink_metadata().is_ok())
+        .unwrap_or_else(|| PathBuf::from("/"))
 }
 
 /// As [`fs::remove_dir`], where what is not there is no error and what is in use stays.
