@@ -3,26 +3,21 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::{
-    fs::{Mode, OFlags},
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with,
-        sockopt::{Timeout, set_socket_timeout},
-    },
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with,
+    sockopt::{Timeout, set_socket_timeout},
 };
 use serde::Deserialize;
 
 use crate::{
-    containers::{
-        discover::StateDirs,
-        files::{FILE_MAX_BYTES, StateDir},
+    containers::{discover::StateDirs, files::FILE_MAX_BYTES},
+    sources::verdict::{
+        program,
+        state::{DockerState, Home, Says, podman_says},
     },
-    sources::verdict::state::{DockerState, Home, Says, podman_says},
 };
 
 /// How long an answer may take.
@@ -71,7 +66,7 @@ impl Daemon {
             }
             Home::Podman(dir) => {
                 let began = Instant::now();
-                let says = podman(dir, id).unwrap_or_else(Says::Unknown);
+                let says = podman(&dir.path(), id).unwrap_or_else(Says::Unknown);
                 self.podman_silent_since = (began.elapsed() >= PODMAN_ANSWER).then(Instant::now);
                 Some(says)
             }
@@ -132,53 +127,20 @@ fn parse(answer: &[u8], id: &str) -> Option<Says> {
     (inspected.id == id).then(|| inspected.state.says())
 }
 
-/// Takes back that this process may not be a victim: its children may.
-fn as_any_other() -> std::io::Result<()> {
-    let file =
-        rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&file, b"0")?;
-    Ok(())
-}
-
 /// `podman container inspect`; or why it says nothing.
-fn podman(dir: &StateDir, id: &str) -> Result<Says, String> {
-    let unasked = |error: std::io::Error| format!("{PODMAN}, which would have to be asked: {error}");
-    let deadline = Instant::now() + PODMAN_ANSWER;
-    let mut command = Command::new(PODMAN);
-    // SAFETY: between fork and exec it makes three system calls and takes no memory.
-    unsafe { command.pre_exec(as_any_other) };
-    let mut child = command
-        .arg("--root")
-        .arg(dir.path())
-        .args(["container", "inspect", "--format", "{{json .State}}", id])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(unasked)?;
-    let ended = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-            Ok(None) | Err(_) => {
-                // It may have ended just now.
-                let _ended = child.kill();
-                let _waited = child.wait();
-                return Err(format!("podman did not answer within {} s", PODMAN_ANSWER.as_secs()));
-            }
-        }
-    };
-    // A state is a few hundred bytes, which the pipe holds while nobody reads.
-    let said = |pipe: Option<&mut dyn Read>| {
-        let mut bytes = Vec::new();
-        let read = pipe.map(|pipe| pipe.take(FILE_MAX_BYTES).read_to_end(&mut bytes));
-        read.transpose().map(|_| bytes).map_err(unasked)
+fn podman(root: &Path, id: &str) -> Result<Says, String> {
+    let root = root.as_os_str();
+    let words = ["container", "inspect", "--format", "{{json .State}}", id].map(AsRef::as_ref);
+    let words = ["--root".as_ref(), root].into_iter().chain(words);
+    let said = program::run(Path::new(PODMAN), words, PODMAN_ANSWER);
+    let said = said.map_err(|error| format!("{PODMAN}, which would have to be asked: {error}"))?;
+    let Some(ended) = said.status else {
+        return Err(format!("podman did not answer within {} s", PODMAN_ANSWER.as_secs()));
     };
     if ended.success() {
-        return Ok(podman_says(&said(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read))?));
+        return Ok(podman_says(&said.stdout));
     }
-    let words = said(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read))?;
-    let words = String::from_utf8_lossy(&words);
+    let words = String::from_utf8_lossy(&said.stderr);
     Err(format!("podman, when asked: {ended}: {}", words.trim_end().lines().next_back().unwrap_or_default()))
 }
 
@@ -187,6 +149,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::containers::files::StateDir;
 
     const ID: &str = "ab";
 

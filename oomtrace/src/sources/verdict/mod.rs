@@ -3,6 +3,7 @@
 //!
 //! - `state`: what the runtimes' files and, where these leave it open, the runtimes themselves say.
 //! - `api`: how a daemon is asked.
+//! - `program`: how a program is asked that is no daemon.
 //! - `watch`: when; a thread of its own, which sleeps while there is nothing to ask.
 //! - `shares`: how much of the queue one container or one user may take.
 //!
@@ -10,6 +11,7 @@
 //! takes no more notes.
 
 mod api;
+mod program;
 mod shares;
 mod state;
 mod watch;
