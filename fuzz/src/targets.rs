@@ -13,6 +13,7 @@ use oomtrace::event::{CgroupVersion, Event, Host};
 use oomtrace::facts::kernel_log::{Lines, OomLine};
 use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, Decoder};
 use oomtrace::host::clock::ClockOffset;
+use oomtrace::host::process::Reason;
 use oomtrace::host::root::Root;
 use oomtrace::kernel::btf::Btf;
 use oomtrace::kernel::gfp::GfpNames;
@@ -55,7 +56,7 @@ fn sources(root: Root) -> Sources {
     Sources {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
         root,
-        processes: None,
+        processes: Err(Reason::NotRead),
         log: None,
         gfp: None,
         version: CgroupVersion::V2,

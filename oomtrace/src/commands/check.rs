@@ -6,12 +6,12 @@ use crate::{
     cli::{Check, Output, RingSize},
     commands::{
         print::print,
-        run::{NO_MEMORY_CGROUPS, attach, nothing_there},
+        run::{NO_MEMORY_CGROUPS, OTHER_PID_NAMESPACE, attach, nothing_there},
     },
     containers::Runtimes,
     event::{CgroupVersion, HookStatus},
     failure::Failure,
-    host::{kernel_log::KernelLog, root::Root},
+    host::{identity, kernel_log::KernelLog, root::Root},
     kernel::{Kernel, KernelError, privilege, tracefs},
     outputs::encode::json,
     run::protection,
@@ -91,6 +91,7 @@ pub fn check(args: &Check) -> Result<(), Failure> {
     }
     findings.push(tracefs());
     findings.push(kernel_log(&root));
+    findings.push(processes(&root));
     findings.push(bpffs(&root));
     findings.push(runtimes(&root, args));
     findings.push(steadiness());
@@ -205,6 +206,14 @@ fn kernel_log(root: &Root) -> Finding {
         Err(error) => (State::Limited, format!("/dev/kmsg: {error}")),
     };
     Finding { name: "kernel log", state, detail }
+}
+
+fn processes(root: &Root) -> Finding {
+    let (state, detail) = match identity::proc_has_kernel_pids(root) {
+        true => (State::Ok, "/proc has the kernel's own pids"),
+        false => (State::Limited, OTHER_PID_NAMESPACE),
+    };
+    Finding { name: "processes", state, detail: detail.into() }
 }
 
 fn bpffs(root: &Root) -> Finding {

@@ -16,7 +16,7 @@ use crate::{
     event::Host,
     facts::Decoder,
     failure::{Code, Failure},
-    host::{clock::ClockOffset, root::Root},
+    host::{clock::ClockOffset, process::Reason, root::Root},
     outputs::transport::{SinkError, StdoutSink},
     run::pipeline::{Filter, Pipeline},
 };
@@ -35,7 +35,7 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
     let sources = Sources {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
         root,
-        processes: None,
+        processes: Err(Reason::NotRead),
         log: None,
         gfp: None,
         version: args.cgroup,

@@ -14,7 +14,12 @@ use crate::{
     event::{CgroupVersion, Start},
     facts::Decoder,
     failure::{Code, Failure},
-    host::{clock, identity, kernel_log::KernelLog, process::ProcessReader, root::Root},
+    host::{
+        clock, identity,
+        kernel_log::KernelLog,
+        process::{self, ProcessReader},
+        root::Root,
+    },
     kernel::{Kernel, privilege},
     outputs::transport::{
         Access, FileSink, Rotation, Sink, SinkError, StdoutSink, create_private, others_may_write,
@@ -39,6 +44,10 @@ const CGROUP_RING_BYTES: u32 = 256 << 10;
 /// What a kernel without the memory controller lacks.
 pub(super) const NO_MEMORY_CGROUPS: &str = "no memory cgroups in this kernel, or they are off (cgroup_disable=memory): kills \
     are reported without their cgroups, containers and units";
+
+/// What is lost where the pids of `/proc` are not the kernel's.
+pub(super) const OTHER_PID_NAMESPACE: &str = "/proc is of another pid namespace than the kernel's first: executables are not \
+    known, and command lines only where the victim ran the killer itself (run it with the host's pids: --pid=host, hostPID)";
 
 /// `oomtrace run`.
 ///
@@ -220,13 +229,18 @@ pub(super) fn sources(
             }
         }
     };
-    let processes = ProcessReader::new(root)
-        .map_err(|error| Failure::message(Code::RunTime, format!("cannot start a thread: {error}")))?;
+    let processes = if identity::proc_has_kernel_pids(root) {
+        Ok(ProcessReader::new(root)
+            .map_err(|error| Failure::message(Code::RunTime, format!("cannot start a thread: {error}")))?)
+    } else {
+        limits.push(OTHER_PID_NAMESPACE.into());
+        Err(process::Reason::OtherPidNamespace)
+    };
     let runtimes = Runtimes::discover(root.clone(), &args.runtime_root);
     Ok(Sources {
         root: root.clone(),
         tree: CgroupTree::new(runtimes, TreeLimits::default()),
-        processes: Some(processes),
+        processes,
         log,
         gfp: kernel.gfp_names(),
         version: kernel.hierarchy.version,

@@ -55,13 +55,15 @@ impl Absent {
 pub(super) fn not_in_proc(reason: &process::Reason) -> Why {
     use process::Reason as Proc;
     match reason {
-        Proc::Pending(pid) => Why::with(Reason::ProcBusy, format!("pid {pid}")),
+        Proc::Pending(count) => Why::with(Reason::ProcBusy, format!("{count} reads")),
         Proc::TooSlow(_) => Reason::ProcTooSlow.into(),
         Proc::StartUnknown => Reason::StartTimeUnknown.into(),
         Proc::Gone => Reason::ProcessGone.into(),
         Proc::Released => Reason::MemoryReleased.into(),
         Proc::Empty => Reason::Empty.into(),
         Proc::AnotherProcess => Reason::PidReused.into(),
+        Proc::StartedJustBefore => Reason::StartedJustBefore.into(),
+        Proc::OtherPidNamespace => Reason::OtherPidNamespace.into(),
         Proc::Unreadable | Proc::Io(_) | Proc::Ended => Why::with(Reason::ProcUnreadable, reason.to_string()),
         Proc::NotRead => Reason::NotRead.into(),
     }

@@ -38,8 +38,8 @@ pub struct Sources {
     pub root: Root,
     /// The memory cgroups and their containers.
     pub tree: CgroupTree,
-    /// Readers of `/proc/PID`; `None` in a replay, where the process is none of this host's.
-    pub processes: Option<ProcessReader>,
+    /// Readers of `/proc/PID`; or why there is none: in a replay the process is none of this host's.
+    pub processes: Result<ProcessReader, process::Reason>,
     /// The kernel's log, where no function hook tells more.
     pub log: Option<KernelLog>,
     /// Names of allocation flags.
@@ -62,9 +62,6 @@ pub struct Enricher {
     /// The time of the latest event.
     latest: BootTime,
 }
-
-/// Within this time of its mark a victim's id is its own.
-const FRESH_NS: u64 = 10_000_000;
 
 /// How long a victim's `/proc` files may delay its line. It is gone 1.9 ms after its mark at the earliest.
 const PROC_WAIT: Duration = Duration::from_millis(2);
@@ -126,7 +123,7 @@ impl Enricher {
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
         self.sample_clock();
         self.latest = facts.time;
-        let mut absent = Absent::default();
+        let mut absent = self.absent_here(&["trigger.cgroup.path", "trigger.cgroup.id"]);
         let process = self.process(facts);
         let cut = process.command_line_cut;
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
@@ -171,7 +168,7 @@ impl Enricher {
     pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
         self.sample_clock();
         self.latest = facts.time;
-        let mut absent = Absent::default();
+        let mut absent = self.absent_here(&[]);
         let task = &facts.task;
         let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
         let identity =
@@ -297,6 +294,17 @@ impl Enricher {
         }
     }
 
+    /// What is absent on this host whatever was killed; `more` besides, where there are no memory cgroups.
+    fn absent_here(&self, more: &[&'static str]) -> Absent {
+        let mut absent = Absent::default();
+        if self.sources.version == CgroupVersion::None {
+            for key in ["victim.cgroup.path", "victim.cgroup.id", "container"].iter().chain(more) {
+                absent.because(key, Reason::NoMemoryCgroups);
+            }
+        }
+        absent
+    }
+
     fn context(&self) -> Context<'_> {
         Context {
             version: self.sources.version,
@@ -315,15 +323,20 @@ impl Enricher {
     fn process(&mut self, facts: &OomKillFacts) -> ProcessFacts {
         let recorded =
             facts.command_line.as_ref().and_then(|read| Some((process::command_line_of(read)?, read.cut)));
-        let fresh = clock::boot_time().0.saturating_sub(facts.time.0) < FRESH_NS;
-        let reader = self.sources.processes.as_mut();
-        let mut process = match (reader, facts.victim.tid, facts.victim.tgid) {
-            (Some(reader), Some(tid), Some(_)) if fresh && recorded.is_some() => ProcessFacts {
-                executable: reader.executable(tid),
+        let victim = facts.victim.tid.zip(facts.victim.tgid).map(|(tid, tgid)| process::Victim {
+            tid,
+            tgid,
+            start: facts.victim.start,
+            marked: facts.time,
+        });
+        let mut process = match (&mut self.sources.processes, victim) {
+            (Ok(reader), Some(victim)) if recorded.is_some() => ProcessFacts {
+                executable: reader.executable(&victim, PROC_WAIT),
                 ..ProcessFacts::none(process::Reason::NotRead)
             },
-            (Some(reader), Some(tid), Some(tgid)) => reader.read(tid, tgid, facts.victim.start, PROC_WAIT),
-            _ => ProcessFacts::none(process::Reason::NotRead),
+            (Ok(reader), Some(victim)) => reader.read(&victim, PROC_WAIT),
+            (Ok(_), None) => ProcessFacts::none(process::Reason::NotRead),
+            (Err(reason), _) => ProcessFacts::none(reason.clone()),
         };
         // Read in the kernel, it is the victim's however late the record is looked at.
         if let Some((text, cut)) = recorded {

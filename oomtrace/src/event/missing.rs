@@ -105,6 +105,8 @@ pub enum Reason {
     NotInCgroupFiles,
     /// The cgroup's file could not be read.
     CgroupFileUnreadable,
+    /// This kernel has no memory cgroups, or they are off.
+    NoMemoryCgroups,
     /// The path of the cgroup is not known: it was made before oomtrace could see it, or it is too deep.
     CgroupPathUnknown,
     /// The process was gone.
@@ -123,6 +125,11 @@ pub enum Reason {
     ProcUnreadable,
     /// The victim's start time is not known, so that it cannot be told from a later process with its pid.
     StartTimeUnknown,
+    /// `/proc` tells times in ticks of 10 ms, and the victim started in that of its kill: it cannot be told from a later process
+    /// with its pid.
+    StartedJustBefore,
+    /// `/proc` here is of another pid namespace than the kernel's first: its pids are not the kernel's.
+    OtherPidNamespace,
     /// It was not read.
     NotRead,
     /// The cgroup is not named like a container's.

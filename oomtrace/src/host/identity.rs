@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::{event, host::root::Root};
@@ -47,6 +48,18 @@ pub fn ticks_per_second() -> u64 {
     rustix::param::clock_ticks_per_second()
 }
 
+/// Whether the pids of `/proc` are the kernel's own, those of the first pid namespace. In another namespace `/proc/PID` is
+/// somebody else than the kernel's PID. False if `/proc` does not say.
+pub fn proc_has_kernel_pids(root: &Root) -> bool {
+    // PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on each kernel.
+    const FIRST: &[u8] = b"pid:[4026531836]";
+    // This process is in the namespace of `/proc` or in one below it, else it would have no `self` there. Where it is in a
+    // namespace below the first, the first process of `/proc` shows whose `/proc` it is.
+    ["/proc/self/ns/pid", "/proc/1/ns/pid"]
+        .into_iter()
+        .any(|link| fs::read_link(root.path(link)).is_ok_and(|space| space.as_os_str().as_bytes() == FIRST))
+}
+
 /// The counter `key` of a file of names and numbers: `/proc/vmstat`, `memory.events`, `memory.oom_control`. `None` if it
 /// cannot be read, or has none of that name.
 pub fn counter(file: &Path, key: &str) -> Option<u64> {
@@ -80,6 +93,27 @@ mod tests {
         assert_eq!(counter(&Root::at("/nonexistent").path("/proc/vmstat"), "oom_kill"), None);
         assert_eq!([group(&root, "adm"), group(&root, "12"), group(&root, "ad")], [Some(4), Some(12), None]);
         assert_eq!(identity(&Root::at("/nonexistent")).boot_id, None);
+    }
+
+    #[test]
+    fn whose_pids_proc_has() {
+        let of = |own: &str, first: Option<&str>| {
+            let dir = tempfile::tempdir().unwrap();
+            for (process, space) in [("self", Some(own)), ("1", first)] {
+                let ns = dir.path().join("proc").join(process).join("ns");
+                fs::create_dir_all(&ns).unwrap();
+                if let Some(space) = space {
+                    std::os::unix::fs::symlink(space, ns.join("pid")).unwrap();
+                }
+            }
+            proc_has_kernel_pids(&Root::at(dir.path()))
+        };
+        assert!(of("pid:[4026531836]", None));
+        // In a namespace of its own, with the host's /proc.
+        assert!(of("pid:[4026532201]", Some("pid:[4026531836]")));
+        assert!(!of("pid:[4026532201]", Some("pid:[4026532201]")));
+        assert!(!of("pid:[4026532201]", None));
+        assert!(!proc_has_kernel_pids(&Root::at("/nonexistent")));
     }
 
     #[test]

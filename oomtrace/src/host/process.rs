@@ -2,8 +2,9 @@
 //! the reason for its absence comes out, within a bound of time.
 //!
 //! Reading a command line takes the victim's mmap lock, which a dying process may hold for long, and a hostile one
-//! for ever. So a thread of its own reads, nobody waits for it longer than asked, and another one serves the next victim.
-//! The executable and the start time take no such lock and are read first. The threads sleep unless there is something to read.
+//! for ever; and who reads `stat` while the victim ends may have to give all its memory back. So a thread of its own reads, nobody
+//! waits for it longer than asked, and another one serves the next victim. The executable and the start time take no lock of the
+//! victim's and are read first. The threads sleep unless there is something to read.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
 
 use crate::{
     facts::{BootTime, CommandLine},
@@ -42,6 +43,43 @@ impl ProcessFacts {
     pub(crate) fn none(reason: Reason) -> Self {
         Self { executable: Err(reason.clone()), command_line: Err(reason), command_line_cut: false }
     }
+
+    fn take(&mut self, answer: Answer) {
+        match answer {
+            Answer::Executable(executable, follows) => {
+                if let (Err(reason), false) = (&executable, follows) {
+                    self.command_line = Err(reason.clone());
+                }
+                self.executable = executable;
+            }
+            Answer::CommandLine(Ok((text, cut))) => {
+                self.command_line = Ok(text);
+                self.command_line_cut = cut;
+            }
+            Answer::CommandLine(Err(reason)) => self.command_line = Err(reason),
+        }
+    }
+
+    /// What was not answered is absent for this reason.
+    fn unanswered(&mut self, reason: Reason) {
+        if self.executable == Err(Reason::NotRead) {
+            self.executable = Err(reason.clone());
+        }
+        self.command_line = Err(reason);
+    }
+}
+
+/// Whose facts are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Victim {
+    /// The thread that has, or had, the memory.
+    pub tid: u32,
+    /// The process.
+    pub tgid: u32,
+    /// When the process or the thread started: `start_boottime`.
+    pub start: Option<BootTime>,
+    /// When it was marked: until then its ids were its own.
+    pub marked: BootTime,
 }
 
 /// Why a fact is absent.
@@ -68,6 +106,12 @@ pub enum Reason {
     /// Another process has the id now.
     #[error("pid already in use by another process")]
     AnotherProcess,
+    /// `/proc` counts start times in ticks of 10 ms: a later process with its id may have the same.
+    #[error("started at most 10 ms before its mark, so it cannot be told from a later process with its pid")]
+    StartedJustBefore,
+    /// `/proc` has the ids of another pid namespace than the kernel's own.
+    #[error("/proc here is of another pid namespace: its pids are not the host's")]
+    OtherPidNamespace,
     /// `/proc` said something that cannot be read.
     #[error("/proc/PID/stat not understood")]
     Unreadable,
@@ -91,7 +135,8 @@ impl From<rustix::io::Errno> for Reason {
     }
 }
 
-/// Command lines that may be read at once: each of them is of a victim whose memory somebody holds.
+/// Command lines that may be read at once: each of them is of a victim whose memory somebody holds. As many threads more may
+/// be about to give back a victim's memory.
 pub const READERS_MAX: usize = 8;
 
 /// A reader is told as stuck after this.
@@ -110,13 +155,36 @@ pub struct ProcessReader {
 }
 
 /// A command line, and whether it is longer than what is kept of it.
-type Answer = Result<(Vec<u8>, bool), Reason>;
+type CommandLineRead = Result<(Vec<u8>, bool), Reason>;
 
-/// A thread that reads one command line after the other. It ends once this is dropped, as soon as the kernel lets it: it is
+/// What a thread is to read.
+struct Job {
+    tid: u32,
+    tgid: u32,
+    start: u64,
+    marked: u64,
+    command_line: bool,
+}
+
+/// What a thread has read.
+#[derive(Debug)]
+enum Answer {
+    /// The executable, and whether a command line follows.
+    Executable(Result<Vec<u8>, Reason>, bool),
+    CommandLine(CommandLineRead),
+}
+
+impl Answer {
+    fn is_last(&self) -> bool {
+        !matches!(self, Self::Executable(_, true))
+    }
+}
+
+/// A thread that reads of one victim after the other. It ends once this is dropped, as soon as the kernel lets it: it is
 /// never waited for.
 #[derive(Debug)]
 struct Thread {
-    jobs: SyncSender<OwnedFd>,
+    jobs: SyncSender<Job>,
     answers: Receiver<Answer>,
     /// The process asked for last, and when.
     of: u32,
@@ -125,18 +193,35 @@ struct Thread {
 }
 
 impl Thread {
-    fn start() -> io::Result<Self> {
-        let (jobs, their_jobs) = sync_channel::<OwnedFd>(1);
-        let (answer, answers) = sync_channel(1);
+    fn start(files: Files) -> io::Result<Self> {
+        let (jobs, their_jobs) = sync_channel::<Job>(1);
+        // Room for both answers to a job: nobody may take them any more.
+        let (answer, answers) = sync_channel(2);
         let serve = move || {
-            for dir in their_jobs {
-                if answer.send(command_line(&dir)).is_err() {
+            for job in their_jobs {
+                let (dir, executable) = match files.identify(&job) {
+                    Ok((dir, executable)) => (Some(dir).filter(|_| job.command_line), executable),
+                    Err(reason) => (None, Err(reason)),
+                };
+                if answer.send(Answer::Executable(executable, dir.is_some())).is_err() {
+                    return;
+                }
+                let Some(dir) = dir else { continue };
+                if answer.send(Answer::CommandLine(command_line(&dir))).is_err() {
                     return;
                 }
             }
         };
         thread::Builder::new().name("oomtrace-proc".to_owned()).stack_size(STACK_BYTES).spawn(serve)?;
         Ok(Self { jobs, answers, of: 0, since: Instant::now(), told: false })
+    }
+
+    /// The next answer; `Err(None)` if it takes longer than `wait`.
+    fn answer(&self, wait: Duration) -> Result<Answer, Option<Reason>> {
+        self.answers.recv_timeout(wait).map_err(|error| match error {
+            RecvTimeoutError::Timeout => None,
+            RecvTimeoutError::Disconnected => Some(Reason::Ended),
+        })
     }
 }
 
@@ -145,38 +230,68 @@ impl ProcessReader {
     pub fn new(root: &Root) -> io::Result<Self> {
         let tick_ns = 1_000_000_000 / identity::ticks_per_second().max(1);
         let files = Files { proc: root.path("/proc"), tick_ns };
-        Ok(Self { files, idle: Some(Thread::start()?), late: Vec::new(), stuck: 0 })
+        Ok(Self { idle: Some(Thread::start(files.clone())?), files, late: Vec::new(), stuck: 0 })
     }
 
-    /// The executable alone, read at once and by the caller: that takes no lock of the victim's memory.
-    ///
-    /// Whose id it is cannot be checked without one, so only for a victim marked a moment ago: an id is not used
-    /// again before all others were.
-    pub fn executable(&self, tid: u32) -> Result<Vec<u8>, Reason> {
-        match readlinkat(CWD, self.files.proc.join(format!("{tid}/exe")), Vec::new()) {
-            Ok(path) => Ok(path.into_bytes()),
-            // Whether the process has gone or only its memory makes no difference to the reader.
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => Err(Reason::Released),
-            Err(errno) => Err(errno.into()),
+    /// The executable alone.
+    pub fn executable(&mut self, victim: &Victim, wait: Duration) -> Result<Vec<u8>, Reason> {
+        self.ask(victim, false, wait).executable
+    }
+
+    /// The facts of the victim, as far as they can be had within `wait`: of no other process that has its id by now.
+    pub fn read(&mut self, victim: &Victim, wait: Duration) -> ProcessFacts {
+        self.ask(victim, true, wait)
+    }
+
+    fn ask(&mut self, victim: &Victim, command_line: bool, wait: Duration) -> ProcessFacts {
+        let Some(BootTime(start)) = victim.start else { return ProcessFacts::none(Reason::StartUnknown) };
+        let Victim { tid, tgid, marked: BootTime(marked), .. } = *victim;
+        self.look_at_late();
+        // What takes no lock of the victim's is read all the same.
+        let pending = command_line && self.late.len() >= READERS_MAX;
+        let command_line = command_line && !pending;
+        let thread = match self.send(Job { tid, tgid, start, marked, command_line }) {
+            Ok(thread) => thread,
+            Err(reason) => return ProcessFacts::none(reason),
+        };
+        let began = Instant::now();
+        let mut facts = ProcessFacts::none(Reason::NotRead);
+        if pending {
+            facts.command_line = Err(Reason::Pending(READERS_MAX));
         }
-    }
-
-    /// The facts of the process `tgid`, one of whose threads `tid` has (or had) the memory, as far as they can be had
-    /// within `wait`.
-    ///
-    /// Only of the very process that started at `start`: the thread's or its process's `start_boottime`.
-    pub fn read(&mut self, tid: u32, tgid: u32, start: Option<BootTime>, wait: Duration) -> ProcessFacts {
-        let Some(BootTime(start)) = start else { return ProcessFacts::none(Reason::StartUnknown) };
-        match self.files.identify(tid, tgid, start) {
-            Ok((dir, executable)) => {
-                let (command_line, command_line_cut) = match self.command_line(dir, tgid, wait) {
-                    Ok((text, cut)) => (Ok(text), cut),
-                    Err(reason) => (Err(reason), false),
-                };
-                ProcessFacts { executable, command_line, command_line_cut }
+        loop {
+            match thread.answer(wait.saturating_sub(began.elapsed())) {
+                Ok(answer) => {
+                    let last = answer.is_last();
+                    facts.take(answer);
+                    if last {
+                        self.idle = Some(thread);
+                        return facts;
+                    }
+                }
+                Err(reason) => {
+                    if reason.is_none() {
+                        self.late.push(thread);
+                    }
+                    facts.unanswered(reason.unwrap_or(Reason::TooSlow(wait)));
+                    return facts;
+                }
             }
-            Err(reason) => ProcessFacts::none(reason),
         }
+    }
+
+    /// Gives a job to a thread that has none.
+    fn send(&mut self, job: Job) -> Result<Thread, Reason> {
+        if self.late.len() >= 2 * READERS_MAX {
+            return Err(Reason::Pending(self.late.len()));
+        }
+        let thread = self.idle.take().map_or_else(|| Thread::start(self.files.clone()), Ok);
+        let mut thread = thread.map_err(|error| Reason::Io(error.kind()))?;
+        thread.of = job.tgid;
+        thread.since = Instant::now();
+        thread.told = false;
+        thread.jobs.try_send(job).map_err(|_| Reason::Ended)?;
+        Ok(thread)
     }
 
     /// How many reads of a command line have taken longer than a second so far.
@@ -185,44 +300,24 @@ impl ProcessReader {
         self.stuck
     }
 
-    fn command_line(&mut self, dir: OwnedFd, tgid: u32, wait: Duration) -> Answer {
-        self.look_at_late();
-        if self.late.len() >= READERS_MAX {
-            return Err(Reason::Pending(READERS_MAX));
-        }
-        let thread = self.idle.take().map_or_else(Thread::start, Ok);
-        let mut thread = thread.map_err(|error| Reason::Io(error.kind()))?;
-        thread.of = tgid;
-        thread.since = Instant::now();
-        thread.told = false;
-        thread.jobs.try_send(dir).map_err(|_| Reason::Ended)?;
-        match thread.answers.recv_timeout(wait) {
-            Ok(answer) => {
-                self.idle = Some(thread);
-                answer
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                self.late.push(thread);
-                Err(Reason::TooSlow(wait))
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(Reason::Ended),
-        }
-    }
-
     /// One whose late answer has come may read the next command line; the answer is nobody's.
     fn look_at_late(&mut self) {
         for mut thread in std::mem::take(&mut self.late) {
-            match thread.answers.try_recv() {
-                Ok(_nobodys) => self.idle = Some(thread),
-                Err(TryRecvError::Disconnected) => {}
-                Err(TryRecvError::Empty) => {
-                    if !thread.told && thread.since.elapsed() >= STUCK {
-                        thread.told = true;
-                        self.stuck += 1;
-                        self.tell_stuck(thread.of);
+            loop {
+                match thread.answers.try_recv() {
+                    Ok(nobodys) if nobodys.is_last() => self.idle = Some(thread),
+                    Ok(_more_follows) => continue,
+                    Err(TryRecvError::Disconnected) => {}
+                    Err(TryRecvError::Empty) => {
+                        if !thread.told && thread.since.elapsed() >= STUCK {
+                            thread.told = true;
+                            self.stuck += 1;
+                            self.tell_stuck(thread.of);
+                        }
+                        self.late.push(thread);
                     }
-                    self.late.push(thread);
                 }
+                break;
             }
         }
     }
@@ -231,7 +326,7 @@ impl ProcessReader {
     fn tell_stuck(&self, pid: u32) {
         if self.stuck.is_power_of_two() {
             say(&format!(
-                "oomtrace: /proc/{pid}/cmdline does not answer, because the victim's memory is locked: given up ({} so far, at most \
+                "oomtrace: /proc/{pid} does not answer, because the victim's memory is locked: given up ({} so far, at most \
                  {READERS_MAX} at a time)",
                 self.stuck
             ));
@@ -239,7 +334,7 @@ impl ProcessReader {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Files {
     proc: PathBuf,
     tick_ns: u64,
@@ -251,19 +346,18 @@ impl Files {
     /// A directory of `/proc` stays that of the process it was opened for, also when its id is used again: so what was
     /// read through it before the check of the start time is the same process's as what is read after.
     ///
-    /// Read by the caller: neither takes a lock that the victim may hold.
-    fn identify(
-        &self,
-        tid: u32,
-        tgid: u32,
-        start: u64,
-    ) -> Result<(OwnedFd, Result<Vec<u8>, Reason>), Reason> {
+    /// A process that has the id by now started after the mark; so in a later tick than the victim, or in the same one if
+    /// the victim started just before.
+    fn identify(&self, job: &Job) -> Result<(OwnedFd, Result<Vec<u8>, Reason>), Reason> {
+        let start = job.start / self.tick_ns;
+        if start >= job.marked / self.tick_ns {
+            return Err(Reason::StartedJustBefore);
+        }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(self.proc.join(tid.to_string()), flags, Mode::empty())?;
+        let dir = rustix::fs::open(self.proc.join(job.tid.to_string()), flags, Mode::empty())?;
         let executable = readlinkat(&dir, "exe", Vec::new());
-        let start = start / self.tick_ns;
         let same = self.started(&dir, "stat")? == start
-            || (tid != tgid && self.started(&dir, &format!("task/{tgid}/stat"))? == start);
+            || (job.tid != job.tgid && self.started(&dir, &format!("task/{}/stat", job.tgid))? == start);
         if !same {
             return Err(Reason::AnotherProcess);
         }
@@ -292,7 +386,7 @@ fn start_ticks(stat: &[u8]) -> Option<u64> {
     after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
-fn command_line(dir: &OwnedFd) -> Result<(Vec<u8>, bool), Reason> {
+fn command_line(dir: &OwnedFd) -> CommandLineRead {
     let (text, cut) = read::<COMMAND_LINE_BYTES>(dir, "cmdline")?;
     one_line(text).map(|text| (text, cut)).ok_or(Reason::Empty)
 }

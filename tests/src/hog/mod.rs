@@ -7,6 +7,7 @@
 
 mod memory;
 mod namespace;
+mod reuse;
 mod serve;
 mod tasks;
 
@@ -155,6 +156,13 @@ impl Hog {
     /// Has the first process of a pid namespace run the killer, live on, and end with many others in it.
     pub fn end_a_namespace(&mut self) -> Result<()> {
         self.ask("namespace").map(drop)
+    }
+
+    /// Has children killed in a cgroup, each of whose ids `/bin/sleep` has before the tracer can look. The ids.
+    pub fn reuse_ids(&mut self, procs: &Path, times: usize, tracer: u32) -> Result<Vec<u64>> {
+        let procs = word(procs.as_os_str().as_bytes());
+        let ids = self.ask(&format!("reuse {procs} {times} {tracer}"))?;
+        ids.split_ascii_whitespace().map(|id| id.parse().context("a process id")).collect()
     }
 
     /// Waits for the end of its child; the signal.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use super::memory::{self, Kind};
-use super::{namespace, tasks};
+use super::{namespace, reuse, tasks};
 
 /// Serves until stdin ends.
 pub(super) fn hog() -> ! {
@@ -111,6 +111,10 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
             say(&format!("ended {signal}"));
         }
         "namespace" => namespace::end_one()?,
+        "reuse" => {
+            let ids = reuse::again_and_again(&path(first)?, number(words.get(1))?, number(words.get(2))?)?;
+            return Ok(ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        }
         "quit" => exit(0),
         _ => return Err(wrong("no such command")),
     }

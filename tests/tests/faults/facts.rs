@@ -1,9 +1,16 @@
 //! What a run counts, and whose `/proc` it reads.
 
-use anyhow::{Context, Result, ensure};
-use oomtrace_tests::session::start_hog;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
-use crate::world::{World, text};
+use anyhow::{Context, Result, ensure};
+use oomtrace_tests::patience::until;
+use oomtrace_tests::session::start_hog;
+use oomtrace_tests::tracer::at;
+use serde_json::Value;
+
+use crate::world::{World, comm, text};
 
 /// `--count` counts kills: not those that die with a victim because they share its memory.
 pub fn count_counts_kills(world: &World) -> Result<()> {
@@ -31,4 +38,93 @@ pub fn count_counts_kills(world: &World) -> Result<()> {
     let status = run.child.wait().context("wait for the run")?;
     ensure!(status.success(), "{status}");
     Ok(())
+}
+
+/// Each victim's id has another program a moment later: never is that one told as the victim's.
+pub fn pids_used_again(world: &World) -> Result<()> {
+    // The kernel writes out ten reports in five seconds: after those a kill is quick enough to be mistaken.
+    const TIMES: usize = 60;
+    let mut run = world.run(&[], |_| {})?;
+    ensure!(text(&run.line()?, "type") == "start", "no start line");
+    let cgroup = world.scratch.cgroup().child(b"reuse")?;
+    cgroup.limit(8 << 20)?;
+    let mut hog = start_hog(false, b"hog-reuse")?;
+    let ids = hog.reuse_ids(&cgroup.procs(), TIMES, run.child.id())?;
+    let last = world.kill_one()?;
+    let lines = run.lines_until(&last)?;
+    run.stop()?;
+    let own = std::env::current_exe()?;
+    let mut told = 0;
+    for line in &lines {
+        if !at(line, "victim.pid").and_then(Value::as_u64).is_some_and(|pid| ids.contains(&pid)) {
+            continue;
+        }
+        told += 1;
+        if let Some(executable) = at(line, "victim.executable").and_then(Value::as_str) {
+            ensure!(Path::new(executable) == own, "the next program with its id: {line}");
+        }
+        if let Some(command) = at(line, "victim.command_line").and_then(Value::as_str) {
+            ensure!(!command.contains("sleep"), "the next program with its id: {line}");
+        }
+    }
+    ensure!(told == TIMES, "{told} of {TIMES} kills were told");
+    Ok(())
+}
+
+/// A process of a pid namespace, ended with this.
+struct Inside(Child);
+
+impl Inside {
+    /// `/bin/sleep`, with this id in the namespace of `process`, whose `/proc` it sees.
+    fn sleep(process: u32, id: u32) -> Result<Self> {
+        let script = format!("echo {} >/proc/sys/kernel/ns_last_pid; /bin/sleep 1000 & wait", id - 1);
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &process.to_string(), "-p", "-m", "sh", "-c", &script]);
+        Ok(Self(command.stdin(Stdio::null()).spawn().context("start nsenter")?))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // The rest ends with the namespace.
+        let _gone = self.0.kill();
+        let _waited = self.0.wait();
+    }
+}
+
+/// The tracer in a pid namespace of its own, in which another program has the victim's id: that is said, and nothing is taken
+/// of it.
+pub fn pids_of_another_namespace(world: &World) -> Result<()> {
+    let above = ["unshare", "-pf", "--kill-child", "--mount-proc"];
+    let mut run = world.run_below(&above, &["--no-realtime"], |_| {})?;
+    let start = run.line()?;
+    let limits = start.get("limits").map(Value::to_string).unwrap_or_default();
+    ensure!(limits.contains("pid namespace"), "the start line does not say it: {start}");
+    let tracer = run.child.id();
+    let children = fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children"))?;
+    let tracer: u32 = children.trim().parse().context("unshare has no child")?;
+
+    let cgroup = world.scratch.cgroup().child(b"apart")?;
+    cgroup.limit(8 << 20)?;
+    let mut hog = start_hog(false, b"hog-apart")?;
+    hog.join(&cgroup.procs())?;
+    let _inside = Inside::sleep(tracer, hog.pid())?;
+    let other = format!("/proc/{tracer}/root/proc/{}/exe", hog.pid());
+    until("the other program with the id", || {
+        Ok(fs::read_link(&other).is_ok_and(|exe| exe.ends_with("sleep")).then_some(()))
+    })?;
+    hog.grow("anon")?;
+    hog.killed()?;
+    let lines = run.lines_until("hog-apart")?;
+    let line = lines.last().filter(|line| comm(line) == Some("hog-apart")).context("no line")?;
+    ensure!(at(line, "victim.executable").is_none(), "of a process of the namespace: {line}");
+    let why = line.get("missing").map(Value::to_string).unwrap_or_default();
+    ensure!(why.contains("namespace"), "the reason is another: {line}");
+    // What the kernel side read is the victim's wherever the tracer is.
+    let command = at(line, "victim.command_line").and_then(Value::as_str);
+    ensure!(command.is_none_or(|command| !command.contains("sleep")), "{line}");
+    // SAFETY: the tracer is a child of a child that has not been waited for.
+    let ended = unsafe { libc::kill(libc::pid_t::try_from(tracer)?, libc::SIGTERM) };
+    ensure!(ended == 0, "end the tracer: {}", std::io::Error::last_os_error());
+    until("the end of unshare", || Ok(run.child.try_wait()?)).map(drop)
 }

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, Test); 11] = [
+    let tests: [(&str, Test); 13] = [
         ("full_disk", output::full_disk),
         ("blocked_pipe", output::blocked_pipe),
         ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         ("service_manager", start::service_manager),
         ("least_privilege", start::least_privilege),
         ("count_counts_kills", facts::count_counts_kills),
+        ("pids_used_again", facts::pids_used_again),
+        ("pids_of_another_namespace", facts::pids_of_another_namespace),
     ];
     let trials = tests.map(|(name, test)| {
         let world = Arc::clone(&world);

@@ -48,7 +48,24 @@ impl World {
     }
 
     pub fn run(&self, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Result<Run> {
-        let mut command = Command::new(&self.binary);
+        self.run_below(&[], args, prepare)
+    }
+
+    /// The same, started by another program.
+    pub fn run_below(
+        &self,
+        above: &[&str],
+        args: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Run> {
+        let mut command = match above {
+            [] => Command::new(&self.binary),
+            [program, rest @ ..] => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(&self.binary);
+                command
+            }
+        };
         command.args(["run", "-o", "json"]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: one system call, which is all that may be done between fork and exec.

@@ -35,8 +35,12 @@ fn started(ticks: u64) -> Option<BootTime> {
     Some(BootTime(ticks * tick_ns + tick_ns - 1))
 }
 
+fn victim(tid: u32, tgid: u32, start: Option<BootTime>) -> Victim {
+    Victim { tid, tgid, start, marked: BootTime(u64::MAX) }
+}
+
 fn read(dir: &tempfile::TempDir, tid: u32, tgid: u32, start: Option<BootTime>) -> ProcessFacts {
-    ProcessReader::new(&Root::at(dir.path())).unwrap().read(tid, tgid, start, LONG)
+    ProcessReader::new(&Root::at(dir.path())).unwrap().read(&victim(tid, tgid, start), LONG)
 }
 
 #[test]
@@ -62,6 +66,34 @@ fn never_of_another_process() {
     assert_eq!(read(&dir, 7, 7, started(501)), ProcessFacts::none(Reason::AnotherProcess));
     assert_eq!(read(&dir, 7, 7, None), ProcessFacts::none(Reason::StartUnknown));
     assert_eq!(read(&dir, 8, 8, started(500)), ProcessFacts::none(Reason::Gone));
+}
+
+/// A process that takes the id after the mark may start in the tick of the mark, and no earlier.
+#[test]
+fn never_of_one_that_may_have_started_after_the_mark() {
+    let dir = proc_with(b"next\0");
+    let mut reader = ProcessReader::new(&Root::at(dir.path())).unwrap();
+    let mut marked = |ticks: u64| {
+        let start = started(500);
+        // At the beginning of the tick.
+        let tick_ns = 1_000_000_000 / identity::ticks_per_second();
+        let victim = Victim { tid: 7, tgid: 7, start, marked: BootTime(ticks * tick_ns) };
+        (reader.executable(&victim, LONG), reader.read(&victim, LONG))
+    };
+    let (executable, facts) = marked(500);
+    assert_eq!(executable, Err(Reason::StartedJustBefore));
+    assert_eq!(facts, ProcessFacts::none(Reason::StartedJustBefore));
+    let (executable, facts) = marked(501);
+    assert_eq!(executable.unwrap(), b"/usr/bin/python3.11");
+    assert_eq!(facts.command_line.unwrap(), b"next");
+}
+
+#[test]
+fn the_executable_alone_is_of_no_other_process() {
+    let dir = proc_with(b"next\0");
+    let mut reader = ProcessReader::new(&Root::at(dir.path())).unwrap();
+    assert_eq!(reader.executable(&victim(7, 7, started(499)), LONG), Err(Reason::AnotherProcess));
+    assert_eq!(reader.executable(&victim(7, 7, None), LONG), Err(Reason::StartUnknown));
 }
 
 #[test]
@@ -103,18 +135,18 @@ fn a_stuck_read_costs_no_other_victim_a_fact() {
     fs::write(other.join("cmdline"), "other").unwrap();
     symlink("/usr/bin/other", other.join("exe")).unwrap();
     let mut reader = ProcessReader::new(&Root::at(dir.path())).unwrap();
-    let wait = Duration::from_millis(10);
-    for _ in 0..READERS_MAX {
-        let stuck = reader.read(7, 7, started(500), wait);
+    for number in 0..READERS_MAX {
+        // Once for long: what takes no lock is not lost.
+        let wait = Duration::from_millis(if number == 0 { 1000 } else { 10 });
+        let stuck = reader.read(&victim(7, 7, started(500)), wait);
         assert_eq!(stuck.command_line, Err(Reason::TooSlow(wait)));
-        // What takes no lock is not lost.
-        assert_eq!(stuck.executable.unwrap(), b"/usr/bin/python3.11");
+        assert!(number > 0 || stuck.executable.unwrap() == b"/usr/bin/python3.11");
         if reader.late.len() < READERS_MAX {
-            assert_eq!(reader.read(8, 8, started(500), LONG).command_line.unwrap(), b"other");
+            assert_eq!(reader.read(&victim(8, 8, started(500)), LONG).command_line.unwrap(), b"other");
         }
     }
     // Not one more.
-    let next = reader.read(8, 8, started(500), LONG);
+    let next = reader.read(&victim(8, 8, started(500)), LONG);
     assert_eq!(next.command_line, Err(Reason::Pending(READERS_MAX)));
     assert_eq!(next.executable.unwrap(), b"/usr/bin/other");
     for thread in &mut reader.late {
@@ -126,7 +158,7 @@ fn a_stuck_read_costs_no_other_victim_a_fact() {
     fs::remove_file(&cmdline).unwrap();
     fs::write(&cmdline, "next").unwrap();
     let next = loop {
-        let facts = reader.read(7, 7, started(500), LONG);
+        let facts = reader.read(&victim(7, 7, started(500)), LONG);
         if facts.command_line != Err(Reason::Pending(READERS_MAX)) {
             break facts;
         }
@@ -146,7 +178,7 @@ fn a_real_process_as_the_kernel_knows_it() {
     let line = fs::read(format!("/proc/{pid}/stat")).unwrap();
     let start = started(start_ticks(&line).unwrap());
     let mut reader = ProcessReader::new(&Root::host()).unwrap();
-    let alive = reader.read(pid, pid, start, LONG);
+    let alive = reader.read(&victim(pid, pid, start), LONG);
     child.kill().unwrap();
     // Dead and not reaped: still in /proc, without memory.
     rustix::process::waitid(
@@ -154,9 +186,9 @@ fn a_real_process_as_the_kernel_knows_it() {
         rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
     )
     .unwrap();
-    let zombie = reader.read(pid, pid, start, LONG);
+    let zombie = reader.read(&victim(pid, pid, start), LONG);
     child.wait().unwrap();
-    let gone = reader.read(pid, pid, start, LONG);
+    let gone = reader.read(&victim(pid, pid, start), LONG);
     assert_eq!(alive.command_line.unwrap(), b"/bin/cat -");
     assert!(!alive.executable.unwrap().is_empty());
     assert_eq!(zombie.executable, Err(Reason::Released));
