@@ -217,7 +217,7 @@ fn podman_files(dir: &Path) -> Result<Check> {
     let (dir, mut texts) = (StateDir::system(dir), Texts::default());
     Ok(Box::new(move |bytes| {
         if fs::write(&list, bytes).is_ok() {
-            let _facts = podman::container(&dir, ID, b"/machine.slice/libpod", &mut texts);
+            let _facts = podman::container(&dir, ID, &mut podman::Lists::default(), &mut texts);
         }
     }))
 }
