@@ -4,14 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use oomtrace::accounting::Account;
 use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
 use oomtrace::containers::discover::StateDirs;
 use oomtrace::containers::files::StateDir;
 use oomtrace::containers::{Runtime, Runtimes, Texts, docker, oci, podman, unit};
-use oomtrace::enrich::enricher::{Enricher, Sources};
+use oomtrace::enrich::enricher::{Enricher, Knowledge};
 use oomtrace::event::{CgroupVersion, Event, Host};
+use oomtrace::facts::kernel_log::LoggedKill;
 use oomtrace::facts::kernel_log::{Lines, OomLine};
-use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, Decoder};
+use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
 use oomtrace::host::clock::ClockOffset;
 use oomtrace::host::process::Reason;
 use oomtrace::host::root::Root;
@@ -20,8 +22,10 @@ use oomtrace::kernel::gfp::GfpNames;
 use oomtrace::kernel::layout;
 use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render};
 use oomtrace::outputs::transport::{Sink, SinkError, Wait};
-use oomtrace::run::pipeline::{Filter, Pipeline};
-use oomtrace::sources::earlier_kills::{LoggedKill, kills_of};
+use oomtrace::outputs::{Durable, Outputs};
+use oomtrace::run::{filter::Filter, reporter::Reporter};
+use oomtrace::sources::earlier_kills::kills_of;
+use oomtrace::sources::{Next, kills::Records};
 
 /// Something that takes bytes from outside.
 pub struct Target {
@@ -52,8 +56,8 @@ pub const TARGETS: [Target; 9] = [
 /// An id as Docker and Podman make them.
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-fn sources(root: Root) -> Sources {
-    Sources {
+fn knowledge(root: Root) -> Knowledge {
+    Knowledge {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
         root,
         processes: Err(Reason::NotRead),
@@ -82,7 +86,7 @@ impl Sink for OneLineEach {
         None
     }
 
-    fn kept(&self) -> usize {
+    fn waiting_lines(&self) -> usize {
         0
     }
 
@@ -99,13 +103,17 @@ fn check_line(line: &[u8]) {
 }
 
 fn record(dir: &Path) -> Result<Check> {
-    let enricher = Enricher::new(sources(Root::at(dir)));
-    let sink = Box::new(OneLineEach);
-    let mut pipeline = Pipeline::new(Decoder::new(4096), enricher, Filter::default(), Render::Json, sink);
+    let mut enricher = Enricher::new(knowledge(Root::at(dir)));
+    let mut account = Account::new(None, false);
+    let records = Records::new(4096, None);
+    let outputs = Outputs::new(Durable::new(Render::Json, Box::new(OneLineEach)), Vec::new());
+    let mut reporter = Reporter::new(Filter::default(), outputs);
     Ok(Box::new(move |bytes| {
-        pipeline.cgroup(bytes);
-        // The sink refuses nothing.
-        assert!(pipeline.kill(bytes).is_ok());
+        records.cgroup(bytes, &mut enricher);
+        if let Next::Event(event) = records.event(bytes, &mut enricher, &mut account) {
+            // The sink refuses nothing.
+            assert!(reporter.report(&event, &mut account).is_ok());
+        }
     }))
 }
 
@@ -125,7 +133,7 @@ fn btf(_: &Path) -> Result<Check> {
 
 /// Records are apart by an empty line.
 fn kmsg(dir: &Path) -> Result<Check> {
-    let mut enricher = Enricher::new(sources(Root::at(dir)));
+    let mut enricher = Enricher::new(knowledge(Root::at(dir)));
     let mut line = Vec::new();
     Ok(Box::new(move |bytes| {
         let mut lines = Lines::default();

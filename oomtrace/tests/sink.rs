@@ -106,7 +106,8 @@ fn a_file_is_made_for_whom_it_is_said_and_so_are_rotated_ones() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let access = Access { mode: 0o640, group: Some(4242) };
-    let mut sink = FileSink::open_for(at("kills"), access, Some(Rotation { max_bytes: 1, keep: 1 })).unwrap();
+    let mut sink =
+        FileSink::open_for(at("kills"), access, Some(Rotation { max_bytes: 1, old_files: 1 })).unwrap();
     sink.write_line(b"one\n").unwrap();
     sink.write_line(b"two\n").unwrap();
     for name in ["kills", "kills.1"] {
@@ -242,7 +243,7 @@ fn a_full_device_keeps_lines_until_no_more_fit() {
     let line = format!("{}\n", "x".repeat(4000));
     let taken = (0..100).take_while(|_| sink.write_line(line.as_bytes()).is_ok()).count();
     assert_eq!(taken, 16, "64 KiB of lines");
-    assert_eq!(sink.kept(), 17);
+    assert_eq!(sink.waiting_lines(), 17);
 }
 
 #[test]
@@ -299,7 +300,7 @@ fn a_full_fifo_keeps_whole_lines() {
             break;
         }
     }
-    assert_eq!(sink.kept(), 0);
+    assert_eq!(sink.waiting_lines(), 0);
     assert_eq!(String::from_utf8(text).unwrap(), expected);
 }
 
@@ -385,7 +386,7 @@ fn a_file_is_followed() {
     // Removed, and its directory with it: the line waits until there is one.
     fs::remove_dir_all(dir.path()).unwrap();
     sink.write_line(b"six\n").unwrap();
-    assert_eq!(sink.kept(), 1);
+    assert_eq!(sink.waiting_lines(), 1);
     fs::create_dir(dir.path()).unwrap();
     sink.flush().unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "six\n");
@@ -395,7 +396,7 @@ fn a_file_is_followed() {
 fn a_file_is_put_aside_before_it_gets_too_large() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let mut sink = FileSink::open(at("kills"), Some(Rotation { max_bytes: 10, keep: 2 })).unwrap();
+    let mut sink = FileSink::open(at("kills"), Some(Rotation { max_bytes: 10, old_files: 2 })).unwrap();
     for line in ["one\n", "two\n", "three\n", "a longer line\n", "four\n", "5\n"] {
         sink.write_line(line.as_bytes()).unwrap();
     }
@@ -421,7 +422,7 @@ fn old_files_stay_where_there_is_nothing_to_put_aside() {
     for number in 1..=3 {
         fs::write(at(&format!("kills.{number}")), format!("old {number}\n")).unwrap();
     }
-    let mut sink = FileSink::open(at("kills"), Some(Rotation { max_bytes: 10, keep: 3 })).unwrap();
+    let mut sink = FileSink::open(at("kills"), Some(Rotation { max_bytes: 10, old_files: 3 })).unwrap();
     sink.write_line(b"first one\n").unwrap();
     fs::rename(at("kills"), at("kills.moved")).unwrap();
     sink.write_line(b"after\n").unwrap();

@@ -1,5 +1,5 @@
-//! What could not be told: the kernel side's counters and the holes in `seq` in, the losses
-//! that have not been told yet out. Pure.
+//! What was lost: the kernel side's counters and the holes in `seq` in, the losses that no line has
+//! reported yet out. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,32 +8,21 @@ use oomtrace_common::{
     pinned::{self, Pinned},
 };
 
-use crate::event::LossReason;
+use crate::{event::LossReason, facts::Counters};
 
-/// The kernel side's counters, summed over the CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters(pub [u64; counter::COUNT as usize]);
-
-impl Counters {
-    /// One of the constants of [`counter`].
-    pub fn get(&self, index: u32) -> u64 {
-        usize::try_from(index).ok().and_then(|index| self.0.get(index)).copied().unwrap_or(0)
-    }
-}
-
-/// Counts what was lost, and what of it was told.
+/// Counts what was lost, and what of it was reported.
 #[derive(Clone, Debug, Default)]
 pub struct Losses {
     last_seq: u64,
     holes: u64,
-    /// Totals by reason, and how much of each was told.
+    /// Totals by reason, and how much of each was reported.
     known: BTreeMap<LossReason, Tally>,
     /// What an earlier run had counted already.
     before: u64,
 }
 
-/// The reasons in the order in which they are kept for the next run.
-const KEPT: [LossReason; 7] = [
+/// The reasons in the order in which they are handed to the next run.
+const HANDED_OVER: [LossReason; 7] = [
     LossReason::RingFull,
     LossReason::CgroupRingFull,
     LossReason::NoScratch,
@@ -43,26 +32,26 @@ const KEPT: [LossReason; 7] = [
     LossReason::Unexplained,
 ];
 
-/// How many entries are kept: the last number, the holes, and two a reason.
-const KEPT_ENTRIES: usize = 2 + 2 * KEPT.len();
+/// How many entries that takes: the last number, the holes, and two a reason.
+const ENTRIES: usize = 2 + 2 * HANDED_OVER.len();
 
-const _: () = assert!(pinned::LOSSES + KEPT_ENTRIES <= pinned::COUNT);
+const _: () = assert!(pinned::LOSSES + ENTRIES <= pinned::COUNT);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     total: u64,
-    told: u64,
+    reported: u64,
 }
 
 impl Losses {
-    /// Goes on where an earlier run was: what it told is not told again, what it did not tell is not forgotten.
+    /// Goes on where an earlier run was: what it reported is not reported again, what it did not report is not forgotten.
     pub fn resume(kept: &Pinned) -> Self {
         let at = |index: usize| kept.get(pinned::LOSSES + index).copied().unwrap_or(0);
-        let tally = |index: usize| Tally { total: at(index), told: at(index + 1) };
+        let tally = |index: usize| Tally { total: at(index), reported: at(index + 1) };
         let mut losses = Self {
             last_seq: at(0),
             holes: at(1),
-            known: KEPT.into_iter().zip((2..).step_by(2).map(tally)).collect(),
+            known: HANDED_OVER.into_iter().zip((2..).step_by(2).map(tally)).collect(),
             before: 0,
         };
         losses.before = losses.total_events();
@@ -70,10 +59,10 @@ impl Losses {
     }
 
     /// Writes down what the next run needs.
-    pub fn keep(&self, kept: &mut Pinned) {
-        let tallies = KEPT.iter().flat_map(|reason| {
+    pub fn hand_over(&self, kept: &mut Pinned) {
+        let tallies = HANDED_OVER.iter().flat_map(|reason| {
             let tally = self.known.get(reason).copied().unwrap_or_default();
-            [tally.total, tally.told]
+            [tally.total, tally.reported]
         });
         let values = [self.last_seq, self.holes].into_iter().chain(tallies);
         for (entry, value) in kept.iter_mut().skip(pinned::LOSSES).zip(values) {
@@ -122,23 +111,23 @@ impl Losses {
         tally.total = tally.total.max(unexplained);
     }
 
-    /// What has not been told yet.
-    pub fn untold(&self) -> Vec<(LossReason, u64)> {
+    /// What has not been reported yet.
+    pub fn unreported(&self) -> Vec<(LossReason, u64)> {
         self.known
             .iter()
-            .map(|(reason, tally)| (*reason, tally.total.saturating_sub(tally.told)))
+            .map(|(reason, tally)| (*reason, tally.total.saturating_sub(tally.reported)))
             .filter(|(_, count)| *count > 0)
             .collect()
     }
 
-    /// How many there were with this reason, told or not.
+    /// How many there were with this reason, reported or not.
     pub fn of(&self, reason: LossReason) -> u64 {
         self.known.get(&reason).map_or(0, |tally| tally.total)
     }
 
-    /// A line told of `count` losses.
-    pub fn told(&mut self, reason: LossReason, count: u64) {
-        self.total(reason).told += count;
+    /// A line reported `count` losses.
+    pub fn reported(&mut self, reason: LossReason, count: u64) {
+        self.total(reason).reported += count;
     }
 
     /// Kill events and lines lost in this run; cgroup changes cost names, verdicts are no events.
@@ -174,51 +163,51 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_that_the_full_ring_explains_is_told_once() {
+    fn a_hole_that_the_full_ring_explains_is_reported_once() {
         let mut losses = Losses::default();
         losses.saw(1);
         losses.counted(&counters(3));
-        assert_eq!(losses.untold(), [(LossReason::RingFull, 3)]);
-        losses.told(LossReason::RingFull, 3);
+        assert_eq!(losses.unreported(), [(LossReason::RingFull, 3)]);
+        losses.reported(LossReason::RingFull, 3);
         losses.saw(5);
         losses.counted(&counters(3));
-        assert_eq!(losses.untold(), []);
+        assert_eq!(losses.unreported(), []);
         assert_eq!(losses.events(), 3);
     }
 
     #[test]
-    fn a_hole_that_nothing_explains_is_told_as_such() {
+    fn a_hole_that_nothing_explains_is_reported_as_such() {
         let mut losses = Losses::default();
         losses.saw(1);
         losses.saw(4);
         losses.unreadable(1);
         losses.counted(&counters(0));
-        assert_eq!(losses.untold(), [(LossReason::UnreadableRecord, 1), (LossReason::Unexplained, 1)]);
+        assert_eq!(losses.unreported(), [(LossReason::UnreadableRecord, 1), (LossReason::Unexplained, 1)]);
     }
 
     #[test]
-    fn the_next_run_tells_what_this_one_did_not() {
+    fn the_next_run_reports_what_this_one_did_not() {
         let mut losses = Losses::default();
         losses.saw(2);
         losses.saw(6);
         losses.counted(&counters(3));
-        losses.told(LossReason::RingFull, 2);
+        losses.reported(LossReason::RingFull, 2);
         losses.refused();
         let mut kept = [7; pinned::COUNT];
-        losses.keep(&mut kept);
+        losses.hand_over(&mut kept);
 
         let mut next = Losses::resume(&kept);
         assert_eq!(next.events(), 0);
-        // Told twice: no number is missing between the two runs, nor behind this one.
+        // Reported twice: no number is missing between the two runs, nor behind this one.
         next.saw(6);
         next.saw(7);
         next.counted(&counters(4));
         assert_eq!(
-            next.untold(),
+            next.unreported(),
             [(LossReason::RingFull, 2), (LossReason::Sink, 1), (LossReason::Unexplained, 1)]
         );
         assert_eq!(next.events(), 1);
-        assert_eq!(kept.iter().filter(|entry| **entry == 7).count(), pinned::COUNT - KEPT_ENTRIES);
+        assert_eq!(kept.iter().filter(|entry| **entry == 7).count(), pinned::COUNT - ENTRIES);
     }
 
     #[test]
@@ -226,6 +215,6 @@ mod tests {
         let mut losses = Losses::default();
         losses.saw(3);
         losses.counted(&counters(0));
-        assert_eq!(losses.untold(), [(LossReason::Unexplained, 2)]);
+        assert_eq!(losses.unreported(), [(LossReason::Unexplained, 2)]);
     }
 }

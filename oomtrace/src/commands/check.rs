@@ -6,15 +6,15 @@ use crate::{
     cli::{Check, Output, RingSize},
     commands::{
         print::print,
-        run::{NO_MEMORY_CGROUPS, OTHER_PID_NAMESPACE, attach, nothing_there},
+        run::{NO_MEMORY_CGROUPS, attach, nothing_there},
     },
     containers::Runtimes,
     event::{CgroupVersion, HookStatus},
     failure::Failure,
-    host::{identity, kernel_log::KernelLog, root::Root},
+    host::{identity, kernel_log::KernelLog, protection, root::Root},
     kernel::{Kernel, KernelError, privilege, tracefs},
     outputs::encode::json,
-    run::protection,
+    run::setup::OTHER_PID_NAMESPACE,
     sources::probe::HookChoice,
 };
 

@@ -8,8 +8,7 @@ use std::{
 
 use crate::{
     failure::{Code, Failure},
-    host::files,
-    run::protection,
+    host::{files, protection},
 };
 
 /// Reads files until nobody asks any more.

@@ -1,4 +1,4 @@
-//! `oomtrace replay`: the pipeline without a kernel. Records that `run --record` kept in,
+//! `oomtrace replay`: a run without a kernel. Records that `run --record` kept in,
 //! lines out.
 
 use std::{
@@ -8,17 +8,21 @@ use std::{
 };
 
 use crate::{
+    accounting::Account,
     cgroups::tree::{CgroupTree, TreeLimits},
     cli::Replay,
     commands::{render, terminal},
     containers::Runtimes,
-    enrich::enricher::{Enricher, Sources},
+    enrich::enricher::{Enricher, Knowledge},
     event::Host,
-    facts::Decoder,
     failure::{Code, Failure},
     host::{clock::ClockOffset, process::Reason, root::Root},
-    outputs::transport::{SinkError, StdoutSink},
-    run::pipeline::{Filter, Pipeline},
+    outputs::{
+        Durable, Outputs,
+        transport::{SinkError, StdoutSink},
+    },
+    run::{filter::Filter, reporter::Reporter},
+    sources::{Next, kills::Records},
 };
 
 /// `oomtrace replay`. The clock starts at 1970-01-01T00:00:00Z and stands still after the last event, the
@@ -32,7 +36,7 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
     let mut records =
         File::open(&args.records).map(BufReader::new).map_err(|error| cannot(error.to_string()))?;
     let root = Root::at(&args.root);
-    let sources = Sources {
+    let knowledge = Knowledge {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
         root,
         processes: Err(Reason::NotRead),
@@ -42,25 +46,32 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
         clock: Some(ClockOffset::default()),
         host: Host { name: "replay".into(), boot_id: None, kernel: "replay".into() },
     };
-    let decoder = Decoder::new(args.page_size);
-    let render = render(Some(args.output), terminal());
-    let mut pipeline = Pipeline::new(
-        decoder,
-        Enricher::new(sources),
-        Filter::default(),
-        render,
-        Box::new(StdoutSink::new()),
-    );
+    let records_of = Records::new(args.page_size, None);
+    let mut enricher = Enricher::new(knowledge);
+    let mut account = Account::new(None, enricher.is_v1());
+    let durable = Durable::new(render(Some(args.output), terminal()), Box::new(StdoutSink::new()));
+    let mut reporter = Reporter::new(Filter::default(), Outputs::new(durable, Vec::new()));
     let mut record = Vec::new();
     while next(&mut records, &mut record).map_err(|error| cannot(error.to_string()))? {
-        match pipeline.kill(&record).and_then(|()| pipeline.settle(Duration::MAX)) {
-            Err(SinkError::Closed) => return Ok(()),
-            done => done?,
-        };
+        if let Next::Event(event) = records_of.event(&record, &mut enricher, &mut account)
+            && !printed(&mut reporter, |reporter| reporter.report(&event, &mut account).map(drop))?
+        {
+            return Ok(());
+        }
     }
-    match pipeline.stop("end of records").and_then(|()| pipeline.settle(Duration::MAX)) {
-        Err(SinkError::Closed) => Ok(()),
-        done => Ok(done.map(drop)?),
+    let envelope = enricher.own_envelope();
+    printed(&mut reporter, |reporter| reporter.stop("end of records", envelope, &mut account))?;
+    Ok(())
+}
+
+/// Prints, and waits until all is written. False if nobody reads any more.
+fn printed(
+    reporter: &mut Reporter,
+    print: impl FnOnce(&mut Reporter) -> Result<(), SinkError>,
+) -> Result<bool, SinkError> {
+    match print(reporter).and_then(|()| reporter.outputs().durable().settle(Duration::MAX)) {
+        Err(SinkError::Closed) => Ok(false),
+        done => done,
     }
 }
 

@@ -16,19 +16,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     cli::{RingSize, Run, Simulate},
-    commands::{
-        print::print,
-        render,
-        run::{attach, sources},
-        terminal,
-    },
+    commands::{print::print, render, run::attach, terminal},
     enrich::enricher::Enricher,
     event::{Event, OomKill},
     facts::{Decoder, OomKillFacts, Record, kernel_log::OomReport},
     failure::{Code, Failure},
     host::{identity, kernel_log::KernelLog, root::Root},
     kernel::Kernel,
-    sources::probe::Probe,
+    run::setup,
+    sources::probe::Rings,
     stderr::say,
 };
 use scratch::Scratch;
@@ -79,7 +75,7 @@ fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failur
     let scratch = Scratch::make(&kernel.hierarchy, LIMIT_BYTES)?;
     let mut limits = Vec::new();
     let run = Run { hook: args.hook, ..Run::default() };
-    let mut enricher = Enricher::new(sources(&root, &kernel, &probe, &run, &mut limits)?);
+    let mut enricher = Enricher::new(setup::knowledge(&root, &kernel, probe.is_hooked(), &run, &mut limits)?);
     // A reader of its own: what the event was made from is not what it is held against.
     let mut log = KernelLog::open(&root).map_err(|error| {
         let failure = Failure::message(Code::Privilege, format!("cannot read the kernel log: {error}"));
@@ -89,7 +85,7 @@ fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failur
     let mut child = victim_process()?;
     let killed = scratch.add(child.id()).and_then(|()| {
         go(&mut child)?;
-        event_of(child.id(), &mut probe, &mut enricher)
+        event_of(child.id(), probe.rings(), &mut enricher)
     });
     // Whatever came of it, nothing is left behind.
     let _gone_already = child.kill();
@@ -147,25 +143,24 @@ fn go(child: &mut Child) -> Result<(), Failure> {
 }
 
 /// The event of this process, among any others that happen.
-fn event_of(pid: u32, probe: &mut Probe, enricher: &mut Enricher) -> Result<OomKill, Failure> {
+fn event_of(pid: u32, rings: &mut Rings, enricher: &mut Enricher) -> Result<OomKill, Failure> {
     let decoder = Decoder::new(identity::page_bytes());
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        while let Some(record) = probe.cgroups().next() {
+        while let Some(record) = rings.cgroups.next() {
             if let Ok(Record::Cgroup(change)) = decoder.record(&record) {
                 enricher.cgroup_changed(&change);
             }
         }
-        while let Some(record) = probe.kills().next() {
+        while let Some(record) = rings.kills.next() {
             if let Ok(Record::OomKill(facts)) = decoder.record(&record)
                 && is_of(&facts, pid)
             {
                 return Ok(enricher.oom_kill(&facts));
             }
         }
-        let (kills, _) = probe.rings();
         let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-        let _woken_or_not = poll(&mut [PollFd::new(kills, PollFlags::IN)], Some(&wait));
+        let _woken_or_not = poll(&mut [PollFd::new(&rings.kills, PollFlags::IN)], Some(&wait));
     }
     let failure =
         Failure::message(Code::RunTime, format!("no OOM kill was seen within {} s", PATIENCE.as_secs()));

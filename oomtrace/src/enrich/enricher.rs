@@ -18,8 +18,8 @@ use crate::{
         Severity, SharedMmKill, SharedMmVictim, Trigger, Victim, VictimMemory, text_from_kernel,
     },
     facts::{
-        BootTime, CgroupChange, CgroupId, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts,
-        SharedMmKillFacts, TaskFacts, kernel_log::OomDomain,
+        BootTime, CgroupChange, CgroupId, Limit, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts,
+        OomWithoutKill, SharedMmKillFacts, TaskFacts, kernel_log::OomDomain,
     },
     host::{
         clock::{self, ClockOffset},
@@ -29,11 +29,10 @@ use crate::{
         root::Root,
     },
     kernel::gfp::GfpNames,
-    sources::cgroup_files::Unkilled,
 };
 
 /// What an [`Enricher`] is made of.
-pub struct Sources {
+pub struct Knowledge {
     /// The host's files.
     pub root: Root,
     /// The memory cgroups and their containers.
@@ -55,7 +54,7 @@ pub struct Sources {
 
 /// Turns facts into events.
 pub struct Enricher {
-    sources: Sources,
+    knowledge: Knowledge,
     runs: Runs,
     /// The distance between the clocks, sampled once an event.
     offset: ClockOffset,
@@ -71,28 +70,39 @@ const UNREAD: Reason = Reason::NotReadInKernel;
 
 impl Enricher {
     /// One for a run.
-    pub fn new(sources: Sources) -> Self {
-        Self { sources, runs: Runs::default(), offset: ClockOffset::default(), latest: BootTime(0) }
+    pub fn new(knowledge: Knowledge) -> Self {
+        Self { knowledge, runs: Runs::default(), offset: ClockOffset::default(), latest: BootTime(0) }
     }
 
     /// The memory cgroups.
-    pub fn tree(&mut self) -> &mut CgroupTree {
-        &mut self.sources.tree
+    pub fn tree(&self) -> &CgroupTree {
+        &self.knowledge.tree
+    }
+
+    /// The memory cgroups, for those who find out more of them.
+    pub fn tree_mut(&mut self) -> &mut CgroupTree {
+        &mut self.knowledge.tree
     }
 
     /// Whether memory is on cgroup v1.
     pub fn is_v1(&self) -> bool {
-        matches!(self.sources.version, CgroupVersion::V1 | CgroupVersion::Hybrid)
+        matches!(self.knowledge.version, CgroupVersion::V1 | CgroupVersion::Hybrid)
     }
 
-    /// The kernel's log, where it is followed: to be read as it grows, so that a kill finds its own lines read.
-    pub fn log_mut(&mut self) -> Option<&mut KernelLog> {
-        self.sources.log.as_mut()
+    /// The kernel's log, where it is followed.
+    pub fn kernel_log(&self) -> Option<&KernelLog> {
+        self.knowledge.log.as_ref()
+    }
+
+    /// Reads the log as it grows, so that a kill finds its own lines read. False if there is more to read.
+    pub fn read_kernel_log(&mut self) -> bool {
+        // A kill reads the log itself: what is not to be had now is not missed.
+        self.knowledge.log.as_mut().is_none_or(|log| log.catch_up().unwrap_or(true))
     }
 
     /// A change of the tree of memory cgroups.
     pub fn cgroup_changed(&mut self, change: &CgroupChange) {
-        self.sources.tree.apply(change);
+        self.knowledge.tree.apply(change);
     }
 
     /// What a line starts with.
@@ -104,19 +114,19 @@ impl Enricher {
             severity: Severity::default(),
             seq,
             origin,
-            host: self.sources.host.clone(),
+            host: self.knowledge.host.clone(),
         }
     }
 
     /// What a line of oomtrace's own starts with.
     pub fn own_envelope(&mut self) -> Envelope {
         self.sample_clock();
-        let now = if self.sources.clock.is_some() { self.latest } else { clock::boot_time() };
+        let now = if self.knowledge.clock.is_some() { self.latest } else { clock::boot_time() };
         self.envelope(now, None, Origin::Oomtrace)
     }
 
     fn sample_clock(&mut self) {
-        self.offset = self.sources.clock.unwrap_or_else(ClockOffset::sample);
+        self.offset = self.knowledge.clock.unwrap_or_else(ClockOffset::sample);
     }
 
     /// A kill.
@@ -170,7 +180,7 @@ impl Enricher {
         self.latest = facts.time;
         let mut absent = self.absent_here(&[]);
         let task = &facts.task;
-        let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
+        let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
         let identity =
             self.identify(task.memcg, &Lineage::default(), path.as_deref(), facts.time, &mut absent);
         let victim = SharedMmVictim {
@@ -246,18 +256,22 @@ impl Enricher {
     }
 
     /// A memory cgroup that ran out without a victim, found in its files.
-    pub fn unkilled(&mut self, found: &Unkilled) -> event::MemcgOom {
+    pub fn oom_without_kill(&mut self, found: &OomWithoutKill) -> event::MemcgOom {
         const UNSEEN: Reason = Reason::NotInCgroupFiles;
         let mut absent = Absent::default();
         let seen = Seen { ids: &[found.id], path: &found.path, path_is_whole: true };
-        let identity = self.sources.tree.identify(seen, clock::boot_time());
+        let identity = self.knowledge.tree.identify(seen, clock::boot_time());
         absent.all(&identity.missing);
         for key in ["order", "gfp_mask", "gfp_mask_raw", "trigger"] {
             absent.because(key, UNSEEN);
         }
-        absent.unless(found.limit_bytes, "cgroup.limit_bytes", Reason::CgroupFileUnreadable);
-        oom::cgroup::nothing_read(&keys::CGROUP, UNSEEN, self.sources.version, &mut absent);
-        if found.limit_bytes.is_some() {
+        let limit_bytes = match found.limit {
+            Some(Limit::Bytes(bytes)) => Some(bytes),
+            Some(Limit::Unlimited) => absent.unless(None, "cgroup.limit_bytes", Reason::NoLimit),
+            None => absent.unless(None, "cgroup.limit_bytes", Reason::CgroupFileUnreadable),
+        };
+        oom::cgroup::nothing_read(&keys::CGROUP, UNSEEN, self.knowledge.version, &mut absent);
+        if limit_bytes.is_some() {
             absent.present("cgroup.limit_bytes");
         }
         if found.events.is_some() {
@@ -277,7 +291,7 @@ impl Enricher {
             envelope: Envelope { origin: Origin::Cgroupfs, ..self.own_envelope() },
             cgroup: event::OomCgroup {
                 cgroup: Cgroup { path: Some(text_from_kernel(&found.path)), id: Some(found.id.to_string()) },
-                limit_bytes: found.limit_bytes,
+                limit_bytes,
                 events,
                 ..event::OomCgroup::default()
             },
@@ -297,7 +311,7 @@ impl Enricher {
     /// What is absent on this host whatever was killed; `more` besides, where there are no memory cgroups.
     fn absent_here(&self, more: &[&'static str]) -> Absent {
         let mut absent = Absent::default();
-        if self.sources.version == CgroupVersion::None {
+        if self.knowledge.version == CgroupVersion::None {
             for key in ["victim.cgroup.path", "victim.cgroup.id", "container"].iter().chain(more) {
                 absent.because(key, Reason::NoMemoryCgroups);
             }
@@ -307,8 +321,8 @@ impl Enricher {
 
     fn context(&self) -> Context<'_> {
         Context {
-            version: self.sources.version,
-            gfp: self.sources.gfp.as_ref(),
+            version: self.knowledge.version,
+            gfp: self.knowledge.gfp.as_ref(),
             charge_batch_bytes: CHARGE_BATCH_PAGES.saturating_mul(identity::page_bytes()),
             kill_allocating_task: None,
         }
@@ -316,7 +330,7 @@ impl Enricher {
 
     /// `vm.oom_kill_allocating_task`.
     fn kill_allocating_task(&self) -> Option<bool> {
-        let text = std::fs::read_to_string(self.sources.root.path("/proc/sys/vm/oom_kill_allocating_task"));
+        let text = std::fs::read_to_string(self.knowledge.root.path("/proc/sys/vm/oom_kill_allocating_task"));
         text.ok().map(|text| text.trim() != "0")
     }
 
@@ -329,7 +343,7 @@ impl Enricher {
             start: facts.victim.start,
             marked: facts.time,
         });
-        let mut process = match (&mut self.sources.processes, victim) {
+        let mut process = match (&mut self.knowledge.processes, victim) {
             (Ok(reader), Some(victim)) if recorded.is_some() => ProcessFacts {
                 executable: reader.executable(&victim, PROC_WAIT),
                 ..ProcessFacts::none(process::Reason::NotRead)
@@ -351,7 +365,7 @@ impl Enricher {
         if facts.oom.is_some() {
             return None;
         }
-        let log = self.sources.log.as_mut()?;
+        let log = self.knowledge.log.as_mut()?;
         // What was read before the error counts.
         let _read_so_far = log.catch_up();
         let report = log.take(facts.victim.tgid.or(facts.victim.tid)?, path)?;
@@ -372,7 +386,7 @@ impl Enricher {
             return Some(lineage.path.clone());
         }
         // The tail that the kernel side read must be the tail of what the tree has.
-        let known = self.sources.tree.path_of(id?)?;
+        let known = self.knowledge.tree.path_of(id?)?;
         known.ends_with(&lineage.path).then_some(known)
     }
 
@@ -381,7 +395,8 @@ impl Enricher {
         let Some(fired) = oom.cgroup.as_mut().filter(|fired| fired.cgroup.path.is_none()) else { return };
         let id = lineage.levels.iter().map(|level| level.id);
         let id = id.into_iter().find(|id| fired.cgroup.id.as_deref() == Some(id.to_string().as_str()));
-        fired.cgroup.path = id.and_then(|id| self.sources.tree.path_of(id)).as_deref().map(text_from_kernel);
+        fired.cgroup.path =
+            id.and_then(|id| self.knowledge.tree.path_of(id)).as_deref().map(text_from_kernel);
         if fired.cgroup.path.is_some() {
             absent.present("oom.cgroup.path");
         }
@@ -400,7 +415,7 @@ impl Enricher {
             ids.extend(id);
         }
         let seen = Seen { ids: &ids, path: path.unwrap_or(&lineage.path), path_is_whole: path.is_some() };
-        let identity = self.sources.tree.identify(seen, time);
+        let identity = self.knowledge.tree.identify(seen, time);
         absent.all(&identity.missing);
         identity
     }
@@ -445,7 +460,7 @@ impl Enricher {
     }
 
     fn trigger(&self, task: &TaskFacts, absent: &mut Absent) -> Option<Trigger> {
-        let path = task.memcg.and_then(|id| self.sources.tree.path_of(id));
+        let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
         absent.unless(task.tgid, "trigger", UNREAD)?;
         Some(Trigger {
             pid: task.tgid,

@@ -5,7 +5,9 @@
 //! `None`. Any bytes may come in (a pinned ring of another build, a recording); none of
 //! them ends the process.
 
+mod counters;
 pub mod kernel_log;
+mod oom_without_kill;
 mod records;
 
 use oomtrace_common::record::{
@@ -14,6 +16,8 @@ use oomtrace_common::record::{
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+pub use counters::Counters;
+pub use oom_without_kill::OomWithoutKill;
 pub use records::{
     BootTime, CgroupChange, CgroupChangeKind, CgroupId, CommandLine, Limit, Lineage, MemcgFacts,
     MemcgOomFacts, MemoryFacts, OomControlFacts, OomKillFacts, Record, SharedMmKillFacts, TaskFacts,
@@ -222,10 +226,8 @@ impl Decoder {
         }
     }
 
-    /// `PAGE_COUNTER_MAX` is `LONG_MAX / PAGE_SIZE`: what a counter without a limit holds.
     fn limit(&self, pages: u64) -> Limit {
-        let none = (i64::MAX as u64) / self.page_bytes.max(1);
-        if pages >= none { Limit::Unlimited } else { Limit::Bytes(self.pages(pages)) }
+        Limit::of_pages(pages, self.page_bytes)
     }
 }
 

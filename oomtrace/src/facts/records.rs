@@ -197,6 +197,22 @@ pub enum Limit {
     Unlimited,
 }
 
+/// What files show where no limit is set: `LONG_MAX` in whole pages, of 64 KiB at the largest.
+const NO_LIMIT_BYTES: u64 = i64::MAX.unsigned_abs() - (64 << 10);
+
+impl Limit {
+    /// What a counter of the kernel holds, which knows its page: without a limit `PAGE_COUNTER_MAX`, `LONG_MAX / PAGE_SIZE`.
+    pub fn of_pages(pages: u64, page_bytes: u64) -> Self {
+        let none = i64::MAX.unsigned_abs() / page_bytes.max(1);
+        if pages >= none { Self::Unlimited } else { Self::Bytes(pages.saturating_mul(page_bytes)) }
+    }
+
+    /// What a file of the kernel shows, or its log.
+    pub fn of_bytes(bytes: u64) -> Self {
+        if bytes >= NO_LIMIT_BYTES { Self::Unlimited } else { Self::Bytes(bytes) }
+    }
+}
+
 /// A memory cgroup was made, removed or renamed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupChange {

@@ -46,6 +46,20 @@ pub fn boot_time() -> BootTime {
     BootTime(u64::try_from(read_ns(ClockId::Boottime)).unwrap_or(0))
 }
 
+/// The moment of a record of the kernel's log, of which the clock read `log_ns`, as far as its clock can be held against
+/// others. The log's clock stands still while the host is suspended; a suspend since then cannot be seen, and shifts the
+/// time by its length.
+pub fn boot_time_of_log(log_ns: u64) -> BootTime {
+    BootTime(log_ns.saturating_add(suspended_ns()))
+}
+
+/// For how long the host was suspended since boot.
+pub fn suspended_ns() -> u64 {
+    // In this order: what passes between the two readings is no suspend.
+    let boot = boot_time().0;
+    boot.saturating_sub(u64::try_from(read_ns(ClockId::Monotonic)).unwrap_or(0))
+}
+
 /// Nanoseconds since 1970-01-01T00:00:00Z as RFC 3339, UTC, with nine fraction digits and `Z`.
 ///
 /// A time outside the years −9999 to 9999, which no kernel clock reaches, becomes the nearest within.

@@ -7,4 +7,5 @@ pub mod files;
 pub mod identity;
 pub mod kernel_log;
 pub mod process;
+pub mod protection;
 pub mod root;

@@ -1,7 +1,8 @@
 //! A run: its set-up, its loop, and how it ends.
 
+pub mod filter;
 pub mod notify;
-pub mod pipeline;
-pub mod protection;
+pub mod reporter;
 pub(crate) mod session;
+pub(crate) mod setup;
 pub mod signals;

@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::{Interval, MissedTickBehavior};
+
 /// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notify {
@@ -63,10 +65,12 @@ impl Notify {
         self.send("STOPPING=1");
     }
 
-    /// How often the loop must go round; `None` if nobody watches.
-    pub fn period(&self) -> Option<Duration> {
+    /// Wakes the loop as often as it must go round; `None` if nobody watches.
+    pub fn ticks(&self) -> Option<Interval> {
         // Twice as often as asked for, as sd_watchdog_enabled(3) advises.
-        self.watchdog.map(|period| period / 2)
+        let mut ticks = tokio::time::interval(self.watchdog? / 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Some(ticks)
     }
 
     fn send(&self, state: &str) {

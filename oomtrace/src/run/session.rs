@@ -1,29 +1,26 @@
-//! The event loop of a run: records in, lines out, until it is asked to end.
+//! The event loop of a run: facts from its sources, lines to its outputs, until it is asked to end.
 
 mod resume;
+mod turns;
 mod wait;
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use tokio::{signal::unix::SignalKind, time::Instant};
-use wait::{Room, next_tick, on, readable, reader_gone, reader_of, room_in_output, until, wakeups};
+use turns::Turns;
+use wait::{Room, next_tick, on, reader_gone, reader_of, room_in_output, until};
 
 use crate::{
-    accounting::reconciliation::Reconciliation,
-    event::{LossReason, Start},
+    accounting::Account,
+    enrich::enricher::Enricher,
+    event::Start,
     failure::{Code, Failure},
-    host::clock,
     outputs::transport::SinkError,
-    run::{notify::Notify, pipeline::Pipeline},
+    run::{notify::Notify, reporter::Reporter},
     sources::{
-        cgroup_files::Watch,
-        earlier_kills::Backfill,
-        probe::{Left, PinError, Probe, ProbeError, Ring},
+        Next, Source,
+        kills::Records,
+        probe::{Attached, Counts, PinError, ProbeError, Replaced},
     },
     stderr::say,
 };
@@ -32,20 +29,17 @@ use crate::{
 /// which are detached after that.
 const LAST_WORDS: Duration = Duration::from_millis(1700);
 
-/// How long kills are told without a look at anything else: a storm of them may outlast every output.
+/// How long kills are reported without a look at anything else: a storm of them may outlast every output.
 const TURN: Duration = Duration::from_millis(100);
-
-/// The cgroups are walked again, after changes were lost, no more often than this: 10,000 take 0.2 s.
-const WALK_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long names of new cgroups are read meanwhile, each turn: a container may be gone before the storm is.
 const NAMES_AMID_KILLS: Duration = Duration::from_millis(10);
 
-/// What became of the rings.
+/// What became of the sources.
 enum Drained {
-    /// As many kills were told as were asked for.
+    /// As many kills were reported as were asked for.
     Enough,
-    /// There is no more that could be told now.
+    /// There is no more that could be reported now.
     Nothing,
     /// There is more, and its turn is over.
     More,
@@ -76,103 +70,95 @@ impl From<PinError> for Ended {
     }
 }
 
+/// What a session is made of.
+pub(crate) struct Parts {
+    /// What keeps the programs attached.
+    pub(crate) attached: Attached,
+    /// What they count.
+    pub(crate) counts: Counts,
+    /// Reads their records.
+    pub(crate) records: Records,
+    /// Where facts come from.
+    pub(crate) sources: Vec<Box<dyn Source>>,
+    /// Facts to events.
+    pub(crate) enricher: Enricher,
+    /// The books.
+    pub(crate) account: Account,
+    /// Events to lines.
+    pub(crate) reporter: Reporter,
+    /// Where the cgroups are.
+    pub(crate) mount: Option<PathBuf>,
+    /// How many kills are asked for.
+    pub(crate) count: Option<u64>,
+}
+
 /// A run from its first line to its last.
 pub(crate) struct Session {
-    probe: Probe,
-    pipeline: Pipeline,
-    record: Option<File>,
+    attached: Attached,
+    counts: Counts,
+    records: Records,
+    turns: Turns,
+    enricher: Enricher,
+    account: Account,
+    reporter: Reporter,
+    mount: Option<PathBuf>,
     count: Option<u64>,
-    /// What is told before anything live.
-    backfill: Backfill,
-    /// The output had to keep the line of the oldest record, which is in the ring until it is written.
-    held: bool,
+    /// The source whose last line the output keeps: what it was read from stays until it is written.
+    held: Option<usize>,
     /// Since when the output takes nothing.
     stalled: Option<Instant>,
     notify: Notify,
-    reconciliation: Reconciliation,
-    /// The cgroups' files, where no function hook tells of one that runs out without a kill.
-    watch: Option<Watch>,
-    /// Where the cgroups are.
-    mount: Option<PathBuf>,
-    /// Changes of cgroups that were lost when they were walked last, and when that may be done again.
-    walked: (u64, Instant),
 }
 
 impl Session {
     /// One whose programs are attached.
-    pub(crate) fn new(
-        probe: Probe,
-        pipeline: Pipeline,
-        record: Option<File>,
-        count: Option<u64>,
-        backfill: Backfill,
-        reconciliation: Reconciliation,
-    ) -> Self {
-        let notify = Notify::from_env();
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            probe,
-            pipeline,
-            record,
-            count,
-            backfill,
-            held: false,
+            attached: parts.attached,
+            counts: parts.counts,
+            records: parts.records,
+            turns: Turns::new(parts.sources),
+            enricher: parts.enricher,
+            account: parts.account,
+            reporter: parts.reporter,
+            mount: parts.mount,
+            count: parts.count,
+            held: None,
             stalled: None,
-            notify,
-            reconciliation,
-            watch: None,
-            mount: None,
-            walked: (0, Instant::now()),
+            notify: Notify::from_env(),
         }
     }
 
-    /// The first line, and the cgroups that were there before. The programs are attached already, so
-    /// nothing falls between.
-    fn first(&mut self, start: Start, unreadable: u64, mount: Option<&Path>) -> Result<(), Ended> {
+    /// The first line, and what was there before. The programs are attached already, so nothing falls between.
+    fn first(&mut self, start: Start, unreadable: u64) -> Result<(), Ended> {
         self.resume(start, unreadable)?;
-        self.reconciliation.begin(&mut self.probe)?;
-        self.mount = mount.map(Path::to_owned);
-        if let Some(mount) = mount {
-            self.cgroup_changes();
-            // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
-            let _names_only = self.pipeline.enricher().tree().walk(mount, clock::boot_time());
-            self.walked.0 = self.pipeline.known_losses().of(LossReason::CgroupRingFull);
-            if !self.probe.is_hooked() {
-                let v1 = self.pipeline.enricher().is_v1();
-                self.watch = Some(Watch::start(mount.to_owned(), v1, self.pipeline.enricher().tree()));
-            }
-            self.reconciliation.know_cgroups(mount, &self.probe, &mut self.pipeline)?;
-        }
-        // A kill that the log had when it was read and that is live is in the ring by now.
-        if let Some(record) = self.probe.kills().next() {
-            self.backfill.end_before(self.pipeline.moment(&record));
-            Ring::leave(record);
+        self.account.begin(self.counts.handed_over(), || self.counts.read())?;
+        self.hand_over()?;
+        self.turns.begin(&mut self.enricher, &mut self.account);
+        if let Some(mount) = &self.mount {
+            self.account.know_cgroups(mount, self.enricher.tree(), || self.counts.read())?;
         }
         Ok(())
     }
 
-    /// Tells of each event until it is asked to end.
+    /// Reports each event until it is asked to end.
     pub(crate) async fn run(
         &mut self,
         start: Start,
-        left: Vec<Left>,
-        mount: Option<&Path>,
+        replaced: Vec<Replaced>,
         timeout: Option<Duration>,
     ) -> Result<(), Ended> {
         // Who has read the first line may ask for the last: a signal is heard from before it on.
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut terminate = on(SignalKind::terminate())?;
         let mut hangup = on(SignalKind::hangup())?;
-        let unreadable = self.replaced(&start, left)?;
-        self.first(start, unreadable, mount)?;
-        let (kills, cgroups) = self.probe.rings();
-        let (kills, cgroups) = (wakeups(kills)?, wakeups(cgroups)?);
-        let log = self.pipeline.enricher().log_mut().map(|log| wakeups(log)).transpose()?;
-        let reader = self.pipeline.sink().only_reader().map(|pipe| reader_of(&pipe)).transpose()?;
+        let unreadable = self.replaced(&start, replaced)?;
+        self.first(start, unreadable)?;
+        self.turns.listen()?;
+        let reader = self.reporter.outputs().durable().sink().only_reader();
+        let reader = reader.map(|pipe| reader_of(&pipe)).transpose()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut watchdog = self.notify.period().map(tokio::time::interval);
-        if let Some(watchdog) = &mut watchdog {
-            watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        }
+        let mut watchdog = self.notify.ticks();
         self.notify.ready();
         let reason = loop {
             self.notify.alive();
@@ -181,9 +167,10 @@ impl Session {
                 Drained::Nothing => false,
                 Drained::More => true,
             };
-            self.probe.flush_log();
-            self.notify.status(self.pipeline.events(), self.pipeline.lost());
-            let room = self.pipeline.sink().waits_for().map(Room::of);
+            self.attached.flush_log();
+            self.notify.status(self.reporter.events(), self.account.lost());
+            let room = self.reporter.outputs().durable().sink().waits_for().map(Room::of);
+            let outputs_due = self.reporter.outputs().due();
             tokio::select! {
                 // What comes rarely first: in a storm there always is a kill.
                 biased;
@@ -192,17 +179,10 @@ impl Session {
                 () = until(deadline) => break "timeout",
                 _ = hangup.recv() => self.reopen(),
                 () = reader_gone(reader.as_ref()) => return Err(SinkError::Closed.into()),
-                () = until(self.reconciliation.due()) => self.reconcile()?,
-                () = until(self.watch.as_ref().and_then(Watch::due).map(Instant::from_std)) => self.look_for_unkilled()?,
-                answer = self.pipeline.next_verdict() => self.pipeline.verdict(answer)?,
-                ready = readable(log.as_ref()) => {
-                    let mut ready = ready.map_err(Ended::Io)?;
-                    if self.read_log() {
-                        ready.clear_ready();
-                    }
-                }
-                ready = kills.readable() => ready.map_err(Ended::Io)?.clear_ready(),
-                ready = cgroups.readable() => ready.map_err(Ended::Io)?.clear_ready(),
+                () = until(self.account.due().map(Instant::from_std)) => self.compare()?,
+                () = until(outputs_due.map(Instant::from_std)) => self.reporter.outputs().write_due(),
+                () = until(self.turns.due().map(Instant::from_std)) => {}
+                woken = self.turns.woken() => woken.map_err(Ended::Io)?,
                 // Not at once: signals are heard only while it waits.
                 () = tokio::task::yield_now(), if more => {}
                 () = room_in_output(room) => {}
@@ -211,108 +191,69 @@ impl Session {
         };
         let ends = Instant::now() + LAST_WORDS;
         self.notify.stopping();
-        self.reconcile()?;
+        self.compare()?;
         // A second look that comes too late for the output is of no use.
-        if let Some(due) = self.reconciliation.due().filter(|due| *due < ends) {
+        if let Some(due) = self.account.due().map(Instant::from_std).filter(|due| *due < ends) {
             tokio::time::sleep_until(due).await;
             self.drain()?;
-            self.reconcile()?;
+            self.compare()?;
         }
         self.end(reason, ends)
     }
 
-    /// Tells what is left, for as long as a service manager may be made to wait.
+    /// Reports what is left, for as long as a service manager may be made to wait.
     fn end(&mut self, reason: &str, ends: Instant) -> Result<(), Ended> {
         let left = || ends.saturating_duration_since(Instant::now());
         let all = loop {
             match self.drain()? {
                 Drained::Enough => break true,
-                Drained::Nothing if !self.pipeline.is_stalled() => break true,
+                Drained::Nothing if !self.is_blocked() => break true,
                 _ if left().is_zero() => break false,
                 Drained::More => {}
                 Drained::Nothing => {
-                    if !self.pipeline.settle(left())? {
+                    if !self.reporter.outputs().durable().settle(left())? {
                         break false;
                     }
                 }
             }
         };
-        self.probe.flush_log();
-        self.pipeline.stop(reason)?;
-        let untold = if !self.pipeline.settle(left())? {
-            let kept = self.pipeline.sink().kept();
-            format!("the output did not take the last {kept} lines, nor what waited behind them")
+        self.attached.flush_log();
+        self.reporter.stop(reason, self.enricher.own_envelope(), &mut self.account)?;
+        let durable = self.reporter.outputs().durable();
+        let unreported = if !durable.settle(left())? {
+            let waiting = durable.sink().waiting_lines();
+            format!("the output did not take the last {waiting} lines, nor what waited behind them")
         } else if !all {
-            "kills came faster than the output took them: the last ones were not told".to_owned()
+            "kills came faster than the output took them: the last ones were not reported".to_owned()
         } else {
             return Ok(());
         };
-        if self.probe.kept().is_some() {
-            say(&format!("oomtrace: {untold}; the next `run --pin` tells of the kills among them"));
+        if self.counts.handed_over().is_some() {
+            say(&format!("oomtrace: {unreported}; the next `run --pin` reports the kills among them"));
             return Ok(());
         }
-        Err(Ended::Failure(Failure::message(Code::RunTime, untold)))
+        Err(Ended::Failure(Failure::message(Code::RunTime, unreported)))
     }
 
-    /// Tells of what the rings hold, for one turn at the most.
+    /// Reports what the sources have, for one turn at the most.
     fn drain(&mut self) -> Result<Drained, Ended> {
         let began = Instant::now();
         let is_over = || began.elapsed() >= TURN;
         loop {
-            let more_changes = self.cgroup_changes();
-            let mut told = self.stalled.is_some();
+            let more = self.turns.learn(&mut self.enricher, &mut self.account);
+            let was_stalled = self.stalled.is_some();
             if !self.output_takes()? {
                 // Nobody reads, but a container may be gone by the time that somebody does.
-                return Ok(if self.names(true) || more_changes { Drained::More } else { Drained::Nothing });
+                return Ok(if self.names(true) || more { Drained::More } else { Drained::Nothing });
             }
-            loop {
-                if self.has_enough() {
-                    return Ok(Drained::Enough);
-                }
-                if told && is_over() {
-                    break;
-                }
-                if let Some(kill) = self.backfill.next() {
-                    self.pipeline.logged_kill(&kill)?;
-                    if self.pipeline.is_stalled() {
-                        return Ok(Drained::Nothing);
-                    }
-                    if is_over() {
-                        return Ok(Drained::More);
-                    }
-                    continue;
-                }
-                let Some((record, kept)) = self.probe.next_kill() else { break };
-                if let Some(file) = &mut self.record {
-                    keep(file, &record).map_err(Ended::Io)?;
-                }
-                // The record leaves the ring after its line was written.
-                if let Err(error) = self.pipeline.kill(&record) {
-                    Ring::leave(record);
-                    return Err(error.into());
-                }
-                if self.pipeline.is_stalled() {
-                    Ring::leave(record);
-                    self.held = true;
-                    break;
-                }
-                if let Some(kept) = kept {
-                    kept.keep(|value| self.pipeline.known_losses().keep(value))?;
-                }
-                drop(record);
-                told = true;
-                self.cgroup_changes();
-            }
-            if told {
+            let Some(kills) = self.kills(was_stalled, &is_over)? else { return Ok(Drained::Enough) };
+            if kills {
                 self.losses()?;
-                if let Some(watch) = &mut self.watch {
-                    watch.killed(std::time::Instant::now());
-                }
-                self.look_for_unkilled()?;
-                self.reconciliation.something_happened();
+                self.account.compare_soon();
             }
-            if !self.names(told) && !told {
-                return Ok(if more_changes { Drained::More } else { Drained::Nothing });
+            let others = self.others()?;
+            if !self.names(kills) && !kills && !others {
+                return Ok(if more { Drained::More } else { Drained::Nothing });
             }
             if is_over() {
                 return Ok(Drained::More);
@@ -320,9 +261,67 @@ impl Session {
         }
     }
 
+    /// Reports kills until there is none, or the turn is over. Whether there were any; `None` once there were enough.
+    fn kills(&mut self, any: bool, is_over: &dyn Fn() -> bool) -> Result<Option<bool>, Ended> {
+        let mut any = any;
+        loop {
+            if self.has_enough() {
+                return Ok(None);
+            }
+            if any && is_over() {
+                return Ok(Some(any));
+            }
+            let Some((at, next)) = self.turns.first(&mut self.enricher, &mut self.account) else {
+                return Ok(Some(any));
+            };
+            self.emit(at, &next)?;
+            if self.held.is_some() {
+                return Ok(Some(any));
+            }
+            any = true;
+            self.turns.learn_before_first(&mut self.enricher, &mut self.account);
+        }
+    }
+
+    /// Reports one event of each other source. Whether there was any.
+    fn others(&mut self) -> Result<bool, Ended> {
+        let mut any = false;
+        for at in 0..self.turns.count() {
+            if self.held.is_some() {
+                break;
+            }
+            let next = self.turns.in_turn(at, &mut self.enricher, &mut self.account);
+            if !matches!(next, Next::Nothing) {
+                any = true;
+                self.emit(at, &next)?;
+            }
+        }
+        Ok(any)
+    }
+
+    /// Reports what a source has. What it was read from goes only when its line is written, and the next run knows of it.
+    fn emit(&mut self, at: usize, next: &Next) -> Result<(), Ended> {
+        if let Next::Event(event) = next {
+            let printed = self.reporter.report(event, &mut self.account)?;
+            self.turns.saw(event, printed, &self.enricher, &mut self.account);
+        }
+        if self.is_blocked() {
+            self.held = Some(at);
+            return Ok(());
+        }
+        self.hand_over()?;
+        self.turns.written(at);
+        Ok(())
+    }
+
+    /// Whether the output keeps lines that it could not write.
+    fn is_blocked(&mut self) -> bool {
+        self.reporter.outputs().durable().is_blocked()
+    }
+
     /// Whether the output has taken every line so far. Until it has, kills wait in the ring.
     fn output_takes(&mut self) -> Result<bool, Ended> {
-        match self.pipeline.flush() {
+        match self.reporter.outputs().durable().flush() {
             Ok(()) => {}
             Err(SinkError::Closed) => return Err(SinkError::Closed.into()),
             Err(error) => {
@@ -333,9 +332,9 @@ impl Session {
                 return Ok(false);
             }
         }
-        self.keep_losses()?;
-        if std::mem::take(&mut self.held) {
-            drop(self.probe.kills().next());
+        self.hand_over()?;
+        if let Some(at) = self.held.take() {
+            self.turns.written(at);
         }
         if let Some(since) = self.stalled.take() {
             say(&format!(
@@ -346,29 +345,11 @@ impl Session {
         Ok(true)
     }
 
-    /// What became of cgroups before the next kill.
-    ///
-    /// True if there may be more: who makes and renames cgroups without end must not keep kills from being told.
-    fn cgroup_changes(&mut self) -> bool {
-        let began = Instant::now();
-        while let Some(record) = self.probe.cgroups().next() {
-            if let Some(file) = &mut self.record {
-                let _not_an_event = keep(file, &record);
-            }
-            self.pipeline.cgroup(&record);
-            drop(record);
-            if began.elapsed() >= TURN {
-                return true;
-            }
-        }
-        false
-    }
-
     /// Reads names of new cgroups, one after the other, until a kill comes or, where kills never cease, for a moment. True
     /// if there may be more.
     fn names(&mut self, kills_come: bool) -> bool {
         let began = Instant::now();
-        while self.pipeline.enricher().tree().resolve_next() {
+        while self.enricher.tree_mut().resolve_next() {
             if !kills_come || began.elapsed() >= NAMES_AMID_KILLS {
                 return true;
             }
@@ -376,33 +357,9 @@ impl Session {
         false
     }
 
-    /// Tells of cgroups that ran out without a kill, as far as their files say so by now.
-    fn look_for_unkilled(&mut self) -> Result<(), Ended> {
-        let Some(watch) = &mut self.watch else { return Ok(()) };
-        let tree = self.pipeline.enricher().tree();
-        for found in watch.look(tree, std::time::Instant::now()) {
-            self.pipeline.unkilled(&found)?;
-        }
-        Ok(())
-    }
-
-    /// The killer's report is written before its victim is marked, so it is read while the killer works. False if there is
-    /// more to read, after a look at all else.
-    fn read_log(&mut self) -> bool {
-        // A kill reads the log itself: what is not to be had now is not missed.
-        self.pipeline.enricher().log_mut().is_none_or(|log| log.catch_up().unwrap_or(true))
-    }
-
     fn reopen(&mut self) {
-        if let Err(error) = self.pipeline.sink().reopen() {
+        if let Err(error) = self.reporter.outputs().durable().reopen() {
             say(&Failure::from(error).to_string());
         }
     }
-}
-
-/// Length, then bytes: what `replay` reads.
-fn keep(file: &mut File, record: &[u8]) -> io::Result<()> {
-    let len = u32::try_from(record.len()).map_err(io::Error::other)?;
-    file.write_all(&len.to_le_bytes())?;
-    file.write_all(record)
 }

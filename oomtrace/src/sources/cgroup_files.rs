@@ -5,15 +5,19 @@
 //! event, it reads of a bounded number of cgroups, one after the other; it waits for nothing.
 
 use std::{
-    collections::HashMap,
-    ffi::OsStr,
-    fs,
-    os::unix::ffi::OsStrExt,
+    collections::{HashMap, VecDeque},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use crate::{cgroups::tree::CgroupTree, facts::CgroupId, host::identity};
+use crate::{
+    accounting::Account,
+    cgroups::{memory_files::MemoryFiles, tree::CgroupTree},
+    enrich::enricher::Enricher,
+    event::{Event, Origin},
+    facts::{CgroupId, OomWithoutKill},
+    sources::{Next, Source},
+};
 
 /// Cgroups looked at after one event: a few milliseconds.
 const AT_A_TIME: usize = 256;
@@ -29,21 +33,6 @@ const SETTLED: Duration = Duration::from_secs(15);
 /// Where kills never cease, who still waits for the lock after this long does not wait for it.
 const AT_MOST: Duration = Duration::from_secs(120);
 
-/// What was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unkilled {
-    /// The cgroup.
-    pub id: CgroupId,
-    /// Its path.
-    pub path: Vec<u8>,
-    /// Its limit, bytes.
-    pub limit_bytes: Option<u64>,
-    /// v1 `oom_kill_disable`: its tasks hang.
-    pub disabled: bool,
-    /// `oom` and `oom_kill` of `memory.events.local` and `memory.events`.
-    pub events: Option<(u64, u64)>,
-}
-
 /// What is known of one cgroup.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
@@ -56,31 +45,45 @@ struct Known {
 
 /// Looks at the files of memory cgroups.
 #[derive(Debug)]
-pub struct Watch {
+pub struct CgroupFiles {
     mount: PathBuf,
     v1: bool,
     known: HashMap<CgroupId, Known>,
     suspects: Vec<CgroupId>,
     /// When somebody was killed last, anywhere.
     killed: Option<Instant>,
+    /// Something happened since the last look.
+    stirred: bool,
     next: usize,
+    found: VecDeque<OomWithoutKill>,
 }
 
-impl Watch {
-    /// Below the mount of the memory hierarchy. What is counted of the cgroups that exist is the past.
-    pub fn start(mount: PathBuf, v1: bool, tree: &CgroupTree) -> Self {
-        let mut watch =
-            Self { mount, v1, known: HashMap::new(), suspects: Vec::new(), killed: None, next: 0 };
-        for (index, (id, path)) in tree.live().enumerate() {
-            let counts = if index < AT_START { watch.counts(&path) } else { None };
-            // One that hangs already is told at the first look.
-            watch.known.insert(id, Known { counts, ..Known::default() });
+impl CgroupFiles {
+    /// Below the mount of the memory hierarchy.
+    pub fn new(mount: PathBuf, v1: bool) -> Self {
+        Self {
+            mount,
+            v1,
+            known: HashMap::new(),
+            suspects: Vec::new(),
+            killed: None,
+            stirred: false,
+            next: 0,
+            found: VecDeque::new(),
         }
-        watch
     }
 
-    /// When to look again, without an event.
-    pub fn due(&self) -> Option<Instant> {
+    /// What is counted of the cgroups that exist is the past.
+    fn start(&mut self, tree: &CgroupTree) {
+        for (index, (id, path)) in tree.live().enumerate() {
+            let counts = if index < AT_START { self.counts(&path) } else { None };
+            // One that hangs already is reported at the first look.
+            self.known.insert(id, Known { counts, ..Known::default() });
+        }
+    }
+
+    /// When the next suspect settles.
+    fn settles_next(&self) -> Option<Instant> {
         let settles = |id| Some(self.settles(self.known.get(id)?.suspect?));
         self.suspects.iter().filter_map(settles).min()
     }
@@ -92,12 +95,12 @@ impl Watch {
     }
 
     /// Somebody was killed: others may have waited for the same lock.
-    pub fn killed(&mut self, now: Instant) {
+    fn killed(&mut self, now: Instant) {
         self.killed = Some(now);
     }
 
-    /// What there is to tell.
-    pub fn look(&mut self, tree: &CgroupTree, now: Instant) -> Vec<Unkilled> {
+    /// What there is to report.
+    fn look(&mut self, tree: &CgroupTree, now: Instant) -> Vec<OomWithoutKill> {
         let (live, _) = tree.counts();
         if self.known.len() > live.saturating_mul(2).max(AT_START) {
             let known = std::mem::take(&mut self.known);
@@ -117,7 +120,7 @@ impl Watch {
         cgroups.into_iter().filter_map(|(id, path)| self.look_at(id, path, now)).collect()
     }
 
-    fn look_at(&mut self, id: CgroupId, path: Vec<u8>, now: Instant) -> Option<Unkilled> {
+    fn look_at(&mut self, id: CgroupId, path: Vec<u8>, now: Instant) -> Option<OomWithoutKill> {
         // Made since the start: its counts began at zero.
         let mut known =
             self.known.get(&id).copied().unwrap_or(Known { counts: Some((0, 0)), ..Known::default() });
@@ -130,11 +133,9 @@ impl Watch {
         if !found {
             return None;
         }
-        let name = if self.v1 { "memory.limit_in_bytes" } else { "memory.max" };
-        let limit_bytes = fs::read_to_string(self.directory(&path).join(name)).ok();
-        let limit_bytes = limit_bytes.and_then(|text| text.trim().parse().ok());
+        let limit = self.files(&path).limit();
         let events = known.counts.filter(|_| !self.v1);
-        Some(Unkilled { id, path, limit_bytes, disabled: self.v1, events })
+        Some(OomWithoutKill { id, path, limit, disabled: self.v1, events })
     }
 
     /// Did the cgroup's own limit count an `oom`, and nothing in it or below an `oom_kill`?
@@ -159,29 +160,62 @@ impl Watch {
         settled
     }
 
-    /// Do its tasks hang, and was that not told yet? Those of a parent that hangs are the parent's.
+    /// Do its tasks hang, and was that not reported yet? Those of a parent that hangs are the parent's.
     fn hangs(&self, known: &mut Known, path: &[u8]) -> bool {
-        let told = known.hangs;
-        known.hangs = self.disabled_and_full(path);
+        let reported = known.hangs;
+        known.hangs = self.files(path).hangs();
         let parent = path.iter().rposition(|byte| *byte == b'/').and_then(|at| path.get(..at));
-        known.hangs && !told && !parent.is_some_and(|parent| self.disabled_and_full(parent))
-    }
-
-    fn disabled_and_full(&self, path: &[u8]) -> bool {
-        let file = self.directory(path).join("memory.oom_control");
-        let is = |key| identity::counter(&file, key) == Some(1);
-        is("oom_kill_disable") && is("under_oom")
+        known.hangs && !reported && !parent.is_some_and(|parent| self.files(parent).hangs())
     }
 
     /// `oom` of the cgroup alone, `oom_kill` of it and all below. Before 5.2 there is no telling them apart.
     fn counts(&self, path: &[u8]) -> Option<(u64, u64)> {
-        let directory = self.directory(path);
-        let oom = identity::counter(&directory.join("memory.events.local"), "oom")?;
-        Some((oom, identity::counter(&directory.join("memory.events"), "oom_kill")?))
+        let files = self.files(path);
+        Some((files.own_ooms()?, files.oom_kills()?))
     }
 
-    fn directory(&self, path: &[u8]) -> PathBuf {
-        self.mount.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
+    fn files(&self, path: &[u8]) -> MemoryFiles {
+        MemoryFiles::of(&self.mount, path, self.v1)
+    }
+}
+
+impl Source for CgroupFiles {
+    fn due(&self) -> Option<Instant> {
+        match self.stirred {
+            true => Some(Instant::now()),
+            false => self.settles_next(),
+        }
+    }
+
+    fn begin(&mut self, enricher: &mut Enricher, _: &mut Account) {
+        self.start(enricher.tree());
+    }
+
+    fn learn(&mut self, enricher: &mut Enricher, _: &mut Account) -> bool {
+        self.stirred = false;
+        let found = self.look(enricher.tree(), Instant::now());
+        self.found.extend(found);
+        false
+    }
+
+    fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {
+        match self.found.pop_front() {
+            Some(found) => Next::Event(Event::MemcgOom(Box::new(enricher.oom_without_kill(&found)))),
+            None => Next::Nothing,
+        }
+    }
+
+    fn saw(&mut self, event: &Event, _: bool, _: &Enricher, _: &mut Account) {
+        let live = match event {
+            Event::OomKill(kill) => kill.envelope.origin == Origin::Ebpf,
+            Event::MemcgOom(oom) => oom.envelope.origin == Origin::Ebpf,
+            Event::SharedMmKill(_) => true,
+            _ => false,
+        };
+        if live {
+            self.killed(Instant::now());
+            self.stirred = true;
+        }
     }
 }
 
@@ -189,13 +223,15 @@ impl Watch {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
+    use std::fs;
+
     use tempfile::TempDir;
 
     use super::*;
     use crate::{
         cgroups::tree::TreeLimits,
         containers::Runtimes,
-        facts::{BootTime, CgroupChange, CgroupChangeKind},
+        facts::{BootTime, CgroupChange, CgroupChangeKind, Limit},
         host::root::Root,
     };
 
@@ -245,13 +281,17 @@ mod tests {
             self.write(path, "memory.limit_in_bytes", "8192\n");
         }
 
-        fn watch(&self, v1: bool) -> Watch {
-            Watch::start(self.mount.path().to_owned(), v1, &self.tree)
+        fn files(&self, v1: bool) -> CgroupFiles {
+            {
+                let mut files = CgroupFiles::new(self.mount.path().to_owned(), v1);
+                files.start(&self.tree);
+                files
+            }
         }
 
-        fn look(&mut self, watch: &mut Watch, after: Duration) -> Vec<Unkilled> {
+        fn look(&mut self, files: &mut CgroupFiles, after: Duration) -> Vec<OomWithoutKill> {
             self.now += after;
-            watch.look(&self.tree, self.now)
+            files.look(&self.tree, self.now)
         }
     }
 
@@ -262,22 +302,22 @@ mod tests {
         let mut host = Host::new();
         host.make(7, "/a");
         host.counts("/a", 3, 1);
-        let mut watch = host.watch(false);
-        assert_eq!(host.look(&mut watch, AT_ONCE), [], "what was counted before the start is the past");
-        assert_eq!(watch.due(), None);
+        let mut files = host.files(false);
+        assert_eq!(host.look(&mut files, AT_ONCE), [], "what was counted before the start is the past");
+        assert_eq!(files.settles_next(), None);
         host.counts("/a", 4, 1);
-        assert_eq!(host.look(&mut watch, AT_ONCE), [], "a kill may be counted yet");
-        assert_eq!(watch.due(), Some(host.now + SETTLED));
-        let found = Unkilled {
+        assert_eq!(host.look(&mut files, AT_ONCE), [], "a kill may be counted yet");
+        assert_eq!(files.settles_next(), Some(host.now + SETTLED));
+        let found = OomWithoutKill {
             id: CgroupId(7),
             path: b"/a".to_vec(),
-            limit_bytes: Some(4096),
+            limit: Some(Limit::Bytes(4096)),
             disabled: false,
             events: Some((4, 1)),
         };
-        assert_eq!(host.look(&mut watch, SETTLED), [found]);
-        assert_eq!(watch.due(), None);
-        assert_eq!(host.look(&mut watch, SETTLED), []);
+        assert_eq!(host.look(&mut files, SETTLED), [found]);
+        assert_eq!(files.settles_next(), None);
+        assert_eq!(host.look(&mut files, SETTLED), []);
     }
 
     #[test]
@@ -285,12 +325,12 @@ mod tests {
         let mut host = Host::new();
         host.make(7, "/a");
         host.counts("/a", 0, 0);
-        let mut watch = host.watch(false);
+        let mut files = host.files(false);
         host.counts("/a", 1, 0);
-        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        assert_eq!(host.look(&mut files, AT_ONCE), []);
         host.counts("/a", 1, 1);
-        assert_eq!(host.look(&mut watch, SETTLED), []);
-        assert_eq!(watch.due(), None);
+        assert_eq!(host.look(&mut files, SETTLED), []);
+        assert_eq!(files.settles_next(), None);
     }
 
     #[test]
@@ -298,29 +338,29 @@ mod tests {
         let mut host = Host::new();
         host.make(7, "/a");
         host.counts("/a", 0, 0);
-        let mut watch = host.watch(false);
+        let mut files = host.files(false);
         host.counts("/a", 1, 0);
-        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        assert_eq!(host.look(&mut files, AT_ONCE), []);
         let began = host.now;
         while host.now + SETTLED < began + AT_MOST {
             host.now += SETTLED / 2;
-            watch.killed(host.now);
-            assert_eq!(host.look(&mut watch, SETTLED / 2), []);
+            files.killed(host.now);
+            assert_eq!(host.look(&mut files, SETTLED / 2), []);
         }
         host.now += SETTLED / 2;
-        watch.killed(host.now);
-        assert_eq!(watch.due(), Some(began + AT_MOST));
-        assert_eq!(host.look(&mut watch, SETTLED).len(), 1);
+        files.killed(host.now);
+        assert_eq!(files.settles_next(), Some(began + AT_MOST));
+        assert_eq!(host.look(&mut files, SETTLED).len(), 1);
     }
 
     #[test]
     fn a_cgroup_made_since_the_start_began_to_count_at_zero() {
         let mut host = Host::new();
-        let mut watch = host.watch(false);
+        let mut files = host.files(false);
         host.make(7, "/a");
         host.counts("/a", 1, 0);
-        assert_eq!(host.look(&mut watch, AT_ONCE), []);
-        assert_eq!(host.look(&mut watch, SETTLED).len(), 1);
+        assert_eq!(host.look(&mut files, AT_ONCE), []);
+        assert_eq!(host.look(&mut files, SETTLED).len(), 1);
     }
 
     #[test]
@@ -328,24 +368,24 @@ mod tests {
         let mut host = Host::new();
         host.make(7, "/a");
         host.counts("/a", 0, 0);
-        let mut watch = host.watch(false);
+        let mut files = host.files(false);
         host.counts("/a", 1, 0);
-        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        assert_eq!(host.look(&mut files, AT_ONCE), []);
         host.remove(7, "/a");
         assert!(host.tree.path_of(CgroupId(7)).is_some(), "the tree still knows its name");
-        assert_eq!(host.look(&mut watch, SETTLED), []);
-        assert_eq!(watch.due(), None);
+        assert_eq!(host.look(&mut files, SETTLED), []);
+        assert_eq!(files.settles_next(), None);
     }
 
     #[test]
     fn without_local_counts_nothing_is_told() {
         let mut host = Host::new();
         host.make(7, "/a");
-        let mut watch = host.watch(false);
+        let mut files = host.files(false);
         host.write("/a", "memory.events", "oom 1\noom_kill 0\n");
-        assert_eq!(host.look(&mut watch, AT_ONCE), []);
-        assert_eq!(host.look(&mut watch, SETTLED), []);
-        assert_eq!(watch.due(), None);
+        assert_eq!(host.look(&mut files, AT_ONCE), []);
+        assert_eq!(host.look(&mut files, SETTLED), []);
+        assert_eq!(files.settles_next(), None);
     }
 
     #[test]
@@ -356,13 +396,13 @@ mod tests {
             host.make(id, &format!("/{id}"));
             host.counts(&format!("/{id}"), 0, 0);
         }
-        let mut watch = host.watch(false);
+        let mut files = host.files(false);
         for id in 1..=last {
             host.counts(&format!("/{id}"), 1, 0);
         }
         let mut told: Vec<u64> = Vec::new();
         for _ in 0..4 {
-            told.extend(host.look(&mut watch, SETTLED).iter().map(|found| found.id.0));
+            told.extend(host.look(&mut files, SETTLED).iter().map(|found| found.id.0));
         }
         told.sort_unstable();
         assert_eq!(told, (1..=last).collect::<Vec<_>>());
@@ -375,25 +415,25 @@ mod tests {
         host.make(8, "/a/b");
         host.control("/a", 1, 0);
         host.control("/a/b", 1, 0);
-        let mut watch = host.watch(true);
-        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        let mut files = host.files(true);
+        assert_eq!(host.look(&mut files, AT_ONCE), []);
         host.control("/a", 1, 1);
         host.control("/a/b", 1, 1);
-        let found = Unkilled {
+        let found = OomWithoutKill {
             id: CgroupId(7),
             path: b"/a".to_vec(),
-            limit_bytes: Some(8192),
+            limit: Some(Limit::Bytes(8192)),
             disabled: true,
             events: None,
         };
-        assert_eq!(host.look(&mut watch, AT_ONCE), std::slice::from_ref(&found));
-        assert_eq!(host.look(&mut watch, AT_ONCE), [], "the same hang");
+        assert_eq!(host.look(&mut files, AT_ONCE), std::slice::from_ref(&found));
+        assert_eq!(host.look(&mut files, AT_ONCE), [], "the same hang");
         host.control("/a", 1, 0);
         host.control("/a/b", 1, 0);
-        assert_eq!(host.look(&mut watch, AT_ONCE), []);
+        assert_eq!(host.look(&mut files, AT_ONCE), []);
         host.control("/a/b", 0, 1);
-        assert_eq!(host.look(&mut watch, AT_ONCE), [], "with kills allowed nobody hangs");
+        assert_eq!(host.look(&mut files, AT_ONCE), [], "with kills allowed nobody hangs");
         host.control("/a", 1, 1);
-        assert_eq!(host.look(&mut watch, AT_ONCE), [found]);
+        assert_eq!(host.look(&mut files, AT_ONCE), [found]);
     }
 }

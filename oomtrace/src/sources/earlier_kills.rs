@@ -9,39 +9,28 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 use crate::{
+    accounting::Account,
+    enrich::enricher::Enricher,
+    event::Event,
     facts::{
         BootTime,
-        kernel_log::{Killed, OomLine, OomReport, RecordMeta, Reports},
+        kernel_log::{Killed, LoggedKill, OomLine, OomReport, RecordMeta, Reports},
     },
     host::{
         clock::{self, ClockOffset},
         kernel_log::Backlog,
         root::Root,
     },
+    sources::{Next, Rank, Source, kills::Kills},
 };
 
 /// The log's clock and the other clocks drift apart by some seconds a month; process ids come back later than that.
 const SAME_KILL_NS: u64 = 600 * 1_000_000_000;
 
-/// A kill that the log tells of.
-#[derive(Clone, Debug)]
-pub struct LoggedKill {
-    /// When, by the log's clock.
-    pub meta: RecordMeta,
-    /// Its `Killed process` line.
-    pub killed: Killed,
-    /// The report of the run it belongs to; `None` if the kernel left that out.
-    pub report: Option<OomReport>,
-    /// The one that was chosen, not one that died with its group.
-    pub chosen: bool,
-}
-
-/// Kills that the log tells of and nobody has told yet.
+/// Kills that are in the log and were not reported yet.
 #[derive(Debug, Default)]
-pub struct Backfill {
+pub struct EarlierKills {
     kills: VecDeque<LoggedKill>,
     limit: Option<String>,
 }
@@ -55,12 +44,43 @@ pub enum Since {
     Ago(Duration),
 }
 
-impl Backfill {
+impl EarlierKills {
+    /// Those before the first live one, if they are asked for. What the log no longer has is a limit of the run.
+    pub fn before(
+        live: &mut Kills,
+        root: &Root,
+        since: Option<Since>,
+        continues: bool,
+        limits: &mut Vec<String>,
+    ) -> Self {
+        // What an earlier run has seen live is reported already, or in its ring.
+        let Some(since) = since.filter(|_| !continues) else {
+            if since.is_some() {
+                limits.push(
+                    "--since has no effect: what came before these pins was the first run's to report".into(),
+                );
+            }
+            return Self::default();
+        };
+        match Self::read(root, since) {
+            Ok(mut earlier) => {
+                limits.extend(earlier.limit.take());
+                // A kill that the log has and that is live is in the ring by now.
+                earlier.end_before(live.first());
+                earlier
+            }
+            Err(error) => {
+                limits.push(format!("earlier kills are not known: the kernel log cannot be read ({error})"));
+                Self::default()
+            }
+        }
+    }
+
     /// Reads the log to its end of now. To be called when the programs are attached, before the ring is looked at.
     ///
     /// # Errors
     /// If the log cannot be read: CAP_SYSLOG is missing, or `/dev/kmsg` is.
-    pub fn read(root: &Root, since: Since) -> io::Result<Self> {
+    fn read(root: &Root, since: Since) -> io::Result<Self> {
         let mut log = Backlog::open(root)?;
         let mut kills = kills_of(&mut log)?;
         let from = match since {
@@ -74,19 +94,14 @@ impl Backfill {
         // Number 0 is the first since boot.
         let cut = |first: &RecordMeta| (first.seq > 0 && log_ns(first) > from) || log.overruns() > 0;
         let limit = log.begins().filter(cut).map(|first| {
-            let begins = ClockOffset::sample().rfc3339(boot_time(&first));
+            let begins = ClockOffset::sample().rfc3339(clock::boot_time_of_log(log_ns(&first)));
             format!("the kernel log begins at about {begins}: what was before is overwritten")
         });
         Ok(Self { kills, limit })
     }
 
-    /// What the log no longer has, as a sentence.
-    pub fn limit(&self) -> Option<&str> {
-        self.limit.as_deref()
-    }
-
     /// Drops what is live: `first` is the thread and the time of the first event in the ring.
-    pub fn end_before(&mut self, first: Option<(Option<u32>, BootTime)>) {
+    fn end_before(&mut self, first: Option<(Option<u32>, BootTime)>) {
         let Some((tid, time)) = first else { return };
         let time = monotonic_ns(time);
         let same = |kill: &LoggedKill| {
@@ -102,23 +117,17 @@ impl Backfill {
     }
 }
 
-impl Iterator for Backfill {
-    type Item = LoggedKill;
-
-    fn next(&mut self) -> Option<LoggedKill> {
-        self.kills.pop_front()
+impl Source for EarlierKills {
+    fn rank(&self) -> Rank {
+        Rank::First
     }
-}
 
-/// When a record was written, as far as its clock can be held against others. The log's clock stands still while
-/// the host is suspended; a suspend since then cannot be seen, and shifts the time by its length.
-pub fn boot_time(meta: &RecordMeta) -> BootTime {
-    BootTime(log_ns(meta).saturating_add(suspended_ns()))
-}
-
-/// For how long the host was suspended since boot.
-pub fn suspended_ns() -> u64 {
-    clock::boot_time().0.saturating_sub(now_monotonic_ns())
+    fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {
+        match self.kills.pop_front() {
+            Some(kill) => Next::Event(Event::OomKill(Box::new(enricher.logged_kill(&kill)))),
+            None => Next::Nothing,
+        }
+    }
 }
 
 fn log_ns(meta: &RecordMeta) -> u64 {
@@ -127,13 +136,7 @@ fn log_ns(meta: &RecordMeta) -> u64 {
 
 /// What the log's clock read at about `time`.
 fn monotonic_ns(time: BootTime) -> u64 {
-    time.0.saturating_sub(suspended_ns())
-}
-
-fn now_monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let ns = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
-    u64::try_from(ns).unwrap_or(0)
+    time.0.saturating_sub(clock::suspended_ns())
 }
 
 /// Every kill that the lines tell of, once.
@@ -228,7 +231,7 @@ mod tests {
     }
 
     /// One line a millisecond.
-    fn kills(texts: &[String]) -> Backfill {
+    fn kills(texts: &[String]) -> EarlierKills {
         let mut lines = Lines::default();
         let lines: Vec<_> = texts
             .iter()
@@ -237,11 +240,11 @@ mod tests {
             .map(Ok)
             .collect();
         assert_eq!(lines.len(), texts.len(), "a line was not understood");
-        Backfill { kills: kills_of(lines.into_iter()).unwrap(), limit: None }
+        EarlierKills { kills: kills_of(lines.into_iter()).unwrap(), limit: None }
     }
 
-    fn told(backfill: &Backfill) -> Vec<(u32, bool, bool)> {
-        backfill.kills.iter().map(|kill| (kill.killed.tid, kill.report.is_some(), kill.chosen)).collect()
+    fn told(earlier: &EarlierKills) -> Vec<(u32, bool, bool)> {
+        earlier.kills.iter().map(|kill| (kill.killed.tid, kill.report.is_some(), kill.chosen)).collect()
     }
 
     #[test]
@@ -279,7 +282,7 @@ mod tests {
             kills.end_before(first);
             told(&kills).into_iter().map(|(tid, ..)| tid).collect::<Vec<_>>()
         };
-        let at = |ms: u64| BootTime(ms * 1_000_000 + suspended_ns());
+        let at = |ms: u64| BootTime(ms * 1_000_000 + clock::suspended_ns());
         assert_eq!(tids(None), [5, 6, 7, 8]);
         // By the thread, however far off the clocks are.
         assert_eq!(tids(Some((Some(7), at(60_000)))), [5, 6]);

@@ -8,9 +8,9 @@ use crate::{
     },
     facts::{
         Limit, Lineage,
-        kernel_log::{OomDomain, OomReport, Split, Usage, UsageKind},
+        kernel_log::{LoggedKill, OomDomain, OomReport, Split, Usage, UsageKind},
     },
-    sources::earlier_kills::{self, LoggedKill},
+    host::clock,
 };
 
 const NOT_LOGGED: Reason = Reason::NotInKernelLog;
@@ -29,7 +29,7 @@ impl Enricher {
             Some(_) if !kill.chosen => OF_A_GROUP,
             Some(_) => AMBIGUOUS,
         };
-        let time = earlier_kills::boot_time(&kill.meta);
+        let time = clock::boot_time_of_log(kill.meta.time_us.saturating_mul(1000));
         let path = split.as_ref().filter(|_| kill.chosen).map(|split| split.task_memcg.clone());
         let identity = if path.is_some() {
             self.identify(None, &Lineage::default(), path.as_deref(), time, &mut absent)
@@ -124,7 +124,7 @@ impl Enricher {
         absent.because("oom.cgroup.id", NOT_LOGGED);
         absent.because("oom.cgroup.events", NOT_LOGGED);
         absent.because("oom.cgroup.peak_bytes", NOT_LOGGED);
-        let v2 = self.sources.version == CgroupVersion::V2;
+        let v2 = self.knowledge.version == CgroupVersion::V2;
         let memory = report.usage(UsageKind::Memory);
         let swap = report.usage(if v2 { UsageKind::Swap } else { UsageKind::MemorySwap });
         let swap_key = if v2 { "oom.cgroup.swap_limit_bytes" } else { "oom.cgroup.memsw_limit_bytes" };

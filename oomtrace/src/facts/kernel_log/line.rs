@@ -327,10 +327,7 @@ fn usage(text: &[u8]) -> Option<Usage> {
     let usage_bytes = kilobytes(rest.until("kB, limit ")?)?;
     let limit = kilobytes(rest.until("kB, failcnt ")?)?;
     let failcnt = rest.rest()?.parse().ok()?;
-    // No limit is LONG_MAX, rounded down to a page of any size (`PAGE_COUNTER_MAX`).
-    let limit =
-        if limit >= i64::MAX.unsigned_abs() - (1 << 20) { Limit::Unlimited } else { Limit::Bytes(limit) };
-    Some(Usage { kind, usage_bytes, limit, failcnt })
+    Some(Usage { kind, usage_bytes, limit: Limit::of_bytes(limit), failcnt })
 }
 
 fn chosen(text: &[u8], maybe_cut: bool) -> Option<Chosen> {

@@ -31,7 +31,7 @@ pub struct Rotation {
     /// Before it gets larger than this, bytes. A single longer line is written all the same.
     pub max_bytes: u64,
     /// How many old files are kept; at least one.
-    pub keep: u32,
+    pub old_files: u32,
 }
 
 /// A file, a FIFO or a device. New lines go to its end, also where others write to it.
@@ -109,7 +109,7 @@ impl Sink for FileSink {
         })
     }
 
-    fn kept(&self) -> usize {
+    fn waiting_lines(&self) -> usize {
         self.queue.lines()
     }
 
@@ -156,7 +156,7 @@ impl Target {
             PathBuf::from(name)
         };
         // Up to the first number that is free: what an attempt that failed has shifted is not shifted once more.
-        let taken = (1..rotation.keep).take_while(|number| aside(*number).symlink_metadata().is_ok());
+        let taken = (1..rotation.old_files).take_while(|number| aside(*number).symlink_metadata().is_ok());
         for number in (1..=taken.last().unwrap_or(0)).rev() {
             put(&aside(number), &aside(number + 1))?;
         }
@@ -278,7 +278,7 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         fs::write(at("x.1"), "old\n").unwrap();
         fs::create_dir_all(at("x.2/in the way")).unwrap();
-        let mut sink = FileSink::open(at("x"), Some(Rotation { max_bytes: 1, keep: 2 })).unwrap();
+        let mut sink = FileSink::open(at("x"), Some(Rotation { max_bytes: 1, old_files: 2 })).unwrap();
         sink.write_line(b"line\n").unwrap();
         let error = sink.out.rotate(1).unwrap_err();
         assert!(matches!(&error, SinkError::Rotate { path, .. } if *path == at("x.2")), "{error}");
@@ -290,7 +290,7 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         fs::write(at("x.2"), "old 2\n").unwrap();
         fs::write(at("x.3"), "old 3\n").unwrap();
-        let mut sink = FileSink::open(at("x"), Some(Rotation { max_bytes: 1, keep: 3 })).unwrap();
+        let mut sink = FileSink::open(at("x"), Some(Rotation { max_bytes: 1, old_files: 3 })).unwrap();
         sink.write_line(b"one\n").unwrap();
         sink.write_line(b"two\n").unwrap();
         let read = |name| fs::read_to_string(at(name)).unwrap();

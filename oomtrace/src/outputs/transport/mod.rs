@@ -41,7 +41,7 @@ pub trait Sink {
     }
 
     /// How many lines are kept.
-    fn kept(&self) -> usize;
+    fn waiting_lines(&self) -> usize;
 
     /// Opens the output anew, after a log rotation (SIGHUP). Nothing to do for what has no name.
     ///

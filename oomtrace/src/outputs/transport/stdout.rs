@@ -108,7 +108,7 @@ impl Sink for StdoutSink {
         (self.out.kind == FileType::Fifo && is_nameless()).then(|| self.out.fd())
     }
 
-    fn kept(&self) -> usize {
+    fn waiting_lines(&self) -> usize {
         self.queue.lines()
     }
 

@@ -1,16 +1,12 @@
 //! What the event loop waits for.
 
 use std::{
-    io,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
 use tokio::{
-    io::{
-        Interest,
-        unix::{AsyncFd, AsyncFdReadyGuard},
-    },
+    io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
     time::Instant,
 };
@@ -38,13 +34,6 @@ fn register(source: &impl AsFd, interest: Interest) -> Result<AsyncFd<OwnedFd>, 
 
 pub(super) fn on(kind: SignalKind) -> Result<Signal, Ended> {
     signal(kind).map_err(Ended::Io)
-}
-
-pub(super) async fn readable(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
-    match fd {
-        Some(fd) => fd.readable().await,
-        None => std::future::pending().await,
-    }
 }
 
 pub(super) async fn until(deadline: Option<Instant>) {

@@ -17,17 +17,21 @@ mod takeover;
 
 pub use attach::HookChoice;
 pub use error::{PinError, ProbeError};
-pub use pin::{DEFAULT_DIR, Generation, Kept, PinDir, set};
+use pin::Handover;
+pub use pin::{DEFAULT_DIR, Generation, PinDir};
 pub use ring::Ring;
-pub use takeover::{Left, TakeOver};
+pub use takeover::{Replaced, TakeOver};
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray, ring_buf::RingBufItem},
+    maps::{MapData, PerCpuArray},
 };
-use oomtrace_common::layout::{ABSENT, KernelLayout};
+use oomtrace_common::{
+    layout::{ABSENT, KernelLayout},
+    pinned::Pinned,
+};
 
-use crate::{accounting::losses::Counters, event::HookStatus, kernel::btf::Btf};
+use crate::{event::HookStatus, facts::Counters, kernel::btf::Btf};
 
 /// What to attach, and how large.
 #[derive(Clone, Copy, Debug)]
@@ -44,15 +48,31 @@ pub struct Options {
 
 /// The attached programs. Dropped, they are gone, unless they are pinned.
 pub struct Probe {
+    attached: Attached,
+    rings: Rings,
+    counts: Counts,
+}
+
+/// What keeps the programs attached.
+pub struct Attached {
     /// Holds the programs and their links; `None` where an earlier run attached them.
     _ebpf: Option<Ebpf>,
-    kills: Ring,
-    cgroups: Ring,
-    counters: PerCpuArray<MapData, u64>,
     hooks: Vec<HookStatus>,
     log: Option<aya_log::EbpfLogger<log::ToStderr>>,
-    /// What the next run will know, where there may be one.
-    kept: Option<Kept>,
+}
+
+/// What the programs record.
+pub struct Rings {
+    /// Kills.
+    pub kills: Ring,
+    /// Changes of cgroups.
+    pub cgroups: Ring,
+}
+
+/// What the programs count, and what is handed to the next run.
+pub struct Counts {
+    counters: PerCpuArray<MapData, u64>,
+    handover: Option<Handover>,
 }
 
 impl Probe {
@@ -64,64 +84,49 @@ impl Probe {
         let mut ebpf = object::load(options, layout)?;
         let v1 = layout.task_memcg_in_oom != ABSENT;
         let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: None }.all(options.hook)?;
-        Ok(Self {
-            log: options.debug.then(|| log::open(&mut ebpf)).transpose()?,
-            kills: Ring::take(&mut ebpf, "KILLS")?,
-            cgroups: Ring::take(&mut ebpf, "CGROUPS")?,
-            counters: object::counters(&mut ebpf)?,
-            _ebpf: Some(ebpf),
-            hooks,
-            kept: None,
-        })
+        let log = options.debug.then(|| log::open(&mut ebpf)).transpose()?;
+        let rings =
+            Rings { kills: Ring::take(&mut ebpf, "KILLS")?, cgroups: Ring::take(&mut ebpf, "CGROUPS")? };
+        let counts = Counts { counters: object::counters(&mut ebpf)?, handover: None };
+        Ok(Self { attached: Attached { _ebpf: Some(ebpf), hooks, log }, rings, counts })
     }
 
     /// How each hook is attached.
     pub fn hooks(&self) -> &[HookStatus] {
-        &self.hooks
-    }
-
-    /// What is kept for the next run; `None` where nothing is pinned.
-    pub fn kept(&mut self) -> Option<&mut Kept> {
-        self.kept.as_mut()
-    }
-
-    /// The oldest kill, and what is to be kept once it is told.
-    pub fn next_kill(&mut self) -> Option<(RingBufItem<'_>, Option<&mut Kept>)> {
-        Some((self.kills.next()?, self.kept.as_mut()))
+        &self.attached.hooks
     }
 
     /// Whether a function hook reads what only the killer's own state knows.
     pub fn is_hooked(&self) -> bool {
-        self.hooks.iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none")
+        self.attached.hooks.iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none")
     }
 
-    /// The ring of kills.
-    pub fn kills(&mut self) -> &mut Ring {
-        &mut self.kills
+    /// What the programs record, for one who looks by himself.
+    pub fn rings(&mut self) -> &mut Rings {
+        &mut self.rings
     }
 
-    /// The ring of cgroup changes.
-    pub fn cgroups(&mut self) -> &mut Ring {
-        &mut self.cgroups
+    /// Its parts, each for its own user.
+    pub fn into_parts(self) -> (Attached, Rings, Counts) {
+        (self.attached, self.rings, self.counts)
     }
+}
 
-    /// Both rings, to wait for either.
-    pub fn rings(&self) -> (&Ring, &Ring) {
-        (&self.kills, &self.cgroups)
-    }
-
+impl Attached {
     /// Writes what the programs have logged to standard error, if they were asked to log.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
             log.flush();
         }
     }
+}
 
+impl Counts {
     /// Reads the counters.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn counters(&self) -> Result<Counters, ProbeError> {
+    pub fn read(&self) -> Result<Counters, ProbeError> {
         let mut sums = Counters::default();
         for (index, sum) in (0..).zip(sums.0.iter_mut()) {
             let values =
@@ -129,5 +134,18 @@ impl Probe {
             *sum = values.iter().fold(0u64, |sum, value| sum.wrapping_add(*value));
         }
         Ok(sums)
+    }
+
+    /// What an earlier run handed over; `None` where nothing is pinned.
+    pub fn handed_over(&self) -> Option<&Pinned> {
+        self.handover.as_ref().map(Handover::value)
+    }
+
+    /// Changes what the next run will find, where there may be one.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn hand_over(&mut self, change: impl FnOnce(&mut Pinned)) -> Result<(), ProbeError> {
+        self.handover.as_mut().map_or(Ok(()), |handover| handover.change(change))
     }
 }

@@ -120,7 +120,7 @@ pub(super) struct Maps {
     pub(super) kills: RingBuf<MapData>,
     pub(super) cgroups: RingBuf<MapData>,
     pub(super) counters: PerCpuArray<MapData, u64>,
-    pub(super) kept: Kept,
+    pub(super) handover: Handover,
 }
 
 impl Generation {
@@ -170,7 +170,7 @@ impl Generation {
             kills: self.ring("KILLS")?,
             cgroups: self.ring("CGROUPS")?,
             counters: self.typed("COUNTERS", (MapType::PerCpuArray, 4, 8, Some(counter::COUNT)))?,
-            kept: self.kept()?,
+            handover: self.handover()?,
         })
     }
 
@@ -179,11 +179,11 @@ impl Generation {
         self.typed(name, (MapType::RingBuf, 0, 0, None))
     }
 
-    fn kept(&self) -> Result<Kept, PinError> {
+    fn handover(&self) -> Result<Handover, PinError> {
         let size = u32::try_from(size_of::<Pinned>()).unwrap_or(u32::MAX);
         let map: Array<MapData, Pinned> = self.typed("PINNED", (MapType::Array, 4, size, Some(1)))?;
         let value = map.get(&0, 0).map_err(|error| PinError::kernel("read", &self.dir, &error))?;
-        Ok(Kept { map, value })
+        Ok(Handover { map, value })
     }
 
     /// aya takes whatever a pin holds: what it is must be asked first.
@@ -256,15 +256,15 @@ impl Generation {
     }
 }
 
-/// What one run leaves to the next.
-pub struct Kept {
+/// What one run hands to the next.
+pub(super) struct Handover {
     map: Array<MapData, Pinned>,
     value: Pinned,
 }
 
-impl Kept {
-    /// What was kept.
-    pub fn value(&self) -> &Pinned {
+impl Handover {
+    /// What was handed over.
+    pub(super) fn value(&self) -> &Pinned {
         &self.value
     }
 
@@ -272,7 +272,7 @@ impl Kept {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn keep(&mut self, change: impl FnOnce(&mut Pinned)) -> Result<(), ProbeError> {
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Pinned)) -> Result<(), ProbeError> {
         let mut value = self.value;
         change(&mut value);
         if value != self.value {
@@ -289,14 +289,11 @@ impl Kept {
 
     /// Says that every program is.
     pub(super) fn complete(&mut self) -> Result<(), ProbeError> {
-        self.keep(|value| set(value, pinned::COMPLETE, 1))
-    }
-}
-
-/// Sets one entry.
-pub fn set(value: &mut Pinned, index: usize, to: u64) {
-    if let Some(entry) = value.get_mut(index) {
-        *entry = to;
+        self.change(|value| {
+            if let Some(entry) = value.get_mut(pinned::COMPLETE) {
+                *entry = 1;
+            }
+        })
     }
 }
 

@@ -1,25 +1,28 @@
 //! A run that finds what an earlier one left: its own programs are taken over as they are;
-//! others are replaced, and what they recorded is handed out to be told.
+//! others are replaced, and what they recorded is handed out to be reported.
 
 use oomtrace_common::layout::{ABSENT, KernelLayout};
 
 use crate::{
     kernel::btf::Btf,
-    sources::probe::{Generation, Options, PinDir, Probe, ProbeError, Ring, attach, object},
+    sources::probe::{
+        Attached, Counts, Generation, Options, PinDir, Probe, ProbeError, Ring, Rings, attach, object,
+        pin::Handover,
+    },
 };
 
-/// The programs of this run, and what others left.
+/// The programs of this run, and those that they replace.
 pub struct TakeOver {
     /// Attached and pinned.
     pub probe: Probe,
     /// True if an earlier run had attached them.
     pub resumed: bool,
-    /// What programs recorded that are replaced. They are detached already.
-    pub left: Vec<Left>,
+    /// Programs of earlier runs, which these replace. They are detached already.
+    pub replaced: Vec<Replaced>,
 }
 
-/// What replaced programs left: to be told, then removed.
-pub struct Left {
+/// Programs that were replaced: what they recorded is still to be reported, then they are removed.
+pub struct Replaced {
     /// Where it is pinned.
     pub generation: Generation,
     /// Its rings; `None` if its records are of another version, or are no longer all there.
@@ -43,7 +46,7 @@ impl Probe {
         let mut others = dir.generations()?;
         let here = others.iter().position(|generation| *generation == mine).map(|at| others.remove(at));
         if let Some(probe) = here.as_ref().and_then(Self::reopened) {
-            return Ok(TakeOver { probe, resumed: true, left: left(others) });
+            return Ok(TakeOver { probe, resumed: true, replaced: replace(others) });
         }
         if let Some(here) = here {
             others.extend(set_aside(here)?);
@@ -53,7 +56,7 @@ impl Probe {
             // The reason is the error above; what cannot be removed now is removed by the next run.
             let _next_time = mine.remove();
         }
-        Ok(TakeOver { probe: attached?, resumed: false, left: left(others) })
+        Ok(TakeOver { probe: attached?, resumed: false, replaced: replace(others) })
     }
 
     fn attach_pinned(
@@ -67,9 +70,9 @@ impl Probe {
         let v1 = layout.task_memcg_in_oom != ABSENT;
         let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: Some(pins) }.all(options.hook)?;
         let mut probe = Self::over(pins, hooks)?;
-        probe._ebpf = Some(ebpf);
-        if let Some(kept) = &mut probe.kept {
-            kept.complete()?;
+        probe.attached._ebpf = Some(ebpf);
+        if let Some(handover) = &mut probe.counts.handover {
+            handover.complete()?;
         }
         Ok(probe)
     }
@@ -82,19 +85,15 @@ impl Probe {
 
     /// Whether every program was attached and pinned.
     fn is_complete(&self) -> bool {
-        self.kept.as_ref().is_some_and(super::Kept::is_complete)
+        self.counts.handover.as_ref().is_some_and(Handover::is_complete)
     }
 
     fn over(pins: &Generation, hooks: Vec<crate::event::HookStatus>) -> Result<Self, ProbeError> {
         let maps = pins.open()?;
         Ok(Self {
-            _ebpf: None,
-            kills: Ring::reopened(maps.kills),
-            cgroups: Ring::reopened(maps.cgroups),
-            counters: maps.counters,
-            hooks,
-            log: None,
-            kept: Some(maps.kept),
+            attached: Attached { _ebpf: None, hooks, log: None },
+            rings: Rings { kills: Ring::reopened(maps.kills), cgroups: Ring::reopened(maps.cgroups) },
+            counts: Counts { counters: maps.counters, handover: Some(maps.handover) },
         })
     }
 }
@@ -115,11 +114,11 @@ fn set_aside(here: Generation) -> Result<Option<Generation>, ProbeError> {
 }
 
 /// Detaches what is replaced: from here on only the new programs record.
-fn left(others: Vec<Generation>) -> Vec<Left> {
+fn replace(others: Vec<Generation>) -> Vec<Replaced> {
     others.into_iter().filter_map(replaced).collect()
 }
 
-fn replaced(generation: Generation) -> Option<Left> {
+fn replaced(generation: Generation) -> Option<Replaced> {
     let hooks = attach::pinned(&generation).unwrap_or_default();
     let whole = generation.is_readable().then(|| Probe::over(&generation, hooks).ok()).flatten();
     if whole.as_ref().is_some_and(|probe| !probe.is_complete()) && generation.remove().is_ok() {
@@ -128,7 +127,7 @@ fn replaced(generation: Generation) -> Option<Left> {
     }
     generation.detach();
     let unreadable = if whole.is_none() { count(&generation) } else { 0 };
-    Some(Left { generation, probe: whole, unreadable })
+    Some(Replaced { generation, probe: whole, unreadable })
 }
 
 /// How many records a ring holds; the frames around them are the kernel's.

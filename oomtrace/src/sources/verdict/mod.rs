@@ -16,17 +16,24 @@ mod shares;
 mod state;
 mod watch;
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use rustix::event::{EventfdFlags, eventfd};
 use shares::{Killed, PENDING_MAX, Waiting, key};
-use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::{
+    accounting::Account,
     cgroups::tree::CgroupTree,
     containers::{Runtime, discover::StateDirs},
-    event::{Absence, Container, Kill, Missing, OomKill, Reason, RuntimeSays, Why, name_of_user},
+    enrich::enricher::Enricher,
+    event::{
+        Absence, Container, Envelope, Event, Kill, Missing, OomKill, Origin, Reason, RuntimeSays, Verdict,
+        Why, name_of_user,
+    },
     host::root::Root,
+    sources::{Next, Source},
 };
 
 /// Containers below the cgroup whose limit fired that are looked at.
@@ -120,6 +127,8 @@ impl Answer {
 pub struct Verdicts {
     notes: SyncSender<Box<Note>>,
     answers: Receiver<Answer>,
+    /// Readable when there is an answer.
+    wake: Arc<OwnedFd>,
     /// Notes whose answer has not come.
     waiting: Waiting,
     killed: Killed,
@@ -132,22 +141,24 @@ impl Verdicts {
     /// Where no thread can be started.
     pub fn start() -> std::io::Result<Self> {
         let (notes, theirs) = sync_channel(PENDING_MAX);
-        let (answer, answers) = channel(PENDING_MAX);
+        let (to, answers) = sync_channel(PENDING_MAX);
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let answer = Answers { to, wake: Arc::clone(&wake) };
         std::thread::Builder::new()
             .name("oomtrace-verdict".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || watch::watch(&theirs, &answer))?;
-        Ok(Self { notes, answers, waiting: Waiting::default(), killed: Killed::default() })
+        Ok(Self { notes, answers, wake, waiting: Waiting::default(), killed: Killed::default() })
     }
 
     /// A kill was seen: it is its container's own, whoever is asked about.
-    pub fn saw(&mut self, kill: &OomKill) {
+    fn remember(&mut self, kill: &OomKill) {
         let Some(container) = kill.container.as_ref().filter(|_| was_made(kill)) else { return };
         self.killed.saw(key(container));
     }
 
     /// A kill was told: its verdict is wanted. Reads no file. False if too many are wanted already.
-    pub fn want(&mut self, kill: &OomKill, tree: &CgroupTree) -> bool {
+    fn want(&mut self, kill: &OomKill, tree: &CgroupTree) -> bool {
         let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return true };
         if !was_made(kill) {
             return true;
@@ -191,22 +202,66 @@ impl Verdicts {
         taken
     }
 
-    /// The next answer. Never, where the thread is gone.
-    pub async fn next(&mut self) -> Answer {
-        match self.answers.recv().await {
-            Some(answer) => {
-                self.waiting.remove(&key(&answer.container), answer.bytes);
-                answer
-            }
-            None => std::future::pending().await,
-        }
-    }
-
     /// Those that the answer shows as flagged without a kill of their own.
-    pub fn false_positives(&self, answer: &Answer) -> Vec<String> {
+    fn false_positives(&self, answer: &Answer) -> Vec<String> {
         let own_kill = |one: &&Bystander| self.killed.contains(&(one.id.clone(), one.user));
         let others = answer.flagged.iter().filter(|one| !own_kill(one));
         others.map(|one| name_of_user(one.user, &one.name).into_owned()).collect()
+    }
+}
+
+impl Source for Verdicts {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.wake.as_fd())
+    }
+
+    fn learn(&mut self, _: &mut Enricher, _: &mut Account) -> bool {
+        let _woken_for_nothing = rustix::io::read(&*self.wake, &mut [0; 8]);
+        false
+    }
+
+    fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {
+        let Ok(answer) = self.answers.try_recv() else { return Next::Nothing };
+        self.waiting.remove(&key(&answer.container), answer.bytes);
+        let false_positive = self.false_positives(&answer);
+        Next::Event(Event::Verdict(Box::new(Verdict {
+            envelope: Envelope { origin: Origin::Runtime, ..enricher.own_envelope() },
+            of: vec![answer.of],
+            missed: answer.missed(),
+            missing: answer.missing(),
+            container: answer.container,
+            runtime_says: answer.says.ok(),
+            false_positive,
+            truncated: Vec::new(),
+        })))
+    }
+
+    fn saw(&mut self, event: &Event, printed: bool, enricher: &Enricher, account: &mut Account) {
+        let Event::OomKill(kill) = event else { return };
+        // One that only the log has is of the past: its container's runtime was never asked about it.
+        if kill.envelope.seq.is_none() {
+            return;
+        }
+        self.remember(kill);
+        if printed && !self.want(kill, enricher.tree()) {
+            account.no_verdict();
+        }
+    }
+}
+
+/// Where answers go.
+struct Answers {
+    to: SyncSender<Answer>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Answers {
+    /// Hands one over, when there is room. False if nobody takes any.
+    fn send(&self, answer: Answer) -> bool {
+        let sent = self.to.send(answer).is_ok();
+        // It is full only where the reader is woken already.
+        let _woken = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        sent
     }
 }
 
@@ -261,10 +316,12 @@ mod tests {
     #[test]
     fn a_kill_in_a_users_container_is_none_in_the_hosts_of_that_id() {
         let (notes, _theirs) = sync_channel(1);
-        let (_answer, answers) = channel(1);
+        let (_answer, answers) = sync_channel(1);
+        let wake =
+            Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap_or_else(|error| unreachable!("{error}")));
         let mut killed = Killed::default();
         killed.saw(("ab".to_owned(), Some(4242)));
-        let verdicts = Verdicts { notes, answers, waiting: Waiting::default(), killed };
+        let verdicts = Verdicts { notes, answers, wake, waiting: Waiting::default(), killed };
         let bystander =
             |user| Bystander { runtime: Runtime::Docker, id: "ab".into(), name: "db".into(), user };
         let flagged = vec![bystander(None), bystander(Some(4242)), bystander(Some(7))];

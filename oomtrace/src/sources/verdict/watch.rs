@@ -4,15 +4,12 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::Sender;
-
 use crate::{
     containers::discover::UserDirs,
     event::RuntimeSays,
-    host::files::readers::Readers,
-    run::protection,
+    host::{files::readers::Readers, protection},
     sources::verdict::{
-        Answer, Note, Unsaid,
+        Answer, Answers, Note, Unsaid,
         api::Daemon,
         state::{self, Home, Says},
     },
@@ -32,7 +29,7 @@ struct Pending {
 }
 
 /// Notes in, answers out, until one of the two ends.
-pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Sender<Answer>) {
+pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Answers) {
     protection::ordinary();
     let mut soon = VecDeque::<Pending>::new();
     let mut later = VecDeque::<Pending>::new();
@@ -54,7 +51,7 @@ pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Sender<Answer>) {
         while let Some(pending) = soon.pop_front_if(|pending| pending.since.elapsed() >= SETTLED) {
             match says(&pending, &mut daemon, false) {
                 Some(said) => {
-                    if answers.blocking_send(answer(pending, said)).is_err() {
+                    if !answers.send(answer(pending, said)) {
                         return;
                     }
                 }
@@ -65,7 +62,7 @@ pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Sender<Answer>) {
             let said = says(&pending, &mut daemon, true).unwrap_or_else(|| {
                 Err(Unsaid::Unknown("neither its files nor the runtime itself say anything".to_owned()))
             });
-            if answers.blocking_send(answer(pending, said)).is_err() {
+            if !answers.send(answer(pending, said)) {
                 return;
             }
         }

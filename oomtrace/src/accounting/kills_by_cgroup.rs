@@ -1,4 +1,4 @@
-//! Where kills were that were not reported: the cgroups' own counters and what was told in, the cgroups whose
+//! Where kills were that were not reported: the cgroups' own counters and what was reported in, the cgroups whose
 //! counters moved by more out. Pure.
 //!
 //! It never guesses: whatever may have been a cgroup's (a kill that was lost, the second pass of a group kill) is
@@ -27,9 +27,9 @@ pub struct Counts {
     pub whole: bool,
 }
 
-/// How many kills were told of in which cgroup.
+/// How many kills were reported in which cgroup.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct KillsByCgroup {
     /// cgroup v2: a count holds those below, and the topmost cgroups are looked at. Else each cgroup has its own.
     hierarchical: bool,
     since: BootTime,
@@ -38,7 +38,7 @@ pub struct Told {
     elsewhere: u64,
 }
 
-impl Told {
+impl KillsByCgroup {
     /// None yet; what happened until `since` does not count.
     pub fn new(hierarchical: bool, since: BootTime) -> Self {
         Self { hierarchical, since, of: HashMap::new(), elsewhere: 0 }
@@ -49,7 +49,7 @@ impl Told {
         *self = Self::new(self.hierarchical, since);
     }
 
-    /// A kill was told of.
+    /// A kill was reported.
     pub fn saw(&mut self, lineage: &Lineage, time: BootTime) {
         if time <= self.since {
             return;
@@ -74,12 +74,12 @@ impl Told {
         self.elsewhere += 1;
     }
 
-    /// Whether a fresh start would tell more: kills are in no known cgroup, or in very many.
+    /// Whether a fresh start would say more: kills are in no known cgroup, or in very many.
     pub fn is_vague(&self) -> bool {
         self.elsewhere > 0 || self.of.len() > MANY
     }
 
-    /// The cgroups whose counts grew, from `before` to `after`, by more than what was told of in them and by more
+    /// The cgroups whose counts grew, from `before` to `after`, by more than what was reported in them and by more
     /// than the `unplaced`, those with most first.
     pub fn unreported(&self, before: &Counts, after: &Counts, unplaced: u64) -> Vec<GapCgroup> {
         let unplaced = unplaced.saturating_add(self.elsewhere);
@@ -141,48 +141,48 @@ mod tests {
     }
 
     #[test]
-    fn the_cgroups_that_killed_more_than_was_told_are_named_the_most_first() {
-        let mut told = Told::new(false, BootTime(5));
-        told.saw(&lineage(&[7, 1]), LATER);
+    fn the_cgroups_that_killed_more_than_was_reported_are_named_the_most_first() {
+        let mut kills = KillsByCgroup::new(false, BootTime(5));
+        kills.saw(&lineage(&[7, 1]), LATER);
         let found =
-            told.unreported(&counts(&[(7, 10), (8, 3), (9, 4)]), &counts(&[(7, 12), (8, 3), (9, 8)]), 0);
+            kills.unreported(&counts(&[(7, 10), (8, 3), (9, 4)]), &counts(&[(7, 12), (8, 3), (9, 8)]), 0);
         assert_eq!(named(&found), [("/9", 4, 0), ("/7", 2, 1)]);
     }
 
     #[test]
-    fn what_was_told_of_an_earlier_time_does_not_count() {
-        let mut told = Told::new(false, BootTime(5));
-        told.saw(&lineage(&[7, 1]), BootTime(5));
-        assert_eq!(named(&told.unreported(&counts(&[(7, 0)]), &counts(&[(7, 1)]), 0)), [("/7", 1, 0)]);
+    fn what_was_reported_of_an_earlier_time_does_not_count() {
+        let mut kills = KillsByCgroup::new(false, BootTime(5));
+        kills.saw(&lineage(&[7, 1]), BootTime(5));
+        assert_eq!(named(&kills.unreported(&counts(&[(7, 0)]), &counts(&[(7, 1)]), 0)), [("/7", 1, 0)]);
     }
 
     #[test]
     fn on_v2_a_kill_belongs_to_the_topmost_cgroup() {
-        let mut told = Told::new(true, BootTime(5));
-        told.saw(&lineage(&[30, 20, 10, 1]), LATER);
-        told.saw(&lineage(&[10, 1]), LATER);
+        let mut kills = KillsByCgroup::new(true, BootTime(5));
+        kills.saw(&lineage(&[30, 20, 10, 1]), LATER);
+        kills.saw(&lineage(&[10, 1]), LATER);
         // In the root: nobody counts it.
-        told.saw(&lineage(&[1]), LATER);
-        assert_eq!(named(&told.unreported(&counts(&[(10, 0)]), &counts(&[(10, 2)]), 0)), []);
-        assert_eq!(named(&told.unreported(&counts(&[(10, 0)]), &counts(&[(10, 3)]), 0)), [("/10", 3, 2)]);
+        kills.saw(&lineage(&[1]), LATER);
+        assert_eq!(named(&kills.unreported(&counts(&[(10, 0)]), &counts(&[(10, 2)]), 0)), []);
+        assert_eq!(named(&kills.unreported(&counts(&[(10, 0)]), &counts(&[(10, 3)]), 0)), [("/10", 3, 2)]);
     }
 
     #[test]
     fn what_may_have_been_there_is_taken_to_have_been() {
-        let mut told = Told::new(false, BootTime(5));
-        assert_eq!(named(&told.unreported(&counts(&[]), &counts(&[(7, 2)]), 2)), []);
-        told.saw_unreadable();
-        assert_eq!(named(&told.unreported(&counts(&[]), &counts(&[(7, 1)]), 0)), []);
-        assert_eq!(named(&told.unreported(&counts(&[]), &counts(&[(7, 2)]), 0)), [("/7", 2, 0)]);
+        let mut kills = KillsByCgroup::new(false, BootTime(5));
+        assert_eq!(named(&kills.unreported(&counts(&[]), &counts(&[(7, 2)]), 2)), []);
+        kills.saw_unreadable();
+        assert_eq!(named(&kills.unreported(&counts(&[]), &counts(&[(7, 1)]), 0)), []);
+        assert_eq!(named(&kills.unreported(&counts(&[]), &counts(&[(7, 2)]), 0)), [("/7", 2, 0)]);
     }
 
     #[test]
-    fn a_count_that_is_not_known_from_the_start_tells_nothing() {
-        let told = Told::new(false, BootTime(5));
+    fn a_count_that_is_not_known_from_the_start_says_nothing() {
+        let kills = KillsByCgroup::new(false, BootTime(5));
         let part = Counts { whole: false, ..counts(&[(7, 1)]) };
-        let found = told.unreported(&part, &counts(&[(7, 2), (8, 5)]), 0);
+        let found = kills.unreported(&part, &counts(&[(7, 2), (8, 5)]), 0);
         assert_eq!(named(&found), [("/7", 1, 0)]);
         // It fell: another cgroup by now.
-        assert_eq!(named(&told.unreported(&counts(&[(7, 9)]), &counts(&[(7, 2)]), 0)), []);
+        assert_eq!(named(&kills.unreported(&counts(&[(7, 9)]), &counts(&[(7, 2)]), 0)), []);
     }
 }

@@ -26,7 +26,7 @@ pub struct Difference {
     pub since: BootTime,
 }
 
-/// Compares the two.
+/// Compares the kernel's count with the programs'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reconciler {
     kernel: u64,
@@ -55,7 +55,7 @@ impl Reconciler {
     }
 
     /// What the next run needs.
-    pub fn keep(&self, kept: &mut Pinned) {
+    pub fn hand_over(&self, kept: &mut Pinned) {
         let values =
             [(pinned::KERNEL_KILLS, self.kernel), (pinned::SEEN, self.seen), (pinned::SINCE, self.since.0)];
         for (index, value) in values {
@@ -78,7 +78,7 @@ impl Reconciler {
                 // What came since the first look must be there a second time, too.
                 let staying = if difference > 0 { before.min(difference) } else { before.max(difference) };
                 let rest = difference.wrapping_sub(staying);
-                let told = Difference {
+                let found = Difference {
                     kernel_kills: grown.wrapping_sub(rest.cast_unsigned()),
                     reported,
                     since: self.since,
@@ -91,7 +91,7 @@ impl Reconciler {
                     return None;
                 }
                 self.since = now;
-                Some(told)
+                Some(found)
             }
             before => {
                 self.pending = Some(before.unwrap_or((now, difference)));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_agree_tell_nothing() {
+    fn counters_that_agree_are_no_gap() {
         let mut reconciler = Reconciler::new(100, 7, at(0));
         assert_eq!(reconciler.compare(103, 10, at(2000)), None);
         assert_eq!(reconciler.compare(103, 10, at(4000)), None);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_that_stays_is_told_once() {
+    fn a_difference_that_stays_is_reported_once() {
         let mut reconciler = Reconciler::new(100, 0, at(0));
         assert_eq!(reconciler.compare(105, 3, at(10)), None);
         assert_eq!(reconciler.compare(105, 3, at(500)), None);
@@ -169,7 +169,7 @@ mod tests {
         let mut kept = [0; pinned::COUNT];
         assert_eq!(Reconciler::resume(&kept), None);
         let reconciler = Reconciler::new(9, 8, at(0));
-        reconciler.keep(&mut kept);
+        reconciler.hand_over(&mut kept);
         assert_eq!(Reconciler::resume(&kept), Some(reconciler));
     }
 }

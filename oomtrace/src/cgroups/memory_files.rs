@@ -1,0 +1,105 @@
+//! The memory files of a cgroup: what each is called on cgroup v1 and v2, and what stands in it.
+//!
+//! The only place that knows these names. A fact of these files is read by one function here.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{facts::Limit, host::identity};
+
+/// Where the limit is set.
+pub fn limit_file(v1: bool) -> &'static str {
+    if v1 { "memory.limit_in_bytes" } else { "memory.max" }
+}
+
+/// Where the limit is set that swap counts for: on v1 of memory and swap together, on v2 of swap alone.
+pub fn swap_limit_file(v1: bool) -> &'static str {
+    if v1 { "memory.memsw.limit_in_bytes" } else { "memory.swap.max" }
+}
+
+/// The directory of the cgroup `path` below the hierarchy's mount.
+pub fn directory(mount: &Path, path: &[u8]) -> PathBuf {
+    mount.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
+}
+
+/// The memory files of one cgroup. Each fact is `None` where its file cannot be read.
+#[derive(Clone, Debug)]
+pub struct MemoryFiles {
+    directory: PathBuf,
+    v1: bool,
+}
+
+impl MemoryFiles {
+    /// Those of the cgroup `path` below the hierarchy's mount. Reads nothing yet.
+    pub fn of(mount: &Path, path: &[u8], v1: bool) -> Self {
+        Self { directory: directory(mount, path), v1 }
+    }
+
+    /// What the cgroup may use.
+    pub fn limit(&self) -> Option<Limit> {
+        match self.text(limit_file(self.v1))?.trim() {
+            "max" => Some(Limit::Unlimited),
+            number => number.parse().ok().map(Limit::of_bytes),
+        }
+    }
+
+    /// What is charged to the cgroup.
+    pub fn usage_bytes(&self) -> Option<u64> {
+        let name = if self.v1 { "memory.usage_in_bytes" } else { "memory.current" };
+        self.text(name)?.trim().parse().ok()
+    }
+
+    /// Kills that the kernel counted: on v2 in the cgroup and below, on v1 in it alone.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let name = if self.v1 { "memory.oom_control" } else { "memory.events" };
+        self.counter(name, "oom_kill")
+    }
+
+    /// How often the cgroup's own limit asked for the killer. v2 from 5.2 on only: before, it cannot be told from those below.
+    pub fn own_ooms(&self) -> Option<u64> {
+        self.counter("memory.events.local", "oom")
+    }
+
+    /// v1: whether kills are disabled and the cgroup has run out, so that its tasks hang.
+    pub fn hangs(&self) -> bool {
+        let is = |key| self.counter("memory.oom_control", key) == Some(1);
+        is("oom_kill_disable") && is("under_oom")
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.directory.join(name)).ok()
+    }
+
+    fn counter(&self, name: &str, key: &str) -> Option<u64> {
+        identity::counter(&self.directory.join(name), key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn no_limit_is_none_in_the_words_of_both_versions() {
+        let mount = tempfile::tempdir().unwrap();
+        let limit = |v1: bool, text: &str| {
+            fs::create_dir_all(mount.path().join("a")).unwrap();
+            fs::write(mount.path().join("a").join(limit_file(v1)), text).unwrap();
+            MemoryFiles::of(mount.path(), b"/a", v1).limit()
+        };
+        assert_eq!(limit(false, "max\n"), Some(Limit::Unlimited));
+        assert_eq!(limit(false, "4096\n"), Some(Limit::Bytes(4096)));
+        assert_eq!(limit(false, "\n"), None);
+        // LONG_MAX in whole pages: of 4 KiB, and of 64 KiB.
+        assert_eq!(limit(true, "9223372036854771712\n"), Some(Limit::Unlimited));
+        assert_eq!(limit(true, "9223372036854710272\n"), Some(Limit::Unlimited));
+        assert_eq!(limit(true, "8192\n"), Some(Limit::Bytes(8192)));
+        assert_eq!(MemoryFiles::of(mount.path(), b"/none", true).limit(), None);
+    }
+}

@@ -1,0 +1,25 @@
+//! The kernel side's counters.
+
+use oomtrace_common::counter;
+
+/// The kernel side's counters, summed over the CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters(pub [u64; counter::COUNT as usize]);
+
+impl Counters {
+    /// One of the constants of [`counter`].
+    pub fn get(&self, index: u32) -> u64 {
+        usize::try_from(index).ok().and_then(|index| self.0.get(index)).copied().unwrap_or(0)
+    }
+
+    /// Kills that the programs saw of those that the kernel counts.
+    pub fn seen_kills(&self) -> u64 {
+        self.get(counter::KILLED).wrapping_add(self.get(counter::REPEATED))
+    }
+
+    /// Kills of which no line says the cgroup: second passes of group kills, and what was lost.
+    pub fn unplaced_kills(&self) -> u64 {
+        let of = [counter::REPEATED, counter::RING_FULL, counter::NO_SCRATCH, counter::TASK_UNKNOWN];
+        of.into_iter().map(|index| self.get(index)).fold(0, u64::wrapping_add)
+    }
+}

@@ -1,0 +1,89 @@
+//! The one output that holds up the ring: an event in, its line to the sink out.
+
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{
+    event::Event,
+    outputs::{
+        encode::Render,
+        transport::{Sink, SinkError, Wait},
+    },
+};
+
+/// A way to write events, and where they go.
+pub struct Durable {
+    render: Render,
+    sink: Box<dyn Sink>,
+    line: Vec<u8>,
+}
+
+impl Durable {
+    /// Writes lines so, to there.
+    pub fn new(render: Render, sink: Box<dyn Sink>) -> Self {
+        // A line is under 4096 bytes: taken now, it never grows.
+        Self { render, sink, line: Vec::with_capacity(8 << 10) }
+    }
+
+    /// Whether the line was written, or is kept until it can be.
+    pub(super) fn write(&mut self, event: &Event) -> Result<bool, SinkError> {
+        if self.render.line(event, &mut self.line).is_err() {
+            return Ok(false);
+        }
+        match self.sink.write_line(&self.line) {
+            Ok(()) => Ok(true),
+            Err(SinkError::Closed) => Err(SinkError::Closed),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether lines wait that could not be written.
+    pub fn is_blocked(&self) -> bool {
+        self.sink.waits_for().is_some()
+    }
+
+    /// The sink: what it waits for, who reads it, how many lines wait.
+    pub fn sink(&self) -> &dyn Sink {
+        &*self.sink
+    }
+
+    /// Writes the lines that wait.
+    ///
+    /// # Errors
+    /// Why some still wait.
+    pub fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()
+    }
+
+    /// Opens the output anew, after a log rotation.
+    ///
+    /// # Errors
+    /// The output is the same as before.
+    pub fn reopen(&mut self) -> Result<(), SinkError> {
+        self.sink.reopen()
+    }
+
+    /// Waits until the output has all lines, for so long at the most. True if it has.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn settle(&mut self, limit: Duration) -> Result<bool, SinkError> {
+        let began = Instant::now();
+        loop {
+            match self.sink.flush() {
+                Ok(()) => return Ok(true),
+                Err(SinkError::Closed) => return Err(SinkError::Closed),
+                Err(_) if began.elapsed() >= limit => return Ok(false),
+                Err(_) => {}
+            }
+            let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let _tried_again_anyway = match self.sink.waits_for() {
+                Some(Wait::Reader(fd)) => {
+                    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&wait))
+                }
+                _ => poll(&mut [], Some(&wait)),
+            };
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! From events to outputs: what the operator asked for is printed and counted, what the output refuses is accounted for.
+
+use crate::{
+    accounting::Account,
+    event::{Envelope, Event, Kill, Stop},
+    outputs::{Outputs, transport::SinkError},
+    run::filter::Filter,
+};
+
+/// Prints events.
+pub struct Reporter {
+    filter: Filter,
+    outputs: Outputs,
+    /// Events printed: kills, shared-memory kills, cgroups that ran out.
+    events: u64,
+    /// Kills printed: what `--count` counts.
+    kills: u64,
+}
+
+impl Reporter {
+    /// One for a run.
+    pub fn new(filter: Filter, outputs: Outputs) -> Self {
+        Self { filter, outputs, events: 0, kills: 0 }
+    }
+
+    /// Prints an event of a source, unless it is filtered out. True if it was printed.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`]: nobody reads any more.
+    pub fn report(&mut self, event: &Event, account: &mut Account) -> Result<bool, SinkError> {
+        if !self.filter.takes(event) {
+            return Ok(false);
+        }
+        match event {
+            Event::OomKill(kill) => {
+                self.events += 1;
+                self.kills += u64::from(kill.oom.kill != Some(Kill::AlreadyExiting));
+            }
+            Event::SharedMmKill(_) | Event::MemcgOom(_) => self.events += 1,
+            _ => {}
+        }
+        self.print(event, account)?;
+        Ok(true)
+    }
+
+    /// Prints a line; one that the output neither writes nor keeps is counted as lost.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn print(&mut self, event: &Event, account: &mut Account) -> Result<(), SinkError> {
+        if !self.outputs.write(event)? {
+            account.refused();
+        }
+        Ok(())
+    }
+
+    /// Prints the losses that no line has reported yet. One that the output refuses is tried again the next time.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn losses(
+        &mut self,
+        account: &mut Account,
+        envelope: impl FnMut() -> Envelope,
+    ) -> Result<(), SinkError> {
+        for lost in account.unreported(envelope) {
+            let event = Event::Lost(Box::new(lost));
+            if self.outputs.write(&event)?
+                && let Event::Lost(lost) = &event
+            {
+                account.reported(lost);
+            }
+        }
+        Ok(())
+    }
+
+    /// The last line. If the output takes it is for [`Durable::settle`](crate::outputs::Durable::settle) to say.
+    ///
+    /// # Errors
+    /// Only [`SinkError::Closed`].
+    pub fn stop(&mut self, reason: &str, envelope: Envelope, account: &mut Account) -> Result<(), SinkError> {
+        let stop = Stop {
+            envelope,
+            reason: reason.into(),
+            events: self.events,
+            lost: account.lost(),
+            truncated: Vec::new(),
+        };
+        self.print(&Event::Stop(Box::new(stop)), account)
+    }
+
+    /// Where events go.
+    pub fn outputs(&mut self) -> &mut Outputs {
+        &mut self.outputs
+    }
+
+    /// Events printed so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Kills printed so far: lines of processes that the killer chose. One that was exiting already was not killed.
+    pub fn kills(&self) -> u64 {
+        self.kills
+    }
+}

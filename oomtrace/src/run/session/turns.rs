@@ -1,0 +1,145 @@
+//! Whose turn it is: the sources of a run, what wakes each, and what each has next.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::io::unix::AsyncFd;
+
+use crate::{
+    accounting::Account,
+    enrich::enricher::Enricher,
+    event::Event,
+    run::session::{Ended, wait::wakeups},
+    sources::{Next, Rank, Source},
+};
+
+/// The sources of a run, in the order of the list.
+pub(super) struct Turns(Vec<Turn>);
+
+struct Turn {
+    source: Box<dyn Source>,
+    wakeups: Option<AsyncFd<OwnedFd>>,
+    /// Woken, and it has not learned since.
+    woken: bool,
+    /// It may have events.
+    active: bool,
+}
+
+impl Turns {
+    pub(super) fn new(sources: Vec<Box<dyn Source>>) -> Self {
+        // Whatever came before it was listened to is there by now.
+        let turn = |source| Turn { source, wakeups: None, woken: true, active: true };
+        Self(sources.into_iter().map(turn).collect())
+    }
+
+    pub(super) fn begin(&mut self, enricher: &mut Enricher, account: &mut Account) {
+        for turn in &mut self.0 {
+            turn.source.begin(enricher, account);
+        }
+    }
+
+    /// Has each be woken by its descriptor.
+    pub(super) fn listen(&mut self) -> Result<(), Ended> {
+        for turn in &mut self.0 {
+            turn.wakeups = turn.source.descriptor().map(|fd| wakeups(&fd)).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Ends when a source is woken.
+    pub(super) async fn woken(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|context| self.poll_woken(context)).await
+    }
+
+    fn poll_woken(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut any = Poll::Pending;
+        for turn in &mut self.0 {
+            let Some(wakeups) = &turn.wakeups else { continue };
+            if let Poll::Ready(ready) = wakeups.poll_read_ready(context) {
+                ready?.clear_ready();
+                turn.woken = true;
+                any = Poll::Ready(Ok(()));
+            }
+        }
+        any
+    }
+
+    /// When the next one is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|turn| turn.source.due()).min()
+    }
+
+    /// Lets those learn that were woken or are due, and those that come before each kill. True if there may be more.
+    pub(super) fn learn(&mut self, enricher: &mut Enricher, account: &mut Account) -> bool {
+        let mut more = false;
+        for turn in &mut self.0 {
+            let asked = match turn.source.rank() {
+                Rank::BeforeFirst => true,
+                Rank::First => false,
+                Rank::InTurn => {
+                    let due = || turn.source.due().is_some_and(|due| due <= Instant::now());
+                    std::mem::take(&mut turn.woken) || due()
+                }
+            };
+            if asked {
+                turn.active = true;
+                turn.woken = turn.source.learn(enricher, account);
+                more |= turn.woken;
+            }
+        }
+        more
+    }
+
+    /// Lets those learn that come before each kill.
+    pub(super) fn learn_before_first(&mut self, enricher: &mut Enricher, account: &mut Account) {
+        for turn in self.0.iter_mut().filter(|turn| turn.source.rank() == Rank::BeforeFirst) {
+            turn.source.learn(enricher, account);
+        }
+    }
+
+    /// What those that come first have next, and whose it is.
+    pub(super) fn first(&mut self, enricher: &mut Enricher, account: &mut Account) -> Option<(usize, Next)> {
+        let first = |(_, turn): &(usize, &mut Turn)| turn.source.rank() == Rank::First;
+        self.0.iter_mut().enumerate().filter(first).find_map(|(at, turn)| {
+            match turn.source.next(enricher, account) {
+                Next::Nothing => None,
+                next => Some((at, next)),
+            }
+        })
+    }
+
+    /// How many there are, to be asked one after the other for what is [`Self::in_turn`].
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What this one has next, if it is not one that comes first.
+    pub(super) fn in_turn(&mut self, at: usize, enricher: &mut Enricher, account: &mut Account) -> Next {
+        match self.0.get_mut(at).filter(|turn| turn.active && turn.source.rank() == Rank::InTurn) {
+            Some(turn) => {
+                let next = turn.source.next(enricher, account);
+                turn.active = !matches!(next, Next::Nothing);
+                next
+            }
+            None => Next::Nothing,
+        }
+    }
+
+    /// What this one had last is done with.
+    pub(super) fn written(&mut self, at: usize) {
+        if let Some(turn) = self.0.get_mut(at) {
+            turn.source.written();
+        }
+    }
+
+    /// Shows an event to each.
+    pub(super) fn saw(&mut self, event: &Event, printed: bool, enricher: &Enricher, account: &mut Account) {
+        for turn in &mut self.0 {
+            turn.source.saw(event, printed, enricher, account);
+        }
+    }
+}

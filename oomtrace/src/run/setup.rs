@@ -1,0 +1,155 @@
+//! What a run is made of: its sources, its outputs, and what its events are enriched from.
+//!
+//! The two lists of a run are here: [`sources`] and [`outputs`]. A new one of either is a file of its own and one line.
+
+use crate::{
+    cgroups::tree::{CgroupTree, TreeLimits},
+    cli::Run,
+    containers::Runtimes,
+    enrich::enricher::{Enricher, Knowledge},
+    failure::{Code, Failure},
+    host::{
+        identity,
+        kernel_log::KernelLog,
+        process::{self, ProcessReader},
+        root::Root,
+    },
+    kernel::Kernel,
+    outputs::{
+        Durable, Outputs,
+        encode::Render,
+        transport::{Access, FileSink, Rotation, Sink, StdoutSink},
+    },
+    sources::{
+        Source,
+        cgroup_changes::CgroupChanges,
+        cgroup_files::CgroupFiles,
+        earlier_kills::EarlierKills,
+        kernel_log::FollowKernelLog,
+        kills::{Kills, Records},
+        probe::Rings,
+        verdict::Verdicts,
+    },
+};
+use std::path::PathBuf;
+
+/// What is lost where the pids of `/proc` are not the kernel's.
+pub(crate) const OTHER_PID_NAMESPACE: &str = "/proc is of another pid namespace than the kernel's first: executables are not \
+    known, and command lines only where the victim ran the killer itself (run it with the host's pids: --pid=host, hostPID)";
+
+/// What sources are made of.
+pub(crate) struct Given<'a> {
+    /// As typed.
+    pub(crate) args: &'a Run,
+    /// The host's files.
+    pub(crate) root: &'a Root,
+    /// The rings of the programs.
+    pub(crate) rings: Rings,
+    /// Reads what is in them.
+    pub(crate) records: Records,
+    /// Whether a function hook is attached.
+    pub(crate) hooked: bool,
+    /// Whether an earlier run's programs were taken over or replaced: what came before is that run's.
+    pub(crate) continues: bool,
+    /// Where the memory cgroups are.
+    pub(crate) mount: Option<PathBuf>,
+    /// Facts to events.
+    pub(crate) enricher: &'a Enricher,
+}
+
+/// All sources of a run, in the order in which they have their turn. What a source cannot have is a limit of the run.
+pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<Box<dyn Source>>, Failure> {
+    let Given { args, root, rings, records, hooked, mount, enricher, .. } = given;
+    let mut kills = Kills::new(rings.kills, records.clone());
+    let earlier = EarlierKills::before(&mut kills, root, args.since, given.continues, limits);
+    let files = mount.clone().filter(|_| !hooked).map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
+    let list = [
+        one(CgroupChanges::new(rings.cgroups, records, mount)),
+        one(earlier),
+        one(kills),
+        any(files),
+        any(FollowKernelLog::of(enricher).map_err(no_descriptor)?),
+        any((!args.no_verdict).then(Verdicts::start).transpose().map_err(no_thread)?),
+    ];
+    Ok(list.into_iter().flatten().collect())
+}
+
+fn one(source: impl Source + 'static) -> Option<Box<dyn Source>> {
+    any(Some(source))
+}
+
+fn any(source: Option<impl Source + 'static>) -> Option<Box<dyn Source>> {
+    source.map(|source| Box::new(source) as Box<dyn Source>)
+}
+
+/// All outputs of a run: the durable one, and those beside it.
+pub(crate) fn outputs(root: &Root, args: &Run, render: Render) -> Result<Outputs, Failure> {
+    let sink: Box<dyn Sink> = match &args.file {
+        Some(path) => {
+            let rotation =
+                args.file_max_size.map(|max_bytes| Rotation { max_bytes, old_files: args.file_keep });
+            Box::new(FileSink::open_for(path, access(root, args)?, rotation)?)
+        }
+        None => Box::new(StdoutSink::new()),
+    };
+    let others = vec![];
+    Ok(Outputs::new(Durable::new(render, sink), others))
+}
+
+/// Who may read the files that are made.
+fn access(root: &Root, args: &Run) -> Result<Access, Failure> {
+    let id = |name: &String| {
+        identity::group(root, name).ok_or_else(|| {
+            let why = format!("--file-group {name}: this host's /etc/group has no such group");
+            Failure::message(Code::RunTime, why).hint("a group of another service is named by its number")
+        })
+    };
+    Ok(Access { mode: args.file_mode, group: args.file_group.as_ref().map(id).transpose()? })
+}
+
+/// What events are enriched from. What cannot be had is a limit of the run, not an error.
+pub(crate) fn knowledge(
+    root: &Root,
+    kernel: &Kernel,
+    hooked: bool,
+    args: &Run,
+    limits: &mut Vec<String>,
+) -> Result<Knowledge, Failure> {
+    if !hooked {
+        limits.push(
+            "no function hook: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' \
+             files (on cgroup v1 only where kills are disabled), and whose limit fired comes from the kernel log, else from the \
+             cgroups' limits"
+                .into(),
+        );
+    }
+    let log = (!hooked).then(|| KernelLog::open(root)).transpose().unwrap_or_else(|error| {
+        limits.push(format!("no function hook, and the kernel log cannot be read: {error}"));
+        None
+    });
+    let processes = if identity::proc_has_kernel_pids(root) {
+        Ok(ProcessReader::new(root).map_err(no_thread)?)
+    } else {
+        limits.push(OTHER_PID_NAMESPACE.into());
+        Err(process::Reason::OtherPidNamespace)
+    };
+    let runtimes = Runtimes::discover(root.clone(), &args.runtime_root);
+    Ok(Knowledge {
+        root: root.clone(),
+        tree: CgroupTree::new(runtimes, TreeLimits::default()),
+        processes,
+        log,
+        gfp: kernel.gfp_names(),
+        version: kernel.hierarchy.version,
+        clock: None,
+        host: identity::identity(root),
+    })
+}
+
+fn no_thread(error: std::io::Error) -> Failure {
+    Failure::message(Code::RunTime, format!("cannot start a thread: {error}"))
+}
+
+fn no_descriptor(error: std::io::Error) -> Failure {
+    Failure::message(Code::RunTime, format!("cannot wait for events: {error}"))
+}

@@ -1,0 +1,32 @@
+//! The kernel's log, followed where no function hook says more: the killer's report is written before its victim is
+//! marked, so it is read while the killer works, and a kill finds its own lines read.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use crate::{accounting::Account, enrich::enricher::Enricher, sources::Source};
+
+/// Wakes when the log grows.
+pub struct FollowKernelLog(OwnedFd);
+
+impl FollowKernelLog {
+    /// Of the log that this enricher reads; `None` if it reads none.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn of(enricher: &Enricher) -> io::Result<Option<Self>> {
+        enricher.kernel_log().map(|log| log.as_fd().try_clone_to_owned().map(Self)).transpose()
+    }
+}
+
+impl Source for FollowKernelLog {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    fn learn(&mut self, enricher: &mut Enricher, _: &mut Account) -> bool {
+        !enricher.read_kernel_log()
+    }
+}

@@ -1,0 +1,127 @@
+//! What the killer did, as the programs recorded it: records of the ring of kills in, events out.
+//!
+//! A record that cannot be read and a fact that is missing end nothing: they are counted.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::{
+    accounting::Account,
+    enrich::enricher::Enricher,
+    event::{Event, Kill},
+    facts::{BootTime, Decoder, Record},
+    sources::{Next, Rank, Source, probe::Ring, recorder::Recorder},
+};
+
+/// Records to events.
+#[derive(Clone, Debug)]
+pub struct Records {
+    decoder: Decoder,
+    recorder: Option<Recorder>,
+}
+
+impl Records {
+    /// Of a host with pages of this size; the raw records go to the recorder too.
+    pub fn new(page_bytes: u64, recorder: Option<Recorder>) -> Self {
+        Self { decoder: Decoder::new(page_bytes), recorder }
+    }
+
+    /// The event of a record.
+    pub fn event(&self, record: &[u8], enricher: &mut Enricher, account: &mut Account) -> Next {
+        self.record(record);
+        match self.decoder.record(record) {
+            Ok(Record::OomKill(facts)) => {
+                account.saw_number(facts.seq);
+                let kill = enricher.oom_kill(&facts);
+                if kill.oom.kill != Some(Kill::AlreadyExiting) {
+                    account.saw_kill(&facts.lineage, facts.time);
+                }
+                Next::Event(Event::OomKill(Box::new(kill)))
+            }
+            Ok(Record::SharedMmKill(facts)) => {
+                account.saw_number(facts.seq);
+                Next::Event(Event::SharedMmKill(Box::new(enricher.shared_mm_kill(&facts))))
+            }
+            Ok(Record::MemcgOom(facts)) => {
+                if let Some(seq) = facts.seq {
+                    account.saw_number(seq);
+                }
+                Next::Event(Event::MemcgOom(Box::new(enricher.memcg_oom(&facts))))
+            }
+            Ok(Record::Cgroup(change)) => {
+                enricher.cgroup_changed(&change);
+                Next::Silent
+            }
+            Err(_) => {
+                account.unreadable(1);
+                Next::Silent
+            }
+        }
+    }
+
+    /// Takes in a change of the cgroup tree. One that cannot be read costs a name, not an event.
+    pub fn cgroup(&self, record: &[u8], enricher: &mut Enricher) {
+        self.record(record);
+        if let Ok(Record::Cgroup(change)) = self.decoder.record(record) {
+            enricher.cgroup_changed(&change);
+        }
+    }
+
+    fn record(&self, record: &[u8]) {
+        if let Some(recorder) = &self.recorder {
+            recorder.write(record);
+        }
+    }
+
+    /// The thread and the time of the event in a record.
+    fn moment(&self, record: &[u8]) -> Option<(Option<u32>, BootTime)> {
+        match self.decoder.record(record).ok()? {
+            Record::OomKill(facts) => Some((facts.victim.tid, facts.time)),
+            Record::SharedMmKill(facts) => Some((None, facts.time)),
+            Record::MemcgOom(facts) => Some((None, facts.time)),
+            Record::Cgroup(_) => None,
+        }
+    }
+}
+
+/// The ring of kills.
+pub struct Kills {
+    ring: Ring,
+    records: Records,
+}
+
+impl Kills {
+    /// Of this ring.
+    pub fn new(ring: Ring, records: Records) -> Self {
+        Self { ring, records }
+    }
+
+    /// The thread and the time of the oldest event, which stays where it is.
+    pub fn first(&mut self) -> Option<(Option<u32>, BootTime)> {
+        let record = self.ring.next()?;
+        let moment = self.records.moment(&record);
+        Ring::leave(record);
+        moment
+    }
+}
+
+impl Source for Kills {
+    fn rank(&self) -> Rank {
+        Rank::First
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.ring.as_fd())
+    }
+
+    fn next(&mut self, enricher: &mut Enricher, account: &mut Account) -> Next {
+        let Some(record) = self.ring.next() else { return Next::Nothing };
+        let next = self.records.event(&record, enricher, account);
+        // It leaves the ring after its line was written.
+        Ring::leave(record);
+        next
+    }
+
+    fn written(&mut self) {
+        drop(self.ring.next());
+    }
+}
