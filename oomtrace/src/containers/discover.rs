@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::{
     containers::{
         Runtime,
+        configuration::{self, Containerd},
         files::{FileError, StateDir, command_line, host_file, process_file},
         oci,
         owner::claims,
@@ -17,6 +18,7 @@ use crate::{
     host::root::Root,
 };
 
+const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 /// containerd's own default, the one that dockerd starts, k3s's and rke2's, microk8s's.
 const CONTAINERD_STATES: [&str; 4] = [
     "/run/containerd",
@@ -68,24 +70,16 @@ impl StateDirs {
         if let Some(data_root) = docker.as_deref().and_then(data_root_of_json) {
             dirs.add_docker(root.path(data_root));
         }
-        if let Some(state) = toml_text(root, "/etc/containerd/config.toml", "", "state") {
-            dirs.add(Runtime::Containerd, root.path(state));
-        }
-        if let Some(path) = toml_text(root, "/etc/containerd/config.toml", "", "root") {
-            add(&mut dirs.containerd_roots, StateDir::system(root.path(path)));
-        }
+        dirs.add_containerd(root, configuration::containerd(root, CONTAINERD_CONFIG));
         for pid_file in PID_FILES {
             let pid = host_file(&root.path(pid_file)).and_then(|bytes| String::from_utf8(bytes).ok());
             if let Some(pid) = pid.and_then(|pid| pid.trim().parse::<u32>().ok()) {
                 dirs.add_daemon(root, &pid.to_string());
             }
         }
-        let storage = |key| {
-            toml_text(root, "/etc/containers/storage.conf", "storage", key)
-                .or_else(|| toml_text(root, "/usr/share/containers/storage.conf", "storage", key))
-        };
-        let graph_root = storage("graphroot").unwrap_or_else(|| STORAGE_GRAPH_ROOT.into());
-        let run_root = storage("runroot").unwrap_or_else(|| STORAGE_RUN_ROOT.into());
+        let storage = configuration::storage(root);
+        let graph_root = storage.graph_root.unwrap_or_else(|| STORAGE_GRAPH_ROOT.into());
+        let run_root = storage.run_root.unwrap_or_else(|| STORAGE_RUN_ROOT.into());
         dirs.add_docker(root.path(DOCKER_DATA_ROOT));
         for state in CONTAINERD_STATES {
             dirs.add(Runtime::Containerd, root.path(state));
@@ -180,15 +174,20 @@ impl StateDirs {
             }
         } else {
             let config = option(&words, &["--config", "-c"]);
-            let said = |name: &str, key: &str| {
-                option(&words, &[name]).map(str::to_owned).or_else(|| toml_text(root, config?, "", key))
-            };
-            if let Some(state) = said("--state", "state") {
-                self.add(Runtime::Containerd, root.path(state));
-            }
-            if let Some(path) = said("--root", "root") {
-                add(&mut self.containerd_roots, StateDir::system(root.path(path)));
-            }
+            let config = config.map(|file| configuration::containerd(root, file)).unwrap_or_default();
+            let said = |name: &str| option(&words, &[name]).map(str::to_owned);
+            let said =
+                Containerd { state: said("--state").or(config.state), root: said("--root").or(config.root) };
+            self.add_containerd(root, said);
+        }
+    }
+
+    fn add_containerd(&mut self, root: &Root, said: Containerd) {
+        if let Some(state) = said.state {
+            self.add(Runtime::Containerd, root.path(state));
+        }
+        if let Some(path) = said.root {
+            add(&mut self.containerd_roots, StateDir::system(root.path(path)));
         }
     }
 
@@ -325,25 +324,4 @@ fn data_root_of_json(bytes: &[u8]) -> Option<String> {
         data_root: Option<String>,
     }
     serde_json::from_slice::<Daemon>(bytes).ok()?.data_root.filter(|path| path.starts_with('/'))
-}
-
-/// The string `key` of `[table]` in a TOML file; of the top for an empty `table`. Only
-/// what these two configuration files use: one key a line, one quoted string.
-fn toml_text(root: &Root, file: &str, table: &str, key: &str) -> Option<String> {
-    let bytes = host_file(&root.path(file))?;
-    let text = std::str::from_utf8(&bytes).ok()?;
-    let mut here = String::new();
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('[') {
-            name.split(']').next().unwrap_or_default().trim().clone_into(&mut here);
-        } else if let Some((name, value)) = line.split_once('=').filter(|_| here == table)
-            && name.trim() == key
-        {
-            let value = value.trim();
-            let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-            let value = value.strip_prefix(quote)?.split(quote).next()?;
-            return value.starts_with('/').then(|| value.to_owned());
-        }
-    }
-    None
 }

@@ -13,6 +13,7 @@
 //! It never asks a daemon: a daemon that is stopped would stop the tracer with it.
 
 pub mod changes;
+mod configuration;
 pub mod discover;
 pub mod docker;
 pub mod facts;
