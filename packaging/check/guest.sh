@@ -121,21 +121,44 @@ containerd_runs_the_image() {
 	ctr run --rm "$(cat /opt/image.name)" check /usr/bin/oomtrace --version | grep -qx "oomtrace $(cat /opt/version)"
 }
 
-# With what docs/kubernetes/ gives the container, and no more.
-container_without_privilege_traces() {
+# In a container with no more than docs/kubernetes/ gives it.
+traces_a_kill() { # NAME COMMAND…: the command prints the lines so far
+	unit=$1
+	shift
+	until_true sh -c "$* | grep -q '\"type\":\"start\"'" || { "$@"; return 1; }
+	kill_in "$unit"
+	until_true sh -c "$* | grep '\"type\":\"oom_kill\"' | grep -q /$unit.service" || { "$@"; return 1; }
+}
+
+# Podman's profile for system calls allows bpf() with CAP_SYS_ADMIN only.
+podman_traces_without_privilege() {
 	podman load -q -i /opt/image.tar
-	podman run -d --name tracer --network none --pid host --read-only --cap-drop all --security-opt no-new-privileges \
+	podman run -d --name tracer --network none --pid host --cgroupns host --read-only \
+		--security-opt no-new-privileges --security-opt seccomp=unconfined --cap-drop all \
 		--cap-add BPF --cap-add PERFMON --cap-add SYSLOG --cap-add DAC_READ_SEARCH --cap-add SYS_PTRACE \
-		--cgroupns host -v /sys/fs/cgroup:/sys/fs/cgroup:ro -v /sys/fs/bpf:/sys/fs/bpf \
-		-v /run:/run:ro,rslave -v /var/lib:/var/lib:ro,rslave --device /dev/kmsg:/dev/kmsg:r \
+		-v /sys/fs/cgroup:/sys/fs/cgroup:ro -v /sys/fs/bpf:/sys/fs/bpf -v /run:/run:ro,rslave \
+		-v /var/lib:/var/lib:ro,rslave --device /dev/kmsg:/dev/kmsg:r \
 		"$(cat /opt/image.name)" run --output=json
-	until_true sh -c 'podman logs tracer | grep -q "\"type\":\"start\""'
-	kill_in traced
-	until_true sh -c 'podman logs tracer | grep "\"type\":\"oom_kill\"" | grep -q /traced.service' || {
-		podman logs tracer
-		false
-	}
+	traces_a_kill by_podman podman logs tracer
 	podman rm -f -t 1 tracer
+}
+
+# With containerd's own profile, which is RuntimeDefault in Kubernetes.
+containerd_traces_without_privilege() {
+	ctr image import /opt/image.tar
+	drop=
+	for name in CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE \
+		SYS_CHROOT KILL AUDIT_WRITE; do drop="$drop --cap-drop CAP_$name"; done
+	add=
+	for name in BPF PERFMON SYSLOG DAC_READ_SEARCH SYS_PTRACE; do add="$add --cap-add CAP_$name"; done
+	bind='type=bind,options=rbind:ro:rslave'
+	ctr run --rm --seccomp --read-only $drop $add --with-ns pid:/proc/1/ns/pid --with-ns cgroup:/proc/1/ns/cgroup \
+		--mount type=bind,src=/sys/fs/cgroup,dst=/sys/fs/cgroup,options=rbind:ro \
+		--mount type=bind,src=/sys/fs/bpf,dst=/sys/fs/bpf,options=rbind:rw --device /dev/kmsg \
+		--mount $bind,src=/run,dst=/run --mount $bind,src=/var/lib,dst=/var/lib \
+		"$(cat /opt/image.name)" tracer /usr/bin/oomtrace run --output=json >/root/by_containerd 2>&1 &
+	traces_a_kill by_containerd cat /root/by_containerd
+	ctr task kill -s SIGKILL tracer
 }
 
 # A step is a process of its own, so that the first command that fails ends it.
@@ -146,7 +169,7 @@ if [ $# = 1 ]; then
 fi
 for name in installed kill_in_the_journal configured_by_a_file rotated_on_reload upgraded_during_kills removed \
 	nothing_left podman_runs_the_image podman_pulls_the_archive containerd_runs_the_image \
-	container_without_privilege_traces; do
+	podman_traces_without_privilege containerd_traces_without_privilege; do
 	check $name sh "$0" $name
 done
 exit $failed

@@ -43,7 +43,7 @@ pub fn run(architectures: &[Architecture], out: &Path, name: &str) -> Result<()>
     stage("guest: apt install, upgrade, purge; the image in Podman and containerd", &|| {
         guest::run(out, &release)
     });
-    stage("the same bytes from another directory", &|| twice::run(architectures, out));
+    stage("the same bytes from another directory", &|| twice::run(architectures));
     ensure!(ran > 0, "no test of packages has {name} in its title");
     stages.finish()
 }

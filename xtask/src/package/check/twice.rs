@@ -4,16 +4,17 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use super::super::architecture::Architecture;
+use super::super::{architecture::Architecture, make};
 use crate::workspace;
 
-/// Makes all packages again elsewhere and compares the checksums.
-pub fn run(architectures: &[Architecture], out: &Path) -> Result<()> {
+/// Makes all packages here and elsewhere, of the sources as they are now, and compares the checksums.
+pub fn run(architectures: &[Architecture]) -> Result<()> {
     // Of another length, so that a path in a file moves all that follows it.
     let directory = tempfile::Builder::new().prefix("another-place-for-").tempdir()?;
     let copy = directory.path().join("oomtrace");
     copied(&workspace::root(), &copy)?;
-    let again = directory.path().join("dist");
+    let (here, again) = (directory.path().join("here"), directory.path().join("elsewhere"));
+    make(architectures, &here)?;
     let mut cargo = workspace::cargo("xtask");
     cargo.arg("package").arg("--out").arg(&again).current_dir(&copy).env_remove("CARGO_TARGET_DIR");
     cargo.env_remove("CARGO_MANIFEST_DIR");
@@ -23,7 +24,7 @@ pub fn run(architectures: &[Architecture], out: &Path) -> Result<()> {
     let status = cargo.status()?;
     ensure!(status.success(), "cargo xtask package in {}: {status}", copy.display());
     let sums = |out: &Path| fs::read_to_string(out.join("SHA256SUMS")).context("SHA256SUMS");
-    let (first, second) = (sums(out)?, sums(&again)?);
+    let (first, second) = (sums(&here)?, sums(&again)?);
     let differ: Vec<&str> =
         first.lines().filter(|line| !second.lines().any(|other| other == *line)).collect();
     ensure!(differ.is_empty(), "these differ when they are built elsewhere:\n{}", differ.join("\n"));
