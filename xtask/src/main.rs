@@ -8,6 +8,7 @@ mod fuzz;
 mod lint;
 mod package;
 mod page;
+mod recipes;
 mod run;
 mod setup;
 mod soak;
@@ -40,6 +41,7 @@ enum Command {
     Fuzz(fuzz::Args),
     Soak(soak::Args),
     Package(package::Args),
+    Recipes(recipes::Args),
     /// Run the scenarios on other kernels, under emulation
     Vm(Box<vm::Args>),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::main(&args),
         Command::Soak(args) => soak::main(&args),
         Command::Package(args) => package::main(&args),
+        Command::Recipes(args) => recipes::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -94,6 +94,14 @@ pub const PACKAGE_TESTS: Need = Need::Packages(&[
     ("qemu-user-static", Some("qemu-aarch64-static")),
 ]);
 
+/// To run the recipes of docs/.
+pub const RECIPES: Need = Need::Packages(&[
+    ("prometheus", Some("promtool")),
+    ("prometheus-alertmanager", Some("amtool")),
+    ("python3-venv", Some("python3")),
+    ("npm", Some("npm")),
+]);
+
 /// Without optimization: it is built faster than it would pay off.
 const fn packager(name: &'static str, version: &'static str) -> Need {
     Need::Tool { name, version, options: &["--debug"], expected: "about 1 min on 2 cores, once" }
