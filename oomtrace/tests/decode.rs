@@ -4,6 +4,8 @@
 #![allow(clippy::type_complexity, clippy::cast_possible_truncation, reason = "tables of small cases")]
 #![allow(dead_code, reason = "not each test crate needs each record")]
 
+#[path = "decode/any_bytes.rs"]
+mod any_bytes;
 mod records;
 
 use oomtrace::event::{Evidence, MemoryEvents};
@@ -387,127 +389,4 @@ fn a_command_line_is_as_long_as_it_says() {
     record.command_line_len = u32::MAX;
     let read = oom_kill(&record).command_line.unwrap();
     assert_eq!((read.arguments.len(), read.cut), (COMMAND_LINE_LEN, true));
-}
-
-/// Nothing was walked: that is not the root.
-#[test]
-fn without_any_cgroup_there_is_no_path() {
-    let mut record = records::oom_kill(3);
-    records::lineage(&mut record, b"", &[]);
-    let lineage = oom_kill(&record).lineage;
-    assert_eq!(lineage, Lineage { path_cut: true, levels_cut: true, ..Lineage::default() });
-}
-
-#[test]
-fn of_a_pid_only_the_thread_is_known() {
-    let mut record = records::oom_kill(3);
-    record.flags |= FLAG_PID_ONLY;
-    let facts = oom_kill(&record);
-    assert_eq!(facts.victim, TaskFacts { tid: Some(4000), ..TaskFacts::default() });
-    let facts = oom_kill(&records::pid_only(3));
-    assert_eq!(facts.victim, TaskFacts { tid: Some(4000), ..TaskFacts::default() });
-    assert_eq!(facts.memory, MemoryFacts::default());
-    assert_eq!((facts.oom, facts.run, facts.signalled), (None, None, None));
-}
-
-/// Levels that were not sent are not levels of zeros.
-#[test]
-fn a_level_counts_if_it_was_sent() {
-    for (level_count, levels) in [(0, 0), (2, 2), (3, 3), (4, 3), (24, 3), (u32::MAX, 3)] {
-        let mut bytes = records::oom_kill(3).sent();
-        let at = std::mem::offset_of!(OomKill, lineage) + std::mem::offset_of!(WireLineage, level_count);
-        bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(level_count));
-        let Ok(Record::OomKill(facts)) = decode(&bytes) else { panic!() };
-        assert_eq!(facts.lineage.levels.len(), levels, "{level_count}");
-    }
-    // The last one by half.
-    let mut bytes = records::oom_kill(3).sent();
-    bytes.truncate(bytes.len() - 52);
-    set_len(&mut bytes);
-    let Ok(Record::OomKill(facts)) = decode(&bytes) else { panic!() };
-    assert_eq!(facts.lineage.levels.len(), 2);
-}
-
-fn set_len(bytes: &mut [u8]) {
-    let len = u32::try_from(bytes.len()).unwrap();
-    bytes[4..8].copy_from_slice(&len.to_le_bytes());
-}
-
-#[test]
-fn a_record_is_as_long_as_it_says() {
-    let bytes = records::oom_kill(3).sent();
-    let len = bytes.len();
-    // The ring rounds up: what follows does not count.
-    let rounded = [bytes.as_slice(), &[0xff; 200]].concat();
-    assert_eq!(decode(&rounded), decode(&bytes));
-    // It says more than there is.
-    assert_eq!(
-        decode(&bytes[..len - 1]),
-        Err(DecodeError::Length { kind: KIND_OOM_KILL, says: len as u32, len: len - 1 })
-    );
-    // It says less than its kind needs.
-    for (mut bytes, kind, needed) in [
-        (bytes, KIND_OOM_KILL, LEVELS_OF_KILL),
-        (records::memcg_oom(1, 1).sent(), KIND_MEMCG_OOM, LEVELS_OF_OOM),
-        (records::shared_mm_kill(1, 1).sent(), KIND_SHARED_MM_KILL, 96),
-        (records::cgroup_change(KIND_CGROUP_MKDIR, 1, b"/a").sent(), KIND_CGROUP_MKDIR, 40),
-    ] {
-        bytes.truncate(needed);
-        set_len(&mut bytes);
-        assert!(decode(&bytes).is_ok(), "kind {kind}");
-        bytes.truncate(needed - 1);
-        set_len(&mut bytes);
-        assert_eq!(decode(&bytes), Err(DecodeError::Short { kind, len: needed - 1, needed }));
-    }
-    assert_eq!(decode(&[]), Err(DecodeError::Short { kind: 0, len: 0, needed: 24 }));
-    assert_eq!(decode(&[1; 23]), Err(DecodeError::Short { kind: 0, len: 23, needed: 24 }));
-    let mut unknown = records::oom_kill(3).sent();
-    unknown[0] = 99;
-    assert_eq!(decode(&unknown), Err(DecodeError::UnknownKind(99)));
-}
-
-fn random_bytes() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(any::<u8>(), 0..size_of::<OomKill>() + 64)
-}
-
-proptest! {
-    #[test]
-    fn any_bytes_are_a_record_or_an_error(mut bytes in random_bytes(), kind in 0_u32..8, honest: bool, page in any::<u64>()) {
-        if honest && bytes.len() >= 8 {
-            bytes[..4].copy_from_slice(&kind.to_le_bytes());
-            set_len(&mut bytes);
-        }
-        let _either = Decoder::new(page).record(&bytes);
-    }
-
-    /// Whatever the bits say, facts are what the bytes are: nothing else is ever made up.
-    #[test]
-    fn any_record_from_the_wire_is_read(bytes in prop::collection::vec(any::<u8>(), size_of::<OomKill>())) {
-        let mut record = OomKill::read_from_bytes(&bytes).unwrap();
-        record.header.kind = KIND_OOM_KILL;
-        record.lineage.level_count %= MAX_LEVELS as u32 + 1;
-        let facts = oom_kill(&record);
-        prop_assert_eq!(facts.seq, record.header.seq);
-        prop_assert_eq!(facts.lineage.levels.len(), record.lineage.level_count as usize);
-        let pid_only = record.flags & FLAG_PID_ONLY != 0;
-        let has = |bit| record.victim.present & bit != 0 && !pid_only;
-        prop_assert_eq!(facts.victim.uid, has(task_fact::UID).then_some(record.victim.uid));
-        prop_assert_eq!(facts.victim.tgid, has(task_fact::IDS).then_some(record.victim.tgid));
-        prop_assert!(facts.victim.comm.is_none_or(|comm| comm.len() <= COMM_LEN && !comm.contains(&0)));
-        prop_assert!(!facts.lineage.path.contains(&0));
-        for (raw, level) in record.lineage.levels.iter().zip(&facts.lineage.levels) {
-            prop_assert_eq!(level.id, CgroupId(raw.cgroup_id));
-            prop_assert_eq!(level.usage_bytes.is_some(), raw.present & level_fact::USAGE != 0);
-        }
-    }
-
-    #[test]
-    fn any_names_become_their_path(names in prop::collection::vec(prop::collection::vec(1_u8.., 1..12), 1..20)) {
-        let raw: Vec<u8> = names.iter().rev().flat_map(|name| [name.as_slice(), &[0]].concat()).collect();
-        let levels: Vec<MemcgLevel> = (0..=names.len() as u64).map(records::unlimited).collect();
-        let mut record = records::oom_kill(1);
-        records::lineage(&mut record, &raw, &levels);
-        let path: Vec<u8> = names.iter().flat_map(|name| [b"/", name.as_slice()].concat()).collect();
-        prop_assert_eq!(oom_kill(&record).lineage.path, path);
-    }
 }

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "render/any_text.rs"]
+mod any_text;
+#[path = "render/for_people.rs"]
+mod for_people;
 mod samples;
 
 use oomtrace::event::*;
@@ -386,146 +390,4 @@ fn assert_clean(line: &str) {
             || ('\u{2066}'..='\u{2069}').contains(&char)
     };
     assert!(!body.contains(moves), "{line:?}");
-}
-
-#[test]
-fn colour_is_only_colour() {
-    for (name, event) in samples::all() {
-        let coloured = text(&event, Palette::coloured());
-        assert!(coloured.contains("\u{1b}["), "{name}");
-        let mut plain = String::new();
-        for (index, part) in coloured.split("\u{1b}[").enumerate() {
-            plain.push_str(if index == 0 { part } else { part.split_once('m').unwrap().1 });
-        }
-        assert_eq!(plain, text(&event, Palette::default()), "{name}");
-    }
-}
-
-#[test]
-fn text_says_how_a_victim_came_to_be_one() {
-    for (how, words) in [
-        (Kill::Group, ", killed with its group"),
-        (Kill::AllocatingTask, ", killed for allocating"),
-        (Kill::Sysrq, ", asked for by sysrq"),
-        (Kill::AlreadyExiting, ", was already exiting"),
-    ] {
-        let line = text(&kill(|event| event.oom.kill = Some(how)), Palette::default());
-        assert!(line.contains(words), "{line}");
-    }
-}
-
-#[test]
-fn text_says_whose_it_is() {
-    let line = |user| {
-        let event = kill(|event| event.container.as_mut().unwrap().runtime.user = user);
-        text(&event, Palette::default())
-    };
-    assert!(line(None).contains(" api-service (docker)"), "{}", line(None));
-    assert!(line(Some(4242)).contains(" 4242/api-service (docker)"), "{}", line(Some(4242)));
-    let unit = |user| {
-        let event = kill(|event| {
-            event.container = None;
-            event.systemd = Some(Systemd { unit: "postgresql.service".into(), user });
-        });
-        text(&event, Palette::default())
-    };
-    assert!(unit(None).contains(" postgresql.service"), "{}", unit(None));
-    assert!(unit(Some(4242)).contains(" 4242/postgresql.service"), "{}", unit(Some(4242)));
-}
-
-#[test]
-fn text_says_what_is_not_known() {
-    let event = kill(|event| {
-        event.oom = Oom::default();
-        event.victim = Victim { tid: Some(7), ..Victim::default() };
-        event.trigger = None;
-        event.container = None;
-    });
-    insta::assert_snapshot!(text(&event, Palette::default()));
-}
-
-#[test]
-fn sizes_are_rounded_down_to_a_tenth() {
-    for (bytes, shown) in [
-        (0, "rss 0 B,"),
-        (1023, "rss 1023 B,"),
-        (1024, "rss 1.0 KiB,"),
-        ((1 << 20) - 1, "rss 1023.9 KiB,"),
-        (1 << 20, "rss 1.0 MiB,"),
-        (55050240, "rss 52.5 MiB,"),
-        (u64::MAX, "rss 15.9 EiB,"),
-    ] {
-        let line = text(&kill(|event| event.victim.memory.rss_bytes = Some(bytes)), Palette::default());
-        assert!(line.contains(shown), "{shown} in {line}");
-    }
-}
-
-fn any_text() -> impl Strategy<Value = String> {
-    let piece = prop_oneof![
-        Just("a".to_owned()),
-        Just("\u{1}".to_owned()),
-        Just("\u{9b}".to_owned()),
-        Just("\u{2028}".to_owned()),
-        Just("\\\"".to_owned()),
-        Just("é…".to_owned()),
-        Just("/kubepods".to_owned()),
-        any::<char>().prop_map(String::from),
-    ];
-    (proptest::collection::vec(piece, 1..6), 0_usize..1500)
-        .prop_map(|(pieces, n)| pieces.concat().repeat(n / 6))
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Whatever is in it: one valid line of fewer than 4096 bytes, in JSON and as text, and what was
-    /// cut is named.
-    #[test]
-    fn any_event_is_one_line(
-        long in any_text(), short in any_text(), many in 0_usize..40, number in any::<u64>(),
-        which in proptest::collection::vec(any::<bool>(), 10),
-    ) {
-        let pick = |index: usize| if which[index] { long.clone() } else { short.clone() };
-        let event = kill(|event| {
-            let bytes = text_from_kernel(pick(0).as_bytes());
-            event.victim.comm = Some(bytes);
-            event.victim.command_line = Some(pick(1));
-            event.victim.executable = Some(pick(2));
-            event.victim.cgroup.path = Some(pick(3));
-            event.victim.memory.total_vm_bytes = Some(number);
-            event.oom.cgroup.as_mut().unwrap().cgroup.path = Some(pick(4));
-            event.oom.cgroup.as_mut().unwrap().limit_bytes = Some(number);
-            event.trigger.as_mut().unwrap().cgroup.path = Some(pick(5));
-            let container = event.container.as_mut().unwrap();
-            container.name = Some(pick(6));
-            container.label.extend((0..many).map(|n| (format!("{n}{}", pick(7)), pick(8))));
-            event.missing.extend(absences(&pick(9), many));
-        });
-        let value = parse(&event);
-        let Event::OomKill(whole) = &event else { panic!("no kill") };
-        let whole = serde_json::to_value(whole).unwrap();
-        for pointer in ["/victim/comm", "/victim/command_line", "/victim/executable", "/victim/cgroup/path",
-            "/oom/cgroup/path", "/trigger/cgroup/path", "/container/name", "/container/label"]
-        {
-            let name = pointer.trim_start_matches('/').replace('/', ".");
-            let same = value.pointer(pointer) == whole.pointer(pointer);
-            prop_assert_eq!(same, !truncated(&value).contains(&name.as_str()), "{}", name);
-        }
-        assert_clean(&text(&event, Palette::default()));
-    }
-
-    #[test]
-    fn the_fullest_event_fits(text in any_text(), many in 0_usize..20) {
-        parse(&fullest(&text, many));
-    }
-}
-
-#[test]
-fn a_used_buffer_is_replaced() {
-    let (_, event) = samples::all().remove(1);
-    let mut line = b"left over".to_vec();
-    encode::line(&event, &mut line).unwrap();
-    assert_eq!(line, samples::json(&event).as_bytes());
-    text::line(&event, &Palette::default(), &mut line);
-    assert!(line.starts_with(b"2026-"));
 }

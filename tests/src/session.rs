@@ -20,7 +20,7 @@ use crate::trace_event::TraceEvents;
 use crate::tracer::{Hook, Line, Tracer};
 
 pub use setup::{fired_limit, start_hog};
-use setup::{protect, start_tracer};
+use setup::{is_relief, protect, start_tracer};
 
 /// How many reports the kernel writes out before it holds the next ones back, less one for somebody else's.
 const REPORTS: usize = 9;
@@ -391,11 +391,4 @@ impl Session {
         self.tracer.stop()?;
         Ok(self.latencies_ns)
     }
-}
-
-/// What other processors had charged ahead came free before the killer looked, and for once nobody died. That is chance.
-fn is_relief(line: &Line) -> bool {
-    let bytes = |key| line.number(&format!("cgroup.{key}_bytes"));
-    line.get("outcome") == Some(&"relieved".into())
-        && bytes("usage").zip(bytes("limit")).is_some_and(|(usage, limit)| usage < limit)
 }

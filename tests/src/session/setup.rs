@@ -8,7 +8,7 @@ use crate::cgroup::Cgroup;
 use crate::compare::{FiredLimit, HostFacts};
 use crate::counters;
 use crate::hog::Hog;
-use crate::tracer::{Hook, Tracer};
+use crate::tracer::{Hook, Line, Tracer};
 
 /// In a guest that is to run out of memory: may this process, and those it starts from now on, be killed?
 pub(super) fn protect(guest: bool, protected: bool) -> Result<()> {
@@ -76,4 +76,11 @@ impl HostFacts {
             memory_and_swap: counters::memory_and_swap()?,
         })
     }
+}
+
+/// What other processors had charged ahead came free before the killer looked, and for once nobody died. That is chance.
+pub(super) fn is_relief(line: &Line) -> bool {
+    let bytes = |key| line.number(&format!("cgroup.{key}_bytes"));
+    line.get("outcome") == Some(&"relieved".into())
+        && bytes("usage").zip(bytes("limit")).is_some_and(|(usage, limit)| usage < limit)
 }

@@ -1,0 +1,110 @@
+//! Texts made from the options, and options from the environment.
+
+use super::*;
+
+#[test]
+fn texts_made_from_its_own_types() {
+    let (code, out, _) = run(&["schema"]);
+    let schema: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &schema["$schema"]), (0, &"https://json-schema.org/draft/2020-12/schema".into()));
+    jsonschema::draft202012::meta::validate(&schema).unwrap();
+
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, out, err) = run(&["completions", shell]);
+        assert_eq!((code, err.as_str()), (0, ""), "{shell}");
+        assert!(out.contains("oomtrace") && out.contains("ring-size"), "{shell}");
+    }
+    let (code, man, _) = run(&["man"]);
+    assert_eq!(code, 0);
+    assert!(man.contains(".TH oomtrace 1") && man.contains("ring\\-size"), "{man}");
+    // Each command that the page names has one.
+    for line in man.lines().filter_map(|line| line.strip_suffix("(1)")) {
+        let name = line.rsplit("\\-").next().unwrap();
+        let (code, page, _) = run(&["man", name]);
+        assert!(code == 0 && page.contains(&format!(".TH oomtrace-{name} 1")), "{line}: {page}");
+    }
+    let (code, help, _) = run(&["--help"]);
+    assert_eq!(code, 0);
+    for text in [&man, &help] {
+        assert!(!text.contains("simulate-victim") && !text.contains("simulate\\-victim"), "hidden");
+        assert!(!text.contains("replay"), "hidden");
+    }
+    let version = format!("oomtrace {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&["--version"]), (0, version, String::new()));
+}
+
+/// With these variables set: exit code, standard output, standard error.
+fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
+    ended(oomtrace(arguments).envs(variables.iter().copied()).output().unwrap())
+}
+
+#[test]
+fn options_come_from_the_environment_too() {
+    // A bad value shows that the variable was read, and for which option; it is read before anything is traced.
+    for (variable, option) in [
+        ("OOMTRACE_OUTPUT", "--output"),
+        ("OOMTRACE_FILE_KEEP", "--file-keep"),
+        ("OOMTRACE_RING_SIZE", "--ring-size"),
+        ("OOMTRACE_RUNTIME_ROOT", "--runtime-root"),
+    ] {
+        for arguments in [&["run"][..], &[]] {
+            let (code, _, err) = run_with(&[(variable, "?")], arguments);
+            assert!(code == 2 && err.contains(option), "{variable} {arguments:?}: {code} {err}");
+        }
+    }
+    // What is typed goes first, and an empty variable is none.
+    let (code, _, err) = run_with(&[("OOMTRACE_RING_SIZE", "?")], &["run", "--ring-size", "7"]);
+    assert!(code == 2 && err.contains("'7'") && !err.contains("'?'"), "{err}");
+    let empty = [("OOMTRACE_OUTPUT", ""), ("OOMTRACE_PIN", ""), ("OOMTRACE_NO_VERDICT", "")];
+    assert_eq!(run_with(&empty, &["run", "--file", "-"]), run(&["run", "--file", "-"]));
+    // A flag takes 1, and what is left of an option's conditions holds: --debug cannot be with --pin.
+    let (code, _, err) = run_with(&[("OOMTRACE_DEBUG", "1")], &["run", "--pin"]);
+    assert!(code == 2 && err.contains("--debug") && err.contains("--pin"), "{err}");
+    let (_, _, err) = run_with(&[("OOMTRACE_DEBUG", "0")], &["run", "--pin=/nonexistent/pins"]);
+    assert!(!err.contains("--debug"), "{err}");
+}
+
+#[test]
+fn other_commands_are_not_in_the_way_of_the_environment() {
+    let set = [("OOMTRACE_FILE", "/nonexistent/oom.jsonl"), ("OOMTRACE_PIN", "/nonexistent/pins")];
+    assert_eq!(run_with(&set, &["schema"]), run(&["schema"]));
+    assert_eq!(
+        run_with(&set, &["man", "run"]),
+        run(&["man", "run"]),
+        "a page does not change with the environment"
+    );
+    let detach = run_with(&set, &["detach"]);
+    assert!(detach.2.contains("/nonexistent/pins"), "{detach:?}");
+    let detach = run_with(&set, &["detach", "/nonexistent/others"]);
+    assert!(detach.2.contains("/nonexistent/others"), "{detach:?}");
+}
+
+/// Ends at once, pinned, on a bpffs of its own that anybody may write, where `made` was made before.
+fn pinned_amid(made: &str) -> (i32, String, String) {
+    as_root();
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        r#"mount -t bpf -o mode=1777 bpf "$1" && cd "$1" && {made} && cd / &&
+           "$0" run --pin="$1/oomtrace" --timeout 1ms; code=$?; ls "$1/other"; "$0" detach "$1/oomtrace"; exit $code"#
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script, env!("CARGO_BIN_EXE_oomtrace")]).arg(dir.path());
+    ended(command.output().unwrap())
+}
+
+#[test]
+fn pins_are_put_where_nobody_else_leads_them() {
+    let (code, out, err) = pinned_amid("mkdir other && ln -s other oomtrace && chown -h 4242 oomtrace");
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("/oomtrace is a symbolic link of user 4242"), "{err}");
+    assert!(err.contains("belongs to user 0 (mode 1777)"), "{err}");
+    assert_eq!(out, "", "pins in another program's directory");
+    let (code, out, err) = pinned_amid("mkdir other oomtrace && chown 4242 oomtrace");
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("/oomtrace belongs to user 4242"), "{err}");
+    let (code, out, err) = pinned_amid("mkdir other && chmod 777 .");
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("can be written by others (mode 0777)"), "{err}");
+    let (code, out, err) = pinned_amid("mkdir other");
+    assert_eq!(code, 0, "{out}{err}");
+}
