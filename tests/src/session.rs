@@ -278,10 +278,13 @@ impl Session {
         })
     }
 
-    /// Threads killed in this scenario, by the log; one that the killer passed twice stands there twice.
+    /// Hogs killed in this scenario, by the log: a name `hog-…` is ours. One that the killer passed twice is there twice.
     pub fn logged_tids(&self) -> Result<Vec<u32>> {
         let from = self.scenario_from;
-        self.log.look(|reports| reports.kills.iter().skip(from).map(|kill| kill.killed.tid).collect())
+        self.log.look(|reports| {
+            let hogs = reports.kills.iter().skip(from).map(|kill| &kill.killed);
+            hogs.filter(|killed| killed.comm.starts_with(b"hog-")).map(|killed| killed.tid).collect()
+        })
     }
 
     /// Waits until `find` finds something in the log.

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch};
+use oomtrace_tests::counters::oom_kills;
 use oomtrace_tests::patience::until;
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer::{at, binary};
@@ -42,6 +43,8 @@ pub struct World {
     pub binary: PathBuf,
     pub name: String,
     pub dir: PathBuf,
+    /// Kills on this host before this world was.
+    counted: u64,
 }
 
 impl World {
@@ -50,7 +53,23 @@ impl World {
         fs::create_dir(&dir)?;
         let scratch = Scratch::make(&Hierarchy::find()?)?;
         let name = format!("oomtrace-test-{}-{name}", std::process::id());
-        Ok(Self { scratch, binary: binary()?, name, dir })
+        Ok(Self { scratch, binary: binary()?, name, dir, counted: oom_kills()? })
+    }
+
+    /// Whether a count of kills is `own`, or has some of others on this host besides: of those that there were until now.
+    pub fn is_count(&self, count: u64, own: u64) -> Result<bool> {
+        let others = oom_kills()?.saturating_sub(self.counted).saturating_sub(own);
+        Ok((own..=own + others).contains(&count))
+    }
+
+    /// Victims in this world's cgroups.
+    pub fn own_victims_of(&self, lines: &[Value]) -> BTreeSet<u64> {
+        let ours = format!("{}/", String::from_utf8_lossy(&self.scratch.cgroup().place().path));
+        let is_ours = |line: &&Value| {
+            let path = at(line, "victim.cgroup.path").and_then(Value::as_str);
+            path.is_some_and(|path| path.starts_with(&ours))
+        };
+        victims_of(&lines.iter().filter(is_ours).cloned().collect::<Vec<_>>())
     }
 
     pub fn pins(&self) -> String {
