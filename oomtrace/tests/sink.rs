@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "sink/files.rs"]
+mod files;
+
 use std::error::Error;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
@@ -186,51 +189,6 @@ fn a_torn_end_of_an_earlier_run_is_closed() {
 }
 
 #[test]
-fn reopening_follows_a_rotation() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, old) = (dir.path().join("kills"), dir.path().join("kills.1"));
-    let mut sink = FileSink::open(&path, None).unwrap();
-    sink.write_line(b"one\n").unwrap();
-    fs::rename(&path, &old).unwrap();
-    sink.write_line(b"two\n").unwrap();
-    sink.reopen().unwrap();
-    sink.write_line(b"three\n").unwrap();
-    assert_eq!(fs::read_to_string(&old).unwrap(), "one\ntwo\n");
-    assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
-
-    // What cannot be opened anew leaves the old one in use.
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
-    fs::hard_link(&old, dir.path().join("kills.2")).unwrap();
-    let error = sink.reopen().unwrap_err();
-    assert!(told(&error).contains("it is a directory"), "{}", told(&error));
-    sink.write_line(b"four\n").unwrap();
-}
-
-#[test]
-fn what_cannot_be_opened_is_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    mkfifoat(CWD, at("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
-    fs::write(at("file"), "").unwrap();
-    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-    symlink(at("loop"), at("loop")).unwrap();
-    for (name, cause) in [
-        (".", "it is a directory: name a file in it"),
-        ("none/kills", "its directory does not exist"),
-        ("file/kills", "not a directory"),
-        ("fifo", "nobody reads from this FIFO"),
-        ("socket", "it is a socket"),
-        ("loop", "it is a symbolic link, which is not followed"),
-    ] {
-        let error = FileSink::open(at(name), None).unwrap_err();
-        let told = told(&error);
-        assert!(matches!(error, SinkError::Open { .. }), "{told}");
-        assert!(told.starts_with("cannot open ") && told.contains(name) && told.contains(cause), "{told}");
-    }
-}
-
-#[test]
 fn a_full_device_keeps_lines_until_no_more_fit() {
     let mut sink = FileSink::open("/dev/full", None).unwrap();
     sink.write_line(b"one\n").unwrap();
@@ -358,83 +316,6 @@ fn short_writes() {
     setrlimit(Resource::Fsize, Rlimit { current: hard, maximum: hard }).unwrap();
     sink.flush().unwrap();
     assert_eq!(fs::read_to_string(&second).unwrap(), expected);
-}
-
-#[test]
-fn a_file_is_followed() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, old) = (dir.path().join("kills"), dir.path().join("kills.1"));
-    let mut sink = FileSink::open(&path, None).unwrap();
-    sink.write_line(b"one\n").unwrap();
-    // Moved, and nothing in its place yet: whoever rotates makes the new file, with the owner that it wants.
-    fs::rename(&path, &old).unwrap();
-    sink.write_line(b"two\n").unwrap();
-    assert!(!path.exists());
-    fs::write(&path, "").unwrap();
-    sink.write_line(b"three\n").unwrap();
-    assert_eq!(fs::read_to_string(&old).unwrap(), "one\ntwo\n");
-    assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
-    // copytruncate.
-    fs::write(&path, "").unwrap();
-    sink.write_line(b"four\n").unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
-    // Removed.
-    fs::remove_file(&path).unwrap();
-    sink.write_line(b"five\n").unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), "five\n");
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    // Removed, and its directory with it: the line waits until there is one.
-    fs::remove_dir_all(dir.path()).unwrap();
-    sink.write_line(b"six\n").unwrap();
-    assert_eq!(sink.waiting_lines(), 1);
-    fs::create_dir(dir.path()).unwrap();
-    sink.flush().unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), "six\n");
-}
-
-#[test]
-fn a_file_is_put_aside_before_it_gets_too_large() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    let mut sink = FileSink::open(at("kills"), Some(Rotation { max_bytes: 10, old_files: 2 })).unwrap();
-    for line in ["one\n", "two\n", "three\n", "a longer line\n", "four\n", "5\n"] {
-        sink.write_line(line.as_bytes()).unwrap();
-    }
-    assert_eq!(fs::read_to_string(at("kills")).unwrap(), "four\n5\n");
-    assert_eq!(fs::read_to_string(at("kills.1")).unwrap(), "a longer line\n");
-    assert_eq!(fs::read_to_string(at("kills.2")).unwrap(), "three\n");
-    assert!(!at("kills.3").exists());
-    // One that cannot be put aside grows.
-    fs::remove_file(at("kills.1")).unwrap();
-    fs::remove_file(at("kills.2")).unwrap();
-    fs::create_dir_all(at("kills.1/in the way")).unwrap();
-    fs::create_dir_all(at("kills.2/in the way")).unwrap();
-    sink.write_line(b"still told\n").unwrap();
-    assert_eq!(fs::read_to_string(at("kills")).unwrap(), "four\n5\nstill told\n");
-}
-
-/// Somebody moved the file away: no line may cost one of the old files.
-#[test]
-fn old_files_stay_where_there_is_nothing_to_put_aside() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    let old = |number: u32| fs::read_to_string(at(&format!("kills.{number}"))).unwrap();
-    for number in 1..=3 {
-        fs::write(at(&format!("kills.{number}")), format!("old {number}\n")).unwrap();
-    }
-    let mut sink = FileSink::open(at("kills"), Some(Rotation { max_bytes: 10, old_files: 3 })).unwrap();
-    sink.write_line(b"first one\n").unwrap();
-    fs::rename(at("kills"), at("kills.moved")).unwrap();
-    sink.write_line(b"after\n").unwrap();
-    assert_eq!(fs::read_to_string(at("kills.moved")).unwrap(), "first one\n");
-    assert_eq!(fs::read_to_string(at("kills")).unwrap(), "after\n");
-    // Nor where something that cannot be opened is in its place.
-    fs::rename(at("kills"), at("kills.moved")).unwrap();
-    fs::create_dir(at("kills")).unwrap();
-    for _ in 0..4 {
-        sink.write_line(b"another line\n").unwrap();
-    }
-    assert_eq!([old(1), old(2), old(3)], ["old 1\n", "old 2\n", "old 3\n"]);
 }
 
 #[test]
