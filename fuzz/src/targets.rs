@@ -214,7 +214,7 @@ fn oci_files(dir: &Path) -> Result<Check> {
     let (dir, mut texts) = (StateDir::system(dir), Texts::default());
     Ok(Box::new(move |bytes| {
         if fs::write(&containerd, bytes).is_ok() && fs::write(&crio, bytes).is_ok() {
-            let _facts = oci::containerd(&root, &dir, None, "name", b"/kubepods/pod1/name", &mut texts);
+            let _facts = oci::containerd(&root, &dir, (None, "name"), b"/kubepods/pod1/name", &mut texts);
             let _facts = oci::crio(&dir, ID, b"/kubepods/pod1/name", &mut texts);
         }
     }))

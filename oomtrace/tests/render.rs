@@ -231,49 +231,9 @@ fn fullest(text: &str, many: usize) -> Event {
             gfp_mask_raw: Some(u32::MAX),
             domain_bytes: Some(1 << 53),
             evidence: Some(Evidence::KernelLog),
-            cgroup: Some(OomCgroup {
-                cgroup: cgroup.clone(),
-                limit_bytes: Some(1 << 53),
-                usage_bytes: Some(1 << 53),
-                peak_bytes: Some(1 << 53),
-                swap_limit_bytes: Some(1 << 53),
-                swap_usage_bytes: Some(1 << 53),
-                memsw_limit_bytes: Some(1 << 53),
-                memsw_usage_bytes: Some(1 << 53),
-                oom_group: Some(false),
-                events: Some(MemoryEvents {
-                    low: Some(1 << 53),
-                    high: Some(1 << 53),
-                    max: Some(1 << 53),
-                    oom: Some(1 << 53),
-                    oom_kill: Some(1 << 53),
-                    oom_group_kill: Some(1 << 53),
-                }),
-            }),
+            cgroup: Some(fullest_cgroup(cgroup.clone())),
         },
-        victim: Victim {
-            pid: Some(u32::MAX),
-            tid: Some(u32::MAX),
-            namespace_pid: Some(u32::MAX),
-            parent_pid: Some(u32::MAX),
-            comm: t(),
-            executable: t(),
-            command_line: t(),
-            uid: Some(u32::MAX),
-            start_time: t(),
-            oom_score_adj: Some(i32::MIN),
-            oom_score_bytes: Some(-(1 << 53)),
-            memory: VictimMemory {
-                rss_bytes: Some(1 << 53),
-                anon_rss_bytes: Some(1 << 53),
-                file_rss_bytes: Some(1 << 53),
-                shmem_rss_bytes: Some(1 << 53),
-                swap_bytes: Some(1 << 53),
-                pgtables_bytes: Some(1 << 53),
-                total_vm_bytes: Some(1 << 53),
-            },
-            cgroup: cgroup.clone(),
-        },
+        victim: fullest_victim(text, cgroup.clone()),
         trigger: Some(Trigger { pid: Some(u32::MAX), comm: t(), oom_score_adj: Some(i32::MIN), cgroup }),
         container: Some(Container {
             id: text.into(),
@@ -293,6 +253,55 @@ fn fullest(text: &str, many: usize) -> Event {
         truncated: vec![text.into(); many],
         missing: absences(text, many),
     }))
+}
+
+fn fullest_cgroup(cgroup: Cgroup) -> OomCgroup {
+    OomCgroup {
+        cgroup,
+        limit_bytes: Some(1 << 53),
+        usage_bytes: Some(1 << 53),
+        peak_bytes: Some(1 << 53),
+        swap_limit_bytes: Some(1 << 53),
+        swap_usage_bytes: Some(1 << 53),
+        memsw_limit_bytes: Some(1 << 53),
+        memsw_usage_bytes: Some(1 << 53),
+        oom_group: Some(false),
+        events: Some(MemoryEvents {
+            low: Some(1 << 53),
+            high: Some(1 << 53),
+            max: Some(1 << 53),
+            oom: Some(1 << 53),
+            oom_kill: Some(1 << 53),
+            oom_group_kill: Some(1 << 53),
+        }),
+    }
+}
+
+fn fullest_victim(text: &str, cgroup: Cgroup) -> Victim {
+    let t = || Some(text.to_owned());
+    Victim {
+        pid: Some(u32::MAX),
+        tid: Some(u32::MAX),
+        namespace_pid: Some(u32::MAX),
+        parent_pid: Some(u32::MAX),
+        comm: t(),
+        executable: t(),
+        command_line: t(),
+        uid: Some(u32::MAX),
+        start_time: t(),
+        oom_score_adj: Some(i32::MIN),
+        oom_score_bytes: Some(-(1 << 53)),
+        memory: VictimMemory {
+            rss_bytes: Some(1 << 53),
+            anon_rss_bytes: Some(1 << 53),
+            file_rss_bytes: Some(1 << 53),
+            shmem_rss_bytes: Some(1 << 53),
+            swap_bytes: Some(1 << 53),
+            pgtables_bytes: Some(1 << 53),
+            total_vm_bytes: Some(1 << 53),
+        },
+        cgroup,
+    }
 }
 
 #[test]

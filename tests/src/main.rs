@@ -133,14 +133,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         tell_offers(&binary)?;
     }
     if arguments.verifier {
-        for program in verifier::programs(&binary, arguments.hook.word())? {
-            say(&format!(
-                "verified {}: {} in {}",
-                program.name,
-                program.instructions,
-                program.took.as_micros()
-            ));
-        }
+        say_verified(&binary, arguments)?;
     }
     let mut session = Session::start(&binary, arguments.hook)?;
     if arguments.ftrace_off_later {
@@ -178,6 +171,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     say(&format!("{passed} passed, {failed} failed"));
     Ok(failed == 0)
+}
+
+/// What each program costs the verifier.
+fn say_verified(binary: &Path, arguments: &Arguments) -> Result<()> {
+    for program in verifier::programs(binary, arguments.hook.word())? {
+        let took = program.took.as_micros();
+        say(&format!("verified {}: {} in {took}", program.name, program.instructions));
+    }
+    Ok(())
 }
 
 /// Those that need no session. How many failed.

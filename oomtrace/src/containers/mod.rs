@@ -305,7 +305,7 @@ impl Runtimes {
     ) -> Result<Facts, Option<Why>> {
         let root = self.root.as_ref().ok_or(None)?;
         first(&self.dirs.containerd, Runtime::Containerd, id, |dir| {
-            oci::containerd(root, dir, namespace, id, place.path, &mut self.texts)
+            oci::containerd(root, dir, (namespace, id), place.path, &mut self.texts)
         })
     }
 

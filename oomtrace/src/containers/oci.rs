@@ -105,12 +105,11 @@ pub fn docker_bundle(id: &str) -> PathBuf {
     [TASKS, DOCKER_NAMESPACE, id, "config.json"].iter().collect()
 }
 
-/// containerd's container `id`: of `namespace`, or of whichever has it.
+/// containerd's container of this namespace and id; without a namespace, of whichever has it.
 pub fn containerd(
     root: &Root,
     dir: &StateDir,
-    namespace: Option<&str>,
-    id: &str,
+    (namespace, id): (Option<&str>, &str),
     path: &[u8],
     texts: &mut Texts,
 ) -> Result<Facts, FileError> {

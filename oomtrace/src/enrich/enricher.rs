@@ -148,16 +148,11 @@ impl Enricher {
         let mut oom = oom::oom(facts, log, &mut runs, &context, &mut absent);
         self.runs = runs;
         self.name_fired(&facts.lineage, &mut oom, &mut absent);
-        let identity =
-            self.identify(facts.victim.memcg, &facts.lineage, path.as_deref(), facts.time, &mut absent);
+        let ids = ids_of(&facts.lineage, facts.victim.memcg);
+        let identity = self.identify(seen(&ids, &facts.lineage, path.as_deref()), facts.time, &mut absent);
         let score = facts.oom.as_ref().and_then(|killer| killer.oom_score_bytes);
-        let victim = self.victim(
-            facts,
-            path,
-            process,
-            score.filter(|_| oom.kill != Some(event::Kill::AllocatingTask)),
-            &mut absent,
-        );
+        let mut victim = self.victim(facts, path, process, &mut absent);
+        victim.oom_score_bytes = score.filter(|_| oom.kill != Some(event::Kill::AllocatingTask));
         if victim.oom_score_bytes.is_some() {
             absent.present("victim.oom_score_bytes");
         }
@@ -181,8 +176,8 @@ impl Enricher {
         let mut absent = self.absent_here(&[]);
         let task = &facts.task;
         let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
-        let identity =
-            self.identify(task.memcg, &Lineage::default(), path.as_deref(), facts.time, &mut absent);
+        let (ids, no_lineage) = (Vec::from_iter(task.memcg), Lineage::default());
+        let identity = self.identify(seen(&ids, &no_lineage, path.as_deref()), facts.time, &mut absent);
         let victim = SharedMmVictim {
             pid: absent.unless(task.tgid, "victim.pid", UNREAD),
             namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
@@ -217,9 +212,7 @@ impl Enricher {
         let context = self.context();
         let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
         let cgroup = match facts.lineage.levels.first() {
-            Some(level) => {
-                oom::cgroup::cgroup_of(&keys::CGROUP, &facts.lineage, 0, level, context.version, &mut absent)
-            }
+            Some(_) => oom::cgroup::cgroup_of(&keys::CGROUP, &facts.lineage, 0, context.version, &mut absent),
             None => {
                 absent.because("cgroup", UNREAD);
                 event::OomCgroup::default()
@@ -237,8 +230,8 @@ impl Enricher {
         absent.unless(gfp_mask_raw, "gfp_mask_raw", UNREAD);
         let no_names = if gfp_mask_raw.is_some() { Reason::NoFlagNames } else { UNREAD };
         absent.unless(gfp_mask.as_ref(), "gfp_mask", no_names);
-        let id = facts.lineage.levels.first().map(|level| level.id);
-        let identity = self.identify(id, &facts.lineage, path.as_deref(), facts.time, &mut absent);
+        let ids = ids_of(&facts.lineage, None);
+        let identity = self.identify(seen(&ids, &facts.lineage, path.as_deref()), facts.time, &mut absent);
         event::MemcgOom {
             envelope: self.envelope(facts.time, facts.seq, Origin::Ebpf),
             cgroup,
@@ -402,19 +395,7 @@ impl Enricher {
         }
     }
 
-    fn identify(
-        &mut self,
-        id: Option<CgroupId>,
-        lineage: &Lineage,
-        path: Option<&[u8]>,
-        time: BootTime,
-        absent: &mut Absent,
-    ) -> Identity {
-        let mut ids = lineage_ids(lineage);
-        if ids.is_empty() {
-            ids.extend(id);
-        }
-        let seen = Seen { ids: &ids, path: path.unwrap_or(&lineage.path), path_is_whole: path.is_some() };
+    fn identify(&mut self, seen: Seen<'_>, time: BootTime, absent: &mut Absent) -> Identity {
         let identity = self.knowledge.tree.identify(seen, time);
         absent.all(&identity.missing);
         identity
@@ -425,7 +406,6 @@ impl Enricher {
         facts: &OomKillFacts,
         path: Option<Vec<u8>>,
         process: ProcessFacts,
-        oom_score_bytes: Option<i64>,
         absent: &mut Absent,
     ) -> Victim {
         let task = &facts.victim;
@@ -453,7 +433,7 @@ impl Enricher {
                 UNREAD,
             ),
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
-            oom_score_bytes,
+            oom_score_bytes: None,
             memory: memory(&facts.memory, absent),
             cgroup: cgroup(task.memcg, path, ["victim.cgroup.path", "victim.cgroup.id"], absent),
         }
@@ -469,6 +449,20 @@ impl Enricher {
             cgroup: cgroup(task.memcg, path, ["trigger.cgroup.path", "trigger.cgroup.id"], absent),
         })
     }
+}
+
+/// The ids of a lineage, or the one that is known where there is none.
+fn ids_of(lineage: &Lineage, id: Option<CgroupId>) -> Vec<CgroupId> {
+    let mut ids = lineage_ids(lineage);
+    if ids.is_empty() {
+        ids.extend(id);
+    }
+    ids
+}
+
+/// A cgroup as an event shows it: with its whole path, or as far as the lineage has it.
+fn seen<'a>(ids: &'a [CgroupId], lineage: &'a Lineage, path: Option<&'a [u8]>) -> Seen<'a> {
+    Seen { ids, path: path.unwrap_or(&lineage.path), path_is_whole: path.is_some() }
 }
 
 /// Where a task was; the keys are where its path and its id go.

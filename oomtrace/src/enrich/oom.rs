@@ -138,7 +138,7 @@ fn from_killer(
     }
     let cgroup = match killer.memcg {
         Some(Some(id)) => match level(lineage, id) {
-            Some((index, facts)) => Some(fired(lineage, index, facts, context, absent)),
+            Some((index, _)) => Some(fired(lineage, index, context, absent)),
             None => {
                 absent.because("oom.cgroup.path", Reason::NotAnAncestor);
                 cgroup::nothing_read(&keys::OOM_CGROUP, Reason::NotAnAncestor, context.version, absent);
@@ -167,17 +167,14 @@ fn from_killer(
         cgroup,
         ..Oom::default()
     };
-    gfp(&mut oom, killer.gfp_mask, None, UNREAD, context, absent);
+    gfp(&mut oom, (killer.gfp_mask, None), UNREAD, context, absent);
     oom
 }
 
 fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) -> Oom {
     let cgroup = log.oom_memcg.as_ref().map(|path| {
         match (0..lineage.levels.len()).find(|index| path_of(lineage, *index).as_deref() == Some(path)) {
-            Some(index) => match lineage.levels.get(index) {
-                Some(facts) => fired(lineage, index, facts, context, absent),
-                None => OomCgroup::default(),
-            },
+            Some(index) => fired(lineage, index, context, absent),
             None => {
                 absent.because("oom.cgroup.id", Reason::NotAnAncestor);
                 cgroup::nothing_read(&keys::OOM_CGROUP, Reason::NotAnAncestor, context.version, absent);
@@ -204,7 +201,7 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
         ..Oom::default()
     };
     let (mask, names) = log.gfp_mask.clone().map_or((None, None), |(mask, names)| (Some(mask), names));
-    gfp(&mut oom, mask, names, Reason::NotInKernelLog, context, absent);
+    gfp(&mut oom, (mask, names), Reason::NotInKernelLog, context, absent);
     oom
 }
 
@@ -216,7 +213,7 @@ fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) ->
     }
     let full =
         lineage.levels.iter().enumerate().find(|(_, facts)| has_asked(facts) && is_full(facts, context));
-    let Some((index, facts)) = full else {
+    let Some((index, _)) = full else {
         let reason = if lineage.levels.is_empty() {
             UNREAD
         } else if lineage.levels_cut {
@@ -233,20 +230,14 @@ fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) ->
         scope: Some(Scope::Memcg),
         constraint: Some(Constraint::Memcg),
         evidence: Some(Evidence::MemcgWalk),
-        cgroup: Some(fired(lineage, index, facts, context, absent)),
+        cgroup: Some(fired(lineage, index, context, absent)),
         ..Oom::default()
     }
 }
 
 /// The cgroup whose limit fired.
-fn fired(
-    lineage: &Lineage,
-    index: usize,
-    facts: &MemcgFacts,
-    context: &Context<'_>,
-    absent: &mut Absent,
-) -> OomCgroup {
-    cgroup_of(&keys::OOM_CGROUP, lineage, index, facts, context.version, absent)
+fn fired(lineage: &Lineage, index: usize, context: &Context<'_>, absent: &mut Absent) -> OomCgroup {
+    cgroup_of(&keys::OOM_CGROUP, lineage, index, context.version, absent)
 }
 
 /// `mem_cgroup_oom()` counts before it asks, on both versions.
@@ -267,12 +258,12 @@ fn is_full(facts: &MemcgFacts, context: &Context<'_>) -> bool {
 
 fn gfp(
     oom: &mut Oom,
-    mask: Option<u32>,
-    names: Option<String>,
+    flags: (Option<u32>, Option<String>),
     unknown: Reason,
     context: &Context<'_>,
     absent: &mut Absent,
 ) {
+    let (mask, names) = flags;
     oom.gfp_mask_raw = mask;
     oom.gfp_mask = names.or_else(|| Some(context.gfp?.names(mask?)));
     if mask.is_none() {

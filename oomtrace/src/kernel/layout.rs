@@ -87,6 +87,7 @@ pub fn has_memory_controller(btf: &Btf) -> bool {
 ///
 /// # Errors
 /// Names the member without which no event would be true.
+#[expect(clippy::too_many_lines, reason = "a table: where each member is")]
 pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, LayoutError> {
     let mut s = Structures { btf, found: Vec::new(), absent: Vec::new() };
     let memcg = Memcg { there: memory_hierarchy_id.is_some() };

@@ -150,7 +150,7 @@ fn docker_in_docker() {
 #[test]
 fn containerd_by_ctr() {
     let mut host = Host::new();
-    host.bundle("/run/containerd", "default", "web-1", "/default/web-1", json!({}));
+    host.bundle("/run/containerd", ("default", "web-1"), "/default/web-1", json!({}));
     let identity = host.life("/default/web-1", "/sub", &["/run/containerd"]);
     assert_eq!(name(&identity), Some(("containerd", "web-1", Some("web-1"))));
 }
@@ -162,7 +162,7 @@ fn containerd_with_a_state_directory_of_its_own() {
         "/etc/containerd/config.toml",
         "version = 2\nroot = \"/r\"\nstate = \"/srv/state\"\n[grpc]\nstate = \"/x\"\n",
     );
-    host.bundle("/srv/state", "default", "web", "/default/web", json!({}));
+    host.bundle("/srv/state", ("default", "web"), "/default/web", json!({}));
     host.restart();
     assert_eq!(host.tree.runtimes().found(), [format!("containerd={}", host.at("/srv/state").display())]);
     assert_eq!(name(&host.life("/default/web", "", &[])), Some(("containerd", "web", Some("web"))));
@@ -177,8 +177,7 @@ fn nerdctl() {
         let mut host = Host::new();
         host.bundle(
             "/run/containerd",
-            "default",
-            A,
+            ("default", A),
             &said,
             json!({"nerdctl/name": "shop-db", "nerdctl/namespace": "default"}),
         );
@@ -254,9 +253,9 @@ fn restarts_by_the_logs_of_the_kubelet() {
             "io.kubernetes.cri.container-name": "api", "io.kubernetes.cri.container-type": "container",
             "io.kubernetes.cri.sandbox-id": B, "io.kubernetes.cri.sandbox-name": "api-7d9f",
             "io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-uid": UID});
-        host.bundle("/run/containerd", "k8s.io", A, &path, annotations);
+        host.bundle("/run/containerd", ("k8s.io", A), &path, annotations);
         let sandbox = json!({"io.kubernetes.cri.sandbox-log-directory": logs});
-        host.bundle("/run/containerd", "k8s.io", B, "/x", sandbox);
+        host.bundle("/run/containerd", ("k8s.io", B), "/x", sandbox);
         host.write(&format!("{logs}/{file}"), "");
         let identity = host.life(&path, "", &["/run/containerd", "/var/log/pods"]);
         let told = identity.k8s.as_ref().unwrap().container.as_ref().unwrap().restart_count;
@@ -284,7 +283,7 @@ fn a_sandbox_is_no_container_of_its_pod() {
     let path = format!("/kubepods/pod{UID}/{A}");
     let annotations = json!({"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-name": "api-7d9f",
         "io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-uid": UID});
-    host.bundle("/run/containerd", "k8s.io", A, &path, annotations);
+    host.bundle("/run/containerd", ("k8s.io", A), &path, annotations);
     let identity = host.life(&path, "", &[]);
     assert_eq!(name(&identity), Some(("containerd", A, None)));
     assert_eq!(pod(&identity), [Some("shop"), Some("api-7d9f"), Some(UID), None]);

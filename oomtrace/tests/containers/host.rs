@@ -88,8 +88,7 @@ impl Host {
     pub fn bundle(
         &self,
         state: &str,
-        namespace: &str,
-        id: &str,
+        (namespace, id): (&str, &str),
         cgroups_path: &str,
         annotations: serde_json::Value,
     ) {
@@ -104,7 +103,7 @@ impl Host {
             "io.kubernetes.cri.container-name": "api", "io.kubernetes.cri.container-type": "container",
             "io.kubernetes.cri.image-name": "registry.example/api:v2", "io.kubernetes.cri.sandbox-name": "api-7d9f",
             "io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-uid": UID});
-        self.bundle(state, "k8s.io", A, cgroups_path, annotations);
+        self.bundle(state, ("k8s.io", A), cgroups_path, annotations);
     }
 
     pub fn podman(&self, graph_root: &str, names: &[(&str, &str)]) {

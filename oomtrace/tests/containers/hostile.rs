@@ -76,7 +76,7 @@ fn a_service_does_not_get_a_containers_name() {
 fn the_runtime_says_where_its_container_is() {
     let mut host = Host::new();
     host.docker(B, "bank");
-    host.bundle("/run/containerd", "moby", B, &format!("system.slice:docker:{B}"), json!({}));
+    host.bundle("/run/containerd", ("moby", B), &format!("system.slice:docker:{B}"), json!({}));
     let identity = host.life(&format!("/jobs/docker-{B}.scope"), "", &[]);
     assert_eq!(identity.container, None);
     assert!(why(&identity, "container").starts_with("container_elsewhere"), "{identity:?}");
@@ -176,7 +176,7 @@ fn ids_that_would_be_paths() {
     let mut host = Host::new();
     host.write("/run/containerd/io.containerd.runtime.v2.task/config.json", "{}");
     host.write("/run/containerd/config.json", "{}");
-    host.bundle("/run/containerd", "default", "web", "/default/web", json!({}));
+    host.bundle("/run/containerd", ("default", "web"), "/default/web", json!({}));
     host.write("/run/containerd/io.containerd.runtime.v2.task/default/config.json", "{}");
     for path in
         ["/default/..", "/../default", "/default/.", "/default/...", "/-/x", "/a b/c", "/default/a..b"]

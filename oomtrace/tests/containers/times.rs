@@ -91,16 +91,16 @@ fn a_reused_id_is_another_cgroup() {
 fn a_reused_name_is_another_container() {
     let mut host = Host::new();
     let labels = |name: &str| json!({"nerdctl/name": name});
-    host.bundle("/run/containerd", "default", "job", "/default/job", labels("first"));
+    host.bundle("/run/containerd", ("default", "job"), "/default/job", labels("first"));
     let first = host.made("/default/job");
     host.removed(first, "/default/job");
-    host.bundle("/run/containerd", "default", "job", "/default/job", labels("second"));
+    host.bundle("/run/containerd", ("default", "job"), "/default/job", labels("second"));
     let second = host.made("/default/job");
     host.gone("/run/containerd");
     assert_eq!(name(&host.identify(&[second], "/default/job")), Some(("containerd", "job", Some("second"))));
     assert_eq!(name(&host.identify(&[first], "/default/job")), Some(("containerd", "job", Some("first"))));
     // One that was never read must not get the name of its successor.
-    host.bundle("/run/containerd", "default", "job", "/default/job", labels("third"));
+    host.bundle("/run/containerd", ("default", "job"), "/default/job", labels("third"));
     assert_eq!(host.identify(&[CgroupId(77)], "/default/job").container, None);
 }
 

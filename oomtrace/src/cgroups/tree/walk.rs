@@ -53,6 +53,15 @@ struct Level {
     below: Vec<(Slot, CString)>,
 }
 
+/// A walk on its way.
+struct Walk {
+    now: BootTime,
+    buffer: Vec<MaybeUninit<u8>>,
+    /// Cgroups that are kept and were not found yet.
+    unseen: HashSet<CgroupId>,
+    summary: WalkSummary,
+}
+
 impl CgroupTree {
     /// Takes in the cgroups below `mount`, the mount of the memory hierarchy. Attach first,
     /// then walk: a cgroup made meanwhile is told by both. A later walk, after changes were
@@ -75,7 +84,6 @@ impl CgroupTree {
         part: bool,
         now: BootTime,
     ) -> Result<WalkSummary, Errno> {
-        let mut summary = WalkSummary { part, ..WalkSummary::default() };
         if part {
             self.mount = Some(id);
         }
@@ -83,10 +91,11 @@ impl CgroupTree {
             Some(known) => known,
             None => self.store.insert_root(id, part),
         };
-        let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
-        let mut unseen: HashSet<CgroupId> =
+        let unseen: HashSet<CgroupId> =
             self.store.live().map(|(_, id)| id).filter(|known| *known != id).collect();
-        let below = self.take_in(&dir, root, now, &mut buffer, &mut unseen, &mut summary)?;
+        let summary = WalkSummary { part, ..WalkSummary::default() };
+        let mut walk = Walk { now, buffer: vec![MaybeUninit::uninit(); ENTRIES_BYTES], unseen, summary };
+        let below = self.take_in(&dir, root, &mut walk)?;
         let mut levels = vec![Level { dir, below }];
         while let Some(level) = levels.last_mut() {
             let Some((slot, name)) = level.below.pop() else {
@@ -96,7 +105,7 @@ impl CgroupTree {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(&level.dir, &name, flags, Mode::empty());
             let read = opened.and_then(|dir| {
-                let below = self.take_in(&dir, slot, now, &mut buffer, &mut unseen, &mut summary)?;
+                let below = self.take_in(&dir, slot, &mut walk)?;
                 Ok(Level { dir, below })
             });
             match read {
@@ -104,17 +113,17 @@ impl CgroupTree {
                 Ok(next) if levels.len() < DEPTH_MAX => levels.push(next),
                 // Removed since: its removal is told by the kernel.
                 Err(Errno::NOENT | Errno::NODEV) => {}
-                Ok(_) | Err(_) => summary.skipped += 1,
+                Ok(_) | Err(_) => walk.summary.skipped += 1,
             }
         }
         // Only a whole walk shows what is not there.
-        if summary.skipped == 0 {
-            summary.gone = unseen.len();
-            for id in unseen {
+        if walk.summary.skipped == 0 {
+            walk.summary.gone = walk.unseen.len();
+            for id in walk.unseen {
                 self.bury(id, now);
             }
         }
-        Ok(summary)
+        Ok(walk.summary)
     }
 
     /// Takes in the cgroups directly in `dir`, and tells which they are.
@@ -122,22 +131,19 @@ impl CgroupTree {
         &mut self,
         dir: impl AsFd,
         parent: Slot,
-        now: BootTime,
-        buffer: &mut [MaybeUninit<u8>],
-        unseen: &mut HashSet<CgroupId>,
-        summary: &mut WalkSummary,
+        walk: &mut Walk,
     ) -> Result<Vec<(Slot, CString)>, Errno> {
         let mut below = Vec::new();
-        let mut entries = RawDir::new(dir, buffer);
+        let mut entries = RawDir::new(dir, &mut walk.buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name();
             if entry.file_type() != FileType::Directory || matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            summary.cgroups += 1;
-            unseen.remove(&CgroupId(entry.ino()));
-            if let Some(slot) = self.insert_at(parent, name.to_bytes(), CgroupId(entry.ino()), now) {
+            walk.summary.cgroups += 1;
+            walk.unseen.remove(&CgroupId(entry.ino()));
+            if let Some(slot) = self.insert_at(parent, name.to_bytes(), CgroupId(entry.ino()), walk.now) {
                 below.push((slot, name.to_owned()));
             }
         }

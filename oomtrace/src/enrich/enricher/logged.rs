@@ -1,7 +1,10 @@
 //! A kill that only the kernel's log tells of: what its lines say, and why the rest is absent.
 
 use crate::{
-    enrich::{absent::Absent, enricher::Enricher},
+    enrich::{
+        absent::Absent,
+        enricher::{Enricher, seen},
+    },
     event::{
         Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, OomKill, Origin, Reason, Trigger,
         Victim, VictimMemory, text_from_kernel,
@@ -32,7 +35,7 @@ impl Enricher {
         let time = clock::boot_time_of_log(kill.meta.time_us.saturating_mul(1000));
         let path = split.as_ref().filter(|_| kill.chosen).map(|split| split.task_memcg.clone());
         let identity = if path.is_some() {
-            self.identify(None, &Lineage::default(), path.as_deref(), time, &mut absent)
+            self.identify(seen(&[], &Lineage::default(), path.as_deref()), time, &mut absent)
         } else {
             absent.because("container", why);
             Default::default()

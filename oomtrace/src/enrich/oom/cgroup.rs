@@ -4,7 +4,7 @@
 use crate::{
     enrich::{absent::Absent, keys::CgroupKeys, oom::UNREAD},
     event::{Cgroup, CgroupVersion, MemoryEvents, OomCgroup, Reason, text_from_kernel},
-    facts::{Limit, Lineage, MemcgFacts},
+    facts::{Limit, Lineage},
 };
 
 /// The path of the ancestor at `index`: the victim's without its last `index` names.
@@ -41,15 +41,19 @@ pub fn nothing_read(keys: &CgroupKeys, reason: Reason, version: CgroupVersion, a
     }
 }
 
-/// A cgroup's facts in the words of its version; `keys` are where they go.
+/// The facts of the cgroup at `index` in the words of its version; `keys` are where they go.
 pub fn cgroup_of(
     keys: &CgroupKeys,
     lineage: &Lineage,
     index: usize,
-    facts: &MemcgFacts,
     version: CgroupVersion,
     absent: &mut Absent,
 ) -> OomCgroup {
+    let Some(facts) = lineage.levels.get(index) else {
+        absent.because(keys.path, UNREAD);
+        nothing_read(keys, UNREAD, version, absent);
+        return OomCgroup::default();
+    };
     let v2 = version == CgroupVersion::V2;
     let mut limit = |key: &'static str, limit: Option<Limit>| match limit {
         Some(Limit::Bytes(bytes)) => Some(bytes),
