@@ -6,7 +6,7 @@
 
 /// Records committed to the kill ring.
 pub const EMITTED: u32 = 0;
-/// Kill records dropped because the kill ring was full. Each leaves a hole in `seq`.
+/// Numbered records dropped because the kill ring was full. Each leaves a hole in `seq`.
 pub const RING_FULL: u32 = 1;
 /// Cgroup records committed to the cgroup ring.
 pub const CGROUP_EMITTED: u32 = 2;
@@ -24,8 +24,11 @@ pub const KILLED: u32 = 7;
 /// the kernel's `oom_kill` by one. A group kill does that to its first victim.
 pub const REPEATED: u32 = 8;
 
+/// Records without a number dropped because the kill ring was full: of memory cgroups that ran out without a kill.
+pub const UNNUMBERED_RING_FULL: u32 = 9;
+
 /// How many counters there are.
-pub const COUNT: u32 = 9;
+pub const COUNT: u32 = 10;
 
 /// The name of each counter, in index order, as `check` and the docs print it.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -38,4 +41,5 @@ pub const NAMES: [&str; COUNT as usize] = [
     "no_scratch",
     "killed",
     "repeated",
+    "unnumbered_ring_full",
 ];

@@ -12,6 +12,11 @@ pub const MARK_VICTIM_TASK: u32 = 1;
 /// `mark_victim` passes `(int pid)` only: before 6.9 and its backports.
 pub const MARK_VICTIM_PID: u32 = 2;
 
+/// All arguments, as far as there is room.
+pub const COMMAND_LINE_FULL: u32 = 1;
+/// The first argument alone.
+pub const COMMAND_LINE_PROGRAM: u32 = 2;
+
 /// The memory events of one cgroup that are reported, in the order of
 /// [`crate::record::MemcgLevel::events`] and of [`KernelLayout::mem_cgroup_events`].
 pub const MEMORY_EVENTS: [&str; 6] = ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"];
@@ -39,6 +44,12 @@ macro_rules! layout {
 layout! {
     /// Which arguments `mark_victim` passes: [`MARK_VICTIM_TASK`] or [`MARK_VICTIM_PID`].
     mark_victim,
+    /// Whether a mark without a SIGKILL is one of a process that was already exiting: [`ABSENT`] where a run of a
+    /// program may go unseen.
+    follow_signals,
+    /// How much of a victim's command line is copied: [`COMMAND_LINE_FULL`], [`COMMAND_LINE_PROGRAM`], or [`ABSENT`]
+    /// for nothing.
+    command_line,
     /// `cgroup_root.hierarchy_id` of the memory hierarchy: 0 on cgroup v2.
     memory_hierarchy_id,
     /// `task_struct.pid`: the thread's id.

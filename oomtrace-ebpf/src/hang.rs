@@ -12,7 +12,7 @@ use oomtrace_common::{
 use crate::{
     maps, memcg,
     memory::{Reader, layout},
-    oom,
+    run, unkilled,
 };
 
 /// A hang is over when no task has waited for this long: one that tries again does so at once.
@@ -48,13 +48,13 @@ pub fn starts(source: u32, handle: u64) {
     }
     let others = reader.u32(memcg, layout!(mem_cgroup_under_oom)) != 0;
     if begins(id, others) {
-        let mut oom = OomControl { source, present: oc_fact::MEMCG, oom_memcg_id: id, ..oom::NOTHING_KNOWN };
-        // SAFETY: `oom` is a local; `nobody_killed` only reads it.
+        let mut oom = OomControl { source, present: oc_fact::MEMCG, oom_memcg_id: id, ..run::NOTHING_KNOWN };
+        // SAFETY: `oom` is a local; `report` only reads it.
         unsafe {
             let gfp_mask = reader.copy(&raw mut oom.gfp_mask, current, layout!(task_memcg_oom_gfp_mask));
             let order = reader.copy(&raw mut oom.order, current, layout!(task_memcg_oom_order));
             oom.present |= (gfp_mask * oc_fact::GFP_MASK) | (order * oc_fact::ORDER);
-            oom::nobody_killed(&mut reader, 0, OUTCOME_KILL_DISABLED, memcg, &raw const oom);
+            unkilled::report(&mut reader, 0, OUTCOME_KILL_DISABLED, memcg, &raw const oom);
         }
     }
     maps::count(counter::READ_FAILED, reader.failed());

@@ -7,10 +7,13 @@
 
 mod hang;
 mod maps;
+mod mark;
 mod memcg;
 mod memory;
-mod oom;
+mod run;
+mod signal;
 mod task;
+mod unkilled;
 
 use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
@@ -27,9 +30,9 @@ use crate::memory::layout;
 #[raw_tracepoint(tracepoint = "mark_victim")]
 pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
     if layout!(mark_victim) == MARK_VICTIM_PID {
-        oom::mark_victim_by_pid(&ctx, ctx.arg::<i32>(0) as u32);
+        mark::mark_victim_by_pid(&ctx, ctx.arg::<i32>(0) as u32);
     } else {
-        oom::mark_victim(&ctx, ctx.arg::<u64>(0));
+        mark::mark_victim(&ctx, ctx.arg::<u64>(0));
     }
     0
 }
@@ -42,7 +45,7 @@ pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
     // What `do_send_sig_info` passes for a signal of the kernel's own.
     const SEND_SIG_PRIV: u64 = 1;
     if ctx.arg::<i32>(0) == SIGKILL && ctx.arg::<u64>(1) == SEND_SIG_PRIV {
-        oom::kernel_sent_sigkill(ctx.arg::<u64>(2));
+        signal::kernel_sent_sigkill(&ctx, ctx.arg::<u64>(2));
     }
     0
 }
@@ -71,14 +74,14 @@ pub fn cgroup_rename(ctx: RawTracePointContext) -> i32 {
 /// `out_of_memory(oc)`: a run of the killer starts.
 #[fentry(function = "out_of_memory")]
 pub fn out_of_memory_fentry(ctx: FEntryContext) -> i32 {
-    oom::run_starts(SOURCE_FENTRY, ctx.arg::<u64>(0));
+    run::starts(SOURCE_FENTRY, ctx.arg::<u64>(0));
     0
 }
 
 /// `oom_kill_process(oc, message)`: it has chosen.
 #[fentry(function = "oom_kill_process")]
 pub fn oom_kill_process_fentry(ctx: FEntryContext) -> i32 {
-    oom::chosen(SOURCE_FENTRY, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
+    run::chooses(SOURCE_FENTRY, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
     0
 }
 
@@ -86,7 +89,7 @@ pub fn oom_kill_process_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe]
 pub fn out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(oc) = ctx.arg::<u64>(0) {
-        oom::run_starts(SOURCE_KPROBE, oc);
+        run::starts(SOURCE_KPROBE, oc);
     }
     0
 }
@@ -95,7 +98,7 @@ pub fn out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
 #[kprobe]
 pub fn oom_kill_process_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(oc), Some(message)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) {
-        oom::chosen(SOURCE_KPROBE, oc, message);
+        run::chooses(SOURCE_KPROBE, oc, message);
     }
     0
 }
@@ -103,21 +106,21 @@ pub fn oom_kill_process_kprobe(ctx: ProbeContext) -> u32 {
 /// `out_of_memory` returns: the run ends.
 #[fexit(function = "out_of_memory")]
 pub fn out_of_memory_fexit(_: FExitContext) -> i32 {
-    oom::run_ends();
+    run::ends();
     0
 }
 
 /// As [`out_of_memory_fexit`].
 #[kretprobe]
 pub fn out_of_memory_kretprobe(_: RetProbeContext) -> u32 {
-    oom::run_ends();
+    run::ends();
     0
 }
 
 /// `mem_cgroup_out_of_memory(memcg, gfp_mask, order)`: a cgroup has run out.
 #[fentry(function = "mem_cgroup_out_of_memory")]
 pub fn mem_cgroup_out_of_memory_fentry(ctx: FEntryContext) -> i32 {
-    oom::memcg_ran_out(ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2));
+    unkilled::memcg_ran_out(ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2));
     0
 }
 
@@ -127,7 +130,7 @@ pub fn mem_cgroup_out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(memcg), Some(gfp_mask), Some(order)) =
         (ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2))
     {
-        oom::memcg_ran_out(memcg, gfp_mask, order);
+        unkilled::memcg_ran_out(memcg, gfp_mask, order);
     }
     0
 }
@@ -135,14 +138,14 @@ pub fn mem_cgroup_out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
 /// `mem_cgroup_out_of_memory` returns; what it returns comes after its three arguments.
 #[fexit(function = "mem_cgroup_out_of_memory")]
 pub fn mem_cgroup_out_of_memory_fexit(ctx: FExitContext) -> i32 {
-    oom::memcg_call_ends(SOURCE_FENTRY, ctx.arg::<u64>(3));
+    unkilled::memcg_call_ends(SOURCE_FENTRY, ctx.arg::<u64>(3));
     0
 }
 
 /// As [`mem_cgroup_out_of_memory_fexit`].
 #[kretprobe]
 pub fn mem_cgroup_out_of_memory_kretprobe(ctx: RetProbeContext) -> u32 {
-    oom::memcg_call_ends(SOURCE_KPROBE, ctx.ret::<u64>());
+    unkilled::memcg_call_ends(SOURCE_KPROBE, ctx.ret::<u64>());
     0
 }
 

@@ -1,6 +1,9 @@
 //! The maps. All their memory is taken when they are made: nothing is allocated at an OOM.
 
+use core::ptr;
+
 use aya_ebpf::{
+    EbpfContext,
     helpers::bpf_get_current_pid_tgid,
     macros::map,
     maps::{Array, LruHashMap, PerCpuArray, RingBuf},
@@ -42,20 +45,24 @@ pub static CGROUP_SCRATCH: PerCpuArray<CgroupChange> = PerCpuArray::with_max_ent
 #[map]
 pub static RUN: Array<Run> = Array::with_max_entries(1, 0);
 
-/// The last SIGKILL that the kernel itself sent from this CPU. The killer sends one and
-/// marks its victim under the victim's `task_lock`, so both are seen on one CPU.
+/// SIGKILLs that the kernel itself has sent, by the id of the thread. Each has a note of its own: between a victim's
+/// signal and its mark, others on the same CPU may send theirs. The oldest make room.
 #[map]
-pub static SIGKILL: PerCpuArray<Sigkill> = PerCpuArray::with_max_entries(1, 0);
+pub static SIGKILLS: LruHashMap<u32, Sigkill> = LruHashMap::with_max_entries(1024, 0);
+
+/// Where [`address_of`] makes a number of a pointer.
+#[map]
+static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Tasks for which a memory cgroup has run out, by `bpf_get_current_pid_tgid`. Preallocated, as maps are by default. The
 /// end of a call may go unseen (a kretprobe has only so many places), so the oldest make room.
 #[map]
 pub static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(1024, 0);
 
-/// When it was last told that a memory cgroup ran out without a victim, `CLOCK_BOOTTIME` ns, by its `mem_cgroup` and
-/// the outcome: a task that finds nobody to kill tries again at once, for ever.
+/// When it was last reported that a memory cgroup ran out without a victim, `CLOCK_BOOTTIME` ns: a task that finds
+/// nobody to kill tries again at once, for ever.
 #[map]
-pub static UNKILLED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+pub static UNKILLED: LruHashMap<Unkilled, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// Tasks that wait because kills are disabled in their cgroup (v1), and the cgroup's id.
 #[map]
@@ -84,7 +91,7 @@ pub struct Call {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Run {
-    /// `bpf_get_current_pid_tgid` of the task that a function hook saw start it; 0 if none did.
+    /// `bpf_get_current_pid_tgid` of the task that a function hook saw start it; [`NOBODY`] if none did.
     pub by: u64,
     /// `seq` of its first victim; 0 before that.
     pub first: u64,
@@ -94,18 +101,24 @@ pub struct Run {
     pub oc: u64,
     /// `oc->chosen`.
     pub chosen: u64,
-    /// Who marked the last victim, in this run or an earlier one.
+    /// Who marked the last victim; [`NOBODY`] once its run is known to be over.
     pub marked_by: u64,
+    /// When, `CLOCK_BOOTTIME` ns.
+    pub marked_ns: u64,
+    /// Where in the caller's stack.
+    pub marked_at: u64,
     /// The last victim's `seq`.
     pub victim: u64,
     /// The last victim's mm.
     pub victim_mm: u64,
     /// The last victim's tgid.
     pub victim_tgid: u64,
-    /// Who was last told of as dying with a victim: its tgid.
+    /// Who was last reported as dying with a victim: its tgid.
     pub shared_tgid: u64,
     /// 1 from when the killer passes over its last victim again until it marks another.
     pub again: u64,
+    /// Whose last SIGKILL could not be noted.
+    pub unnoted_by: u64,
 }
 
 /// A SIGKILL of the kernel's own.
@@ -116,8 +129,24 @@ pub struct Sigkill {
     pub by: u64,
     /// The `task_struct` it was sent to.
     pub task: u64,
+    /// `start_boottime` of that task: another one may be at its place later.
+    pub start_ns: u64,
+    /// When it was sent, `CLOCK_BOOTTIME` ns.
+    pub sent_ns: u64,
+    /// Where in the sender's stack.
+    pub at: u64,
     /// 1 when it was counted as [`counter::REPEATED`].
     pub repeated: u64,
+}
+
+/// What is reported once a second.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Unkilled {
+    /// The cgroup's `kernfs_node.id`.
+    pub cgroup_id: u64,
+    /// One of `OUTCOME_*`.
+    pub outcome: u64,
 }
 
 /// Adds to a counter of this CPU.
@@ -148,4 +177,27 @@ pub fn next_seq() -> u64 {
 #[inline(always)]
 pub fn caller() -> u64 {
     bpf_get_current_pid_tgid()
+}
+
+/// [`caller`] of nobody: it is that of the idle tasks, which run no killer.
+pub const NOBODY: u64 = 0;
+
+/// Where in the kernel stack of the caller a program was called from: the address of its arguments.
+#[inline(always)]
+pub fn address_of<C: EbpfContext>(ctx: &C) -> u64 {
+    let Some(address) = ADDRESS.get_ptr_mut(0) else { return 0 };
+    // SAFETY: a pointer into the map of this CPU, checked for NULL. What is read back is a number to the verifier.
+    unsafe {
+        ptr::write_volatile(address, ctx.as_ptr() as u64);
+        ptr::read_volatile(address)
+    }
+}
+
+/// Whether `inner` lies in a function that was called from where `outer` lies, by these two addresses of one stack.
+#[inline(always)]
+pub fn is_below(inner: u64, outer: u64) -> bool {
+    /// More than the killer's functions use between any two places, and less than a stack.
+    const REACH: u64 = 4096;
+    // Stacks grow down.
+    outer.wrapping_sub(inner).wrapping_sub(1) < REACH
 }

@@ -59,6 +59,12 @@ impl Reader {
         value
     }
 
+    /// The u64 at `base + offset`; 0 if it could not be read.
+    #[inline(always)]
+    pub fn u64(&mut self, base: u64, offset: u32) -> u64 {
+        self.pointer(base, offset)
+    }
+
     /// The u32 at `base + offset`; 0 if it could not be read.
     #[inline(always)]
     pub fn u32(&mut self, base: u64, offset: u32) -> u32 {

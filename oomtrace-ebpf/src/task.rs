@@ -1,6 +1,7 @@
 //! Facts of a task, read from the task itself: never from `current`, which at an OOM is
 //! whoever ran the killer.
 
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use oomtrace_common::record::{Memory, Task, memory_fact, task_fact};
 
 use crate::{
@@ -86,4 +87,13 @@ pub unsafe fn memory(reader: &mut Reader, to: *mut Memory, mm: u64) {
         );
         (*to).present = present;
     }
+}
+
+/// `PF_EXITING`: the calling task is on its way out.
+#[inline(always)]
+pub fn is_exiting(reader: &mut Reader) -> bool {
+    const PF_EXITING: u32 = 4;
+    // SAFETY: the helper takes no argument.
+    let current = unsafe { bpf_get_current_task() };
+    reader.u32(current, layout!(task_flags)) & PF_EXITING != 0
 }

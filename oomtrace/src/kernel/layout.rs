@@ -2,7 +2,9 @@
 //!
 //! Never decided by a kernel's version: what BTF names is there, what it does not is absent.
 
-use oomtrace_common::layout::{ABSENT, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS};
+use oomtrace_common::layout::{
+    ABSENT, COMMAND_LINE_FULL, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
+};
 
 use crate::kernel::btf::{Btf, TypeId};
 
@@ -96,6 +98,9 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
     let layout = KernelLayout {
         mark_victim: mark_victim(btf)?,
         memory_hierarchy_id: memory_hierarchy_id.unwrap_or(ABSENT),
+        // What the operator and the host decide: see `sources::probe`.
+        follow_signals: 1,
+        command_line: COMMAND_LINE_FULL,
         task_pid: s.needed("task_struct", &["pid"])?,
         task_tgid: s.needed("task_struct", &["tgid"])?,
         task_comm: s.wanted("task_struct", &["comm"]),
