@@ -147,24 +147,6 @@ fn the_least_important_is_cut_first() {
 }
 
 #[test]
-fn labels_go_the_largest_first() {
-    let value = parse(&kill(|event| {
-        let labels = &mut event.container.as_mut().unwrap().label;
-        labels.extend((0..100).map(|n| (format!("label-{n}"), "v".repeat(1024))));
-    }));
-    assert_eq!(truncated(&value), ["container.label"]);
-    let labels = value["container"]["label"].as_object().unwrap();
-    assert_eq!(labels["com.docker.compose.service"], "api");
-    assert!(labels.len() > 4, "{labels:?}");
-    // One that is all key is gone, and so is the empty map.
-    let value = parse(&kill(|event| {
-        event.container.as_mut().unwrap().label = [("k".repeat(8000), "v".to_owned())].into();
-    }));
-    assert_eq!(truncated(&value), ["container.label"]);
-    assert_eq!(value["container"].get("label"), None);
-}
-
-#[test]
 fn a_long_start_keeps_its_shape() {
     let mut start = samples::start();
     start.limits = vec!["a limit of this host, ".repeat(40); 40];

@@ -71,3 +71,21 @@ fn a_used_buffer_is_replaced() {
     text::line(&event, &Palette::default(), &mut line);
     assert!(line.starts_with(b"2026-"));
 }
+
+#[test]
+fn labels_go_the_largest_first() {
+    let value = parse(&kill(|event| {
+        let labels = &mut event.container.as_mut().unwrap().label;
+        labels.extend((0..100).map(|n| (format!("label-{n}"), "v".repeat(1024))));
+    }));
+    assert_eq!(truncated(&value), ["container.label"]);
+    let labels = value["container"]["label"].as_object().unwrap();
+    assert_eq!(labels["com.docker.compose.service"], "api");
+    assert!(labels.len() > 4, "{labels:?}");
+    // One that is all key is gone, and so is the empty map.
+    let value = parse(&kill(|event| {
+        event.container.as_mut().unwrap().label = [("k".repeat(8000), "v".to_owned())].into();
+    }));
+    assert_eq!(truncated(&value), ["container.label"]);
+    assert_eq!(value["container"].get("label"), None);
+}
