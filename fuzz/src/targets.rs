@@ -15,7 +15,7 @@ use oomtrace::facts::kernel_log::LoggedKill;
 use oomtrace::facts::kernel_log::{Lines, OomLine};
 use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
 use oomtrace::host::clock::ClockOffset;
-use oomtrace::host::process::Reason;
+use oomtrace::host::process::{CommandLineChoice, Reason};
 use oomtrace::host::root::Root;
 use oomtrace::kernel::btf::Btf;
 use oomtrace::kernel::gfp::GfpNames;
@@ -61,6 +61,7 @@ fn knowledge(root: Root) -> Knowledge {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
         root,
         processes: Err(Reason::NotRead),
+        command_line: CommandLineChoice::Full,
         log: None,
         gfp: None,
         version: CgroupVersion::V2,
@@ -110,7 +111,7 @@ fn record(dir: &Path) -> Result<Check> {
     let mut reporter = Reporter::new(Filter::default(), outputs);
     Ok(Box::new(move |bytes| {
         records.cgroup(bytes, &mut enricher);
-        if let Next::Event(event) = records.event(bytes, &mut enricher, &mut account) {
+        if let Next::Event(event) = records.event(bytes, None, &mut enricher, &mut account) {
             // The sink refuses nothing.
             assert!(reporter.report(&event, &mut account).is_ok());
         }

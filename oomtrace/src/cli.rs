@@ -17,6 +17,7 @@ use oomtrace_common::record::OomKill;
 use crate::{
     containers::Runtime,
     event::{CgroupVersion, Scope},
+    host::process::CommandLineChoice,
     sources::{
         earlier_kills::Since,
         probe::{DEFAULT_DIR, HookChoice},
@@ -128,6 +129,9 @@ pub struct Run {
     /// Bytes of the ring buffer of kills: a power of two. Each kill takes 1 to 4 KiB until it is printed.
     #[arg(long, value_name = "BYTES", default_value = "512KiB", value_parser = ring_size)]
     pub ring_size: RingSize,
+    /// How much of a victim's command line is reported: it can hold passwords.
+    #[arg(long, value_enum, default_value_t)]
+    pub command_line: CommandLineChoice,
     /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,

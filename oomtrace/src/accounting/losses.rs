@@ -22,7 +22,7 @@ pub struct Losses {
 }
 
 /// The reasons in the order in which they are handed to the next run.
-const HANDED_OVER: [LossReason; 7] = [
+const HANDED_OVER: [LossReason; 8] = [
     LossReason::RingFull,
     LossReason::CgroupRingFull,
     LossReason::NoScratch,
@@ -30,6 +30,7 @@ const HANDED_OVER: [LossReason; 7] = [
     LossReason::Sink,
     LossReason::VerdictQueueFull,
     LossReason::Unexplained,
+    LossReason::UnnumberedRingFull,
 ];
 
 /// How many entries that takes: the last number, the holes, and two a reason.
@@ -97,6 +98,7 @@ impl Losses {
     pub fn counted(&mut self, counters: &Counters) {
         for (reason, index) in [
             (LossReason::RingFull, counter::RING_FULL),
+            (LossReason::UnnumberedRingFull, counter::UNNUMBERED_RING_FULL),
             (LossReason::NoScratch, counter::NO_SCRATCH),
             (LossReason::CgroupRingFull, counter::CGROUP_RING_FULL),
         ] {
@@ -173,6 +175,19 @@ mod tests {
         losses.counted(&counters(3));
         assert_eq!(losses.unreported(), []);
         assert_eq!(losses.events(), 3);
+    }
+
+    #[test]
+    fn a_record_without_a_number_explains_no_hole() {
+        let mut losses = Losses::default();
+        losses.saw(1);
+        losses.saw(3);
+        let mut counters = Counters::default();
+        if let Some(value) = counters.0.get_mut(9) {
+            *value = 2;
+        }
+        losses.counted(&counters);
+        assert_eq!(losses.unreported(), [(LossReason::UnnumberedRingFull, 2), (LossReason::Unexplained, 1)]);
     }
 
     #[test]

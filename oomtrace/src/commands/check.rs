@@ -66,7 +66,7 @@ pub fn check(args: &Check) -> Result<(), Failure> {
             findings.push(btf(&kernel));
             findings.push(mark_victim(&kernel));
             findings.push(memory_cgroups(&kernel));
-            match attach(&kernel, HookChoice::Auto, RingSize::default(), false) {
+            match attach(&kernel, HookChoice::Auto, RingSize::default()) {
                 Ok(probe) => {
                     hooks = probe.hooks().to_vec();
                     findings.push(Finding {

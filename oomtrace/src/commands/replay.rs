@@ -16,7 +16,11 @@ use crate::{
     enrich::enricher::{Enricher, Knowledge},
     event::Host,
     failure::{Code, Failure},
-    host::{clock::ClockOffset, process::Reason, root::Root},
+    host::{
+        clock::ClockOffset,
+        process::{CommandLineChoice, Reason},
+        root::Root,
+    },
     outputs::{
         Durable, Outputs,
         transport::{SinkError, StdoutSink},
@@ -40,6 +44,7 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
         root,
         processes: Err(Reason::NotRead),
+        command_line: CommandLineChoice::Full,
         log: None,
         gfp: None,
         version: args.cgroup,
@@ -53,7 +58,7 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
     let mut reporter = Reporter::new(Filter::default(), Outputs::new(durable, Vec::new()));
     let mut record = Vec::new();
     while next(&mut records, &mut record).map_err(|error| cannot(error.to_string()))? {
-        if let Next::Event(event) = records_of.event(&record, &mut enricher, &mut account)
+        if let Next::Event(event) = records_of.event(&record, None, &mut enricher, &mut account)
             && !printed(&mut reporter, |reporter| reporter.report(&event, &mut account).map(drop))?
         {
             return Ok(());

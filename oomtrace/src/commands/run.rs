@@ -12,7 +12,7 @@ use crate::{
     enrich::enricher::Enricher,
     event::{CgroupVersion, Start},
     failure::{Code, Failure},
-    host::{clock, identity, protection, root::Root},
+    host::{clock, identity, process::CommandLineChoice, protection, root::Root},
     kernel::{Kernel, privilege},
     outputs::transport::{SinkError, others_may_write},
     run::{
@@ -110,7 +110,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
 
 /// Attaches, to end with this process or, pinned, to stay.
 fn pinned_or_not(args: &Run, kernel: &Kernel) -> Result<(Option<PinDir>, TakeOver), Failure> {
-    let options = options(args.hook, args.ring_size, args.debug);
+    let options =
+        Options { command_line: args.command_line, debug: args.debug, ..options(args.hook, args.ring_size) };
     let layout = &kernel.resolved.layout;
     let Some(dir) = &args.pin else {
         let probe = Probe::attach(&options, layout, &kernel.btf)?;
@@ -132,6 +133,11 @@ fn lacks(kernel: &Kernel) -> Vec<String> {
     }
     if !kernel.resolved.absent.is_empty() {
         lacks.push(format!("this kernel has no {}", kernel.resolved.absent.join(", ")));
+    }
+    if kernel.realtime {
+        let why =
+            "a PREEMPT_RT kernel: whether a victim got a SIGKILL or was already exiting may not be known";
+        lacks.push(why.to_owned());
     }
     lacks
 }
@@ -157,19 +163,20 @@ fn wait_for_events(
     }
 }
 
-fn options(hook: HookChoice, ring_size: RingSize, debug: bool) -> Options {
-    Options { hook, kill_ring_bytes: ring_size.0, cgroup_ring_bytes: CGROUP_RING_BYTES, debug }
+fn options(hook: HookChoice, ring_size: RingSize) -> Options {
+    Options {
+        hook,
+        kill_ring_bytes: ring_size.0,
+        cgroup_ring_bytes: CGROUP_RING_BYTES,
+        command_line: CommandLineChoice::default(),
+        debug: false,
+    }
 }
 
 /// Attaches with the sizes of this command.
-pub(super) fn attach(
-    kernel: &Kernel,
-    hook: HookChoice,
-    ring_size: RingSize,
-    debug: bool,
-) -> Result<Probe, Failure> {
+pub(super) fn attach(kernel: &Kernel, hook: HookChoice, ring_size: RingSize) -> Result<Probe, Failure> {
     lockdown_allows_it()?;
-    Ok(Probe::attach(&options(hook, ring_size, debug), &kernel.resolved.layout, &kernel.btf)?)
+    Ok(Probe::attach(&options(hook, ring_size), &kernel.resolved.layout, &kernel.btf)?)
 }
 
 /// The operator's directories that hold no state of the runtime that they were named for: of those that are

@@ -70,7 +70,7 @@ pub fn simulate(args: &Simulate) -> Result<(), Failure> {
 fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failure> {
     let root = Root::host();
     let kernel = Kernel::read(&root)?;
-    let mut probe = attach(&kernel, args.hook, RingSize::default(), false)?;
+    let mut probe = attach(&kernel, args.hook, RingSize::default())?;
     // Made after the programs are attached, so that they tell its path.
     let scratch = Scratch::make(&kernel.hierarchy, LIMIT_BYTES)?;
     let mut limits = Vec::new();

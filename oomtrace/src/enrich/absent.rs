@@ -65,6 +65,7 @@ pub(super) fn not_in_proc(reason: &process::Reason) -> Why {
         Proc::StartedJustBefore => Reason::StartedJustBefore.into(),
         Proc::OtherPidNamespace => Reason::OtherPidNamespace.into(),
         Proc::Unreadable | Proc::Io(_) | Proc::Ended => Why::with(Reason::ProcUnreadable, reason.to_string()),
+        Proc::NotWanted => Why::with(Reason::LeftOut, "--command-line none"),
         Proc::NotRead => Reason::NotRead.into(),
     }
 }

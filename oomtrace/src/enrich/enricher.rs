@@ -25,7 +25,7 @@ use crate::{
         clock::{self, ClockOffset},
         identity,
         kernel_log::KernelLog,
-        process::{self, ProcessFacts, ProcessReader},
+        process::{self, CommandLineChoice, ProcessFacts, ProcessReader},
         root::Root,
     },
     kernel::gfp::GfpNames,
@@ -39,6 +39,8 @@ pub struct Knowledge {
     pub tree: CgroupTree,
     /// Readers of `/proc/PID`; or why there is none: in a replay the process is none of this host's.
     pub processes: Result<ProcessReader, process::Reason>,
+    /// How much of a command line is reported.
+    pub command_line: CommandLineChoice,
     /// The kernel's log, where no function hook tells more.
     pub log: Option<KernelLog>,
     /// Names of allocation flags.
@@ -328,8 +330,8 @@ impl Enricher {
     }
 
     fn process(&mut self, facts: &OomKillFacts) -> ProcessFacts {
-        let recorded =
-            facts.command_line.as_ref().and_then(|read| Some((process::command_line_of(read)?, read.cut)));
+        let wanted = self.knowledge.command_line;
+        let recorded = facts.command_line.as_ref().and_then(|read| process::command_line_of(read, wanted));
         let victim = facts.victim.tid.zip(facts.victim.tgid).map(|(tid, tgid)| process::Victim {
             tid,
             tgid,

@@ -130,6 +130,8 @@ pub enum Reason {
     StartedJustBefore,
     /// `/proc` here is of another pid namespace than the kernel's first: its pids are not the kernel's.
     OtherPidNamespace,
+    /// An option says to leave it out.
+    LeftOut,
     /// It was not read.
     NotRead,
     /// The cgroup is not named like a container's.

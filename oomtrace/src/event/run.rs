@@ -80,6 +80,8 @@ pub struct Lost {
 pub enum LossReason {
     /// Kill events: the kill ring was full.
     RingFull,
+    /// Events without a `seq` (`memcg_oom`): the kill ring was full.
+    UnnumberedRingFull,
     /// Cgroup changes: the cgroup ring was full, so names may be unknown.
     CgroupRingFull,
     /// Kill events: the kernel side had no buffer to build them in.

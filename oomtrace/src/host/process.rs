@@ -6,6 +6,8 @@
 //! waits for it longer than asked, and another one serves the next victim. The executable and the start time take no lock of the
 //! victim's and are read first. The threads sleep unless there is something to read.
 
+mod command_line;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -15,8 +17,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 
+use command_line::one_line;
+pub use command_line::{CommandLineChoice, command_line_of};
+
 use crate::{
-    facts::{BootTime, CommandLine},
+    facts::BootTime,
     host::{identity, root::Root},
     stderr::say,
 };
@@ -118,6 +123,9 @@ pub enum Reason {
     /// The kernel's answer.
     #[error("{0}")]
     Io(io::ErrorKind),
+    /// The operator does not want it.
+    #[error("left out by --command-line none")]
+    NotWanted,
     /// Nobody is there to read it, or it is not known whose it would be.
     #[error("not read")]
     NotRead,
@@ -207,7 +215,7 @@ impl Thread {
                     return;
                 }
                 let Some(dir) = dir else { continue };
-                if answer.send(Answer::CommandLine(command_line(&dir))).is_err() {
+                if answer.send(Answer::CommandLine(command_line(&dir, files.wanted))).is_err() {
                     return;
                 }
             }
@@ -227,9 +235,9 @@ impl Thread {
 
 impl ProcessReader {
     /// Starts the first thread.
-    pub fn new(root: &Root) -> io::Result<Self> {
+    pub fn new(root: &Root, wanted: CommandLineChoice) -> io::Result<Self> {
         let tick_ns = 1_000_000_000 / identity::ticks_per_second().max(1);
-        let files = Files { proc: root.path("/proc"), tick_ns };
+        let files = Files { proc: root.path("/proc"), tick_ns, wanted };
         Ok(Self { idle: Some(Thread::start(files.clone())?), files, late: Vec::new(), stuck: 0 })
     }
 
@@ -240,6 +248,10 @@ impl ProcessReader {
 
     /// The facts of the victim, as far as they can be had within `wait`: of no other process that has its id by now.
     pub fn read(&mut self, victim: &Victim, wait: Duration) -> ProcessFacts {
+        if self.files.wanted == CommandLineChoice::None {
+            let command_line = Err(Reason::NotWanted);
+            return ProcessFacts { command_line, ..self.ask(victim, false, wait) };
+        }
         self.ask(victim, true, wait)
     }
 
@@ -338,6 +350,8 @@ impl ProcessReader {
 struct Files {
     proc: PathBuf,
     tick_ns: u64,
+    /// How much of a command line is read.
+    wanted: CommandLineChoice,
 }
 
 impl Files {
@@ -386,28 +400,9 @@ fn start_ticks(stat: &[u8]) -> Option<u64> {
     after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
-fn command_line(dir: &OwnedFd) -> CommandLineRead {
+fn command_line(dir: &OwnedFd, wanted: CommandLineChoice) -> CommandLineRead {
     let (text, cut) = read::<COMMAND_LINE_BYTES>(dir, "cmdline")?;
-    one_line(text).map(|text| (text, cut)).ok_or(Reason::Empty)
-}
-
-/// What the kernel side read of the victim's arguments, as `/proc/PID/cmdline` has them. `None` where that has more than
-/// the arguments: a process that gave itself a title ends them without a NUL.
-pub fn command_line_of(read: &CommandLine) -> Option<Vec<u8>> {
-    let titled = !read.cut && read.arguments.last() != Some(&0);
-    if titled { None } else { one_line(read.arguments.clone()) }
-}
-
-/// Arguments joined with blanks; `None` if there is nothing.
-fn one_line(mut text: Vec<u8>) -> Option<Vec<u8>> {
-    let kept = text.iter().rposition(|byte| !matches!(byte, 0 | b' ')).map_or(0, |last| last + 1);
-    text.truncate(kept);
-    for byte in &mut text {
-        if *byte == 0 {
-            *byte = b' ';
-        }
-    }
-    (!text.is_empty()).then_some(text)
+    one_line(text, cut, wanted).ok_or(Reason::Empty)
 }
 
 /// The first `N` bytes of a file, and whether there are more.

@@ -7,7 +7,9 @@ pub mod mapped;
 pub mod privilege;
 pub mod tracefs;
 
-use std::io;
+use std::{fs, io};
+
+use oomtrace_common::layout::ABSENT;
 
 use crate::{
     cgroups::hierarchy::{HierarchyError, MemoryHierarchy},
@@ -21,6 +23,9 @@ use mapped::Bytes;
 /// Where the kernel publishes its types.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// 1 on PREEMPT_RT.
+const REALTIME: &str = "/sys/kernel/realtime";
+
 /// What of the kernel must be known before anything is attached.
 pub struct Kernel {
     /// Its types.
@@ -29,6 +34,8 @@ pub struct Kernel {
     pub resolved: Resolved,
     /// Where its memory cgroups are.
     pub hierarchy: MemoryHierarchy,
+    /// It is a PREEMPT_RT kernel.
+    pub realtime: bool,
 }
 
 /// A kernel that cannot be traced.
@@ -56,8 +63,13 @@ impl Kernel {
     pub fn read(root: &Root) -> Result<Self, KernelError> {
         let btf = Btf::parse(Bytes::of_kernel_types(&root.path(BTF)).map_err(KernelError::NoBtf)?)?;
         let hierarchy = MemoryHierarchy::detect(root, layout::has_memory_controller(&btf))?;
-        let resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
-        Ok(Self { btf, resolved, hierarchy })
+        let mut resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
+        let realtime = fs::read(root.path(REALTIME)).is_ok_and(|text| text.starts_with(b"1"));
+        if realtime {
+            // A program may be preempted there, and another task's signal of that moment goes unseen.
+            resolved.layout.follow_signals = ABSENT;
+        }
+        Ok(Self { btf, resolved, hierarchy, realtime })
     }
 
     /// The names of its allocation flags, if it publishes them.

@@ -60,7 +60,7 @@ pub(crate) struct Given<'a> {
 /// All sources of a run, in the order in which they have their turn. What a source cannot have is a limit of the run.
 pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<Box<dyn Source>>, Failure> {
     let Given { args, root, rings, records, hooked, mount, enricher, .. } = given;
-    let mut kills = Kills::new(rings.kills, records.clone());
+    let mut kills = Kills::new(rings.kills, rings.missed_signals, records.clone());
     let earlier = EarlierKills::before(&mut kills, root, args.since, given.continues, limits);
     let files = mount.clone().filter(|_| !hooked).map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
     let list = [
@@ -128,7 +128,7 @@ pub(crate) fn knowledge(
         None
     });
     let processes = if identity::proc_has_kernel_pids(root) {
-        Ok(ProcessReader::new(root).map_err(no_thread)?)
+        Ok(ProcessReader::new(root, args.command_line).map_err(no_thread)?)
     } else {
         limits.push(OTHER_PID_NAMESPACE.into());
         Err(process::Reason::OtherPidNamespace)
@@ -138,6 +138,7 @@ pub(crate) fn knowledge(
         root: root.clone(),
         tree: CgroupTree::new(runtimes, TreeLimits::default()),
         processes,
+        command_line: args.command_line,
         log,
         gfp: kernel.gfp_names(),
         version: kernel.hierarchy.version,

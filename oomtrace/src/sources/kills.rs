@@ -9,7 +9,11 @@ use crate::{
     enrich::enricher::Enricher,
     event::{Event, Kill},
     facts::{BootTime, Decoder, Record},
-    sources::{Next, Rank, Source, probe::Ring, recorder::Recorder},
+    sources::{
+        Next, Rank, Source,
+        probe::{MissedRuns, Ring},
+        recorder::Recorder,
+    },
 };
 
 /// Records to events.
@@ -26,10 +30,22 @@ impl Records {
     }
 
     /// The event of a record.
-    pub fn event(&self, record: &[u8], enricher: &mut Enricher, account: &mut Account) -> Next {
+    ///
+    /// `missed`: how often the program was left out that follows signals. Once it was, a mark without a SIGKILL may be that
+    /// of one which it has not seen.
+    pub fn event(
+        &self,
+        record: &[u8],
+        missed: Option<&MissedRuns>,
+        enricher: &mut Enricher,
+        account: &mut Account,
+    ) -> Next {
         self.record(record);
         match self.decoder.record(record) {
-            Ok(Record::OomKill(facts)) => {
+            Ok(Record::OomKill(mut facts)) => {
+                if facts.signalled == Some(false) && missed.is_some_and(MissedRuns::any) {
+                    facts.signalled = None;
+                }
                 account.saw_number(facts.seq);
                 let kill = enricher.oom_kill(&facts);
                 if kill.oom.kill != Some(Kill::AlreadyExiting) {
@@ -86,13 +102,14 @@ impl Records {
 /// The ring of kills.
 pub struct Kills {
     ring: Ring,
+    missed_signals: Option<MissedRuns>,
     records: Records,
 }
 
 impl Kills {
-    /// Of this ring.
-    pub fn new(ring: Ring, records: Records) -> Self {
-        Self { ring, records }
+    /// Of this ring; `missed_signals` is of the programs that fill it.
+    pub fn new(ring: Ring, missed_signals: Option<MissedRuns>, records: Records) -> Self {
+        Self { ring, missed_signals, records }
     }
 
     /// The thread and the time of the oldest event, which stays where it is.
@@ -115,7 +132,7 @@ impl Source for Kills {
 
     fn next(&mut self, enricher: &mut Enricher, account: &mut Account) -> Next {
         let Some(record) = self.ring.next() else { return Next::Nothing };
-        let next = self.records.event(&record, enricher, account);
+        let next = self.records.event(&record, self.missed_signals.as_ref(), enricher, account);
         // It leaves the ring after its line was written.
         Ring::leave(record);
         next

@@ -46,6 +46,15 @@ pub(super) fn take(kind: Kind, bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes `bytes` in one system call.
+pub(super) fn take_at_once(bytes: usize) -> io::Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_POPULATE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let start =
+        unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Fills a memory file by `write`: where the cgroup's limit refuses it and nobody can be
 /// killed this fails instead of faulting for ever. Bytes written, and the error.
 pub(super) fn fill(bytes: u64) -> io::Result<(u64, Option<io::Error>)> {

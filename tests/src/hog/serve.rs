@@ -85,6 +85,10 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
     match verb {
         "anon" => memory::take(Kind::Anonymous, number(first)?)?,
         "shmem" => memory::take(Kind::Shared, number(first)?)?,
+        "own-limit" => {
+            tasks::end_by_its_own_limit()?;
+            memory::take_at_once(number(first)?)?;
+        }
         "fill" => {
             let (written, error) = memory::fill(number(first)?)?;
             return Ok(format!("{written} {}", error.and_then(|error| error.raw_os_error()).unwrap_or(0)));

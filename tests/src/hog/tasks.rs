@@ -57,6 +57,18 @@ pub(super) fn run_last() -> io::Result<()> {
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) })
 }
 
+/// The calling thread, at real-time priority from now on, is killed by the kernel once the system call that runs at the
+/// next tick ends.
+pub(super) fn end_by_its_own_limit() -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+    let parameter = libc::sched_param { sched_priority: 1 };
+    // SAFETY: both are alive through the calls, which only read them.
+    unsafe {
+        check(libc::setrlimit(libc::RLIMIT_RTTIME, &raw const limit))?;
+        check(libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter))
+    }
+}
+
 /// Starts a process (not a thread) with this one's memory, which sleeps until it is killed.
 pub(super) fn share_memory() -> io::Result<libc::pid_t> {
     extern "C" fn sleep(_: *mut libc::c_void) -> libc::c_int {

@@ -145,7 +145,10 @@ fn lost(lines: &[Line]) -> BTreeMap<String, u64> {
         match line {
             Line::Start(false) => last.clear(),
             Line::Lost { reason, count, total }
-                if !matches!(reason.as_str(), "cgroup_ring_full" | "sink" | "verdict_queue_full") =>
+                if !matches!(
+                    reason.as_str(),
+                    "cgroup_ring_full" | "unnumbered_ring_full" | "sink" | "verdict_queue_full"
+                ) =>
             {
                 if let Some(total) = total {
                     let again = last.insert(reason, (*count, *total)) == Some((*count, *total));

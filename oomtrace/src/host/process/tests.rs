@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 use rustix::fs::{CWD, mkfifoat};
 
+use crate::facts::CommandLine;
 use crate::host::process::*;
 
 /// Long enough for a busy machine; no test waits it out.
@@ -40,7 +41,9 @@ fn victim(tid: u32, tgid: u32, start: Option<BootTime>) -> Victim {
 }
 
 fn read(dir: &tempfile::TempDir, tid: u32, tgid: u32, start: Option<BootTime>) -> ProcessFacts {
-    ProcessReader::new(&Root::at(dir.path())).unwrap().read(&victim(tid, tgid, start), LONG)
+    ProcessReader::new(&Root::at(dir.path()), CommandLineChoice::Full)
+        .unwrap()
+        .read(&victim(tid, tgid, start), LONG)
 }
 
 #[test]
@@ -56,7 +59,40 @@ fn a_long_command_line_is_cut() {
     let exact = read(&proc_with(&[b'x'; COMMAND_LINE_BYTES]), 7, 7, started(500));
     assert_eq!((exact.command_line.unwrap().len(), exact.command_line_cut), (COMMAND_LINE_BYTES, false));
     let longer = read(&proc_with(&[b'x'; COMMAND_LINE_BYTES + 1]), 7, 7, started(500));
-    assert_eq!((longer.command_line.unwrap().len(), longer.command_line_cut), (COMMAND_LINE_BYTES, true));
+    let cut = [&[b'x'; COMMAND_LINE_BYTES], "…".as_bytes()].concat();
+    assert_eq!((longer.command_line.unwrap(), longer.command_line_cut), (cut, true));
+}
+
+#[test]
+fn no_character_is_cut_in_two() {
+    let line = |text: &str, len: usize| {
+        let arguments = text.as_bytes().iter().copied().take(len).collect();
+        let read = CommandLine { arguments, cut: true };
+        String::from_utf8(command_line_of(&read, CommandLineChoice::Full).unwrap().0).unwrap()
+    };
+    assert_eq!(line("grüße", 3), "gr…");
+    assert_eq!(line("grüße", 4), "grü…");
+    assert_eq!(line("a😀", 4), "a…");
+}
+
+#[test]
+fn of_a_command_line_only_what_is_wanted() {
+    let of = |cmdline: &[u8], wanted| {
+        let dir = proc_with(cmdline);
+        let mut reader = ProcessReader::new(&Root::at(dir.path()), wanted).unwrap();
+        let facts = reader.read(&victim(7, 7, started(500)), LONG);
+        assert_eq!(facts.executable.unwrap(), b"/usr/bin/python3.11");
+        (facts.command_line, facts.command_line_cut)
+    };
+    let secret = [b"db\0--password=hunter2\0", [b'x'; COMMAND_LINE_BYTES].as_slice()].concat();
+    assert_eq!(of(&secret, CommandLineChoice::Program), (Ok(b"db".to_vec()), false));
+    assert_eq!(of(&secret, CommandLineChoice::None), (Err(Reason::NotWanted), false));
+    let read = |arguments: &[u8], wanted| {
+        command_line_of(&CommandLine { arguments: arguments.to_vec(), cut: true }, wanted)
+    };
+    assert_eq!(read(b"db\0--password=hunt", CommandLineChoice::Program), Some((b"db".to_vec(), false)));
+    assert_eq!(read(b"/very/long", CommandLineChoice::Program), Some(("/very/long…".into(), true)));
+    assert_eq!(read(b"db\0--password=hunt", CommandLineChoice::None), None);
 }
 
 #[test]
@@ -72,7 +108,7 @@ fn never_of_another_process() {
 #[test]
 fn never_of_one_that_may_have_started_after_the_mark() {
     let dir = proc_with(b"next\0");
-    let mut reader = ProcessReader::new(&Root::at(dir.path())).unwrap();
+    let mut reader = ProcessReader::new(&Root::at(dir.path()), CommandLineChoice::Full).unwrap();
     let mut marked = |ticks: u64| {
         let start = started(500);
         // At the beginning of the tick.
@@ -91,7 +127,7 @@ fn never_of_one_that_may_have_started_after_the_mark() {
 #[test]
 fn the_executable_alone_is_of_no_other_process() {
     let dir = proc_with(b"next\0");
-    let mut reader = ProcessReader::new(&Root::at(dir.path())).unwrap();
+    let mut reader = ProcessReader::new(&Root::at(dir.path()), CommandLineChoice::Full).unwrap();
     assert_eq!(reader.executable(&victim(7, 7, started(499)), LONG), Err(Reason::AnotherProcess));
     assert_eq!(reader.executable(&victim(7, 7, None), LONG), Err(Reason::StartUnknown));
 }
@@ -134,7 +170,7 @@ fn a_stuck_read_costs_no_other_victim_a_fact() {
     fs::write(other.join("stat"), stat(500)).unwrap();
     fs::write(other.join("cmdline"), "other").unwrap();
     symlink("/usr/bin/other", other.join("exe")).unwrap();
-    let mut reader = ProcessReader::new(&Root::at(dir.path())).unwrap();
+    let mut reader = ProcessReader::new(&Root::at(dir.path()), CommandLineChoice::Full).unwrap();
     for number in 0..READERS_MAX {
         // Once for long: what takes no lock is not lost.
         let wait = Duration::from_millis(if number == 0 { 1000 } else { 10 });
@@ -177,7 +213,7 @@ fn a_real_process_as_the_kernel_knows_it() {
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let line = fs::read(format!("/proc/{pid}/stat")).unwrap();
     let start = started(start_ticks(&line).unwrap());
-    let mut reader = ProcessReader::new(&Root::host()).unwrap();
+    let mut reader = ProcessReader::new(&Root::host(), CommandLineChoice::Full).unwrap();
     let alive = reader.read(&victim(pid, pid, start), LONG);
     child.kill().unwrap();
     // Dead and not reaped: still in /proc, without memory.

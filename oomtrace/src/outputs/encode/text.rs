@@ -243,6 +243,7 @@ fn write_start(event: &Start, out: &mut String) -> fmt::Result {
 fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
     let reason = match event.reason {
         LossReason::RingFull => "kill events: the ring was full",
+        LossReason::UnnumberedRingFull => "events of cgroups that ran out without a kill: the ring was full",
         LossReason::CgroupRingFull => "cgroup changes: the ring was full, names may be unknown",
         LossReason::VerdictQueueFull => "verdicts: too many kills waited for theirs",
         LossReason::NoScratch => "kill events: the kernel side had no buffer",

@@ -34,7 +34,7 @@ impl Session {
         let (_attached, rings, counts) = probe.into_parts();
         let sources: Vec<Box<dyn Source>> = vec![
             Box::new(CgroupChanges::new(rings.cgroups, self.records.clone(), None)),
-            Box::new(Kills::new(rings.kills, self.records.clone())),
+            Box::new(Kills::new(rings.kills, rings.missed_signals, self.records.clone())),
         ];
         let own_turns = std::mem::replace(&mut self.turns, Turns::new(sources));
         let own_counts = std::mem::replace(&mut self.counts, counts);

@@ -3,7 +3,7 @@
 //! The raw tracepoints are the base: without them nothing can be said. The function hooks
 //! enrich: the best kind that this kernel takes is found by trying.
 
-use std::io;
+use std::{io, os::fd::AsFd};
 
 use aya::{
     Btf as AyaBtf, Ebpf,
@@ -13,7 +13,7 @@ use aya::{
 use crate::{
     event::HookStatus,
     kernel::btf::Btf,
-    sources::probe::{Generation, ProbeError, error::chain, fentry},
+    sources::probe::{Generation, MissedRuns, ProbeError, error::chain, fentry},
 };
 
 /// Which kind of function hook to use.
@@ -38,6 +38,8 @@ const TRACEPOINTS: [&str; 5] =
 #[derive(Clone, Copy)]
 struct Hook {
     function: &'static str,
+    /// How many parameters it must have: the programs read them by their place, and what it returns after them.
+    parameters: usize,
     /// When the function returns, not when it is entered.
     returns: bool,
     /// Without it the others of its kind are of no use.
@@ -48,17 +50,33 @@ struct Hook {
 
 /// The function hooks, in the order in which they are attached.
 const HOOKS: [Hook; 7] = [
-    hook("out_of_memory", false, true),
-    hook("oom_kill_process", false, true),
-    hook("out_of_memory", true, false),
-    hook("mem_cgroup_out_of_memory", false, false),
-    hook("mem_cgroup_out_of_memory", true, false),
-    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", false, false) },
-    Hook { v1: true, ..hook("mem_cgroup_oom_synchronize", true, false) },
+    Hook { essential: true, ..entry("out_of_memory", 1) },
+    Hook { essential: true, ..entry("oom_kill_process", 2) },
+    exit("out_of_memory", 1),
+    entry("mem_cgroup_out_of_memory", 3),
+    exit("mem_cgroup_out_of_memory", 3),
+    Hook { v1: true, ..entry("mem_cgroup_oom_synchronize", 1) },
+    Hook { v1: true, ..exit("mem_cgroup_oom_synchronize", 1) },
 ];
 
-const fn hook(function: &'static str, returns: bool, essential: bool) -> Hook {
-    Hook { function, returns, essential, v1: false }
+const fn entry(function: &'static str, parameters: usize) -> Hook {
+    Hook { function, parameters, returns: false, essential: false, v1: false }
+}
+
+const fn exit(function: &'static str, parameters: usize) -> Hook {
+    Hook { returns: true, ..entry(function, parameters) }
+}
+
+/// Why a function cannot be hooked: the programs were written for another one.
+fn unfit(btf: &Btf, hook: &Hook) -> Option<String> {
+    let Some(function) = btf.function(hook.function) else {
+        return Some("this kernel has no such function".into());
+    };
+    let parameters = btf.parameters(function).map_or(0, |parameters| parameters.len());
+    let expected = hook.parameters;
+    (parameters != expected).then(|| {
+        format!("this kernel's function has {parameters} parameters, not the {expected} that are known")
+    })
 }
 
 /// A way to hook a function.
@@ -100,6 +118,15 @@ pub(super) fn pinned(pins: &Generation) -> Option<Vec<HookStatus>> {
         .collect();
     hooks.extend(links.iter().map(status));
     whole.then_some(hooks)
+}
+
+/// The program that follows signals: what it did not see, a mark cannot say.
+pub(super) const SIGNALS: &str = "signal_generate";
+
+/// Runs of [`SIGNALS`] that were left out, once it is loaded.
+pub(super) fn missed_signals(ebpf: &Ebpf) -> Option<MissedRuns> {
+    let fd = ebpf.program(SIGNALS)?.fd().ok()?.as_fd().try_clone_to_owned().ok()?;
+    Some(MissedRuns::of(fd))
 }
 
 /// The programs of an object, on the way to their hooks.
@@ -158,14 +185,8 @@ impl Attach<'_> {
 
     /// Attaches the function hooks as one kind. One that is not essential may fail.
     fn all_of(&mut self, kind: Kind) -> Result<Vec<HookStatus>, ProbeError> {
-        let lacks = |hook: &&Hook| hook.essential && self.btf.function(hook.function).is_none();
-        if let Some(hook) = HOOKS.iter().find(lacks) {
-            let reason = "this kernel has no such function".into();
-            return Err(ProbeError::Attach {
-                hook: format!("{}/{}", kind.name(false), hook.function),
-                reason,
-                os: None,
-            });
+        for hook in HOOKS.iter().filter(|hook| hook.essential) {
+            fits(self.btf, hook, kind)?;
         }
         // Parsed only where it is of use: it takes a while and much memory.
         let aya_btf = match kind {
@@ -176,7 +197,9 @@ impl Attach<'_> {
         let v1 = self.v1;
         for hook in HOOKS.into_iter().filter(|hook| v1 || !hook.v1) {
             let name = kind.name(hook.returns);
-            let (attached, reason) = match self.function(hook, kind, aya_btf.as_ref()) {
+            let attached =
+                fits(self.btf, &hook, kind).and_then(|()| self.function(hook, kind, aya_btf.as_ref()));
+            let (attached, reason) = match attached {
                 Ok(()) => (name, None),
                 Err(error) if hook.essential => return Err(error),
                 Err(error) => ("none", Some(error.to_string())),
@@ -228,6 +251,9 @@ impl Attach<'_> {
         let program: &mut RawTracePoint = program(self.ebpf, name)?;
         program.load().map_err(|error| load_error(name, &error))?;
         let hook = || format!("raw_tracepoint/{name}");
+        if let (Some(pins), SIGNALS) = (self.pins, name) {
+            pins.pin_program(name, |path| program.pin(path))?;
+        }
         let id = program.attach(name).map_err(|error| attach_error(hook(), &error))?;
         let link = self.pins.map(|_| program.take_link(id).map(FdLink::from)).transpose();
         self.pin("raw_tracepoint", name, link.map_err(|error| attach_error(hook(), &error))?)
@@ -239,6 +265,11 @@ impl Attach<'_> {
             _ => Ok(()),
         }
     }
+}
+
+fn fits(btf: &Btf, hook: &Hook, kind: Kind) -> Result<(), ProbeError> {
+    let name = format!("{}/{}", kind.name(hook.returns), hook.function);
+    unfit(btf, hook).map_or(Ok(()), |reason| Err(ProbeError::Attach { hook: name, reason, os: None }))
 }
 
 /// Asks the kernel with the smallest of fentry programs.
@@ -297,4 +328,32 @@ fn load_error(program: &str, error: &ProgramError) -> ProbeError {
 fn attach_error(hook: String, error: &ProgramError) -> ProbeError {
     let (reason, os) = chain(error);
     ProbeError::Attach { hook, reason, os }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The types of a kernel with one function, of so many parameters.
+    fn kernel_with(function: &str, parameters: u32) -> Btf {
+        let names = format!("\0{function}\0");
+        let prototype = [0, (13 << 24) | parameters, 0];
+        let function = [1, 12 << 24, 1];
+        let types: Vec<u32> = [&prototype[..], &vec![0; 2 * parameters as usize], &function].concat();
+        let types: Vec<u8> = types.into_iter().flat_map(u32::to_le_bytes).collect();
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_default();
+        let header = [0x0001_eb9f, 24, 0, len(&types), len(&types), len(names.as_bytes())];
+        let header = header.into_iter().flat_map(u32::to_le_bytes).collect();
+        Btf::parse([header, types, names.into_bytes()].concat())
+            .unwrap_or_else(|error| unreachable!("{error}"))
+    }
+
+    #[test]
+    fn a_function_with_other_parameters_is_not_hooked() {
+        let hook = exit("mem_cgroup_out_of_memory", 3);
+        assert_eq!(unfit(&kernel_with(hook.function, 3), &hook), None);
+        let said = unfit(&kernel_with(hook.function, 4), &hook).unwrap_or_default();
+        assert!(said.contains("4 parameters"), "{said}");
+        assert!(unfit(&kernel_with("out_of_memory", 3), &hook).is_some());
+    }
 }

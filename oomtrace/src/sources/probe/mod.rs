@@ -10,6 +10,7 @@ mod error;
 mod fentry;
 mod lock;
 mod log;
+mod missed;
 mod object;
 mod pin;
 mod ring;
@@ -17,6 +18,7 @@ mod takeover;
 
 pub use attach::HookChoice;
 pub use error::{PinError, ProbeError};
+pub use missed::MissedRuns;
 use pin::Handover;
 pub use pin::{DEFAULT_DIR, Generation, PinDir};
 pub use ring::Ring;
@@ -27,11 +29,11 @@ use aya::{
     maps::{MapData, PerCpuArray},
 };
 use oomtrace_common::{
-    layout::{ABSENT, KernelLayout},
+    layout::{ABSENT, COMMAND_LINE_FULL, COMMAND_LINE_PROGRAM, KernelLayout},
     pinned::Pinned,
 };
 
-use crate::{event::HookStatus, facts::Counters, kernel::btf::Btf};
+use crate::{event::HookStatus, facts::Counters, host::process::CommandLineChoice, kernel::btf::Btf};
 
 /// What to attach, and how large.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +44,22 @@ pub struct Options {
     pub kill_ring_bytes: u32,
     /// Bytes of the ring of cgroup changes: a power of two, at least a page.
     pub cgroup_ring_bytes: u32,
+    /// How much of a victim's command line the programs copy.
+    pub command_line: CommandLineChoice,
     /// Let the programs log each event.
     pub debug: bool,
+}
+
+impl Options {
+    /// What the programs are told: of this kernel, and of what the operator wants.
+    fn applied_to(&self, layout: &KernelLayout) -> KernelLayout {
+        let command_line = match self.command_line {
+            CommandLineChoice::Full => COMMAND_LINE_FULL,
+            CommandLineChoice::Program => COMMAND_LINE_PROGRAM,
+            CommandLineChoice::None => ABSENT,
+        };
+        KernelLayout { command_line, ..*layout }
+    }
 }
 
 /// The attached programs. Dropped, they are gone, unless they are pinned.
@@ -67,6 +83,8 @@ pub struct Rings {
     pub kills: Ring,
     /// Changes of cgroups.
     pub cgroups: Ring,
+    /// How often the program that follows signals was left out, where that can be asked.
+    pub missed_signals: Option<MissedRuns>,
 }
 
 /// What the programs count, and what is handed to the next run.
@@ -81,12 +99,16 @@ impl Probe {
     /// # Errors
     /// By the stage that failed, with the kernel's own reason.
     pub fn attach(options: &Options, layout: &KernelLayout, btf: &Btf) -> Result<Self, ProbeError> {
+        let layout = &options.applied_to(layout);
         let mut ebpf = object::load(options, layout)?;
         let v1 = layout.task_memcg_in_oom != ABSENT;
         let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: None }.all(options.hook)?;
         let log = options.debug.then(|| log::open(&mut ebpf)).transpose()?;
-        let rings =
-            Rings { kills: Ring::take(&mut ebpf, "KILLS")?, cgroups: Ring::take(&mut ebpf, "CGROUPS")? };
+        let rings = Rings {
+            kills: Ring::take(&mut ebpf, "KILLS")?,
+            cgroups: Ring::take(&mut ebpf, "CGROUPS")?,
+            missed_signals: attach::missed_signals(&ebpf),
+        };
         let counts = Counts { counters: object::counters(&mut ebpf)?, handover: None };
         Ok(Self { attached: Attached { _ebpf: Some(ebpf), hooks, log }, rings, counts })
     }

@@ -5,6 +5,7 @@
 //!   v<wire>-<hash>/               a generation: one set of attached programs
 //!     KILLS CGROUPS COUNTERS PINNED
 //!     link-<kind>-<hook>
+//!     program-<hook>            only of the one that follows signals
 //! ```
 //!
 //! The hash is of all that decides what the programs do and how large their maps are, so
@@ -16,14 +17,17 @@ use std::{
     fs,
     hash::{Hash, Hasher},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf,
     maps::{Array, Map, MapData, MapInfo, MapType, PerCpuArray, RingBuf},
-    programs::links::FdLink,
+    programs::{RawTracePoint, links::FdLink},
 };
 use oomtrace_common::{
     WIRE_VERSION, counter,
@@ -208,6 +212,22 @@ impl Generation {
     pub(super) fn pin_link(&self, kind: &str, name: &str, link: FdLink) -> Result<(), PinError> {
         let path = self.link(kind, name);
         link.pin(&path).map(drop).map_err(|error| PinError::kernel("pin", &path, &error))
+    }
+
+    /// Pins a program that is asked about later.
+    pub(super) fn pin_program<E: std::error::Error + 'static>(
+        &self,
+        name: &str,
+        pin: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), PinError> {
+        let path = self.dir.join(format!("program-{name}"));
+        pin(&path).map_err(|error| PinError::kernel("pin", &path, &error))
+    }
+
+    /// Such a program, if it is there.
+    pub(super) fn program(&self, name: &str) -> Option<OwnedFd> {
+        let program = RawTracePoint::from_pin(self.dir.join(format!("program-{name}"))).ok()?;
+        program.fd().ok()?.as_fd().try_clone_to_owned().ok()
     }
 
     /// Detaches a program, if it was pinned.

@@ -6,8 +6,8 @@ use oomtrace_common::layout::{ABSENT, KernelLayout};
 use crate::{
     kernel::btf::Btf,
     sources::probe::{
-        Attached, Counts, Generation, Options, PinDir, Probe, ProbeError, Ring, Rings, attach, object,
-        pin::Handover,
+        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Ring, Rings, attach,
+        object, pin::Handover,
     },
 };
 
@@ -42,6 +42,7 @@ impl Probe {
         btf: &Btf,
         dir: &PinDir,
     ) -> Result<TakeOver, ProbeError> {
+        let layout = &options.applied_to(layout);
         let mine = dir.generation(options, layout);
         let mut others = dir.generations()?;
         let here = others.iter().position(|generation| *generation == mine).map(|at| others.remove(at));
@@ -92,7 +93,11 @@ impl Probe {
         let maps = pins.open()?;
         Ok(Self {
             attached: Attached { _ebpf: None, hooks, log: None },
-            rings: Rings { kills: Ring::reopened(maps.kills), cgroups: Ring::reopened(maps.cgroups) },
+            rings: Rings {
+                kills: Ring::reopened(maps.kills),
+                cgroups: Ring::reopened(maps.cgroups),
+                missed_signals: pins.program(attach::SIGNALS).map(MissedRuns::of),
+            },
             counts: Counts { counters: maps.counters, handover: Some(maps.handover) },
         })
     }
