@@ -6,8 +6,11 @@
 mod any_text;
 #[path = "render/for_people.rs"]
 mod for_people;
+#[path = "render/fullest.rs"]
+mod fullest;
 mod samples;
 
+use fullest::{absences, fullest};
 use oomtrace::event::*;
 use oomtrace::outputs::encode::text::Palette;
 use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render, json as encode, text};
@@ -179,112 +182,6 @@ fn fullest_event() {
 }
 
 const OPTIONAL: [&str; 3] = ["container.label", "container.nested", "missing"];
-
-fn absences(detail: &str, many: usize) -> Missing {
-    let absence = |n| Absence {
-        key: format!("key{n}").into(),
-        reason: Reason::NoHookAndNoLogLine,
-        detail: Some(detail.to_owned().into()),
-    };
-    (0..many).map(absence).collect()
-}
-
-fn fullest(text: &str, many: usize) -> Event {
-    let t = || Some(text.to_owned());
-    let cgroup = Cgroup { path: t(), id: t() };
-    let map = || (0..many).map(|n| (format!("{n}{text}"), text.to_owned())).collect();
-    Event::OomKill(Box::new(OomKill {
-        envelope: Envelope {
-            schema: SCHEMA,
-            time: text.into(),
-            message: text.into(),
-            severity: Severity::Info,
-            seq: Some(u64::MAX),
-            origin: Origin::Oomtrace,
-            host: Host { name: text.into(), boot_id: t(), kernel: text.into() },
-        },
-        oom: Oom {
-            id: Some(1 << 53),
-            scope: Some(Scope::Mempolicy),
-            constraint: Some(Constraint::MemoryPolicy),
-            kill: Some(Kill::AllocatingTask),
-            order: Some(i32::MIN),
-            gfp_mask: t(),
-            gfp_mask_raw: Some(u32::MAX),
-            domain_bytes: Some(1 << 53),
-            evidence: Some(Evidence::KernelLog),
-            cgroup: Some(fullest_cgroup(cgroup.clone())),
-        },
-        victim: fullest_victim(text, cgroup.clone()),
-        trigger: Some(Trigger { pid: Some(u32::MAX), comm: t(), oom_score_adj: Some(i32::MIN), cgroup }),
-        container: Some(Container {
-            id: text.into(),
-            name: t(),
-            runtime: RuntimeName { name: text.into(), user: Some(u32::MAX) },
-            image: Some(Image { name: text.into() }),
-            restart_count: Some(1 << 53),
-            label: map(),
-            nested: vec![text.into(); many],
-        }),
-        k8s: Some(K8s {
-            namespace: Some(Name { name: text.into() }),
-            pod: Pod { name: t(), uid: t() },
-            container: Some(K8sContainer { name: text.into(), restart_count: Some(1 << 53) }),
-        }),
-        systemd: Some(Systemd { unit: text.into(), user: Some(u32::MAX) }),
-        truncated: vec![text.into(); many],
-        missing: absences(text, many),
-    }))
-}
-
-fn fullest_cgroup(cgroup: Cgroup) -> OomCgroup {
-    OomCgroup {
-        cgroup,
-        limit_bytes: Some(1 << 53),
-        usage_bytes: Some(1 << 53),
-        peak_bytes: Some(1 << 53),
-        swap_limit_bytes: Some(1 << 53),
-        swap_usage_bytes: Some(1 << 53),
-        memsw_limit_bytes: Some(1 << 53),
-        memsw_usage_bytes: Some(1 << 53),
-        oom_group: Some(false),
-        events: Some(MemoryEvents {
-            low: Some(1 << 53),
-            high: Some(1 << 53),
-            max: Some(1 << 53),
-            oom: Some(1 << 53),
-            oom_kill: Some(1 << 53),
-            oom_group_kill: Some(1 << 53),
-        }),
-    }
-}
-
-fn fullest_victim(text: &str, cgroup: Cgroup) -> Victim {
-    let t = || Some(text.to_owned());
-    Victim {
-        pid: Some(u32::MAX),
-        tid: Some(u32::MAX),
-        namespace_pid: Some(u32::MAX),
-        parent_pid: Some(u32::MAX),
-        comm: t(),
-        executable: t(),
-        command_line: t(),
-        uid: Some(u32::MAX),
-        start_time: t(),
-        oom_score_adj: Some(i32::MIN),
-        oom_score_bytes: Some(-(1 << 53)),
-        memory: VictimMemory {
-            rss_bytes: Some(1 << 53),
-            anon_rss_bytes: Some(1 << 53),
-            file_rss_bytes: Some(1 << 53),
-            shmem_rss_bytes: Some(1 << 53),
-            swap_bytes: Some(1 << 53),
-            pgtables_bytes: Some(1 << 53),
-            total_vm_bytes: Some(1 << 53),
-        },
-        cgroup,
-    }
-}
 
 #[test]
 fn numbers_beyond_2_53_are_told_in_words() {

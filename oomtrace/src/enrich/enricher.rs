@@ -2,6 +2,8 @@
 //! kill, because afterwards it is gone.
 
 mod logged;
+mod memcg_oom;
+mod shared_mm_kill;
 
 use std::{borrow::Cow, time::Duration};
 
@@ -10,16 +12,15 @@ use crate::{
     containers::owner::Identity,
     enrich::{
         absent::{Absent, not_in_proc},
-        keys,
         oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
     },
     event::{
-        self, Cgroup, CgroupVersion, Envelope, Host, MemcgOomOutcome, OomKill, Origin, Reason, SCHEMA,
-        Severity, SharedMmKill, SharedMmVictim, Trigger, Victim, VictimMemory, text_from_kernel,
+        self, Cgroup, CgroupVersion, Envelope, Host, OomKill, Origin, Reason, SCHEMA, Severity, Trigger,
+        Victim, VictimMemory, text_from_kernel,
     },
     facts::{
-        BootTime, CgroupChange, CgroupId, Limit, Lineage, MemcgOomFacts, MemoryFacts, OomKillFacts,
-        OomWithoutKill, SharedMmKillFacts, TaskFacts, kernel_log::OomDomain,
+        BootTime, CgroupChange, CgroupId, Lineage, MemoryFacts, OomKillFacts, TaskFacts,
+        kernel_log::OomDomain,
     },
     host::{
         clock::{self, ClockOffset},
@@ -68,7 +69,7 @@ pub struct Enricher {
 const PROC_WAIT: Duration = Duration::from_millis(2);
 
 /// Why a fact is absent that the kernel side reads.
-const UNREAD: Reason = Reason::NotReadInKernel;
+pub(super) const UNREAD: Reason = Reason::NotReadInKernel;
 
 impl Enricher {
     /// One for a run.
@@ -167,138 +168,6 @@ impl Enricher {
             k8s: identity.k8s,
             systemd: identity.systemd,
             truncated: if cut { vec!["victim.command_line".into()] } else { Vec::new() },
-            missing: absent.into_missing(),
-        }
-    }
-
-    /// A process that died because it shares a victim's memory.
-    pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
-        self.sample_clock();
-        self.latest = facts.time;
-        let mut absent = self.absent_here(&[]);
-        let task = &facts.task;
-        let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
-        let (ids, no_lineage) = (Vec::from_iter(task.memcg), Lineage::default());
-        let identity = self.identify(seen(&ids, &no_lineage, path.as_deref()), facts.time, &mut absent);
-        let victim = SharedMmVictim {
-            pid: absent.unless(task.tgid, "victim.pid", UNREAD),
-            namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
-            parent_pid: absent.unless(task.parent_tgid, "victim.parent_pid", UNREAD),
-            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "victim.comm", UNREAD),
-            uid: absent.unless(task.uid, "victim.uid", UNREAD),
-            oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
-            start_time: absent.unless(
-                task.start.map(|start| self.offset.rfc3339(start)),
-                "victim.start_time",
-                UNREAD,
-            ),
-            cgroup: cgroup(task.memcg, path, ["victim.cgroup.path", "victim.cgroup.id"], &mut absent),
-        };
-        SharedMmKill {
-            envelope: self.envelope(facts.time, Some(facts.seq), Origin::Ebpf),
-            of: vec![facts.of],
-            victim,
-            container: identity.container,
-            k8s: identity.k8s,
-            systemd: identity.systemd,
-            truncated: Vec::new(),
-            missing: absent.into_missing(),
-        }
-    }
-
-    /// A memory cgroup that ran out without a victim.
-    pub fn memcg_oom(&mut self, facts: &MemcgOomFacts) -> event::MemcgOom {
-        self.sample_clock();
-        self.latest = facts.time;
-        let mut absent = Absent::default();
-        let context = self.context();
-        let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
-        let cgroup = match facts.lineage.levels.first() {
-            Some(_) => oom::cgroup::cgroup_of(&keys::CGROUP, &facts.lineage, 0, context.version, &mut absent),
-            None => {
-                absent.because("cgroup", UNREAD);
-                event::OomCgroup::default()
-            }
-        };
-        let killer = facts.oom.as_ref();
-        let gfp_mask_raw = killer.and_then(|killer| killer.gfp_mask);
-        let gfp_mask = gfp_mask_raw.and_then(|mask| Some(context.gfp?.names(mask)));
-        let outcome = match facts.outcome {
-            oomtrace_common::record::OUTCOME_NO_KILLABLE_PROCESS => Some(MemcgOomOutcome::NoKillableProcess),
-            oomtrace_common::record::OUTCOME_RELIEVED => Some(MemcgOomOutcome::Relieved),
-            oomtrace_common::record::OUTCOME_KILL_DISABLED => Some(MemcgOomOutcome::KillDisabled),
-            _ => None,
-        };
-        absent.unless(gfp_mask_raw, "gfp_mask_raw", UNREAD);
-        let no_names = if gfp_mask_raw.is_some() { Reason::NoFlagNames } else { UNREAD };
-        absent.unless(gfp_mask.as_ref(), "gfp_mask", no_names);
-        let ids = ids_of(&facts.lineage, None);
-        let identity = self.identify(seen(&ids, &facts.lineage, path.as_deref()), facts.time, &mut absent);
-        event::MemcgOom {
-            envelope: self.envelope(facts.time, facts.seq, Origin::Ebpf),
-            cgroup,
-            order: absent.unless(killer.and_then(|killer| killer.order), "order", UNREAD),
-            gfp_mask,
-            gfp_mask_raw,
-            trigger: self.trigger(&facts.trigger, &mut absent),
-            outcome: absent.unless(outcome, "outcome", Reason::UnknownValue),
-            container: identity.container,
-            k8s: identity.k8s,
-            systemd: identity.systemd,
-            truncated: Vec::new(),
-            missing: absent.into_missing(),
-        }
-    }
-
-    /// A memory cgroup that ran out without a victim, found in its files.
-    pub fn oom_without_kill(&mut self, found: &OomWithoutKill) -> event::MemcgOom {
-        const UNSEEN: Reason = Reason::NotInCgroupFiles;
-        let mut absent = Absent::default();
-        let seen = Seen { ids: &[found.id], path: &found.path, path_is_whole: true };
-        let identity = self.knowledge.tree.identify(seen, clock::boot_time());
-        absent.all(&identity.missing);
-        for key in ["order", "gfp_mask", "gfp_mask_raw", "trigger"] {
-            absent.because(key, UNSEEN);
-        }
-        let limit_bytes = match found.limit {
-            Some(Limit::Bytes(bytes)) => Some(bytes),
-            Some(Limit::Unlimited) => absent.unless(None, "cgroup.limit_bytes", Reason::NoLimit),
-            None => absent.unless(None, "cgroup.limit_bytes", Reason::CgroupFileUnreadable),
-        };
-        oom::cgroup::nothing_read(&keys::CGROUP, UNSEEN, self.knowledge.version, &mut absent);
-        if limit_bytes.is_some() {
-            absent.present("cgroup.limit_bytes");
-        }
-        if found.events.is_some() {
-            absent.present("cgroup.events");
-            let keys = &keys::CGROUP;
-            for key in [keys.events_low, keys.events_high, keys.events_max, keys.events_oom_group_kill] {
-                absent.because(key, UNSEEN);
-            }
-        }
-        let outcome = found.disabled.then_some(MemcgOomOutcome::KillDisabled);
-        let events = found.events.map(|(oom, oom_kill)| event::MemoryEvents {
-            oom: Some(oom),
-            oom_kill: Some(oom_kill),
-            ..event::MemoryEvents::default()
-        });
-        event::MemcgOom {
-            envelope: Envelope { origin: Origin::Cgroupfs, ..self.own_envelope() },
-            cgroup: event::OomCgroup {
-                cgroup: Cgroup { path: Some(text_from_kernel(&found.path)), id: Some(found.id.to_string()) },
-                limit_bytes,
-                events,
-                ..event::OomCgroup::default()
-            },
-            order: None,
-            gfp_mask: None,
-            gfp_mask_raw: None,
-            trigger: None,
-            outcome: absent.unless(outcome, "outcome", UNSEEN),
-            container: identity.container,
-            k8s: identity.k8s,
-            systemd: identity.systemd,
-            truncated: Vec::new(),
             missing: absent.into_missing(),
         }
     }

@@ -5,6 +5,7 @@
 //! has its reason in `missing`.
 
 mod container;
+mod memcg_oom;
 mod missing;
 mod oom;
 mod run;
@@ -16,10 +17,11 @@ use serde::{Deserialize, Serialize};
 pub use container::{
     Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, RuntimeSays, Systemd, Verdict, name_of_user,
 };
+pub use memcg_oom::{MemcgOom, MemcgOomOutcome};
 pub use missing::{Absence, Missing, Reason, Why};
 pub use oom::{
-    Constraint, Evidence, Kill, MemcgOom, MemcgOomOutcome, MemoryEvents, Oom, OomCgroup, OomKill, Scope,
-    SharedMmKill, SharedMmVictim, Trigger, Victim, VictimMemory,
+    Constraint, Evidence, Kill, MemoryEvents, Oom, OomCgroup, OomKill, Scope, SharedMmKill, SharedMmVictim,
+    Trigger, Victim, VictimMemory,
 };
 pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, LossReason, Lost, Start, Stop};
 

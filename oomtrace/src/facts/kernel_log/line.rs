@@ -4,12 +4,15 @@ use crate::{
     event::Constraint,
     facts::{
         Limit,
-        kernel_log::record::{self, RecordMeta},
+        kernel_log::{
+            chosen::Chosen,
+            record::{self, RecordMeta},
+        },
     },
 };
 
 /// A comm has at most 15 bytes.
-const COMM_BYTES: usize = 15;
+pub(super) const COMM_BYTES: usize = 15;
 
 /// A piece this long may have been cut by the kernel, which keeps a little under 1024 bytes of a call's text
 /// (976 on the strictest configuration).
@@ -84,90 +87,6 @@ pub enum OomDomain {
     Global,
     /// The cgroup at this path, any bytes but NUL and newline.
     Memcg(Vec<u8>),
-}
-
-/// The victim that was chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// `None` if it is one that is not known here.
-    pub constraint: Option<Constraint>,
-    /// Process id: the leader's.
-    pub pid: u32,
-    /// User id.
-    pub uid: u32,
-    /// What stands between `mems_allowed=…` and `,pid=`: both paths and the comm, with nothing but commas between them.
-    middle: Vec<u8>,
-    /// A piece of the line may have been cut.
-    maybe_cut: bool,
-}
-
-/// A reading of [`Chosen`]'s middle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// Whose limit fired.
-    pub domain: OomDomain,
-    /// The victim's cgroup.
-    pub task_memcg: Vec<u8>,
-    /// The victim's comm.
-    pub task_comm: Vec<u8>,
-}
-
-impl Chosen {
-    /// The paths and the comm, if there is just one way to read them.
-    pub fn split(&self) -> Option<Split> {
-        self.only(|_| true)
-    }
-
-    /// The paths and the comm, given the victim's cgroup as the kernel's own structures have it.
-    ///
-    /// `None` if the line does not fit that cgroup, or fits it in more than one way.
-    pub fn split_with(&self, task_memcg: &[u8]) -> Option<Split> {
-        self.only(|split| split.task_memcg == task_memcg)
-    }
-
-    /// The paths and the comm, given the cgroup whose limit fired as another line of the same report has it.
-    pub fn split_with_domain(&self, oom_memcg: &[u8]) -> Option<Split> {
-        self.only(|split| matches!(&split.domain, OomDomain::Memcg(path) if path == oom_memcg))
-    }
-
-    /// The one reading that `accept`s.
-    fn only(&self, accept: impl Fn(&Split) -> bool) -> Option<Split> {
-        if self.maybe_cut {
-            return None;
-        }
-        let mut fitting = self.splits().filter(accept);
-        let first = fitting.next()?;
-        fitting.next().is_none().then_some(first)
-    }
-
-    /// Every reading that could be meant.
-    fn splits(&self) -> impl Iterator<Item = Split> + '_ {
-        const TASK: &[u8] = b",task=";
-        const TASK_MEMCG: &[u8] = b",task_memcg=/";
-        let middle = self.middle.as_slice();
-        // What is behind `,task=` is a comm, so it stands near the end.
-        let tail = middle.len().saturating_sub(TASK.len() + COMM_BYTES);
-        positions(middle, TASK_MEMCG).flat_map(move |memcg| {
-            let path = memcg + TASK_MEMCG.len() - 1;
-            positions(middle.get(tail..).unwrap_or_default(), TASK).filter_map(move |at| {
-                let task = tail + at;
-                let task_memcg = middle.get(path..task)?;
-                let task_comm = middle.get(task + TASK.len()..)?;
-                if task_memcg.contains(&b'\n') {
-                    return None;
-                }
-                let before = middle.get(..memcg)?;
-                let domain = match before.strip_prefix(b",oom_memcg=") {
-                    Some(path) if path.starts_with(b"/") && !path.contains(&b'\n') => {
-                        OomDomain::Memcg(path.to_vec())
-                    }
-                    None if before == b",global_oom" => OomDomain::Global,
-                    _ => return None,
-                };
-                Some(Split { domain, task_memcg: task_memcg.to_vec(), task_comm: task_comm.to_vec() })
-            })
-        })
-    }
 }
 
 /// A process that was killed.
@@ -414,7 +333,7 @@ fn kilobytes(number: &str) -> Option<u64> {
 }
 
 /// Where `needle` stands in `text`, overlaps included.
-fn positions<'a>(text: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+pub(super) fn positions<'a>(text: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     text.windows(needle.len()).enumerate().filter(move |(_, window)| *window == needle).map(|(at, _)| at)
 }
 

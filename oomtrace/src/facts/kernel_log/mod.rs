@@ -10,12 +10,14 @@
 //!
 //! The killer's report is rate-limited (10 in 5 s): a kill without a report is normal. Formats: kernels 5.10 to 7.3.
 
+mod chosen;
 pub mod line;
 mod logged_kill;
 pub mod record;
 pub mod report;
 
-pub use line::{AlreadyExiting, Chosen, Invoked, Killed, Lines, OomDomain, OomLine, Split, Usage, UsageKind};
+pub use chosen::{Chosen, Split};
+pub use line::{AlreadyExiting, Invoked, Killed, Lines, OomDomain, OomLine, Usage, UsageKind};
 pub use logged_kill::LoggedKill;
 pub use record::{Caller, RecordMeta};
 pub use report::{OomReport, Reports};

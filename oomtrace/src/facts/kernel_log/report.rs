@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use crate::{
     event::Constraint,
     facts::kernel_log::{
-        line::{AlreadyExiting, Chosen, Invoked, Killed, OomDomain, OomLine, Split, Usage, UsageKind},
+        chosen::{Chosen, Split},
+        line::{AlreadyExiting, Invoked, Killed, OomDomain, OomLine, Usage, UsageKind},
         record::RecordMeta,
     },
 };

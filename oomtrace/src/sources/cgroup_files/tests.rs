@@ -1,0 +1,215 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    cgroups::tree::TreeLimits,
+    containers::Runtimes,
+    facts::{BootTime, CgroupChange, CgroupChangeKind, Limit},
+    host::root::Root,
+};
+
+/// Memory cgroups of which the files alone are there.
+struct Host {
+    mount: TempDir,
+    tree: CgroupTree,
+    now: Instant,
+}
+
+impl Host {
+    fn new() -> Self {
+        let mount = tempfile::tempdir().unwrap();
+        let runtimes = Runtimes::discover(Root::at(mount.path().join("none")), &[]);
+        Self { tree: CgroupTree::new(runtimes, TreeLimits::default()), mount, now: Instant::now() }
+    }
+
+    fn changed(&mut self, kind: CgroupChangeKind, id: u64, path: &str) {
+        let (id, path) = (CgroupId(id), path.as_bytes().to_vec());
+        self.tree.apply(&CgroupChange { time: BootTime(0), id, kind, path });
+    }
+
+    fn make(&mut self, id: u64, path: &str) {
+        fs::create_dir_all(self.mount.path().join(path.trim_start_matches('/'))).unwrap();
+        self.changed(CgroupChangeKind::Made, id, path);
+    }
+
+    fn remove(&mut self, id: u64, path: &str) {
+        fs::remove_dir_all(self.mount.path().join(path.trim_start_matches('/'))).unwrap();
+        self.changed(CgroupChangeKind::Removed, id, path);
+    }
+
+    fn write(&self, path: &str, file: &str, text: &str) {
+        fs::write(self.mount.path().join(path.trim_start_matches('/')).join(file), text).unwrap();
+    }
+
+    /// What v2 counts: limits hit of the cgroup alone, kills in it and below.
+    fn counts(&self, path: &str, oom: u64, kills_below: u64) {
+        self.write(path, "memory.events.local", &format!("max 9\noom {oom}\noom_kill 0\n"));
+        self.write(path, "memory.events", &format!("oom 77\noom_kill {kills_below}\noom_group_kill 5\n"));
+        self.write(path, "memory.max", "4096\n");
+    }
+
+    fn control(&self, path: &str, disabled: u64, hangs: u64) {
+        let text = format!("oom_kill_disable {disabled}\nunder_oom {hangs}\noom_kill 0\n");
+        self.write(path, "memory.oom_control", &text);
+        self.write(path, "memory.limit_in_bytes", "8192\n");
+    }
+
+    fn files(&self, v1: bool) -> CgroupFiles {
+        {
+            let mut files = CgroupFiles::new(self.mount.path().to_owned(), v1);
+            files.start(&self.tree);
+            files
+        }
+    }
+
+    fn look(&mut self, files: &mut CgroupFiles, after: Duration) -> Vec<OomWithoutKill> {
+        self.now += after;
+        files.look(&self.tree, self.now)
+    }
+}
+
+const AT_ONCE: Duration = Duration::ZERO;
+
+#[test]
+fn a_limit_without_a_kill_is_told_once_and_only_when_it_has_settled() {
+    let mut host = Host::new();
+    host.make(7, "/a");
+    host.counts("/a", 3, 1);
+    let mut files = host.files(false);
+    assert_eq!(host.look(&mut files, AT_ONCE), [], "what was counted before the start is the past");
+    assert_eq!(files.settles_next(), None);
+    host.counts("/a", 4, 1);
+    assert_eq!(host.look(&mut files, AT_ONCE), [], "a kill may be counted yet");
+    assert_eq!(files.settles_next(), Some(host.now + SETTLED));
+    let found = OomWithoutKill {
+        id: CgroupId(7),
+        path: b"/a".to_vec(),
+        limit: Some(Limit::Bytes(4096)),
+        disabled: false,
+        events: Some((4, 1)),
+    };
+    assert_eq!(host.look(&mut files, SETTLED), [found]);
+    assert_eq!(files.settles_next(), None);
+    assert_eq!(host.look(&mut files, SETTLED), []);
+}
+
+#[test]
+fn a_kill_in_it_or_below_is_no_run_without_one() {
+    let mut host = Host::new();
+    host.make(7, "/a");
+    host.counts("/a", 0, 0);
+    let mut files = host.files(false);
+    host.counts("/a", 1, 0);
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    host.counts("/a", 1, 1);
+    assert_eq!(host.look(&mut files, SETTLED), []);
+    assert_eq!(files.settles_next(), None);
+}
+
+#[test]
+fn while_others_are_killed_it_may_only_wait_for_the_lock() {
+    let mut host = Host::new();
+    host.make(7, "/a");
+    host.counts("/a", 0, 0);
+    let mut files = host.files(false);
+    host.counts("/a", 1, 0);
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    let began = host.now;
+    while host.now + SETTLED < began + AT_MOST {
+        host.now += SETTLED / 2;
+        files.killed(host.now);
+        assert_eq!(host.look(&mut files, SETTLED / 2), []);
+    }
+    host.now += SETTLED / 2;
+    files.killed(host.now);
+    assert_eq!(files.settles_next(), Some(began + AT_MOST));
+    assert_eq!(host.look(&mut files, SETTLED).len(), 1);
+}
+
+#[test]
+fn a_cgroup_made_since_the_start_began_to_count_at_zero() {
+    let mut host = Host::new();
+    let mut files = host.files(false);
+    host.make(7, "/a");
+    host.counts("/a", 1, 0);
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    assert_eq!(host.look(&mut files, SETTLED).len(), 1);
+}
+
+#[test]
+fn a_suspect_that_is_removed_is_not_waited_for() {
+    let mut host = Host::new();
+    host.make(7, "/a");
+    host.counts("/a", 0, 0);
+    let mut files = host.files(false);
+    host.counts("/a", 1, 0);
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    host.remove(7, "/a");
+    assert!(host.tree.path_of(CgroupId(7)).is_some(), "the tree still knows its name");
+    assert_eq!(host.look(&mut files, SETTLED), []);
+    assert_eq!(files.settles_next(), None);
+}
+
+#[test]
+fn without_local_counts_nothing_is_told() {
+    let mut host = Host::new();
+    host.make(7, "/a");
+    let mut files = host.files(false);
+    host.write("/a", "memory.events", "oom 1\noom_kill 0\n");
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    assert_eq!(host.look(&mut files, SETTLED), []);
+    assert_eq!(files.settles_next(), None);
+}
+
+#[test]
+fn all_cgroups_have_their_turn() {
+    let mut host = Host::new();
+    let last = u64::try_from(2 * AT_A_TIME).unwrap();
+    for id in 1..=last {
+        host.make(id, &format!("/{id}"));
+        host.counts(&format!("/{id}"), 0, 0);
+    }
+    let mut files = host.files(false);
+    for id in 1..=last {
+        host.counts(&format!("/{id}"), 1, 0);
+    }
+    let mut told: Vec<u64> = Vec::new();
+    for _ in 0..4 {
+        told.extend(host.look(&mut files, SETTLED).iter().map(|found| found.id.0));
+    }
+    told.sort_unstable();
+    assert_eq!(told, (1..=last).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_hang_is_told_once_until_it_is_over_and_of_the_topmost() {
+    let mut host = Host::new();
+    host.make(7, "/a");
+    host.make(8, "/a/b");
+    host.control("/a", 1, 0);
+    host.control("/a/b", 1, 0);
+    let mut files = host.files(true);
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    host.control("/a", 1, 1);
+    host.control("/a/b", 1, 1);
+    let found = OomWithoutKill {
+        id: CgroupId(7),
+        path: b"/a".to_vec(),
+        limit: Some(Limit::Bytes(8192)),
+        disabled: true,
+        events: None,
+    };
+    assert_eq!(host.look(&mut files, AT_ONCE), std::slice::from_ref(&found));
+    assert_eq!(host.look(&mut files, AT_ONCE), [], "the same hang");
+    host.control("/a", 1, 0);
+    host.control("/a/b", 1, 0);
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    host.control("/a/b", 0, 1);
+    assert_eq!(host.look(&mut files, AT_ONCE), [], "with kills allowed nobody hangs");
+    host.control("/a", 1, 1);
+    assert_eq!(host.look(&mut files, AT_ONCE), [found]);
+}
