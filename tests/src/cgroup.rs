@@ -103,6 +103,56 @@ impl Scratch {
     }
 }
 
+/// A user's own cgroups, where systemd would delegate them: `/user.slice/user-UID.slice/user@UID.service`.
+#[derive(Debug)]
+pub struct UserCgroups {
+    service: Cgroup,
+    /// Above it; removed if nobody else uses them.
+    slices: Vec<PathBuf>,
+    _tidier: Tidier,
+}
+
+impl UserCgroups {
+    /// Makes them.
+    pub fn make(hierarchy: &Hierarchy, uid: u32) -> Result<Self> {
+        let mut dir = hierarchy.mount.clone();
+        let mut slices = Vec::new();
+        for name in ["user.slice".to_owned(), format!("user-{uid}.slice")] {
+            if hierarchy.version == Version::V2 {
+                enable_memory(&dir)?;
+            }
+            dir.push(name);
+            if !dir.exists() {
+                fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
+                slices.push(dir.clone());
+            }
+        }
+        if hierarchy.version == Version::V2 {
+            enable_memory(&dir)?;
+        }
+        let name = format!("user@{uid}.service");
+        let tidier = Tidier::over(&dir.join(&name))?;
+        let above = format!("/user.slice/user-{uid}.slice");
+        let service = Cgroup::make(hierarchy.version, &dir, above.as_bytes(), OsStr::new(&name))?;
+        service.allow_children()?;
+        Ok(Self { service, slices, _tidier: tidier })
+    }
+
+    /// The cgroup of the user's manager.
+    pub fn service(&self) -> &Cgroup {
+        &self.service
+    }
+}
+
+impl Drop for UserCgroups {
+    fn drop(&mut self) {
+        let _what_is_left_is_tidied = remove_tree(&self.service.dir);
+        for slice in self.slices.iter().rev() {
+            let _another_uses_it = fs::remove_dir(slice);
+        }
+    }
+}
+
 fn enable_memory(dir: &Path) -> Result<()> {
     let file = dir.join("cgroup.subtree_control");
     if fs::read_to_string(&file)?.split_whitespace().any(|name| name == "memory") {

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod compare;
 pub mod containers;
 pub mod counters;
+pub mod fuse;
 pub mod hog;
 pub mod kernel_log;
 pub mod patience;

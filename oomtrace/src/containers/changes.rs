@@ -2,11 +2,13 @@
 //! kill. By inotify: to ask costs one system call that reads nothing.
 
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
+
+use crate::host::files::{self, FileError};
 
 /// Directories that are watched at the most.
 const WATCHED_MAX: usize = 256;
@@ -61,7 +63,17 @@ impl Changes {
                 return;
             }
             let flags = WatchFlags::MASK_ADD | if missing.is_none() { changed } else { made };
-            match inotify::add_watch(inotify, at, flags) {
+            let found = match files::find(at) {
+                Ok(found) => found,
+                Err(FileError::Absent) => {
+                    missing = at.file_name().map(PathBuf::from);
+                    continue;
+                }
+                Err(_) => break,
+            };
+            // Not its path: what is there by now may not answer.
+            let same = format!("/proc/self/fd/{}", found.as_raw_fd());
+            match inotify::add_watch(inotify, same, flags) {
                 Ok(watch) => {
                     self.watched.push((watch, missing.map_or(Watched::All, Watched::Name)));
                     return;

@@ -284,16 +284,17 @@ impl Runtimes {
     }
 
     fn docker(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Option<Why>> {
-        let own = place.user.and_then(|uid| UserDirs::of(self.root.as_ref()?, uid));
-        if let Some(UserDirs { docker: dir, .. }) = own
-            && let Ok(facts) = docker::container(&dir, id, &mut Texts::unshared())
-        {
-            return Ok(Facts { of_user: true, seat: docker::seat(&dir, &[], id, place.path), ..facts });
-        }
+        let own = place.user.and_then(|uid| UserDirs::of(self.root.as_ref()?, uid)).map(|own| own.docker);
+        let of_user = first(own.as_slice(), Runtime::Docker, id, |dir| {
+            let facts = docker::container(dir, id, &mut Texts::unshared())?;
+            Ok(Facts { of_user: true, seat: docker::seat(dir, &[], id, place.path), ..facts })
+        });
         let containerd = &self.dirs.containerd;
-        first(&self.dirs.docker, Runtime::Docker, id, |dir| {
-            let facts = docker::container(dir, id, &mut self.texts)?;
-            Ok(Facts { seat: docker::seat(dir, containerd, id, place.path), ..facts })
+        or_else(of_user, || {
+            first(&self.dirs.docker, Runtime::Docker, id, |dir| {
+                let facts = docker::container(dir, id, &mut self.texts)?;
+                Ok(Facts { seat: docker::seat(dir, containerd, id, place.path), ..facts })
+            })
         })
     }
 
@@ -310,16 +311,17 @@ impl Runtimes {
     }
 
     fn podman(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Option<Why>> {
-        let own = place.user.and_then(|uid| UserDirs::of(self.root.as_ref()?, uid));
+        let own = place.user.and_then(|uid| UserDirs::of(self.root.as_ref()?, uid)).map(|own| own.podman);
         let Self { lists, texts, .. } = self;
-        if let Some(UserDirs { podman: dir, .. }) = own
-            && let Ok(facts) = podman::container(&dir, id, lists, &mut Texts::unshared())
-        {
-            return Ok(Facts { of_user: true, seat: podman::seat(&dir, id, place.path), ..facts });
-        }
-        first(&self.dirs.podman, Runtime::Podman, id, |dir| {
-            let facts = podman::container(dir, id, lists, texts)?;
-            Ok(Facts { seat: podman::seat(dir, id, place.path), ..facts })
+        let of_user = first(own.as_slice(), Runtime::Podman, id, |dir| {
+            let facts = podman::container(dir, id, lists, &mut Texts::unshared())?;
+            Ok(Facts { of_user: true, seat: podman::seat(dir, id, place.path), ..facts })
+        });
+        or_else(of_user, || {
+            first(&self.dirs.podman, Runtime::Podman, id, |dir| {
+                let facts = podman::container(dir, id, lists, texts)?;
+                Ok(Facts { seat: podman::seat(dir, id, place.path), ..facts })
+            })
         })
     }
 }
@@ -345,6 +347,15 @@ fn first(
         }
     }
     Err(reason)
+}
+
+/// A user's own container, else the host's. What kept the user's files from being read is why neither is known.
+fn or_else(
+    of_user: Result<Facts, Option<Why>>,
+    of_host: impl FnOnce() -> Result<Facts, Option<Why>>,
+) -> Result<Facts, Option<Why>> {
+    let Err(unread) = of_user else { return of_user };
+    of_host().map_err(|why| unread.or(why))
 }
 
 /// LXC and nspawn: the name of the cgroup is the container's.

@@ -1,7 +1,9 @@
 //! Takes memory: each page is written once and kept until the process ends.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 /// Smaller than or equal to the page size of every machine this runs on: no page is left out.
 const STEP: usize = 4096;
@@ -21,7 +23,7 @@ pub(super) fn take(kind: Kind, bytes: usize) -> io::Result<()> {
         Kind::Anonymous => None,
         Kind::Shared => {
             let file = memory_file()?;
-            std::fs::File::from(file.try_clone()?).set_len(bytes as u64)?;
+            File::from(file.try_clone()?).set_len(bytes as u64)?;
             Some(file)
         }
     };
@@ -59,7 +61,7 @@ pub(super) fn take_at_once(bytes: usize) -> io::Result<()> {
 /// killed this fails instead of faulting for ever. Bytes written, and the error.
 pub(super) fn fill(bytes: u64) -> io::Result<(u64, Option<io::Error>)> {
     use std::io::Write;
-    let mut file = std::fs::File::from(memory_file()?);
+    let mut file = File::from(memory_file()?);
     // Code not run before needs page tables, which are charged too: a fault that finds no room for one is for ever.
     // SAFETY: takes a number.
     if unsafe { libc::mlockall(libc::MCL_CURRENT) } != 0 {
@@ -84,4 +86,16 @@ fn memory_file() -> io::Result<OwnedFd> {
     }
     // SAFETY: opened above and owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Maps a file whose pages must first be written, which its server never does: the kernel waits for that with the lock of this
+/// process's memory held.
+pub(super) fn lock_for_ever(path: &Path) -> io::Result<()> {
+    let mut written = File::options().read(true).write(true).open(path)?;
+    written.write_all(b"x")?;
+    let direct = File::options().read(true).write(true).open(path)?;
+    let (read, private) = (libc::PROT_READ, libc::MAP_PRIVATE);
+    // SAFETY: a new mapping of a file that is open; nothing of it is used.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 4096, read, private, direct.as_raw_fd(), 0) };
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -182,6 +182,11 @@ impl Hog {
         self.ask(&format!("anon {bytes}")).map(drop)
     }
 
+    /// Has a thread hold the lock of its memory until the server of `file`, a [`Fuse`](crate::fuse::Fuse)'s, is gone.
+    pub fn lock_memory(&mut self, file: &Path) -> Result<()> {
+        self.ask(&format!("lock {}", word(file.as_os_str().as_bytes()))).map(drop)
+    }
+
     /// Waits until it is dead by SIGKILL.
     pub fn killed(&mut self) -> Result<()> {
         let pid = self.pid();

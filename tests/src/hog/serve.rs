@@ -114,6 +114,10 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
             let signal = child(first == Some(&"apart"))?;
             say(&format!("ended {signal}"));
         }
+        "lock" => {
+            let file = path(first)?;
+            std::thread::Builder::new().spawn(move || memory::lock_for_ever(&file))?;
+        }
         "namespace" => namespace::end_one()?,
         "reuse" => {
             let ids = reuse::again_and_again(&path(first)?, number(words.get(1))?, number(words.get(2))?)?;

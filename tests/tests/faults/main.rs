@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "a test")]
 
 mod facts;
+mod hangs;
 mod output;
 mod start;
 mod world;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 16] = [
         ("full_disk", output::full_disk),
         ("blocked_pipe", output::blocked_pipe),
         ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
@@ -32,6 +33,9 @@ fn main() -> ExitCode {
         ("since_boot_amid_kills", start::since_boot_amid_kills),
         ("service_manager", start::service_manager),
         ("least_privilege", start::least_privilege),
+        ("home_that_never_answers", hangs::home_that_never_answers),
+        ("home_that_hangs_its_reader", hangs::home_that_hangs_its_reader),
+        ("victim_that_locks_its_memory", hangs::victim_that_locks_its_memory),
         ("count_counts_kills", facts::count_counts_kills),
         ("pids_used_again", facts::pids_used_again),
         ("pids_of_another_namespace", facts::pids_of_another_namespace),

@@ -10,7 +10,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use oomtrace_tests::cgroup::{Hierarchy, Scratch};
+use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch};
+use oomtrace_tests::hog::Hog;
 use oomtrace_tests::patience::until;
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer;
@@ -44,6 +45,29 @@ impl World {
         hog.grow("anon")?;
         hog.killed()?;
         cgroup.remove()?;
+        Ok(name)
+    }
+
+    /// Kills a process that did not ask for the memory: another one in its cgroup did. Its name.
+    pub fn kill_another(
+        &self,
+        cgroup: &Cgroup,
+        prepare: impl FnOnce(&mut Hog) -> Result<()>,
+    ) -> Result<String> {
+        let name = {
+            let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+            *number += 1;
+            format!("f{}-{number}", std::process::id() % 1_000_000)
+        };
+        cgroup.limit(16 << 20)?;
+        let mut hog = start_hog(false, name.as_bytes())?;
+        hog.join(&cgroup.procs())?;
+        hog.hold(11 << 20)?;
+        prepare(&mut hog)?;
+        let mut other = start_hog(false, b"other")?;
+        other.join(&cgroup.procs())?;
+        other.tell(&format!("anon {}", 8 << 20))?;
+        hog.killed()?;
         Ok(name)
     }
 

@@ -14,7 +14,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::Read,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -124,6 +124,11 @@ pub fn file(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
     read(&mounts::with(|mounts| walk::resolve(path, mounts))?, max)
 }
 
+/// What is at `path`, links followed, opened but to look at it; nothing on a file system that may not answer.
+pub fn find(path: &Path) -> Result<OwnedFd, FileError> {
+    Ok(mounts::with(|mounts| walk::resolve(path, mounts))?.fd)
+}
+
 /// `name` of the process whose directory of `/proc` is `process`: what the kernel writes, and not what it links to.
 pub fn of_process(process: &Path, name: &OsStr, max: u64) -> Result<Vec<u8>, FileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -147,7 +152,7 @@ fn read(found: &Found, max: u64) -> Result<Vec<u8>, FileError> {
 }
 
 /// The very one that was looked at, whatever has its name by now.
-fn reopened(found: &Found, flags: OFlags) -> Result<std::os::fd::OwnedFd, FileError> {
+fn reopened(found: &Found, flags: OFlags) -> Result<OwnedFd, FileError> {
     let same = format!("/proc/self/fd/{}", found.fd.as_raw_fd());
     openat(CWD, same, flags | OFlags::CLOEXEC, Mode::empty()).map_err(refusal)
 }

@@ -1,0 +1,218 @@
+//! Files, memory and logs that a user makes to hang whoever reads them: every kill is told, and the end comes when it is asked for.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use oomtrace_tests::cgroup::{Cgroup, Hierarchy, UserCgroups};
+use oomtrace_tests::fuse::{self, FILE, Fuse};
+use oomtrace_tests::hog::Hog;
+use oomtrace_tests::patience::until;
+use oomtrace_tests::session::start_hog;
+use serde_json::Value;
+
+use crate::world::{Dir, Run, World, all_told, c_string, text};
+
+/// Two seconds, and some for a busy machine to start and to reap a process.
+const END: Duration = Duration::from_millis(2500);
+const KILLS: usize = 4;
+
+/// A user with a home of her own and a runtime in it, for a tracer that knows her by its `/etc/passwd`.
+struct User {
+    cgroups: UserCgroups,
+    home: PathBuf,
+    passwd: PathBuf,
+    uid: u32,
+}
+
+impl User {
+    fn make(dir: &Dir) -> Result<Self> {
+        let uid = 42_000 + std::process::id() % 10_000;
+        let (home, passwd) = (dir.0.join("home"), dir.0.join("passwd"));
+        fs::create_dir(&home)?;
+        let line = format!("ann:x:{uid}:{uid}::{}:/bin/sh\n", home.display());
+        fs::write(&passwd, fs::read_to_string("/etc/passwd")? + &line)?;
+        Ok(Self { cgroups: UserCgroups::make(&Hierarchy::find()?, uid)?, home, passwd, uid })
+    }
+
+    /// The cgroup of a container of hers.
+    fn container(&self, number: usize) -> Result<Cgroup> {
+        self.cgroups.service().child(format!("docker-{number:064x}.scope").as_bytes())
+    }
+
+    /// A tracer that sees her in its `/etc/passwd`, which nobody else does.
+    fn run(&self, world: &World) -> Result<Run> {
+        let passwd = c_string(self.passwd.as_os_str().as_bytes())?;
+        let prepare = |command: &mut Command| {
+            // SAFETY: three system calls, with strings that live in the closure.
+            unsafe {
+                command.pre_exec(move || {
+                    let own = libc::MS_REC | libc::MS_PRIVATE;
+                    let none = std::ptr::null();
+                    let done = libc::unshare(libc::CLONE_NEWNS) == 0
+                        && libc::mount(none, c"/".as_ptr(), none, own, none.cast()) == 0
+                        && libc::mount(
+                            passwd.as_ptr(),
+                            c"/etc/passwd".as_ptr(),
+                            none,
+                            libc::MS_BIND,
+                            none.cast(),
+                        ) == 0;
+                    if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+                });
+            }
+        };
+        world.run(&[], prepare)
+    }
+}
+
+/// The run ends as it should, and as soon.
+fn ends_soon(run: Run) -> Result<(Vec<Value>, String)> {
+    let began = Instant::now();
+    let ended = run.stop()?;
+    let took = began.elapsed();
+    ensure!(took < END, "SIGTERM took {took:?}");
+    Ok(ended)
+}
+
+/// Kills in her containers, while nothing of her home answers; what was told of them, and what it said.
+fn kills_at_home(world: &World, user: &User, mut run: Run) -> Result<(Vec<Value>, String)> {
+    run.line()?;
+    let mut names = Vec::new();
+    for number in 1..=KILLS {
+        let container = user.container(number)?;
+        names.push(world.kill_another(&container, |_| Ok(()))?);
+    }
+    // Somebody else's.
+    names.extend(world.kill(1)?);
+    let mut lines = run.lines_until(names.last().context("a kill")?)?;
+    let (rest, said) = ends_soon(run)?;
+    lines.extend(rest);
+    all_told(&lines, &names)?;
+    Ok((lines, said))
+}
+
+/// Why the containers have no names.
+fn whys(lines: &[Value]) -> Vec<String> {
+    let hers = lines
+        .iter()
+        .filter(|line| text(line, "type") == "oom_kill" && line.pointer("/container/id").is_some());
+    hers.map(|line| line.get("missing").unwrap_or(&Value::Null).to_string()).collect()
+}
+
+/// Her home is served by a program that answers nothing: it is not entered.
+pub fn home_that_never_answers(world: &World) -> Result<()> {
+    let dir = Dir::make()?;
+    let user = User::make(&dir)?;
+    let home = Fuse::mount(&user.home, user.uid)?;
+    home.be_silent();
+    let run = user.run(world)?;
+    let (lines, _) = kills_at_home(world, &user, run)?;
+    let whys = whys(&lines);
+    ensure!(whys.len() == KILLS && whys.iter().all(|why| why.contains("of type fuse")), "missing: {whys:?}");
+    ensure!(home.waiting() == 0, "{} requests to its server", home.waiting());
+    Ok(())
+}
+
+/// Her home is of a type that answers, but what is beneath does not: who reads it hangs for ever, and is another process.
+pub fn home_that_hangs_its_reader(world: &World) -> Result<()> {
+    let dir = Dir::make()?;
+    let user = User::make(&dir)?;
+    let lower = dir.0.join("lower");
+    fs::create_dir(&lower)?;
+    let server = Fuse::mount(&lower, user.uid)?;
+    fuse::overlay(&lower, &dir.0, &user.home)?;
+    let _unmounted = Unmounted(&user.home);
+    server.be_silent();
+    let run = user.run(world)?;
+    let tracer = run.child.id();
+    let (lines, said) = kills_at_home(world, &user, run)?;
+    ensure!(server.waiting() > 0, "nobody asked its server");
+    ensure!(said.contains("a reader given up (1 so far"), "stderr: {said}");
+    let whys = whys(&lines);
+    // To wait for the answer took the time that users' files may take.
+    let why = |why: &String| why.contains("did not answer in time") || why.contains("share_used_up");
+    ensure!(whys.len() == KILLS && whys.iter().all(why), "missing: {whys:?}");
+    ensure!(!Path::new(&format!("/proc/{tracer}")).exists(), "the tracer is still there");
+    Ok(())
+}
+
+struct Unmounted<'a>(&'a Path);
+
+impl Drop for Unmounted<'_> {
+    fn drop(&mut self) {
+        fuse::unmount(self.0);
+    }
+}
+
+/// A victim that holds the lock of its own memory. What is first here goes first: it cannot die before its server is gone.
+struct Locker {
+    server: Fuse,
+    hog: Hog,
+    cgroup: Cgroup,
+}
+
+impl Locker {
+    /// One with this name, which is killed for the memory of another, and does not die.
+    fn killed(world: &World, dir: &Dir, name: &str) -> Result<Self> {
+        let mount = dir.0.join(name);
+        fs::create_dir(&mount)?;
+        let cgroup = world.scratch.cgroup().child(name.as_bytes())?;
+        cgroup.limit(16 << 20)?;
+        let hog = start_hog(false, name.as_bytes())?;
+        let mut locker = Self { server: Fuse::mount(&mount, 0)?, hog, cgroup };
+        locker.hog.join(&locker.cgroup.procs())?;
+        locker.hog.hold(11 << 20)?;
+        locker.hog.lock_memory(&mount.join(FILE))?;
+        until("a write that its server does not answer", || Ok((locker.server.waiting() > 0).then_some(())))?;
+        let mut other = start_hog(false, b"other")?;
+        other.join(&locker.cgroup.procs())?;
+        other.tell(&format!("anon {}", 8 << 20))?;
+        // Nothing is given back by the one, so the other is next.
+        other.killed()?;
+        Ok(locker)
+    }
+}
+
+/// A victim that holds the lock of its own memory has its executable told, and costs the next victims nothing.
+///
+/// On a busy machine any victim may be gone before it is read: of a few, one is enough.
+pub fn victim_that_locks_its_memory(world: &World) -> Result<()> {
+    const TRIES: usize = 6;
+    let dir = Dir::make()?;
+    let mut run = world.run(&["--no-verdict"], |_| {})?;
+    run.line()?;
+    let fact = |line: &Value, key: &str| line.pointer(key).and_then(Value::as_str).map(str::to_owned);
+    let mut lockers = Vec::new();
+    let mut executable = None;
+    while executable.is_none() {
+        ensure!(lockers.len() < TRIES, "none had its executable told");
+        let name = format!("locker{}", lockers.len());
+        lockers.push(Locker::killed(world, &dir, &name)?);
+        let lines = run.lines_until(&name)?;
+        let kill = lines.last().context("a kill")?;
+        ensure!(fact(kill, "/victim/command_line").is_none(), "its memory was not locked: {kill}");
+        executable = fact(kill, "/victim/executable");
+    }
+    let mut whole = false;
+    for number in 0..10 * TRIES {
+        let cgroup = world.scratch.cgroup().child(format!("later-{number}").as_bytes())?;
+        let name = world.kill_another(&cgroup, |_| Ok(()))?;
+        let lines = run.lines_until(&name)?;
+        let kill = lines.last().context("a kill")?;
+        whole = fact(kill, "/victim/executable") == executable
+            && fact(kill, "/victim/command_line").is_some_and(|line| line.ends_with(" hog"));
+        if whole {
+            break;
+        }
+    }
+    ensure!(whole, "no later victim had its executable and its command line told");
+    for locker in &mut lockers {
+        ensure!(locker.hog.is_alive()?, "a locker has gone: nothing was locked any more");
+    }
+    ends_soon(run).map(drop)
+}
