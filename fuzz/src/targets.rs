@@ -1,5 +1,6 @@
 //! What inputs are given to, and what must hold besides that nothing panics.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
 use oomtrace::containers::discover::StateDirs;
 use oomtrace::containers::files::StateDir;
 use oomtrace::containers::{Runtime, Runtimes, Texts, docker, oci, podman, unit};
-use oomtrace::enrich::enricher::{Enricher, Knowledge};
+use oomtrace::enrich::enricher::{Enricher, Knowledge, RunFacts};
 use oomtrace::event::{CgroupVersion, Event, Host};
 use oomtrace::facts::kernel_log::LoggedKill;
 use oomtrace::facts::kernel_log::{Lines, OomLine};
@@ -66,7 +67,12 @@ fn knowledge(root: Root) -> Knowledge {
         gfp: None,
         version: CgroupVersion::V2,
         clock: Some(ClockOffset::default()),
-        host: Host { name: "fuzz".into(), boot_id: None, kernel: "fuzz".into() },
+        run: RunFacts {
+            host: Host { name: "fuzz".into(), boot_id: None, kernel: "fuzz".into() },
+            tags: BTreeMap::new(),
+            instance: "fuzz".into(),
+            stream: "fuzz".into(),
+        },
     }
 }
 

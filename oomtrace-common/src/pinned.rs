@@ -12,8 +12,10 @@ pub const KERNEL_KILLS: usize = 1;
 pub const SEEN: usize = 2;
 /// When the programs were attached, or when a `gap` was told of: `CLOCK_BOOTTIME`, ns.
 pub const SINCE: usize = 3;
+/// The id of this set of programs, in two entries: what `stream` says.
+pub const STREAM: usize = 4;
 /// The first entry of what is known of losses.
-pub const LOSSES: usize = 4;
+pub const LOSSES: usize = 6;
 
 /// How many entries there are; the last are for later.
-pub const COUNT: usize = 24;
+pub const COUNT: usize = 32;

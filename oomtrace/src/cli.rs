@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod tags;
+
 use std::{
     num::{IntErrorKind, ParseIntError},
     path::PathBuf,
@@ -13,6 +15,8 @@ use clap::{
 };
 
 use oomtrace_common::record::OomKill;
+
+pub use tags::{labels, tags};
 
 use crate::{
     containers::Runtime,
@@ -44,7 +48,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Trace OOM kills and print a line for each (the default).
-    Run(Run),
+    Run(Box<Run>),
     /// Say what this host offers and lacks. Exits with 0 if `run` can work.
     Check(Check),
     /// List the containers of this host as a kill in them would be told.
@@ -135,6 +139,12 @@ pub struct Run {
     /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
+    /// Report also this label of a container; may be given 16 times. Beside it: those of Compose, Swarm, Nomad and ECS.
+    #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = tags::label)]
+    pub label: Vec<String>,
+    /// Put this constant into every line, under `tags`: `cluster=blue`. May be given 16 times, 512 bytes in all.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = tags::tag)]
+    pub tag: Vec<(String, String)>,
     /// Do not tell what a container's runtime itself says of a kill, some seconds later.
     #[arg(long)]
     pub no_verdict: bool,
@@ -174,6 +184,9 @@ pub struct Check {
 /// Options of `containers`.
 #[derive(Args, Debug)]
 pub struct Containers {
+    /// As for `run`.
+    #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = tags::label)]
+    pub label: Vec<String>,
     /// How to write them; `json` is a line each.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

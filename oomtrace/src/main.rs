@@ -6,8 +6,8 @@ use oomtrace::{cli::Command, commands, environment};
 
 fn main() -> ExitCode {
     let cli = environment::parse();
-    let done = match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(args) => commands::run::run(args),
+    let done = match cli.command.unwrap_or(Command::Run(Box::new(cli.run))) {
+        Command::Run(args) => commands::run::run(*args),
         Command::Check(args) => commands::check::check(&args),
         Command::Containers(args) => commands::containers::containers(&args),
         Command::Simulate(args) => commands::simulate::simulate(&args),

@@ -125,6 +125,17 @@ fn what_is_typed_wrong_is_a_usage_error() {
         (&["run", "--runtime-root", "lxc=/data"], "containerd"),
         (&["run", "--hook", "uprobe"], "fentry"),
         (&["run", "-o", "xml"], "json"),
+        (&["run", "--tag", "cluster"], "KEY=VALUE"),
+        (&["run", "--tag", "=blue"], "letters"),
+        (&["run", "--tag", "a.b=blue"], "letters"),
+        (&["run", "--tag", "cluster="], "at least one character"),
+        (&["run", "--tag", "cluster=a\nb"], "control character"),
+        (&["run", "--tag", "a=1", "--tag", "a=2"], "given twice"),
+        (&["run", "--tag", "a=1,a=2"], "given twice"),
+        (&["run", "--label", ""], "at least one character"),
+        (&["run", "--label", "app", "--label", "app.kubernetes.io/name"], "many stores"),
+        (&["run", "--label", "com.docker.compose"], "com.docker.compose.project"),
+        (&["containers", "--label", "com.docker.compose"], "com.docker.compose.project"),
         (&["completions", "dosbatch"], "bash"),
     ] {
         let (code, out, err) = run(arguments);
@@ -305,6 +316,38 @@ fn two_capabilities_are_enough() {
     assert_eq!(first["type"], "start");
     running.signal(Signal::TERM);
     assert_eq!(running.end().0, 0);
+}
+
+/// All that is possible, and one more.
+#[test]
+fn tags_and_labels_are_bounded() {
+    let many = |option: &str, count: usize, value: &str| -> Vec<String> {
+        (0..count).flat_map(|n| [option.to_owned(), format!("k{n:02}{value}")]).collect()
+    };
+    for (mut arguments, with) in [
+        (many("--tag", 17, "=v"), "17 are given"),
+        (vec!["--tag".to_owned(), format!("k={}", "v".repeat(512))], "513 bytes"),
+        (many("--label", 17, ""), "17 labels"),
+        (vec!["--label".to_owned(), "k".repeat(257)], "257 bytes"),
+    ] {
+        arguments.insert(0, "run".to_owned());
+        let (code, out, err) = run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+        assert!(err.contains(with), "{arguments:?}: {err}");
+    }
+    // 16 of 32 bytes each.
+    let mut arguments = many("--tag", 16, &format!("={}", "v".repeat(29)));
+    arguments.extend(many("--label", 16, &"l".repeat(253)));
+    let mut all = vec!["run"];
+    all.extend(arguments.iter().map(String::as_str));
+    let (running, first) = Running::start(oomtrace(&all));
+    assert_eq!(first["tags"].as_object().unwrap().len(), 16);
+    assert_eq!(first["tags"]["k15"], "v".repeat(29));
+    running.signal(Signal::TERM);
+    let (code, out, _) = running.end();
+    let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!((code, &last["type"], &last["tags"]), (0, &"stop".into(), &first["tags"]));
+    assert_eq!((&last["stream"], last["id"] == first["id"]), (&first["stream"], false));
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn fullest_event() {
     }
 }
 
-const OPTIONAL: [&str; 3] = ["container.label", "container.nested", "missing"];
+const OPTIONAL: [&str; 4] = ["tags", "container.label", "container.nested", "missing"];
 
 #[test]
 fn numbers_beyond_2_53_are_told_in_words() {

@@ -8,6 +8,7 @@
 mod mirror;
 mod records;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -41,9 +42,12 @@ impl Replay {
         let text = String::from_utf8(output.stdout).unwrap();
         if !arguments.contains(&"text") {
             let schema = schema();
+            let mut known = BTreeSet::new();
             for line in text.split_inclusive('\n') {
                 mirror::check(line).unwrap_or_else(|why| panic!("{why} in {line}"));
                 let value: Value = serde_json::from_str(line).unwrap();
+                let identity = [&value["stream"], &value["seq"], &value["id"]].map(ToString::to_string);
+                assert!(known.insert(identity), "not to be told from an earlier line: {line}");
                 schema.validate(&value).unwrap_or_else(|why| panic!("{why} in {line}"));
                 for absence in value["missing"].as_array().into_iter().flatten() {
                     let key = absence["key"].as_str().unwrap();

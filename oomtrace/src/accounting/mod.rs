@@ -98,12 +98,12 @@ impl Account {
 
     /// The lines of losses that are still to be reported.
     pub fn unreported(&self, mut envelope: impl FnMut() -> Envelope) -> Vec<Lost> {
-        let lost = |(reason, count)| Lost {
-            envelope: envelope(),
-            count,
-            reason,
-            total: self.losses.of(reason),
-            truncated: Vec::new(),
+        let lost = |(reason, count): (LossReason, u64)| {
+            let (mut envelope, total) = (envelope(), self.losses.of(reason));
+            // The next run says it once more where it does not know that this one did.
+            let stream = envelope.stream.as_deref().unwrap_or_default();
+            envelope.id = Some(format!("{stream}-lost-{}-{total}", reason.word()));
+            Lost { envelope, count, reason, total, truncated: Vec::new() }
         };
         self.losses.unreported().into_iter().map(lost).collect()
     }
@@ -172,7 +172,13 @@ impl Account {
     ) -> Result<Option<Gap>, E> {
         let found = self.reconciliation.look(counters, tree)?;
         Ok(found.map(|(gap, cgroups)| Gap {
-            envelope,
+            // The next run says it once more where it does not know that this one did.
+            envelope: Envelope {
+                id: envelope.stream.as_ref().map(|stream| {
+                    format!("{stream}-gap-{}-{}-{}", gap.since.0, gap.kernel_kills, gap.reported)
+                }),
+                ..envelope
+            },
             kernel_kills: gap.kernel_kills,
             reported: gap.reported,
             since: ClockOffset::sample().rfc3339(gap.since),

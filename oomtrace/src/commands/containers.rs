@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     cgroups::tree::{CgroupTree, Seen, TreeLimits},
-    cli::{Containers, Output},
+    cli::{self, Containers, Output},
     commands::{print::print, run::nothing_there},
     containers::{Runtimes, owner::Identity},
     event::{Absence, CgroupVersion, Container, K8s, Missing, name_of_user, text_from_kernel},
@@ -53,7 +53,8 @@ pub fn containers(args: &Containers) -> Result<(), Failure> {
             "this kernel has no memory cgroups, or they are not mounted: there is nothing to walk",
         )
     })?;
-    let runtimes = Runtimes::discover(root, &args.runtime_root);
+    let labels = cli::labels(&args.label).unwrap_or_else(|error| error.exit());
+    let runtimes = Runtimes::discover(root, &args.runtime_root).with_labels(labels);
     let wrong = nothing_there(&args.runtime_root, &runtimes.found());
     for wrong in wrong.iter().map(String::as_str).chain(runtimes.closed()) {
         say(&format!("oomtrace: {wrong}"));

@@ -2,6 +2,7 @@
 //! lines out.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     time::Duration,
@@ -13,7 +14,7 @@ use crate::{
     cli::Replay,
     commands::{render, terminal},
     containers::Runtimes,
-    enrich::enricher::{Enricher, Knowledge},
+    enrich::enricher::{Enricher, Knowledge, RunFacts},
     event::Host,
     failure::{Code, Failure},
     host::{
@@ -49,7 +50,12 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
         gfp: None,
         version: args.cgroup,
         clock: Some(ClockOffset::default()),
-        host: Host { name: "replay".into(), boot_id: None, kernel: "replay".into() },
+        run: RunFacts {
+            host: Host { name: "replay".into(), boot_id: None, kernel: "replay".into() },
+            tags: BTreeMap::new(),
+            instance: "replay".into(),
+            stream: "replay".into(),
+        },
     };
     let records_of = Records::new(args.page_size, None);
     let mut enricher = Enricher::new(knowledge);

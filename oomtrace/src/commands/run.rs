@@ -12,14 +12,14 @@ use crate::{
     enrich::enricher::Enricher,
     event::{CgroupVersion, Start},
     failure::{Code, Failure},
-    host::{clock, identity, process::CommandLineChoice, protection, root::Root},
+    host::{identity, process::CommandLineChoice, protection, root::Root},
     kernel::{Kernel, privilege},
     outputs::transport::{SinkError, others_may_write},
     run::{
         filter::Filter,
         reporter::Reporter,
         session::{Ended, Parts, Session},
-        setup::{self, Given},
+        setup::{self, Added, Given},
         signals,
     },
     sources::{
@@ -43,6 +43,7 @@ pub(super) const NO_MEMORY_CGROUPS: &str = "no memory cgroups in this kernel, or
 /// Before the programs are attached: what this host lacks. Afterwards: only what ends the run.
 pub fn run(args: Run) -> Result<(), Failure> {
     signals::set_up();
+    let added = Added::of(&args).unwrap_or_else(|error| error.exit());
     let root = Root::host().guarded();
     protection::outlive_rotation();
     // What can fail for the operator's reasons fails before anything is attached.
@@ -59,7 +60,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let others = args.file.as_deref().and_then(others_may_write);
     limits.extend(others.map(|who| format!("--file: {who}, who may put another file in its place")));
     let hooked = probe.is_hooked();
-    let mut enricher = Enricher::new(setup::knowledge(&root, &kernel, hooked, &args, &mut limits)?);
+    let mut enricher = Enricher::new(setup::knowledge(&root, &kernel, &probe, added, &mut limits)?);
     let runtimes = enricher.tree().runtimes().found();
     limits.extend(nothing_there(&args.runtime_root, &runtimes));
     limits.extend(lacks(&kernel));
@@ -87,7 +88,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let start = Start {
         envelope: enricher.own_envelope(),
         version: env!("CARGO_PKG_VERSION").into(),
-        instance: instance(),
+        instance: enricher.instance().to_owned(),
         hooks,
         cgroup_version,
         runtimes,
@@ -197,9 +198,4 @@ fn lockdown_allows_it() -> Result<(), Failure> {
     }
     let why = "the kernel is in lockdown=confidentiality, which forbids to read kernel memory";
     Err(Failure::message(Code::Unsupported, why).hint("boot with lockdown=integrity"))
-}
-
-/// Unique to a run: the time it began and its process id.
-fn instance() -> String {
-    format!("{:x}-{:x}", clock::boot_time().0, std::process::id())
 }

@@ -15,7 +15,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
-    cli::{RingSize, Run, Simulate},
+    cli::{RingSize, Simulate},
     commands::{print::print, render, run::attach, terminal},
     enrich::enricher::Enricher,
     event::{Event, OomKill},
@@ -23,7 +23,7 @@ use crate::{
     failure::{Code, Failure},
     host::{identity, kernel_log::KernelLog, root::Root},
     kernel::Kernel,
-    run::setup,
+    run::setup::{self, Added},
     sources::probe::Rings,
     stderr::say,
 };
@@ -74,8 +74,8 @@ fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failur
     // Made after the programs are attached, so that they tell its path.
     let scratch = Scratch::make(&kernel.hierarchy, LIMIT_BYTES)?;
     let mut limits = Vec::new();
-    let run = Run { hook: args.hook, ..Run::default() };
-    let mut enricher = Enricher::new(setup::knowledge(&root, &kernel, probe.is_hooked(), &run, &mut limits)?);
+    let mut enricher =
+        Enricher::new(setup::knowledge(&root, &kernel, &probe, Added::default(), &mut limits)?);
     // A reader of its own: what the event was made from is not what it is held against.
     let mut log = KernelLog::open(&root).map_err(|error| {
         let failure = Failure::message(Code::Privilege, format!("cannot read the kernel log: {error}"));

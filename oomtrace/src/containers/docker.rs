@@ -11,7 +11,8 @@ use crate::containers::{
     files::{FILE_MAX_BYTES, FileError, StateDir},
     grammar::is_hex_id,
     kept,
-    oci::{self, Seat, count, service_labels},
+    labels::kept_labels,
+    oci::{self, Seat, count},
 };
 
 #[derive(Deserialize)]
@@ -50,7 +51,7 @@ pub fn container(dir: &StateDir, id: &str, texts: &mut Texts) -> Result<Facts, F
         image: image.filter(|image| !image.is_empty()).and_then(|image| texts.shared(&image)),
         restart_count: read.restart_count,
         pod: pod(&labels, texts),
-        labels: service_labels(labels.iter(), texts),
+        labels: kept_labels(labels.iter(), texts),
         seat: Seat::Unsaid,
         of_user: false,
         left_out: LeftOut::Nothing,

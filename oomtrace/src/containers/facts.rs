@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::containers::{Runtime, oci::Seat};
+use crate::containers::{Runtime, labels::LabelKeys, oci::Seat};
 
 /// What a runtime says about one of its containers. Kept for every container of the host,
 /// so texts that many of them have are shared.
@@ -17,7 +17,7 @@ pub struct Facts {
     pub image: Option<Arc<str>>,
     /// How often the runtime has restarted it.
     pub restart_count: Option<u32>,
-    /// Compose's and Swarm's labels.
+    /// Labels that say which service it belongs to, and those that the operator asked for.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// Its pod.
     pub pod: Option<Box<PodFacts>>,
@@ -100,7 +100,7 @@ pub fn kept(text: &str) -> Option<Box<str>> {
     (!text.is_empty() && text.len() <= TEXT_MAX).then(|| text.into())
 }
 
-/// Texts that are kept once, however many containers have them.
+/// Texts that are kept once, however many containers have them, and which labels are kept.
 #[derive(Debug, Default)]
 pub struct Texts {
     known: HashSet<Arc<str>>,
@@ -108,6 +108,7 @@ pub struct Texts {
     /// How many bytes there were when those that nobody uses were dropped last.
     swept: usize,
     unshared: bool,
+    labels: LabelKeys,
 }
 
 impl Texts {
@@ -117,6 +118,16 @@ impl Texts {
     /// Texts that nobody else has: a user's, so that each of them counts for that user.
     pub fn unshared() -> Self {
         Self { unshared: true, ..Self::default() }
+    }
+
+    /// Keeps the labels with these keys.
+    pub fn keeping(self, labels: LabelKeys) -> Self {
+        Self { labels, ..self }
+    }
+
+    /// The labels that are kept.
+    pub fn labels(&self) -> &LabelKeys {
+        &self.labels
     }
 
     /// `text`, shared; `None` if it is longer than is kept.

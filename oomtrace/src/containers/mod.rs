@@ -8,6 +8,7 @@
 //! - [`files`]: how it is read. State files are input: bounded, and no link is followed.
 //! - [`docker`], [`oci`], [`podman`]: what the files of each runtime mean.
 //! - [`facts`]: what is kept of it.
+//! - [`labels`]: which labels an event has.
 //! - [`owner`]: which of several claims on one path holds.
 //!
 //! It never asks a daemon: a daemon that is stopped would stop the tracer with it.
@@ -19,6 +20,7 @@ pub mod docker;
 pub mod facts;
 pub mod files;
 pub mod grammar;
+pub mod labels;
 pub mod oci;
 pub mod owner;
 pub mod podman;
@@ -35,6 +37,7 @@ use discover::{StateDirs, UserDirs};
 pub use facts::{Facts, LeftOut, PodFacts, Texts, kept};
 use files::{FileError, StateDir};
 use grammar::Shape;
+use labels::LabelKeys;
 use oci::Seat;
 
 /// A container runtime.
@@ -142,6 +145,12 @@ impl Runtimes {
             lists: podman::Lists::default(),
             no_scan_before: None,
         }
+    }
+
+    /// Keeps the labels with these keys.
+    pub fn with_labels(mut self, labels: LabelKeys) -> Self {
+        self.texts = Texts::default().keeping(labels);
+        self
     }
 
     /// The host that they are on.
@@ -285,8 +294,9 @@ impl Runtimes {
 
     fn docker(&mut self, id: &str, place: Place<'_>) -> Result<Facts, Option<Why>> {
         let own = place.user.and_then(|uid| UserDirs::of(self.root.as_ref()?, uid)).map(|own| own.docker);
+        let labels = self.texts.labels().clone();
         let of_user = first(own.as_slice(), Runtime::Docker, id, |dir| {
-            let facts = docker::container(dir, id, &mut Texts::unshared())?;
+            let facts = docker::container(dir, id, &mut Texts::unshared().keeping(labels.clone()))?;
             Ok(Facts { of_user: true, seat: docker::seat(dir, &[], id, place.path), ..facts })
         });
         let containerd = &self.dirs.containerd;

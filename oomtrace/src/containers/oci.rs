@@ -12,6 +12,7 @@ use crate::{
         files::{FILE_MAX_BYTES, FileError, StateDir},
         grammar::{is_free_id, is_hex_id},
         kept,
+        labels::kept_labels,
         unit::slice_path,
     },
     host::root::Root,
@@ -177,7 +178,7 @@ fn containerd_facts(spec: &Spec, id: &str, path: &[u8], restarts: Option<u32>, t
         name: name.and_then(kept),
         image: cri("image-name").and_then(|text| texts.shared(text)),
         restart_count: None,
-        labels: service_labels(spec.annotations.iter().flatten(), texts),
+        labels: kept_labels(spec.annotations.iter().flatten(), texts),
         pod,
         seat: spec.seat(path),
         of_user: false,
@@ -217,7 +218,7 @@ pub fn crio(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Result<
         name: container.and_then(kept),
         image: own("UserRequestedImage").or(own("ImageName")).and_then(|text| texts.shared(text)),
         restart_count: None,
-        labels: Box::default(),
+        labels: kept_labels(spec.annotations.iter().flatten(), texts),
         pod: Some(Box::new(pod)),
         seat: spec.seat(path),
         of_user: false,
@@ -228,27 +229,4 @@ pub fn crio(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Result<
 /// A number that a runtime keeps as text.
 pub fn count(text: Option<&str>) -> Option<u32> {
     text?.parse().ok()
-}
-
-/// Labels that say which service a container belongs to, the only ones that are told.
-const SERVICE_LABELS: [&str; 8] = [
-    "com.docker.compose.project",
-    "com.docker.compose.service",
-    "com.docker.compose.container-number",
-    "com.docker.stack.namespace",
-    "com.docker.swarm.service.name",
-    "com.docker.swarm.service.id",
-    "com.docker.swarm.task.name",
-    "com.docker.swarm.node.id",
-];
-
-/// The labels of `labels` that are told.
-pub fn service_labels<'a>(
-    labels: impl Iterator<Item = (&'a String, &'a String)>,
-    texts: &mut Texts,
-) -> Box<[(std::sync::Arc<str>, std::sync::Arc<str>)]> {
-    labels
-        .filter(|(key, _)| SERVICE_LABELS.contains(&key.as_str()))
-        .filter_map(|(key, value)| Some((texts.shared(key)?, texts.shared(value)?)))
-        .collect()
 }

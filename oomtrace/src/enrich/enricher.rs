@@ -5,7 +5,7 @@ mod logged;
 mod memcg_oom;
 mod shared_mm_kill;
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use crate::{
     cgroups::tree::{CgroupTree, Seen, lineage_ids},
@@ -51,8 +51,21 @@ pub struct Knowledge {
     /// The distance between the clocks in a replay, where it is no later than the latest event; `None`
     /// samples it for each event.
     pub clock: Option<ClockOffset>,
+    /// What each line says of the run that writes it.
+    pub run: RunFacts,
+}
+
+/// What each line says of the run that writes it.
+#[derive(Clone, Debug)]
+pub struct RunFacts {
     /// The host's identity.
     pub host: Host,
+    /// The operator's constants.
+    pub tags: BTreeMap<String, String>,
+    /// Names the run.
+    pub instance: String,
+    /// Names the set of programs whose events are read.
+    pub stream: String,
 }
 
 /// Turns facts into events.
@@ -63,6 +76,8 @@ pub struct Enricher {
     offset: ClockOffset,
     /// The time of the latest event.
     latest: BootTime,
+    /// Lines of this run that have an `id` by their number.
+    lines: u64,
 }
 
 /// How long a victim's `/proc` files may delay its line. It is gone 1.9 ms after its mark at the earliest.
@@ -74,7 +89,13 @@ pub(super) const UNREAD: Reason = Reason::NotReadInKernel;
 impl Enricher {
     /// One for a run.
     pub fn new(knowledge: Knowledge) -> Self {
-        Self { knowledge, runs: Runs::default(), offset: ClockOffset::default(), latest: BootTime(0) }
+        Self {
+            knowledge,
+            runs: Runs::default(),
+            offset: ClockOffset::default(),
+            latest: BootTime(0),
+            lines: 0,
+        }
     }
 
     /// The memory cgroups.
@@ -85,6 +106,16 @@ impl Enricher {
     /// The memory cgroups, for those who find out more of them.
     pub fn tree_mut(&mut self) -> &mut CgroupTree {
         &mut self.knowledge.tree
+    }
+
+    /// Names the run.
+    pub fn instance(&self) -> &str {
+        &self.knowledge.run.instance
+    }
+
+    /// Names the set of programs whose events come from here on.
+    pub fn set_stream(&mut self, stream: String) {
+        self.knowledge.run.stream = stream;
     }
 
     /// Whether memory is on cgroup v1.
@@ -108,16 +139,26 @@ impl Enricher {
         self.knowledge.tree.apply(change);
     }
 
-    /// What a line starts with.
-    fn envelope(&self, time: BootTime, seq: Option<u64>, origin: Origin) -> Envelope {
+    /// What a line starts with. Without `seq` it is told from others by an `id`, which is this run's: where the same
+    /// line may be written by another run too, what both know must be its `id`.
+    fn envelope(&mut self, time: BootTime, seq: Option<u64>, origin: Origin) -> Envelope {
+        let run = &self.knowledge.run;
+        let id = seq.is_none().then(|| {
+            self.lines += 1;
+            format!("{}-{}", run.instance, self.lines)
+        });
+        let of_stream = matches!(origin, Origin::Ebpf | Origin::Oomtrace | Origin::Runtime);
         Envelope {
             schema: SCHEMA,
             time: self.offset.rfc3339(time),
             message: String::new(),
             severity: Severity::default(),
             seq,
+            stream: of_stream.then(|| run.stream.clone()),
+            id,
             origin,
-            host: self.knowledge.host.clone(),
+            host: run.host.clone(),
+            tags: run.tags.clone(),
         }
     }
 

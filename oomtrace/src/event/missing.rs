@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use crate::event::word;
 
 /// The facts of a line that are not known, sorted by key.
 pub type Missing = Vec<Absence>;
@@ -165,7 +166,6 @@ pub enum Reason {
 impl Reason {
     /// The word, as a line has it.
     pub fn word(self) -> String {
-        // A unit variant is a string.
-        serde_json::to_value(self).ok().as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
+        word(self)
     }
 }

@@ -11,8 +11,11 @@ mod oom;
 mod run;
 pub mod schema;
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use container::{
     Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, RuntimeSays, Systemd, Verdict, name_of_user,
@@ -122,13 +125,22 @@ pub struct Envelope {
     // As `message`.
     #[serde(skip_serializing)]
     pub severity: Severity,
-    /// Counts every event since the programs were attached. A hole is a lost event.
+    /// Counts the kernel's events since the programs were attached. A hole is a lost event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
+    /// The set of programs that counts `seq` and what `of` names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// Of a line without `seq`: two lines with the same `id` are one that was written twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Where the event comes from.
     pub origin: Origin,
     /// The host.
     pub host: Host,
+    /// The operator's constants.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// How bad an event is.
@@ -183,6 +195,11 @@ pub struct Cgroup {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = "^[0-9]{1,20}$"))]
     pub id: Option<String>,
+}
+
+/// A variant without fields, as a line has it.
+fn word(variant: impl Serialize) -> String {
+    serde_json::to_value(variant).ok().as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// A map of which nothing is known is absent.

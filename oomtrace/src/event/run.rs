@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Envelope, TIME_PATTERN};
+use crate::event::{Envelope, TIME_PATTERN, word};
 
 /// First line of every run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +94,13 @@ pub enum LossReason {
     VerdictQueueFull,
     /// Kill events: `seq` jumped and no counter says why.
     Unexplained,
+}
+
+impl LossReason {
+    /// The word, as a line has it.
+    pub fn word(self) -> String {
+        word(self)
+    }
 }
 
 /// The kernel's own counter moved by more than what was reported.

@@ -1,11 +1,17 @@
 //! The host: its names, its units and its count of kills. Files of `/proc` go in, facts come out.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::{event, host::root::Root};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::{
+    event,
+    host::{clock, root::Root},
+};
 
 /// The host's part of every line: `uname -n`, the boot id and `uname -r`.
 pub fn identity(root: &Root) -> event::Host {
@@ -36,6 +42,49 @@ pub fn group(root: &Root, name: &str) -> Option<u32> {
     groups
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split(':').nth(1)?.parse().ok())
+}
+
+/// A name that no other run, on this host or another, gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UniqueId([u64; 2]);
+
+impl UniqueId {
+    /// Another one each time.
+    pub fn new() -> Self {
+        let random = || {
+            let mut bytes = [0; 8];
+            let len = getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
+            (len == bytes.len()).then_some(u64::from_ne_bytes(bytes))
+        };
+        match (random(), random()) {
+            (Some(one), Some(other)) => Self([one, other]),
+            // Unique on this host at least.
+            _ => Self([clock::boot_time().0, u64::from(std::process::id())]),
+        }
+    }
+
+    /// One that was kept.
+    pub fn of(halves: [u64; 2]) -> Self {
+        Self(halves)
+    }
+
+    /// To keep it.
+    pub fn halves(self) -> [u64; 2] {
+        self.0
+    }
+}
+
+impl Default for UniqueId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for UniqueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [one, other] = self.0;
+        write!(f, "{one:016x}{other:016x}")
+    }
 }
 
 /// Bytes in a page of memory.

@@ -4,14 +4,14 @@
 
 use crate::{
     cgroups::tree::{CgroupTree, TreeLimits},
-    cli::Run,
-    containers::Runtimes,
-    enrich::enricher::{Enricher, Knowledge},
+    cli::{self, Run},
+    containers::{Runtime, Runtimes, labels::LabelKeys},
+    enrich::enricher::{Enricher, Knowledge, RunFacts},
     failure::{Code, Failure},
     host::{
-        identity,
+        identity::{self, UniqueId},
         kernel_log::KernelLog,
-        process::{self, ProcessReader},
+        process::{self, CommandLineChoice, ProcessReader},
         root::Root,
     },
     kernel::Kernel,
@@ -27,11 +27,32 @@ use crate::{
         earlier_kills::EarlierKills,
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
-        probe::Rings,
+        probe::{Probe, Rings},
         verdict::Verdicts,
     },
 };
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// What the operator adds to what this host says of itself.
+#[derive(Default)]
+pub(crate) struct Added {
+    runtime_roots: Vec<(Runtime, PathBuf)>,
+    command_line: CommandLineChoice,
+    labels: LabelKeys,
+    tags: BTreeMap<String, String>,
+}
+
+impl Added {
+    /// As typed.
+    pub(crate) fn of(args: &Run) -> Result<Self, clap::Error> {
+        Ok(Self {
+            runtime_roots: args.runtime_root.clone(),
+            command_line: args.command_line,
+            labels: cli::labels(&args.label)?,
+            tags: cli::tags(&args.tag)?,
+        })
+    }
+}
 
 /// What is lost where the pids of `/proc` are not the kernel's.
 pub(crate) const OTHER_PID_NAMESPACE: &str = "/proc is of another pid namespace than the kernel's first: executables are not \
@@ -111,10 +132,11 @@ fn access(root: &Root, args: &Run) -> Result<Access, Failure> {
 pub(crate) fn knowledge(
     root: &Root,
     kernel: &Kernel,
-    hooked: bool,
-    args: &Run,
+    probe: &Probe,
+    added: Added,
     limits: &mut Vec<String>,
 ) -> Result<Knowledge, Failure> {
+    let hooked = probe.is_hooked();
     if !hooked {
         limits.push(
             "no function hook: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' \
@@ -128,22 +150,27 @@ pub(crate) fn knowledge(
         None
     });
     let processes = if identity::proc_has_kernel_pids(root) {
-        Ok(ProcessReader::new(root, args.command_line).map_err(no_thread)?)
+        Ok(ProcessReader::new(root, added.command_line).map_err(no_thread)?)
     } else {
         limits.push(OTHER_PID_NAMESPACE.into());
         Err(process::Reason::OtherPidNamespace)
     };
-    let runtimes = Runtimes::discover(root.clone(), &args.runtime_root);
+    let runtimes = Runtimes::discover(root.clone(), &added.runtime_roots).with_labels(added.labels);
     Ok(Knowledge {
         root: root.clone(),
         tree: CgroupTree::new(runtimes, TreeLimits::default()),
         processes,
-        command_line: args.command_line,
+        command_line: added.command_line,
         log,
         gfp: kernel.gfp_names(),
         version: kernel.hierarchy.version,
         clock: None,
-        host: identity::identity(root),
+        run: RunFacts {
+            host: identity::identity(root),
+            tags: added.tags,
+            instance: UniqueId::new().to_string(),
+            stream: probe.stream().to_string(),
+        },
     })
 }
 

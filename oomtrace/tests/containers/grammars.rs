@@ -277,6 +277,25 @@ fn labels_of_swarm() {
     assert_eq!(json!(identity.container.unwrap().label), told);
 }
 
+/// Of Docker's files, and of an OCI bundle: what Nomad and ECS write, and nothing that the operator did not ask for.
+#[test]
+fn labels_of_nomad_and_ecs() {
+    let mut host = Host::new();
+    let told = json!({"com.hashicorp.nomad.job_name": "shop", "com.hashicorp.nomad.task_group_name": "web",
+        "com.hashicorp.nomad.task_name": "api", "com.hashicorp.nomad.namespace": "default",
+        "com.amazonaws.ecs.cluster": "blue", "com.amazonaws.ecs.container-name": "api",
+        "com.amazonaws.ecs.task-definition-family": "shop", "com.amazonaws.ecs.task-arn": "arn:aws:ecs:x:task/blue/1"});
+    let mut labels = told.clone();
+    labels.as_object_mut().unwrap().insert("com.hashicorp.nomad.node_id".to_owned(), json!("n1"));
+    let config = json!({"Name": "/api-1", "Config": {"Image": "api", "Labels": labels}});
+    host.write(&format!("/var/lib/docker/containers/{A}/config.v2.json"), config.to_string());
+    let identity = host.life(&format!("/docker/{A}"), "", &[]);
+    assert_eq!(json!(identity.container.unwrap().label), told);
+    host.bundle("/run/containerd", ("nomad", "api"), "/nomad/api", labels);
+    let identity = host.life("/nomad/api", "", &[]);
+    assert_eq!(json!(identity.container.unwrap().label), told);
+}
+
 #[test]
 fn a_sandbox_is_no_container_of_its_pod() {
     let mut host = Host::new();

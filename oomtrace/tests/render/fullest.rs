@@ -22,8 +22,11 @@ pub fn fullest(text: &str, many: usize) -> Event {
             message: text.into(),
             severity: Severity::Info,
             seq: Some(u64::MAX),
+            stream: t(),
+            id: None,
             origin: Origin::Oomtrace,
             host: Host { name: text.into(), boot_id: t(), kernel: text.into() },
+            tags: map(),
         },
         oom: Oom {
             id: Some(1 << 53),

@@ -4,6 +4,10 @@ use oomtrace::event::*;
 
 pub const ID: &str = "ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b";
 
+/// The set of programs, and the run.
+pub const STREAM: &str = "c7d0e1a2b3f44586978a0b1c2d3e4f50";
+const INSTANCE: &str = "5b0e8c1d9f2a476381726354a0b9c8d7";
+
 pub fn envelope(origin: Origin, seq: Option<u64>) -> Envelope {
     Envelope {
         schema: SCHEMA,
@@ -11,12 +15,15 @@ pub fn envelope(origin: Origin, seq: Option<u64>) -> Envelope {
         message: String::new(),
         severity: Severity::default(),
         seq,
+        stream: Some(STREAM.into()),
+        id: seq.is_none().then(|| format!("{INSTANCE}-1")),
         origin,
         host: Host {
             name: "node-7".into(),
             boot_id: Some("6f1c2a5e-0b7d-4c55-9a43-1de0f8f3a7b2".into()),
             kernel: "6.12.41-amd64".into(),
         },
+        tags: [("cluster".to_owned(), "blue".to_owned())].into(),
     }
 }
 
@@ -223,7 +230,7 @@ pub fn start() -> Start {
     Start {
         envelope: envelope(Origin::Oomtrace, None),
         version: "0.1.0".into(),
-        instance: "5b0e8c1d9f2a4763".into(),
+        instance: INSTANCE.into(),
         hooks: vec![
             hook("mark_victim", "raw_tracepoint", None),
             hook(
@@ -248,14 +255,19 @@ pub fn start() -> Start {
     }
 }
 
+/// As [`envelope`], of a line that another run may write too.
+fn repeatable(origin: Origin, id: &str) -> Envelope {
+    Envelope { id: Some(format!("{STREAM}-{id}")), ..envelope(origin, None) }
+}
+
 pub fn lost() -> Lost {
-    let envelope = envelope(Origin::Oomtrace, None);
+    let envelope = repeatable(Origin::Oomtrace, "lost-ring_full-5");
     Lost { envelope, count: 3, reason: LossReason::RingFull, total: 5, truncated: vec![] }
 }
 
 pub fn gap() -> Gap {
     Gap {
-        envelope: envelope(Origin::Oomtrace, None),
+        envelope: repeatable(Origin::Oomtrace, "gap-1052345123456789-5-4"),
         kernel_kills: 5,
         reported: 4,
         since: "2026-11-21T03:11:45.000000000Z".into(),
@@ -266,7 +278,7 @@ pub fn gap() -> Gap {
 
 pub fn verdict() -> Verdict {
     Verdict {
-        envelope: envelope(Origin::Runtime, None),
+        envelope: repeatable(Origin::Runtime, "verdict-42"),
         of: vec![42],
         container: container(),
         runtime_says: Some(RuntimeSays {

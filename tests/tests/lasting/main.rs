@@ -4,6 +4,7 @@
 mod gap;
 mod world;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{ExitCode, Stdio};
@@ -81,6 +82,8 @@ fn killed_every_half_second() -> Result<()> {
     }
     let resumed = lines.iter().filter(|line| line.get("resumed") == Some(&true.into())).count();
     ensure!(resumed > 2, "{resumed} runs took over");
+    let streams: BTreeSet<_> = lines.iter().map(|line| is(line, "stream")).collect();
+    ensure!(streams.len() == 1, "one set of programs has the streams {streams:?}");
     world.detach()
 }
 
@@ -163,6 +166,9 @@ fn other_programs_are_drained_and_replaced() -> Result<()> {
     let starts: Vec<_> = lines.iter().filter(|line| is(line, "type") == "start").collect();
     let resumed: Vec<_> = starts.iter().map(|line| line.get("resumed") == Some(&true.into())).collect();
     ensure!(resumed == [false, true, false], "{resumed:?}");
+    let streams: Vec<_> = starts.iter().map(|line| is(line, "stream")).collect();
+    let taken_over = matches!(streams[..], [one, same, other] if one == same && one != other);
+    ensure!(taken_over, "the streams of the programs: {streams:?}");
     no_hole(&lines)?;
     world.detach()
 }

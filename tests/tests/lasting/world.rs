@@ -1,6 +1,6 @@
 //! The tracer, its pins and its output, and kills to be told of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -244,17 +244,24 @@ pub fn victims_of(lines: &[Value]) -> BTreeSet<u64> {
     kills.filter_map(|line| at(line, "victim.tid")?.as_u64()).collect()
 }
 
-/// From one start of the programs to the next, each number follows the last, or repeats it.
+/// In each stream each number follows the last, or repeats it; and what has the identity of an earlier line is that line
+/// once more.
 pub fn no_hole(lines: &[Value]) -> Result<()> {
-    let mut last = 0;
+    let mut last = BTreeMap::new();
+    let mut known = BTreeMap::new();
     for line in lines {
-        if is(line, "type") == "start" && line.get("resumed") == Some(&false.into()) {
-            last = 0;
+        let stream = is(line, "stream");
+        let seq = line.get("seq").and_then(Value::as_u64);
+        if let Some(seq) = seq {
+            ensure!(!stream.is_empty(), "a number of no stream: {line}");
+            let last = last.entry(stream).or_insert(0);
+            ensure!(seq == *last || seq == *last + 1, "after seq {last}: {line}");
+            *last = seq;
         }
-        if let Some(seq) = line.get("seq").and_then(Value::as_u64) {
-            ensure!(seq == last || seq == last + 1, "after seq {last}: {line}");
-            last = seq;
-        }
+        let what =
+            [line.get("type"), at(line, "victim.tid"), line.get("of"), line.get("reason"), line.get("total")];
+        let earlier = known.entry((stream, seq, is(line, "id"))).or_insert(what);
+        ensure!(*earlier == what, "told apart by nothing from {earlier:?}: {line}");
     }
     Ok(())
 }

@@ -56,8 +56,13 @@ impl Enricher {
         absent.unless(trigger.as_ref(), "trigger", if report.is_none() { RATE_LIMITED } else { NOT_LOGGED });
         absent.because("seq", Reason::BeforeStart);
         absent.because("time", Reason::LogClock);
+        let mut envelope = self.envelope(time, None, Origin::Kmsg);
+        if let Some(boot_id) = &envelope.host.boot_id {
+            // Each run with `--since` finds the same line of the log.
+            envelope.id = Some(format!("{boot_id}-kmsg-{}", kill.meta.seq));
+        }
         OomKill {
-            envelope: self.envelope(time, None, Origin::Kmsg),
+            envelope,
             oom,
             victim,
             trigger,

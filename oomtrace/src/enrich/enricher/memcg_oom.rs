@@ -41,8 +41,14 @@ impl Enricher {
         absent.unless(gfp_mask.as_ref(), "gfp_mask", no_names);
         let ids = ids_of(&facts.lineage, None);
         let identity = self.identify(seen(&ids, &facts.lineage, path.as_deref()), facts.time, &mut absent);
+        let mut envelope = self.envelope(facts.time, facts.seq, Origin::Ebpf);
+        if let (None, Some(level)) = (facts.seq, facts.lineage.levels.first()) {
+            // Its record may be read once more by the next run.
+            let (stream, id) = (&self.knowledge.run.stream, level.id);
+            envelope.id = Some(format!("{stream}-memcg_oom-{}-{id}", facts.time.0));
+        }
         event::MemcgOom {
-            envelope: self.envelope(facts.time, facts.seq, Origin::Ebpf),
+            envelope,
             cgroup,
             order: absent.unless(killer.and_then(|killer| killer.order), "order", UNREAD),
             gfp_mask,
@@ -90,7 +96,7 @@ impl Enricher {
             ..event::MemoryEvents::default()
         });
         event::MemcgOom {
-            envelope: Envelope { origin: Origin::Cgroupfs, ..self.own_envelope() },
+            envelope: Envelope { origin: Origin::Cgroupfs, stream: None, ..self.own_envelope() },
             cgroup: event::OomCgroup {
                 cgroup: Cgroup { path: Some(text_from_kernel(&found.path)), id: Some(found.id.to_string()) },
                 limit_bytes,

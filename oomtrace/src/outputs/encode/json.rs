@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What is cut and down to how many bytes, the least important first.
-const CUTS: [(&str, usize); 16] = [
+const CUTS: [(&str, usize); 17] = [
     ("victim.command_line", 256),
     ("container.label", 512),
     ("victim.executable", 256),
@@ -33,6 +33,7 @@ const CUTS: [(&str, usize); 16] = [
     ("oom.cgroup.path", 512),
     ("cgroup.path", 512),
     ("message", 100),
+    ("tags", 256),
     ("victim.command_line", 64),
 ];
 
@@ -40,8 +41,8 @@ const CUTS: [(&str, usize); 16] = [
 const CAPS: [usize; 4] = [256, 128, 64, 32];
 
 /// Maps and lists of any length: entries may go. Those that are optional go when they are empty.
-const OPEN_MAPS: [&str; 1] = ["label"];
-const OPTIONAL: [&str; 6] = ["label", "missing", "nested", "limits", "false_positive", "cgroups"];
+const OPEN_MAPS: [&str; 2] = ["label", "tags"];
+const OPTIONAL: [&str; 7] = ["label", "tags", "missing", "nested", "limits", "false_positive", "cgroups"];
 
 /// Replaces what is in `out` by the line of `event`.
 ///

@@ -60,6 +60,9 @@ impl Session {
             self.account.resume(handed_over);
         }
         self.account.unreadable(unreadable);
+        self.enricher.set_stream(self.counts.stream().to_string());
+        let envelope = self.enricher.own_envelope();
+        let start = Start { envelope, ..start };
         self.reporter.print(&Event::Start(Box::new(start)), &mut self.account)?;
         self.losses()
     }

@@ -33,7 +33,12 @@ use oomtrace_common::{
     pinned::Pinned,
 };
 
-use crate::{event::HookStatus, facts::Counters, host::process::CommandLineChoice, kernel::btf::Btf};
+use crate::{
+    event::HookStatus,
+    facts::Counters,
+    host::{identity::UniqueId, process::CommandLineChoice},
+    kernel::btf::Btf,
+};
 
 /// What to attach, and how large.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +96,8 @@ pub struct Rings {
 pub struct Counts {
     counters: PerCpuArray<MapData, u64>,
     handover: Option<Handover>,
+    /// Names this set of programs.
+    stream: UniqueId,
 }
 
 impl Probe {
@@ -109,8 +116,14 @@ impl Probe {
             cgroups: Ring::take(&mut ebpf, "CGROUPS")?,
             missed_signals: attach::missed_signals(&ebpf),
         };
-        let counts = Counts { counters: object::counters(&mut ebpf)?, handover: None };
+        let counters = object::counters(&mut ebpf)?;
+        let counts = Counts { counters, handover: None, stream: UniqueId::new() };
         Ok(Self { attached: Attached { _ebpf: Some(ebpf), hooks, log }, rings, counts })
+    }
+
+    /// Names this set of programs: where pins are taken over, as the run did that attached them.
+    pub fn stream(&self) -> UniqueId {
+        self.counts.stream
     }
 
     /// How each hook is attached.
@@ -144,6 +157,11 @@ impl Attached {
 }
 
 impl Counts {
+    /// Names the set of programs that count.
+    pub fn stream(&self) -> UniqueId {
+        self.stream
+    }
+
     /// Reads the counters.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ use oomtrace_common::{
 };
 use zerocopy::IntoBytes;
 
+use crate::host::identity::UniqueId;
 use crate::sources::probe::{Options, PinError, ProbeError, bpffs, error::chain, lock::Lock, object};
 
 /// Where pins are if nothing else is said.
@@ -307,13 +308,22 @@ impl Handover {
         self.value.get(pinned::COMPLETE) == Some(&1)
     }
 
-    /// Says that every program is.
-    pub(super) fn complete(&mut self) -> Result<(), ProbeError> {
+    /// Says that every program is, and names them.
+    pub(super) fn complete(&mut self, stream: UniqueId) -> Result<(), ProbeError> {
         self.change(|value| {
-            if let Some(entry) = value.get_mut(pinned::COMPLETE) {
-                *entry = 1;
+            let entries = [(pinned::COMPLETE, 1)].into_iter().chain((pinned::STREAM..).zip(stream.halves()));
+            for (index, to) in entries {
+                if let Some(entry) = value.get_mut(index) {
+                    *entry = to;
+                }
             }
         })
+    }
+
+    /// What [`Self::complete`] named them.
+    pub(super) fn stream(&self) -> UniqueId {
+        let half = |index: usize| self.value.get(index).copied().unwrap_or(0);
+        UniqueId::of([half(pinned::STREAM), half(pinned::STREAM + 1)])
     }
 }
 

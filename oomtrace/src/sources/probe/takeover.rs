@@ -4,6 +4,7 @@
 use oomtrace_common::layout::{ABSENT, KernelLayout};
 
 use crate::{
+    host::identity::UniqueId,
     kernel::btf::Btf,
     sources::probe::{
         Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Ring, Rings, attach,
@@ -72,8 +73,9 @@ impl Probe {
         let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: Some(pins) }.all(options.hook)?;
         let mut probe = Self::over(pins, hooks)?;
         probe.attached._ebpf = Some(ebpf);
+        let stream = probe.counts.stream;
         if let Some(handover) = &mut probe.counts.handover {
-            handover.complete()?;
+            handover.complete(stream)?;
         }
         Ok(probe)
     }
@@ -98,7 +100,11 @@ impl Probe {
                 cgroups: Ring::reopened(maps.cgroups),
                 missed_signals: pins.program(attach::SIGNALS).map(MissedRuns::of),
             },
-            counts: Counts { counters: maps.counters, handover: Some(maps.handover) },
+            counts: Counts {
+                stream: if maps.handover.is_complete() { maps.handover.stream() } else { UniqueId::new() },
+                counters: maps.counters,
+                handover: Some(maps.handover),
+            },
         })
     }
 }

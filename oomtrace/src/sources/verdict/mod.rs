@@ -45,6 +45,8 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 struct Note {
     of: u64,
+    /// What counts `of`.
+    stream: Option<String>,
     /// When the kernel killed: nanoseconds since 1970.
     time_ns: i128,
     runtime: Runtime,
@@ -87,6 +89,8 @@ pub enum Unsaid {
 pub struct Answer {
     /// The `seq` of the kill.
     pub of: u64,
+    /// The set of programs that counts it.
+    pub stream: Option<String>,
     /// The container.
     pub container: Container,
     /// The runtime's view, or why there is none.
@@ -187,6 +191,7 @@ impl Verdicts {
         }
         let note = Note {
             of,
+            stream: kill.envelope.stream.clone(),
             time_ns: time.as_nanosecond(),
             runtime,
             container: container.clone(),
@@ -225,7 +230,13 @@ impl Source for Verdicts {
         self.waiting.remove(&key(&answer.container), answer.bytes);
         let false_positive = self.false_positives(&answer);
         Next::Event(Event::Verdict(Box::new(Verdict {
-            envelope: Envelope { origin: Origin::Runtime, ..enricher.own_envelope() },
+            envelope: Envelope {
+                // The kill may be reported once more by the next run, and its verdict too.
+                id: answer.stream.as_ref().map(|stream| format!("{stream}-verdict-{}", answer.of)),
+                stream: answer.stream.clone(),
+                origin: Origin::Runtime,
+                ..enricher.own_envelope()
+            },
             of: vec![answer.of],
             missed: answer.missed(),
             missing: answer.missing(),
@@ -297,8 +308,14 @@ mod tests {
 
     #[test]
     fn what_could_not_be_had_is_neither_missed_nor_shown() {
-        let answer =
-            |says| Answer { of: 1, container: Container::default(), says, flagged: Vec::new(), bytes: 0 };
+        let answer = |says| Answer {
+            of: 1,
+            stream: None,
+            container: Container::default(),
+            says,
+            flagged: Vec::new(),
+            bytes: 0,
+        };
         let keys =
             |answer: &Answer| answer.missing().into_iter().map(|absence| absence.key).collect::<Vec<_>>();
         let unknown = answer(Err(Unsaid::Unknown("no answer".to_owned())));
@@ -325,8 +342,14 @@ mod tests {
         let bystander =
             |user| Bystander { runtime: Runtime::Docker, id: "ab".into(), name: "db".into(), user };
         let flagged = vec![bystander(None), bystander(Some(4242)), bystander(Some(7))];
-        let answer =
-            Answer { of: 1, container: Container::default(), says: Err(Unsaid::Gone), flagged, bytes: 0 };
+        let answer = Answer {
+            of: 1,
+            stream: None,
+            container: Container::default(),
+            says: Err(Unsaid::Gone),
+            flagged,
+            bytes: 0,
+        };
         assert_eq!(verdicts.false_positives(&answer), ["db", "7/db"]);
     }
 }

@@ -118,6 +118,6 @@ fn answer(pending: Pending, says: Result<RuntimeSays, Unsaid>) -> Answer {
         state::is_flagged(home, &bystander.id).then(|| bystander.clone())
     });
     let flagged = flagged.collect();
-    let note = *pending.note;
-    Answer { of: note.of, container: note.container, says, flagged, bytes: note.bytes }
+    let Note { of, stream, container, bytes, .. } = *pending.note;
+    Answer { of, stream, container, says, flagged, bytes }
 }
