@@ -17,8 +17,13 @@ pub(crate) const BEGIN: &[Case] = &[("service_becomes_active", becomes_active)];
 /// After them.
 pub(crate) const END: &[Case] = &[
     ("service_sees_as_much_as_a_root_shell", sees_as_much),
+    ("service_names_what_a_root_shell_names", names_as_much),
+    ("service_is_confined", is_confined),
     ("service_tells_kills_in_the_journal", tells_kills),
     ("service_says_why_it_has_no_word_of_podman", says_why),
+    ("service_tells_a_storm_in_the_journal", tells_a_storm),
+    ("service_gives_its_file_to_a_group", gives_its_file),
+    ("service_is_not_started_again_in_vain", is_not_started_in_vain),
     ("service_keeps_its_watchdog", keeps_its_watchdog),
     ("service_that_hangs_is_started_again", is_started_again),
     ("service_stops_in_order", stops_in_order),
@@ -51,6 +56,13 @@ fn last_words() -> String {
 fn becomes_active(world: &mut World) -> Result<()> {
     std::fs::copy(&world.oomtrace, "/usr/local/bin/oomtrace").context("install oomtrace")?;
     std::fs::copy(&world.unit, Path::new("/etc/systemd/system").join(UNIT)).context("install the unit")?;
+    // Of any other unit the journal drops what is over some ten lines.
+    std::fs::create_dir_all("/etc/systemd/journald.conf.d")?;
+    std::fs::write(
+        "/etc/systemd/journald.conf.d/rate.conf",
+        "[Journal]\nRateLimitIntervalSec=1h\nRateLimitBurst=2\n",
+    )?;
+    run("systemctl", &["restart", "systemd-journald.service"])?;
     run("systemctl", &["daemon-reload"])?;
     // Of Type=notify: it returns when oomtrace said that it is ready.
     run("systemctl", &["start", UNIT]).with_context(last_words)?;
@@ -74,6 +86,115 @@ fn sees_as_much(world: &mut World) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Of all kills since it was started: also of users' containers, whose files another process reads.
+fn names_as_much(world: &mut World) -> Result<()> {
+    let of = |line: &Value, key: &str| at(line, key).cloned().unwrap_or_default();
+    let kills =
+        |lines: Vec<Value>| lines.into_iter().filter(|line| at(line, "type") == Some(&json!("oom_kill")));
+    let served: Vec<Value> = kills(lines()?).collect();
+    let mut users = 0;
+    for shell in kills(world.watch.tracer.lines().into_iter().map(|line| line.value).collect()) {
+        let same = |line: &&Value| {
+            ["victim.pid", "victim.comm", "victim.cgroup.path"]
+                .iter()
+                .all(|key| of(line, key) == of(&shell, key))
+        };
+        let Some(service) = served.iter().find(same) else { continue };
+        for key in ["container", "k8s", "systemd"] {
+            ensure!(
+                of(service, key) == of(&shell, key),
+                "field {key}: {shell} by root, {service} as a service"
+            );
+        }
+        users += usize::from(
+            at(service, "container.runtime.user").is_some() && at(service, "container.name").is_some(),
+        );
+    }
+    ensure!(users > 0, "no user's container is among {} kills", served.len());
+    Ok(())
+}
+
+/// As far as systemd counts it.
+fn is_confined(world: &mut World) -> Result<()> {
+    let said = run("systemd-analyze", &["--no-pager", "security", UNIT])?;
+    let overall =
+        said.lines().find_map(|line| line.split_once("Overall exposure level for oomtrace.service: "));
+    let figure = overall.and_then(|(_, rest)| rest.split(' ').next());
+    let figure = figure.with_context(|| format!("systemd-analyze says: {said}"))?;
+    crate::say(&format!("says {}: the unit's exposure is {figure}", world.case));
+    ensure!(figure.parse::<f64>()? <= 2.5, "exposure {figure}: {said}");
+    Ok(())
+}
+
+/// More lines than the journal takes of a unit that does not say otherwise.
+fn tells_a_storm(world: &mut World) -> Result<()> {
+    const KILLS: usize = 40;
+    let script = format!("i=0; while [ $i -lt {KILLS} ]; do {EAT}; i=$((i+1)); done; exec sleep 1000");
+    let id = world.docker("storm", &["-m", LIMIT], &script)?;
+    until("every kill of a storm in the journal", || {
+        let told = lines()?.into_iter().filter(|line| {
+            at(line, "type") == Some(&json!("oom_kill")) && at(line, "container.id") == Some(&json!(id))
+        });
+        let told = told.count();
+        Ok((told >= KILLS).then_some(()))
+    })?;
+    let dropped = run("journalctl", &["--no-pager", "-o", "cat", "-u", "systemd-journald.service"])?;
+    ensure!(
+        !dropped.lines().any(|line| line.starts_with("Suppressed") && line.contains("oomtrace")),
+        "the journal dropped lines"
+    );
+    run("docker", &["rm", "-f", &id]).map(drop)
+}
+
+/// What an administrator adds to the unit; gone when dropped.
+struct DropIn;
+
+impl DropIn {
+    const DIR: &str = "/run/systemd/system/oomtrace.service.d";
+
+    fn add(lines: &str) -> Result<Self> {
+        std::fs::create_dir_all(Self::DIR)?;
+        std::fs::write(Path::new(Self::DIR).join("test.conf"), format!("[Service]\n{lines}"))?;
+        let added = Self;
+        run("systemctl", &["daemon-reload"])?;
+        Ok(added)
+    }
+}
+
+impl Drop for DropIn {
+    fn drop(&mut self) {
+        let _removed = std::fs::remove_dir_all(Self::DIR);
+        let _reloaded = run("systemctl", &["daemon-reload"]);
+    }
+}
+
+/// Without CAP_CHOWN: it is in that group.
+fn gives_its_file(_: &mut World) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let file = "/var/log/oomtrace/oom.jsonl";
+    let added = DropIn::add(&format!(
+        "SupplementaryGroups=adm\nExecStart=\n\
+         ExecStart=/usr/local/bin/oomtrace run --file {file} --file-mode 640 --file-group adm\n"
+    ))?;
+    run("systemctl", &["restart", UNIT]).with_context(last_words)?;
+    let meta = std::fs::metadata(file)?;
+    ensure!(meta.mode() & 0o777 == 0o640 && meta.gid() == 4, "mode {:o}, group {}", meta.mode(), meta.gid());
+    drop(added);
+    run("systemctl", &["restart", UNIT]).map(drop)
+}
+
+/// What fails in the same way each time: a wrong option.
+fn is_not_started_in_vain(_: &mut World) -> Result<()> {
+    let added = DropIn::add("ExecStart=\nExecStart=/usr/local/bin/oomtrace run --no-such-option\n")?;
+    let _refused = run("systemctl", &["restart", UNIT]);
+    expect_property("ExecMainStatus", "2")?;
+    expect_property("ActiveState", "failed")?;
+    expect_property("NRestarts", "0")?;
+    drop(added);
+    run("systemctl", &["start", UNIT]).with_context(last_words)?;
+    expect_property("ActiveState", "active")
 }
 
 fn tells_kills(world: &mut World) -> Result<()> {
