@@ -127,19 +127,16 @@ fn the_innermost_and_the_outermost_of_a_users_containers_are_found() {
 #[test]
 fn what_was_not_there_is_not_looked_for_at_each_kill() {
     let mut host = host_of_eve(limits());
-    std::fs::create_dir_all(host.at("/var/lib/docker/containers")).unwrap();
+    std::fs::create_dir_all(host.at(&format!("/var/lib/docker/containers/{A}"))).unwrap();
     host.restart();
     let path = format!("/docker/{A}");
     let id = host.made(&path);
-    let unread = format!("/var/lib/docker/containers/{A}/config.v2.json");
     assert_eq!(name(&host.identify(&[id], &path)), Some(("docker", A, None)));
-    // Its file comes by a way that changes no directory of the runtime's, so nobody looks.
-    std::fs::create_dir_all(host.at("/aside")).unwrap();
-    host.docker_at("/aside", A, "late");
+    // A file comes without a change of the directory that has the containers: nobody looks.
+    host.docker(A, "late");
     assert_eq!(name(&host.identify(&[id], &path)), Some(("docker", A, None)));
-    // And by one that does.
-    std::fs::rename(host.at(&format!("/aside/containers/{A}")), host.at(unread.rsplit_once('/').unwrap().0))
-        .unwrap();
+    // And with one.
+    std::fs::create_dir(host.at(&format!("/var/lib/docker/containers/{B}"))).unwrap();
     assert_eq!(name(&host.identify(&[id], &path)), Some(("docker", A, Some("late"))));
 }
 
@@ -225,6 +222,9 @@ fn a_renamed_owner_is_counted_at_its_new_place() {
     for number in 0..10 {
         let id = made(&mut host, &format!("/system.slice/other.service/{number}"));
         assert!(host.tree.path_of(id).is_some(), "{number}");
+    }
+    for number in 0..5 {
+        made(&mut host, &format!("/system.slice/third.service/{number}"));
     }
     assert_eq!(host.tree.ignored(), 0);
 }

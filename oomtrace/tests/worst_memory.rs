@@ -1,0 +1,133 @@
+//! What users and containers can make the tracer keep at the most: alone in its file, because it reads the heap of the process.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use oomtrace::cgroups::tree::{CgroupTree, TreeLimits};
+use oomtrace::containers::Runtimes;
+use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
+use oomtrace::host::root::Root;
+use serde_json::{Map, Value, json};
+
+/// All that the tree of cgroups takes when everything in it is full: the bound that `docs/SECURITY.md` has.
+const ALL_MAX_BYTES: usize = 56 << 20;
+/// Of this, what users, services and containers can fill.
+const OTHERS_MAX_BYTES: usize = 24 << 20;
+
+/// Containers of each user, with the largest files that count.
+const CONTAINERS: u64 = 500;
+
+fn heap_bytes() -> usize {
+    // SAFETY: `mallinfo2` only reads the allocator's own counters.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
+}
+
+struct Host {
+    root: tempfile::TempDir,
+    tree: CgroupTree,
+    made: u64,
+}
+
+impl Host {
+    fn change(&mut self, kind: CgroupChangeKind, id: u64, path: &str) {
+        let (time, id, path) = (BootTime(self.made), CgroupId(id), path.as_bytes().to_vec());
+        self.tree.apply(&CgroupChange { time, id, kind, path });
+    }
+
+    fn made(&mut self, path: &str) -> u64 {
+        self.made += 1;
+        self.change(CgroupChangeKind::Made, self.made, path);
+        self.made
+    }
+
+    /// The longest names that a cgroup may have.
+    fn many(&mut self, below: &str, count: u64) -> Vec<u64> {
+        (0..count).map(|_| self.made(&format!("{below}/{:0>255}", self.made))).collect()
+    }
+
+    /// Docker's container, with files that are there only when its cgroup is made.
+    fn container(&mut self, data_root: &str, above: &str) -> u64 {
+        let id = format!("{:064x}", self.made);
+        let dir = self.root.path().join(data_root).join("containers").join(&id);
+        write_largest(&dir, &id);
+        let made = self.made(&format!("{above}/docker-{id}.scope"));
+        while self.tree.resolve_next() {}
+        std::fs::remove_dir_all(dir).unwrap();
+        made
+    }
+}
+
+/// Each text is another one, and as long as one may be.
+fn write_largest(dir: &Path, id: &str) {
+    let keys = [
+        "com.docker.compose.project",
+        "com.docker.compose.service",
+        "com.docker.compose.container-number",
+        "com.docker.stack.namespace",
+        "com.docker.swarm.service.name",
+        "com.docker.swarm.service.id",
+        "com.docker.swarm.task.name",
+        "com.docker.swarm.node.id",
+    ];
+    let text = |what: &str| Value::from(format!("{id}{what:x<960}"));
+    let labels: Map<String, Value> = keys.iter().map(|key| ((*key).to_owned(), text(key))).collect();
+    let config = json!({"Name": text("name"), "Config": {"Image": text("image"), "Labels": labels}});
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("config.v2.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn the_tree_stays_within_its_bound_whatever_users_do() {
+    let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let users: Vec<u32> = (1000..1004).collect();
+    let passwd = users.iter().map(|uid| format!("u{uid}:x:{uid}:{uid}::/home/u{uid}:/bin/sh\n"));
+    std::fs::create_dir(root.path().join("etc")).unwrap();
+    std::fs::write(root.path().join("etc/passwd"), passwd.collect::<String>()).unwrap();
+    let limits = TreeLimits { others_time: Duration::from_secs(3600), ..TreeLimits::default() };
+    let runtimes = Runtimes::discover(Root::at(root.path()), &[]);
+    let before = heap_bytes();
+    let mut host = Host { root, tree: CgroupTree::new(runtimes, limits), made: 0 };
+
+    // Each user: containers with the largest files, then cgroups without end; and all of them gone and made again.
+    let slice = |uid: &u32| format!("/user.slice/user-{uid}.slice/user@{uid}.service");
+    for _ in 0..2 {
+        let mut gone = Vec::new();
+        for uid in &users {
+            let data_root = format!("home/u{uid}/.local/share/docker");
+            gone.extend((0..CONTAINERS).map(|_| host.container(&data_root, &slice(uid))));
+            gone.extend(host.many(&slice(uid), 20_000));
+        }
+        for id in gone {
+            host.change(CgroupChangeKind::Removed, id, "");
+        }
+    }
+    for uid in &users {
+        let data_root = format!("home/u{uid}/.local/share/docker");
+        for _ in 0..CONTAINERS {
+            host.container(&data_root, &slice(uid));
+        }
+        host.many(&slice(uid), 20_000);
+    }
+    let others = heap_bytes().saturating_sub(before);
+    let (live, dead) = host.tree.counts();
+    println!("users: {live} cgroups, {dead} gone: {others} bytes");
+    assert!(live >= limits.live / 2 && dead >= limits.dead / 4, "their share is full: {live} {dead}");
+    assert!(others < OTHERS_MAX_BYTES, "{others}");
+
+    // And the host's own, as many as there may be.
+    for _ in 0..1500 {
+        host.container("var/lib/docker", "/system.slice");
+    }
+    let gone = host.many("/system.slice", 30_000);
+    for id in gone {
+        host.change(CgroupChangeKind::Removed, id, "");
+    }
+    host.many("/system.slice", 60_000);
+    let all = heap_bytes().saturating_sub(before);
+    let (live, dead) = host.tree.counts();
+    println!("all: {live} cgroups, {dead} gone: {all} bytes; {} not kept", host.tree.ignored());
+    assert!(live >= limits.live - 10 && dead >= limits.dead - 10, "it is full: {live} {dead}");
+    assert!(all < ALL_MAX_BYTES, "{all}");
+}
