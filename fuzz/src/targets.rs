@@ -60,7 +60,7 @@ const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd
 fn knowledge(root: Root) -> Knowledge {
     Knowledge {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
-        root,
+        root: Some(root),
         processes: Err(Reason::NotRead),
         command_line: CommandLineChoice::Full,
         log: None,

@@ -211,9 +211,10 @@ pub struct Simulate {
 pub struct Replay {
     /// What `run --record` wrote.
     pub records: PathBuf,
-    /// Where the runtimes' files are: a copy of the host's root.
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub root: PathBuf,
+    /// A copy of the root directory of the host of the records: containers get the names that its runtimes' files have.
+    /// Without it no file is read, and the lines are the same on every host.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// How to write events.
     #[arg(short, long, value_enum, default_value_t = Output::Json)]
     pub output: Output,

@@ -89,6 +89,12 @@ impl Losses {
         self.total(LossReason::Sink).total += 1;
     }
 
+    /// Cgroups that are not kept, and names that were not read: of this run, which the next one does not go on with.
+    pub fn names(&mut self, cgroups: u64, names: u64) {
+        self.total(LossReason::CgroupNotKept).total += cgroups;
+        self.total(LossReason::NameNotRead).total += names;
+    }
+
     /// A kill will have no verdict.
     pub fn no_verdict(&mut self) {
         self.total(LossReason::VerdictQueueFull).total += 1;
@@ -141,7 +147,13 @@ impl Losses {
         self.known
             .iter()
             .filter(|(reason, _)| {
-                !matches!(reason, LossReason::CgroupRingFull | LossReason::VerdictQueueFull)
+                !matches!(
+                    reason,
+                    LossReason::CgroupRingFull
+                        | LossReason::CgroupNotKept
+                        | LossReason::NameNotRead
+                        | LossReason::VerdictQueueFull
+                )
             })
             .map(|(_, t)| t.total)
             .sum()
@@ -231,5 +243,14 @@ mod tests {
         losses.saw(3);
         losses.counted(&counters(0));
         assert_eq!(losses.unreported(), [(LossReason::Unexplained, 2)]);
+    }
+
+    #[test]
+    fn names_that_are_not_known_are_no_lost_events() {
+        let mut losses = Losses::default();
+        losses.names(3, 0);
+        losses.names(0, 2);
+        assert_eq!(losses.unreported(), [(LossReason::CgroupNotKept, 3), (LossReason::NameNotRead, 2)]);
+        assert_eq!(losses.events(), 0);
     }
 }

@@ -71,6 +71,11 @@ impl Account {
         self.losses.refused();
     }
 
+    /// Cgroups that are not kept, and names that were not read.
+    pub fn names_lost(&mut self, cgroups: u64, names: u64) {
+        self.losses.names(cgroups, names);
+    }
+
     /// A kill will have no verdict.
     pub fn no_verdict(&mut self) {
         self.losses.no_verdict();

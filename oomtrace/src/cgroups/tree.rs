@@ -144,7 +144,7 @@ impl CgroupTree {
 
     /// Cgroups that exist.
     pub fn live(&self) -> impl Iterator<Item = (CgroupId, Vec<u8>)> {
-        self.store.live().filter_map(|(slot, id)| Some((id, self.store.path(slot)?)))
+        Live { store: &self.store, at: 0 }
     }
 
     /// The containers that are known, running or gone: cgroups whose runtime's files were found.
@@ -271,6 +271,27 @@ impl CgroupTree {
     /// The path of a cgroup that exists or is not gone for long.
     pub fn path_of(&self, id: CgroupId) -> Option<Vec<u8>> {
         self.store.path(self.store.slot_of(id)?)
+    }
+}
+
+/// Cgroups that exist, with their paths; of those that are skipped no path is made.
+struct Live<'a> {
+    store: &'a Store,
+    at: usize,
+}
+
+impl Iterator for Live<'_> {
+    type Item = (CgroupId, Vec<u8>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.nth(0)
+    }
+
+    fn nth(&mut self, skipped: usize) -> Option<Self::Item> {
+        let (at, slot, id) = self.store.live_from(self.at).nth(skipped)?;
+        self.at = at + 1;
+        // Deeper than any path is followed: it is not there for anybody.
+        self.store.path(slot).map_or_else(|| self.nth(0), |path| Some((id, path)))
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// `oomtrace replay`. The clock starts at 1970-01-01T00:00:00Z and stands still after the last event, the
-/// host is named `replay`: the same records give the same lines on every host.
+/// host is named `replay`, and no file of this host is read: the same records give the same lines on every host.
 ///
 /// # Errors
 /// If the file cannot be read or ends in the middle of a record.
@@ -40,9 +40,10 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
         |what: String| Failure::message(Code::RunTime, format!("{}: {what}", args.records.display()));
     let mut records =
         File::open(&args.records).map(BufReader::new).map_err(|error| cannot(error.to_string()))?;
-    let root = Root::at(&args.root);
+    let root = args.root.as_ref().map(Root::at);
+    let runtimes = root.clone().map_or_else(Runtimes::none, |root| Runtimes::discover(root, &[]));
     let knowledge = Knowledge {
-        tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
+        tree: CgroupTree::new(runtimes, TreeLimits::default()),
         root,
         processes: Err(Reason::NotRead),
         command_line: CommandLineChoice::Full,

@@ -35,7 +35,7 @@ use crate::{
 /// What an [`Enricher`] is made of.
 pub struct Knowledge {
     /// The host's files.
-    pub root: Root,
+    pub root: Option<Root>,
     /// The memory cgroups and their containers.
     pub tree: CgroupTree,
     /// Readers of `/proc/PID`; or why there is none: in a replay the process is none of this host's.
@@ -235,8 +235,8 @@ impl Enricher {
 
     /// `vm.oom_kill_allocating_task`.
     fn kill_allocating_task(&self) -> Option<bool> {
-        let text = std::fs::read_to_string(self.knowledge.root.path("/proc/sys/vm/oom_kill_allocating_task"));
-        text.ok().map(|text| text.trim() != "0")
+        let file = self.knowledge.root.as_ref()?.path("/proc/sys/vm/oom_kill_allocating_task");
+        std::fs::read_to_string(file).ok().map(|text| text.trim() != "0")
     }
 
     fn process(&mut self, facts: &OomKillFacts) -> ProcessFacts {

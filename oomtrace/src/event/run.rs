@@ -90,6 +90,10 @@ pub enum LossReason {
     UnreadableRecord,
     /// Lines: the output refused them.
     Sink,
+    /// Cgroups: there was no place for them among those that are kept, or the kernel cut their path, so names may be unknown.
+    CgroupNotKept,
+    /// Names of containers in kills: what the cgroups of one user, service or container may take was used up.
+    NameNotRead,
     /// Verdicts: too many kills waited for theirs.
     VerdictQueueFull,
     /// Kill events: `seq` jumped and no counter says why.

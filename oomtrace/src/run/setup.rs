@@ -157,7 +157,7 @@ pub(crate) fn knowledge(
     };
     let runtimes = Runtimes::discover(root.clone(), &added.runtime_roots).with_labels(added.labels);
     Ok(Knowledge {
-        root: root.clone(),
+        root: Some(root.clone()),
         tree: CgroupTree::new(runtimes, TreeLimits::default()),
         processes,
         command_line: added.command_line,

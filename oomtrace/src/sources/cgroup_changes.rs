@@ -32,12 +32,24 @@ pub struct CgroupChanges {
     /// Changes that were lost when they were walked last.
     lost_before: u64,
     not_before: Instant,
+    /// Cgroups that were not kept, and names that were not read, as far as they are accounted for.
+    names_lost: (u64, u64),
+    /// When names are to be read for which there was no time.
+    names_due: Option<Instant>,
 }
 
 impl CgroupChanges {
     /// Of this ring.
     pub fn new(ring: Ring, records: Records, mount: Option<PathBuf>) -> Self {
-        Self { ring, records, mount, lost_before: 0, not_before: Instant::now() }
+        Self {
+            ring,
+            records,
+            mount,
+            lost_before: 0,
+            not_before: Instant::now(),
+            names_lost: (0, 0),
+            names_due: None,
+        }
     }
 
     /// Takes in what the ring has. True if its turn was over before.
@@ -72,6 +84,11 @@ impl Source for CgroupChanges {
         Some(self.ring.as_fd())
     }
 
+    /// The loop reads names after it was woken.
+    fn due(&self) -> Option<Instant> {
+        self.names_due
+    }
+
     /// The cgroups that were there before. The programs are attached already, so nothing falls between.
     fn begin(&mut self, enricher: &mut Enricher, account: &mut Account) {
         self.take_in(enricher);
@@ -80,6 +97,11 @@ impl Source for CgroupChanges {
 
     fn learn(&mut self, enricher: &mut Enricher, account: &mut Account) -> bool {
         let more = self.take_in(enricher);
+        let tree = enricher.tree();
+        self.names_due = tree.resolve_due();
+        let names_lost = (tree.ignored(), tree.unread());
+        account.names_lost(names_lost.0 - self.names_lost.0, names_lost.1 - self.names_lost.1);
+        self.names_lost = names_lost;
         let lost = account.lost_for(LossReason::CgroupRingFull);
         if lost > self.lost_before && Instant::now() >= self.not_before {
             self.walk(enricher, lost);

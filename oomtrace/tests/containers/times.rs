@@ -1,6 +1,7 @@
 //! What is learned when, and for how long it is kept.
 
-use oomtrace::cgroups::tree::{Seen, TreeLimits};
+use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
+use oomtrace::containers::Runtimes;
 use oomtrace::facts::{BootTime, CgroupChangeKind, CgroupId};
 use serde_json::json;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -189,4 +190,18 @@ fn the_walk_finds_what_is_there() {
     assert_eq!(host.tree.walk(&mount, BootTime(3)).unwrap().gone, 3);
     assert_eq!(name(&host.identify(&[id], b"")), Some(("docker", A, Some("older-than-the-tracer"))));
     assert!(host.tree.walk(&host.dir.path().join("none"), BootTime(3)).is_err());
+}
+
+#[test]
+fn a_replay_knows_names_by_paths_alone() {
+    let mut tree = CgroupTree::new(Runtimes::none(), limits());
+    assert!(tree.runtimes().root().is_none() && tree.runtimes().dirs().with_containers().is_empty());
+    assert_eq!(tree.runtimes().found(), Vec::<String>::new());
+    let mut told = |path: &str| {
+        tree.identify(Seen { ids: &[], path: path.as_bytes(), path_is_whole: true }, BootTime(1))
+    };
+    assert_eq!(name(&told(&format!("/docker/{A}"))), Some(("docker", A, None)));
+    assert_eq!(name(&told("/lxc/web")), Some(("lxc", "web", Some("web"))));
+    let users = told(&format!("/user.slice/user-0.slice/user@0.service/libpod-{B}.scope"));
+    assert_eq!(name(&users), Some(("podman", B, None)));
 }

@@ -147,7 +147,12 @@ fn lost(lines: &[Line]) -> BTreeMap<String, u64> {
             Line::Lost { reason, count, total }
                 if !matches!(
                     reason.as_str(),
-                    "cgroup_ring_full" | "unnumbered_ring_full" | "sink" | "verdict_queue_full"
+                    "cgroup_ring_full"
+                        | "cgroup_not_kept"
+                        | "name_not_read"
+                        | "unnumbered_ring_full"
+                        | "sink"
+                        | "verdict_queue_full"
                 ) =>
             {
                 if let Some(total) = total {

@@ -14,6 +14,8 @@ use crate::{
 
 /// Cgroups within others' that wait at the most.
 const OTHERS_MAX: usize = 4096;
+/// When no owner of these has time left, they are looked at again after so long.
+const OTHERS_PAUSE: Duration = Duration::from_millis(100);
 /// Of these so many are looked at to find one whose owner has time left.
 const OWNERS_TRIED: usize = 64;
 
@@ -23,6 +25,8 @@ pub(super) struct Queue {
     others: VecDeque<(Slot, CgroupId)>,
     allowance: Allowance,
     began: Instant,
+    /// When those within others' are looked at again: none of them had time left.
+    not_before: Option<Instant>,
     hasher: RandomState,
 }
 
@@ -33,6 +37,7 @@ impl Queue {
             others: VecDeque::new(),
             allowance: Allowance::new(others_time),
             began: Instant::now(),
+            not_before: None,
             hasher: RandomState::new(),
         }
     }
@@ -78,7 +83,14 @@ impl CgroupTree {
                 break;
             }
         }
+        let waits = !self.queue.others.is_empty();
+        self.queue.not_before = waits.then(|| Instant::now() + OTHERS_PAUSE);
         false
+    }
+
+    /// When there is something to read that could not be read at the last call of [`Self::resolve_next`].
+    pub fn resolve_due(&self) -> Option<Instant> {
+        self.queue.not_before
     }
 
     /// Looks at the files of a cgroup, unless its owner's share of the time is used up: then it is not done.

@@ -132,10 +132,11 @@ impl Store {
         self.dead
     }
 
-    pub fn live(&self) -> impl Iterator<Item = (Slot, CgroupId)> {
-        (0u32..).zip(&self.nodes).filter_map(|(at, node)| {
+    /// Those that exist, from the place `first` on: their places, slots and ids.
+    pub fn live_from(&self, first: usize) -> impl Iterator<Item = (usize, Slot, CgroupId)> {
+        self.nodes.iter().enumerate().skip(first).filter_map(|(at, node)| {
             let node = node.as_ref().filter(|node| node.state == State::Live)?;
-            Some((Slot(at), node.id))
+            Some((at, Slot(u32::try_from(at).ok()?), node.id))
         })
     }
 

@@ -92,7 +92,7 @@ impl CgroupTree {
             None => self.store.insert_root(id, part),
         };
         let unseen: HashSet<CgroupId> =
-            self.store.live().map(|(_, id)| id).filter(|known| *known != id).collect();
+            self.store.live_from(0).map(|(_, _, id)| id).filter(|known| *known != id).collect();
         let summary = WalkSummary { part, ..WalkSummary::default() };
         let mut walk = Walk { now, buffer: vec![MaybeUninit::uninit(); ENTRIES_BYTES], unseen, summary };
         let below = self.take_in(&dir, root, &mut walk)?;

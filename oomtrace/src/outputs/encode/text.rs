@@ -245,6 +245,8 @@ fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
         LossReason::RingFull => "kill events: the ring was full",
         LossReason::UnnumberedRingFull => "events of cgroups that ran out without a kill: the ring was full",
         LossReason::CgroupRingFull => "cgroup changes: the ring was full, names may be unknown",
+        LossReason::CgroupNotKept => "cgroups: no place to keep them, names may be unknown",
+        LossReason::NameNotRead => "names: a user, service or container used up its share",
         LossReason::VerdictQueueFull => "verdicts: too many kills waited for theirs",
         LossReason::NoScratch => "kill events: the kernel side had no buffer",
         LossReason::UnreadableRecord => "kill events: records could not be read",
