@@ -17,5 +17,10 @@ pub const STREAM: usize = 4;
 /// The first entry of what is known of losses.
 pub const LOSSES: usize = 6;
 
-/// How many entries there are; the last are for later.
+/// The distance of the calendar from `CLOCK_BOOTTIME` when it was looked at last, ns, signed.
+pub const CLOCK_OFFSET: usize = COUNT - 2;
+/// When that was: `CLOCK_BOOTTIME`, ns; 0 if it never was.
+pub const CLOCK_LOOKED: usize = COUNT - 1;
+
+/// How many entries there are; those between the losses and the clock are for later.
 pub const COUNT: usize = 32;

@@ -2,6 +2,7 @@
 //!
 //! Every reader takes a [`Root`](root::Root), so that tests give it a directory of their own.
 
+pub mod calendar;
 pub mod clock;
 pub mod files;
 pub mod identity;
