@@ -10,7 +10,7 @@ use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
 use oomtrace::containers::discover::StateDirs;
 use oomtrace::containers::files::StateDir;
 use oomtrace::containers::{Runtime, Runtimes, Texts, docker, oci, podman, unit};
-use oomtrace::enrich::enricher::{Enricher, Knowledge, RunFacts};
+use oomtrace::enrich::enricher::{Enricher, HookState, Knowledge, RunFacts};
 use oomtrace::event::{CgroupVersion, Event, Host};
 use oomtrace::facts::kernel_log::LoggedKill;
 use oomtrace::facts::kernel_log::{Lines, OomLine};
@@ -67,6 +67,7 @@ fn knowledge(root: Root) -> Knowledge {
         gfp: None,
         version: CgroupVersion::V2,
         clock: Some(ClockOffset::default()),
+        hooks: HookState::None,
         run: RunFacts {
             host: Host { name: "fuzz".into(), boot_id: None, kernel: "fuzz".into() },
             tags: BTreeMap::new(),

@@ -176,6 +176,9 @@ pub struct Check {
     /// How to write it.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// Try the function hooks by a kill, of a child in a scratch cgroup. The kernel logs and counts it as any other.
+    #[arg(long)]
+    pub kill: bool,
     /// As for `run`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,

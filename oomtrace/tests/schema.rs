@@ -105,8 +105,9 @@ fn required_keys_are_required() {
         (4, vec!["schema", "type", "time"]),
         (5, vec!["count", "reason"]),
         (6, vec!["kernel_kills", "reported", "since"]),
-        (7, vec!["of", "container"]),
-        (8, vec!["reason", "events", "lost"]),
+        (7, vec!["state"]),
+        (8, vec!["of", "container"]),
+        (9, vec!["reason", "events", "lost"]),
     ] {
         let (name, event) = samples::all().remove(index);
         for key in keys {

@@ -36,7 +36,7 @@ const HANDED_OVER: [LossReason; 8] = [
 /// How many entries that takes: the last number, the holes, and two a reason.
 const ENTRIES: usize = 2 + 2 * HANDED_OVER.len();
 
-const _: () = assert!(pinned::LOSSES + ENTRIES <= pinned::COUNT);
+const _: () = assert!(pinned::LOSSES + ENTRIES <= pinned::CLOCK_OFFSET);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {

@@ -21,7 +21,6 @@ use crate::{
     cgroups::tree::CgroupTree,
     event::{Envelope, Gap, LossReason, Lost},
     facts::{BootTime, Counters, Lineage},
-    host::clock::ClockOffset,
 };
 
 /// The books of a run.
@@ -174,6 +173,7 @@ impl Account {
         counters: impl Fn() -> Result<Counters, E>,
         tree: &CgroupTree,
         envelope: Envelope,
+        text_of: impl Fn(BootTime) -> String,
     ) -> Result<Option<Gap>, E> {
         let found = self.reconciliation.look(counters, tree)?;
         Ok(found.map(|(gap, cgroups)| Gap {
@@ -186,7 +186,7 @@ impl Account {
             },
             kernel_kills: gap.kernel_kills,
             reported: gap.reported,
-            since: ClockOffset::sample().rfc3339(gap.since),
+            since: text_of(gap.since),
             cgroups,
             truncated: Vec::new(),
         }))

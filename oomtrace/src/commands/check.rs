@@ -6,9 +6,11 @@ use crate::{
     cli::{Check, Output, RingSize},
     commands::{
         print::print,
-        run::{NO_MEMORY_CGROUPS, attach, nothing_there},
+        run::{FTRACE_OFF, NO_MEMORY_CGROUPS, as_they_run, attach, nothing_there},
+        simulate,
     },
     containers::Runtimes,
+    enrich::enricher::ftrace_enabled,
     event::{CgroupVersion, HookStatus},
     failure::Failure,
     host::{identity, kernel_log::KernelLog, protection, root::Root},
@@ -67,14 +69,16 @@ pub fn check(args: &Check) -> Result<(), Failure> {
             findings.push(mark_victim(&kernel));
             findings.push(memory_cgroups(&kernel));
             match attach(&kernel, HookChoice::Auto, RingSize::default()) {
-                Ok(probe) => {
-                    hooks = probe.hooks().to_vec();
+                Ok(mut probe) => {
+                    let ftrace = ftrace_enabled(&root) != Some(false);
+                    hooks = as_they_run(probe.hooks(), ftrace);
                     findings.push(Finding {
                         name: "attach",
                         state: State::Ok,
                         detail: "ring buffers, tracepoint programs: loaded and attached".into(),
                     });
-                    findings.push(function_hook(&hooks));
+                    let tried = args.kill.then(|| simulate::hooks_run(&kernel, &mut probe));
+                    findings.push(function_hook(&hooks, tried));
                 }
                 Err(error) => {
                     findings.push(Finding { name: "attach", state: State::Missing, detail: error.text() });
@@ -180,16 +184,33 @@ fn memory_cgroups(kernel: &Kernel) -> Finding {
     Finding { name: "memory cgroups", state, detail }
 }
 
-fn function_hook(hooks: &[HookStatus]) -> Finding {
+/// `tried`: whether a kill ran them, if one was made.
+fn function_hook(hooks: &[HookStatus], tried: Option<Result<bool, Failure>>) -> Finding {
+    let name = "function hook";
     let hooked = hooks.iter().find(|hook| hook.name == "oom_kill_process");
-    let (state, detail) = match hooked {
-        Some(hook) if hook.attached != "none" => (State::Ok, hook.attached.clone()),
-        _ => (
-            State::Limited,
-            "refused: whose limit fired comes from the kernel log, else from the cgroups' limits".to_owned(),
-        ),
+    let Some(hook) = hooked.filter(|hook| hook.attached != "none") else {
+        let off =
+            hooked.and_then(|hook| hook.reason.as_deref()).filter(|reason| reason.ends_with(FTRACE_OFF));
+        let detail = format!(
+            "{}: whose limit fired comes from the kernel log, else from the cgroups' limits",
+            off.unwrap_or("refused")
+        );
+        return Finding { name, state: State::Limited, detail };
     };
-    Finding { name: "function hook", state, detail }
+    let attached = &hook.attached;
+    let (state, detail) = match tried {
+        None => (State::Ok, format!("{attached}, not tried (--kill tries it by a kill)")),
+        Some(Ok(true)) => (State::Ok, format!("{attached}, and a kill ran it")),
+        Some(Ok(false)) => (
+            State::Limited,
+            format!(
+                "{attached} is attached, and a kill did not run it: `run` finds out at the first kill, and takes the kernel log and the \
+                 cgroups' limits instead"
+            ),
+        ),
+        Some(Err(error)) => (State::Limited, format!("{attached}, not tried: {}", error.text())),
+    };
+    Finding { name, state, detail }
 }
 
 fn tracefs() -> Finding {

@@ -14,7 +14,7 @@ use crate::{
     cli::Replay,
     commands::{render, terminal},
     containers::Runtimes,
-    enrich::enricher::{Enricher, Knowledge, RunFacts},
+    enrich::enricher::{Enricher, HookState, Knowledge, RunFacts},
     event::Host,
     failure::{Code, Failure},
     host::{
@@ -51,6 +51,7 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
         gfp: None,
         version: args.cgroup,
         clock: Some(ClockOffset::default()),
+        hooks: HookState::None,
         run: RunFacts {
             host: Host { name: "replay".into(), boot_id: None, kernel: "replay".into() },
             tags: BTreeMap::new(),

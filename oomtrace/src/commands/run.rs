@@ -10,7 +10,7 @@ use crate::{
     commands::{render, terminal},
     containers::Runtime,
     enrich::enricher::Enricher,
-    event::{CgroupVersion, Start},
+    event::{CgroupVersion, HookStatus, Start},
     failure::{Code, Failure},
     host::{identity, process::CommandLineChoice, protection, root::Root},
     kernel::{Kernel, privilege},
@@ -67,7 +67,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let (mount, cgroup_version) = (kernel.hierarchy.mount.clone(), kernel.hierarchy.version);
     drop(kernel);
 
-    let hooks = probe.hooks().to_vec();
+    let hooks = as_they_run(probe.hooks(), enricher.hooks_run());
     let (attached, rings, counts) = probe.into_parts();
     let records = Records::new(identity::page_bytes(), recorder);
     let given = Given {
@@ -107,6 +107,18 @@ pub fn run(args: Run) -> Result<(), Failure> {
     // The lock on the pins is held until all is written.
     drop(pins);
     done
+}
+
+/// Why hooks that are attached do not run.
+pub(super) const FTRACE_OFF: &str = "kernel.ftrace_enabled is 0: it does not run";
+
+/// How each hook is attached; one on a function that does not run is none.
+pub(super) fn as_they_run(hooks: &[HookStatus], functions_run: bool) -> Vec<HookStatus> {
+    let status = |hook: &HookStatus| match hook.is_on_function() && !functions_run {
+        true => hook.clone().silent(FTRACE_OFF),
+        false => hook.clone(),
+    };
+    hooks.iter().map(status).collect()
 }
 
 /// Attaches, to end with this process or, pinned, to stay.

@@ -19,12 +19,12 @@ use crate::{
     commands::{print::print, render, run::attach, terminal},
     enrich::enricher::Enricher,
     event::{Event, OomKill},
-    facts::{Decoder, OomKillFacts, Record, kernel_log::OomReport},
+    facts::{CgroupChange, Decoder, OomKillFacts, Record, kernel_log::OomReport},
     failure::{Code, Failure},
     host::{identity, kernel_log::KernelLog, root::Root},
     kernel::Kernel,
     run::setup::{self, Added},
-    sources::probe::Rings,
+    sources::probe::{Probe, Rings},
     stderr::say,
 };
 use scratch::Scratch;
@@ -101,6 +101,24 @@ fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failur
     Ok((kill, report, id))
 }
 
+/// Whether a kill in a scratch cgroup runs the function hooks of these programs.
+///
+/// # Errors
+/// If no kill can be made here, or none was seen.
+pub(super) fn hooks_run(kernel: &Kernel, probe: &mut Probe) -> Result<bool, Failure> {
+    let scratch = Scratch::make(&kernel.hierarchy, LIMIT_BYTES)?;
+    let mut child = victim_process()?;
+    let facts = scratch.add(child.id()).and_then(|()| {
+        go(&mut child)?;
+        record_of(child.id(), probe.rings(), |_| {})
+    });
+    // Whatever came of it, nothing is left behind.
+    let _gone_already = child.kill();
+    let _ended = child.wait();
+    drop(scratch);
+    facts.map(|facts| facts.oom.is_some())
+}
+
 fn show(args: &Simulate, kill: &OomKill) -> Result<(), Failure> {
     let mut line = Vec::new();
     let rendered = render(args.output, terminal()).line(&Event::OomKill(Box::new(kill.clone())), &mut line);
@@ -144,19 +162,29 @@ fn go(child: &mut Child) -> Result<(), Failure> {
 
 /// The event of this process, among any others that happen.
 fn event_of(pid: u32, rings: &mut Rings, enricher: &mut Enricher) -> Result<OomKill, Failure> {
+    let facts = record_of(pid, rings, |change| enricher.cgroup_changed(change))?;
+    Ok(enricher.oom_kill(&facts))
+}
+
+/// The record of this process; the changes of cgroups that come before it are for `changed`.
+fn record_of(
+    pid: u32,
+    rings: &mut Rings,
+    mut changed: impl FnMut(&CgroupChange),
+) -> Result<OomKillFacts, Failure> {
     let decoder = Decoder::new(identity::page_bytes());
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         while let Some(record) = rings.cgroups.next() {
             if let Ok(Record::Cgroup(change)) = decoder.record(&record) {
-                enricher.cgroup_changed(&change);
+                changed(&change);
             }
         }
         while let Some(record) = rings.kills.next() {
             if let Ok(Record::OomKill(facts)) = decoder.record(&record)
                 && is_of(&facts, pid)
             {
-                return Ok(enricher.oom_kill(&facts));
+                return Ok(*facts);
             }
         }
         let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };

@@ -1,11 +1,17 @@
 //! Facts to events. One [`Enricher`] for the whole run: it holds what was learned before a
 //! kill, because afterwards it is gone.
 
+mod function_hooks;
 mod logged;
 mod memcg_oom;
 mod shared_mm_kill;
 
+use function_hooks::Hooks;
+pub use function_hooks::{HookState, ftrace_enabled};
+
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+
+use oomtrace_common::pinned::Pinned;
 
 use crate::{
     cgroups::tree::{CgroupTree, Seen, lineage_ids},
@@ -23,6 +29,7 @@ use crate::{
         kernel_log::OomDomain,
     },
     host::{
+        calendar::Calendar,
         clock::{self, ClockOffset},
         identity,
         kernel_log::KernelLog,
@@ -34,6 +41,8 @@ use crate::{
 
 /// What an [`Enricher`] is made of.
 pub struct Knowledge {
+    /// Whether function hooks are attached, and run.
+    pub hooks: HookState,
     /// The host's files.
     pub root: Option<Root>,
     /// The memory cgroups and their containers.
@@ -72,8 +81,10 @@ pub struct RunFacts {
 pub struct Enricher {
     knowledge: Knowledge,
     runs: Runs,
-    /// The distance between the clocks, sampled once an event.
+    calendar: Calendar,
+    /// The distance between the clocks at the time of the event at hand.
     offset: ClockOffset,
+    hooks: Hooks,
     /// The time of the latest event.
     latest: BootTime,
     /// Lines of this run that have an `id` by their number.
@@ -89,13 +100,10 @@ pub(super) const UNREAD: Reason = Reason::NotReadInKernel;
 impl Enricher {
     /// One for a run.
     pub fn new(knowledge: Knowledge) -> Self {
-        Self {
-            knowledge,
-            runs: Runs::default(),
-            offset: ClockOffset::default(),
-            latest: BootTime(0),
-            lines: 0,
-        }
+        let calendar = knowledge.clock.map_or_else(Calendar::new, Calendar::fixed);
+        let hooks = Hooks::new(knowledge.hooks);
+        let offset = calendar.now();
+        Self { knowledge, runs: Runs::default(), calendar, offset, hooks, latest: BootTime(0), lines: 0 }
     }
 
     /// The memory cgroups.
@@ -164,20 +172,48 @@ impl Enricher {
 
     /// What a line of oomtrace's own starts with.
     pub fn own_envelope(&mut self) -> Envelope {
-        self.sample_clock();
+        self.calendar.look();
+        self.offset = self.calendar.now();
         let now = if self.knowledge.clock.is_some() { self.latest } else { clock::boot_time() };
         self.envelope(now, None, Origin::Oomtrace)
     }
 
-    fn sample_clock(&mut self) {
-        self.offset = self.knowledge.clock.unwrap_or_else(ClockOffset::sample);
+    /// Turns to the time of an event. Which clock it was under is not always known.
+    fn turn_to(&mut self, time: BootTime, absent: &mut Absent) {
+        self.latest = time;
+        self.calendar.look();
+        let (offset, known) = self.calendar.when(time);
+        self.offset = offset;
+        if !known {
+            absent.because("time", Reason::ClockSet);
+        }
+    }
+
+    /// Looks whether the clock was set.
+    pub fn look_at_clock(&mut self) {
+        self.calendar.look();
+    }
+
+    /// Goes on with the clock of an earlier run.
+    pub fn resume(&mut self, handed_over: &Pinned) {
+        self.calendar.resume(handed_over);
+    }
+
+    /// Writes down what the next run needs.
+    pub fn hand_over(&self, to: &mut Pinned) {
+        self.calendar.keep(to);
+    }
+
+    /// A moment as text, by the clock of then as far as it is known.
+    pub fn text_of(&self, time: BootTime) -> String {
+        self.calendar.when(time).0.rfc3339(time)
     }
 
     /// A kill.
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
-        self.sample_clock();
-        self.latest = facts.time;
         let mut absent = self.absent_here(&["trigger.cgroup.path", "trigger.cgroup.id"]);
+        self.turn_to(facts.time, &mut absent);
+        self.judge_hooks(facts);
         let process = self.process(facts);
         let cut = process.command_line_cut;
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);

@@ -102,6 +102,8 @@ pub enum Reason {
     BeforeStart,
     /// The time is there, but by the kernel log's own clock, which drifts and stops in suspend.
     LogClock,
+    /// The time is there, but the clock was set at about that moment, or between two runs: it may be of either clock.
+    ClockSet,
     /// The cgroup's files do not have it.
     NotInCgroupFiles,
     /// The cgroup's file could not be read.

@@ -26,7 +26,7 @@ pub use oom::{
     Constraint, Evidence, Kill, MemoryEvents, Oom, OomCgroup, OomKill, Scope, SharedMmKill, SharedMmVictim,
     Trigger, Victim, VictimMemory,
 };
-pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, LossReason, Lost, Start, Stop};
+pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, Hooks, HooksState, LossReason, Lost, Start, Stop};
 
 /// Above this a double, which is what most readers keep numbers in, skips integers.
 pub const MAX_NUMBER: u64 = 1 << 53;
@@ -60,6 +60,8 @@ pub enum Event {
     Lost(Box<Lost>),
     /// The kernel's own counter moved by more than what was reported.
     Gap(Box<Gap>),
+    /// The function hooks turned out not to run, or to run again.
+    Hooks(Box<Hooks>),
     /// What the container's runtime says afterwards about a kill already reported.
     Verdict(Box<Verdict>),
     /// Last line of a run that ended in an orderly way.
@@ -76,6 +78,7 @@ impl Event {
             Self::MemcgOom(_) => "memcg_oom",
             Self::Lost(_) => "lost",
             Self::Gap(_) => "gap",
+            Self::Hooks(_) => "hooks",
             Self::Verdict(_) => "verdict",
             Self::Stop(_) => "stop",
         }
@@ -86,7 +89,8 @@ impl Event {
         match self {
             Self::OomKill(_) | Self::SharedMmKill(_) | Self::MemcgOom(_) => Severity::Error,
             Self::Lost(_) | Self::Gap(_) => Severity::Warning,
-            Self::Start(_) | Self::Verdict(_) | Self::Stop(_) => Severity::Info,
+            Self::Hooks(event) if event.state == HooksState::Silent => Severity::Warning,
+            Self::Start(_) | Self::Hooks(_) | Self::Verdict(_) | Self::Stop(_) => Severity::Info,
         }
     }
 
@@ -99,6 +103,7 @@ impl Event {
             Self::MemcgOom(event) => &event.envelope,
             Self::Lost(event) => &event.envelope,
             Self::Gap(event) => &event.envelope,
+            Self::Hooks(event) => &event.envelope,
             Self::Verdict(event) => &event.envelope,
             Self::Stop(event) => &event.envelope,
         }

@@ -43,6 +43,19 @@ pub struct HookStatus {
     pub reason: Option<String>,
 }
 
+impl HookStatus {
+    /// One that is attached, and does not run for this reason: said as none.
+    pub fn silent(self, why: &str) -> Self {
+        let attached = self.attached;
+        Self { attached: "none".into(), reason: Some(format!("attached as {attached}, and {why}")), ..self }
+    }
+
+    /// Whether it is a hook on a function, and attached.
+    pub fn is_on_function(&self) -> bool {
+        matches!(self.attached.as_str(), "fentry" | "fexit" | "kprobe" | "kretprobe")
+    }
+}
+
 /// Where memory cgroups are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -105,6 +118,32 @@ impl LossReason {
     pub fn word(self) -> String {
         word(self)
     }
+}
+
+/// The function hooks turned out not to run, or to run again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Hooks {
+    /// The envelope.
+    #[serde(flatten)]
+    pub envelope: Envelope,
+    /// Whether those that are attached run.
+    pub state: HooksState,
+    /// What oomtrace cannot know from here on, as in the `limits` of `start`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// Keys whose text was cut so that the line stays under 4096 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truncated: Vec<String>,
+}
+
+/// Whether the function hooks that are attached run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HooksState {
+    /// They do not: a kill came that they did not see.
+    Silent,
+    /// They do again.
+    Running,
 }
 
 /// The kernel's own counter moved by more than what was reported.

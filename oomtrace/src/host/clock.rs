@@ -62,11 +62,17 @@ pub fn boot_time() -> BootTime {
 
 /// A time of the calendar that no host reaches: the year 2200, in seconds.
 pub const FAR_FUTURE: i64 = 7_258_118_400;
+
 /// The moment of a record of the kernel's log, of which the clock read `log_ns`, as far as its clock can be held against
 /// others. The log's clock stands still while the host is suspended; a suspend since then cannot be seen, and shifts the
 /// time by its length.
 pub fn boot_time_of_log(log_ns: u64) -> BootTime {
     BootTime(log_ns.saturating_add(suspended_ns()))
+}
+
+/// What the log's clock read at about `time`, in nanoseconds.
+pub fn log_time(time: BootTime) -> u64 {
+    time.0.saturating_sub(suspended_ns())
 }
 
 /// For how long the host was suspended since boot.

@@ -76,7 +76,12 @@ pub struct KernelLog {
     records: Records,
     lines: Lines,
     reports: Reports,
+    /// What the log's clock read when what counts began, in µs.
+    since_us: u64,
 }
+
+/// Turns that the whole of a large log takes.
+const TURNS_OF_A_LOG: usize = 20;
 
 impl KernelLog {
     /// Opens `/dev/kmsg` at its end.
@@ -86,9 +91,21 @@ impl KernelLog {
         Ok(Self::new(records))
     }
 
+    /// Opens `/dev/kmsg` and reads what it has had since its clock read `since_ns`.
+    pub fn open_since(root: &Root, since_ns: u64) -> io::Result<Self> {
+        let mut log = Self { since_us: since_ns / 1000, ..Self::new(Records::open(root)?) };
+        // As much as a large log has: a flood may come faster than it is read.
+        for _ in 0..TURNS_OF_A_LOG {
+            if log.catch_up()? {
+                break;
+            }
+        }
+        Ok(log)
+    }
+
     /// Follows other records.
     pub fn new(records: Records) -> Self {
-        Self { records, lines: Lines::default(), reports: Reports::default() }
+        Self { records, lines: Lines::default(), reports: Reports::default(), since_us: 0 }
     }
 
     /// Reads what the log has, for one turn. True at its end; false if there may be more.
@@ -97,7 +114,8 @@ impl KernelLog {
         for _ in 0..TURN_RECORDS {
             match self.records.next()? {
                 Next::Record(raw) => {
-                    if let Some((meta, line)) = self.lines.push(raw) {
+                    let line = self.lines.push(raw);
+                    if let Some((meta, line)) = line.filter(|(meta, _)| meta.time_us >= self.since_us) {
                         self.reports.push(meta, line);
                     }
                 }

@@ -240,6 +240,7 @@ impl Session {
         let began = Instant::now();
         let is_over = || began.elapsed() >= TURN;
         loop {
+            self.enricher.look_at_clock();
             let more = self.turns.learn(&mut self.enricher, &mut self.account);
             let was_stalled = self.stalled.is_some();
             if !self.output_takes()? {

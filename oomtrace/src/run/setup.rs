@@ -6,7 +6,7 @@ use crate::{
     cgroups::tree::{CgroupTree, TreeLimits},
     cli::{self, Run},
     containers::{Runtime, Runtimes, labels::LabelKeys},
-    enrich::enricher::{Enricher, Knowledge, RunFacts},
+    enrich::enricher::{Enricher, HookState, Knowledge, RunFacts, ftrace_enabled},
     failure::{Code, Failure},
     host::{
         identity::{self, UniqueId},
@@ -24,7 +24,9 @@ use crate::{
         Source,
         cgroup_changes::CgroupChanges,
         cgroup_files::CgroupFiles,
+        clock_steps::ClockSteps,
         earlier_kills::EarlierKills,
+        function_hooks::{self, FunctionHooks},
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
         probe::{Probe, Rings},
@@ -83,12 +85,14 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
     let Given { args, root, rings, records, hooked, mount, enricher, .. } = given;
     let mut kills = Kills::new(rings.kills, rings.missed_signals, records.clone());
     let earlier = EarlierKills::before(&mut kills, root, args.since, given.continues, limits);
-    let files = mount.clone().filter(|_| !hooked).map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
+    let files = mount.clone().map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
     let list = [
         one(CgroupChanges::new(rings.cgroups, records, mount)),
         one(earlier),
         one(kills),
+        hooked.then(FunctionHooks::default).and_then(one),
         any(files),
+        one(ClockSteps::new().map_err(no_descriptor)?),
         any(FollowKernelLog::of(enricher).map_err(no_descriptor)?),
         any((!args.no_verdict).then(Verdicts::start).transpose().map_err(no_thread)?),
     ];
@@ -145,10 +149,19 @@ pub(crate) fn knowledge(
                 .into(),
         );
     }
-    let log = (!hooked).then(|| KernelLog::open(root)).transpose().unwrap_or_else(|error| {
-        limits.push(format!("no function hook, and the kernel log cannot be read: {error}"));
-        None
-    });
+    let hooks = match hooked {
+        false => HookState::None,
+        true if ftrace_enabled(root) == Some(false) => HookState::Silent,
+        true => HookState::Running,
+    };
+    if hooks == HookState::Silent {
+        limits.push(function_hooks::SILENT.into());
+    }
+    let log =
+        (hooks != HookState::Running).then(|| KernelLog::open(root)).transpose().unwrap_or_else(|error| {
+            limits.push(format!("no function hook runs, and the kernel log cannot be read: {error}"));
+            None
+        });
     let processes = if identity::proc_has_kernel_pids(root) {
         Ok(ProcessReader::new(root, added.command_line).map_err(no_thread)?)
     } else {
@@ -157,6 +170,7 @@ pub(crate) fn knowledge(
     };
     let runtimes = Runtimes::discover(root.clone(), &added.runtime_roots).with_labels(added.labels);
     Ok(Knowledge {
+        hooks,
         root: Some(root.clone()),
         tree: CgroupTree::new(runtimes, TreeLimits::default()),
         processes,

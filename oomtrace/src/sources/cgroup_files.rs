@@ -54,6 +54,8 @@ pub struct CgroupFiles {
     killed: Option<Instant>,
     /// Something happened since the last look.
     stirred: bool,
+    /// No function hook says more.
+    needed: bool,
     next: usize,
     found: VecDeque<OomWithoutKill>,
 }
@@ -68,6 +70,7 @@ impl CgroupFiles {
             suspects: Vec::new(),
             killed: None,
             stirred: false,
+            needed: false,
             next: 0,
             found: VecDeque::new(),
         }
@@ -79,6 +82,20 @@ impl CgroupFiles {
             let counts = if index < AT_START { self.counts(&path) } else { None };
             // One that hangs already is reported at the first look.
             self.known.insert(id, Known { counts, ..Known::default() });
+        }
+    }
+
+    /// Begins where function hooks turn out not to run, and ends where they do.
+    fn need(&mut self, enricher: &Enricher) {
+        let needed = !enricher.hooks_run();
+        if needed != self.needed {
+            self.needed = needed;
+            self.known.clear();
+            self.suspects.clear();
+            self.stirred = false;
+            if needed {
+                self.start(enricher.tree());
+            }
         }
     }
 
@@ -188,7 +205,7 @@ impl Source for CgroupFiles {
     }
 
     fn begin(&mut self, enricher: &mut Enricher, _: &mut Account) {
-        self.start(enricher.tree());
+        self.need(enricher);
     }
 
     fn learn(&mut self, enricher: &mut Enricher, _: &mut Account) -> bool {
@@ -205,14 +222,15 @@ impl Source for CgroupFiles {
         }
     }
 
-    fn saw(&mut self, event: &Event, _: bool, _: &Enricher, _: &mut Account) {
+    fn saw(&mut self, event: &Event, _: bool, enricher: &Enricher, _: &mut Account) {
+        self.need(enricher);
         let live = match event {
             Event::OomKill(kill) => kill.envelope.origin == Origin::Ebpf,
             Event::MemcgOom(oom) => oom.envelope.origin == Origin::Ebpf,
             Event::SharedMmKill(_) => true,
             _ => false,
         };
-        if live {
+        if live && self.needed {
             self.killed(Instant::now());
             self.stirred = true;
         }

@@ -6,7 +6,9 @@
 
 pub mod cgroup_changes;
 pub mod cgroup_files;
+pub mod clock_steps;
 pub mod earlier_kills;
+pub mod function_hooks;
 pub mod kernel_log;
 pub mod kills;
 pub mod probe;

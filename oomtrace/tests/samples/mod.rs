@@ -276,6 +276,15 @@ pub fn gap() -> Gap {
     }
 }
 
+pub fn hooks() -> Hooks {
+    Hooks {
+        envelope: envelope(Origin::Oomtrace, None),
+        state: HooksState::Silent,
+        limit: Some(oomtrace::sources::function_hooks::SILENT.into()),
+        truncated: vec![],
+    }
+}
+
 pub fn verdict() -> Verdict {
     Verdict {
         envelope: repeatable(Origin::Runtime, "verdict-42"),
@@ -313,6 +322,7 @@ pub fn all() -> Vec<(&'static str, Event)> {
         ("memcg_oom", Event::MemcgOom(Box::new(memcg_oom()))),
         ("lost", Event::Lost(Box::new(lost()))),
         ("gap", Event::Gap(Box::new(gap()))),
+        ("hooks", Event::Hooks(Box::new(hooks()))),
         ("verdict", Event::Verdict(Box::new(verdict()))),
         ("stop", Event::Stop(Box::new(stop()))),
     ]

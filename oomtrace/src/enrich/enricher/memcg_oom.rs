@@ -15,9 +15,8 @@ use crate::{
 impl Enricher {
     /// A memory cgroup that ran out without a victim.
     pub fn memcg_oom(&mut self, facts: &MemcgOomFacts) -> event::MemcgOom {
-        self.sample_clock();
-        self.latest = facts.time;
         let mut absent = Absent::default();
+        self.turn_to(facts.time, &mut absent);
         let context = self.context();
         let path = self.victim_path(&facts.lineage, facts.lineage.levels.first().map(|level| level.id));
         let cgroup = match facts.lineage.levels.first() {

@@ -9,9 +9,8 @@ use crate::{
 impl Enricher {
     /// A process that died because it shares a victim's memory.
     pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
-        self.sample_clock();
-        self.latest = facts.time;
         let mut absent = self.absent_here(&[]);
+        self.turn_to(facts.time, &mut absent);
         let task = &facts.task;
         let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
         let (ids, no_lineage) = (Vec::from_iter(task.memcg), Lineage::default());

@@ -101,6 +101,7 @@ impl Serialize for Whole<'_> {
             Event::MemcgOom(event) => line(self, event, serializer),
             Event::Lost(event) => line(self, event, serializer),
             Event::Gap(event) => line(self, event, serializer),
+            Event::Hooks(event) => line(self, event, serializer),
             Event::Verdict(event) => line(self, event, serializer),
             Event::Stop(event) => line(self, event, serializer),
         }

@@ -10,9 +10,9 @@ use anstyle::{AnsiColor, Style};
 
 use crate::{
     event::{
-        Cgroup, CgroupVersion, Container, Envelope, Event, Gap, GapCgroup, K8s, Kill, LossReason, Lost,
-        MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger, Verdict,
-        name_of_user,
+        Cgroup, CgroupVersion, Container, Envelope, Event, Gap, GapCgroup, Hooks, K8s, Kill, LossReason,
+        Lost, MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger,
+        Verdict, name_of_user,
     },
     outputs::encode::{cut, json},
 };
@@ -79,7 +79,7 @@ fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Resul
 fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
     let style = match event {
         Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) => palette.kill,
-        Event::Lost(_) | Event::Gap(_) => palette.loss,
+        Event::Lost(_) | Event::Gap(_) | Event::Hooks(_) => palette.loss,
         Event::Verdict(verdict) if verdict.missed == Some(true) => palette.loss,
         Event::Start(_) | Event::Verdict(_) | Event::Stop(_) => Style::new(),
     };
@@ -91,6 +91,7 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
         Event::MemcgOom(event) => write_memcg_oom(event, palette, out),
         Event::Lost(event) => write_lost(event, out),
         Event::Gap(event) => write_gap(event, out),
+        Event::Hooks(event) => write_hooks(event, out),
         Event::Verdict(event) => write_verdict(event, palette, out),
         Event::Stop(event) => write_stop(event, out),
     }
@@ -229,13 +230,7 @@ fn write_start(event: &Start, out: &mut String) -> fmt::Result {
     }
     for limit in &event.limits {
         out.write_str("\n  - ")?;
-        // Sentences of our own, but they may quote a path.
-        for char in limit.chars() {
-            match char {
-                '"' | '\'' => out.write_char(char)?,
-                char => write!(out, "{}", char.escape_debug())?,
-            }
-        }
+        write_limit(limit, out)?;
     }
     Ok(())
 }
@@ -254,6 +249,21 @@ fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
         LossReason::Unexplained => "kill events: seq jumped and no counter says why",
     };
     write!(out, "{} {reason}", event.count)
+}
+
+fn write_hooks(event: &Hooks, out: &mut String) -> fmt::Result {
+    match &event.limit {
+        Some(limit) => write_limit(limit, out),
+        None => out.write_str("the function hooks run again"),
+    }
+}
+
+/// A sentence of our own, which may quote a path.
+fn write_limit(text: &str, out: &mut String) -> fmt::Result {
+    text.chars().try_for_each(|char| match char {
+        '"' | '\'' => out.write_char(char),
+        char => write!(out, "{}", char.escape_debug()),
+    })
 }
 
 fn write_gap(event: &Gap, out: &mut String) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! What a run has to do with the one before it and the one after it.
 
 use crate::{
+    enrich::enricher::HookState,
     event::{Event, Start},
     run::session::{Drained, Ended, LAST_WORDS, Session, Turns},
     sources::{
@@ -30,7 +31,7 @@ impl Session {
 
     /// Reports what other programs recorded. False if not all of it was reported.
     fn recorded(&mut self, start: &Start, probe: Probe) -> Result<bool, Ended> {
-        let hooks = probe.hooks().to_vec();
+        let (hooks, hooked) = (probe.hooks().to_vec(), probe.is_hooked());
         let (_attached, rings, counts) = probe.into_parts();
         let sources: Vec<Box<dyn Source>> = vec![
             Box::new(CgroupChanges::new(rings.cgroups, self.records.clone(), None)),
@@ -38,6 +39,7 @@ impl Session {
         ];
         let own_turns = std::mem::replace(&mut self.turns, Turns::new(sources));
         let own_counts = std::mem::replace(&mut self.counts, counts);
+        let own_hooks = self.enricher.set_hooks(if hooked { HookState::Running } else { HookState::None });
         self.resume(Start { hooks, resumed: true, ..start.clone() }, 0)?;
         loop {
             match self.drain()? {
@@ -47,6 +49,7 @@ impl Session {
                 _ => break,
             }
         }
+        self.enricher.set_hooks(own_hooks);
         self.turns = own_turns;
         self.counts = own_counts;
         // A line that the output keeps is printed once more by the next run, which finds its record.
@@ -58,6 +61,7 @@ impl Session {
     pub(super) fn resume(&mut self, start: Start, unreadable: u64) -> Result<(), Ended> {
         if let Some(handed_over) = self.counts.handed_over() {
             self.account.resume(handed_over);
+            self.enricher.resume(handed_over);
         }
         self.account.unreadable(unreadable);
         self.enricher.set_stream(self.counts.stream().to_string());
@@ -82,7 +86,10 @@ impl Session {
     /// Leaves to the next run what this one has reported, once the output has it.
     pub(super) fn hand_over(&mut self) -> Result<(), Ended> {
         if !self.is_blocked() {
-            self.counts.hand_over(|to| self.account.hand_over(to))?;
+            self.counts.hand_over(|to| {
+                self.account.hand_over(to);
+                self.enricher.hand_over(to);
+            })?;
         }
         Ok(())
     }
@@ -90,7 +97,12 @@ impl Session {
     /// Holds what the programs saw against the kernel's own count.
     pub(super) fn compare(&mut self) -> Result<(), Ended> {
         let envelope = self.enricher.own_envelope();
-        let gap = self.account.compare(|| self.counts.read(), self.enricher.tree(), envelope)?;
+        let gap = self.account.compare(
+            || self.counts.read(),
+            self.enricher.tree(),
+            envelope,
+            |time| self.enricher.text_of(time),
+        )?;
         if let Some(gap) = gap {
             self.reporter.print(&Event::Gap(Box::new(gap)), &mut self.account)?;
         }
