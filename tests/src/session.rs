@@ -385,12 +385,32 @@ impl Session {
         })
     }
 
+    /// Hooks that are attached and do not fire are said: in the start line, or in a line of their own once a kill has shown it.
+    fn check_silent_hooks(&self) -> Result<()> {
+        if hooks_fire() || self.program.1 == Hook::None {
+            return Ok(());
+        }
+        let start = self.tracer.start_line();
+        let said_at_once = start.text.contains("do not run") && self.tracer.attached() == "none";
+        let lines = self.tracer.lines();
+        let said =
+            |line: &Line| line.kind() == "hooks" && line.get("state").is_some_and(|state| *state == "silent");
+        let kills = lines.iter().filter(|line| line.kind() == "oom_kill").count();
+        ensure!(
+            kills == 0 || said_at_once || lines.iter().any(said),
+            "the hooks are silent, and no line says so: {}",
+            start.text
+        );
+        Ok(())
+    }
+
     /// Ends the run: the tracer must end in order.
     pub fn finish(mut self) -> Result<Vec<i128>> {
         if self.guest && !self.restarted {
             self.reconcile()?;
         }
         self.end()?;
+        self.check_silent_hooks()?;
         self.tracer.stop()?;
         Ok(self.latencies_ns)
     }

@@ -122,8 +122,22 @@ impl Tracer {
         Self::start_with(binary, hook, &[])
     }
 
+    /// The same, without these capabilities.
+    pub fn start_without(binary: &Path, hook: Hook, capabilities: &'static [libc::c_ulong]) -> Result<Self> {
+        Self::start_prepared(binary, hook, &[], capabilities)
+    }
+
     /// The same, with more options of `oomtrace run`.
     pub fn start_with(binary: &Path, hook: Hook, options: &[&str]) -> Result<Self> {
+        Self::start_prepared(binary, hook, options, &[])
+    }
+
+    fn start_prepared(
+        binary: &Path,
+        hook: Hook,
+        options: &[&str],
+        without: &'static [libc::c_ulong],
+    ) -> Result<Self> {
         let schema = Schema::of(binary)?;
         let mut command = Command::new(binary);
         command
@@ -132,11 +146,16 @@ impl Tracer {
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         // It must not outlive a test that was killed.
-        // SAFETY: one system call, which is all that may be done between fork and exec.
+        // SAFETY: system calls with numbers, which is all that may be done between fork and exec.
         unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
+            command.pre_exec(|| {
+                let dropped = without
+                    .iter()
+                    .all(|capability| libc::prctl(libc::PR_CAPBSET_DROP, *capability, 0, 0, 0) == 0);
+                match dropped && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
+                    true => Ok(()),
+                    false => Err(std::io::Error::last_os_error()),
+                }
             });
         }
         let mut child = command.spawn().with_context(|| format!("start {}", binary.display()))?;

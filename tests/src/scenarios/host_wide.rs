@@ -11,6 +11,11 @@ use crate::compare::ExpectedTrigger;
 use crate::counters::{memory_nodes, wall_clock_ns};
 use crate::hog::Hog;
 use crate::session::{Session, is_guest};
+use crate::tracer::{Hook, Tracer};
+
+/// include/uapi/linux/capability.h
+const CAP_SYS_ADMIN: libc::c_ulong = 21;
+const CAP_SYSLOG: libc::c_ulong = 34;
 
 /// The victim is in a cgroup without a limit.
 pub(super) fn in_a_cgroup(session: &mut Session) -> Result<Outcome> {
@@ -35,6 +40,55 @@ pub(super) fn five_times(session: &mut Session) -> Result<Outcome> {
         let hog = session.hog_in(&cgroup, format!("hog-host-{number}").as_bytes())?;
         fill(session, hog, cgroup.place(), "host")?;
     }
+    Ok(Outcome::Passed)
+}
+
+/// The victim's own cgroup is nearly full and has run out before; it is the host that runs out now. A tracer without a function
+/// hook, which cannot read the kernel's log either, must not say that the cgroup did.
+pub(super) fn full_leaf(session: &mut Session) -> Result<Outcome> {
+    const LEAF: u64 = 64 * MIB;
+    if !session.hierarchy.memory {
+        return not_applicable("no memory cgroups");
+    }
+    let _closed = Setting::set("/proc/sys/kernel/dmesg_restrict", "1")?;
+    let mut blind = Tracer::start_without(&session.program().0, Hook::None, &[CAP_SYSLOG, CAP_SYS_ADMIN])?;
+    let leaf = session.cgroup(b"full-leaf")?;
+    leaf.limit(LEAF)?;
+    let mut victim = session.hog_in(&leaf, b"hog-full")?;
+    victim.hold(LEAF / 2)?;
+    // It runs out once, of somebody else's doing.
+    let mut other = session.hog_in(&leaf, b"hog-other")?;
+    other.ask("adj 1000")?;
+    let since = wall_clock_ns();
+    other.grow("anon")?;
+    other.killed()?;
+    session.line_of(other.pid(), since)?;
+    victim.ask("adj 1000")?;
+    while leaf.usage()? + 192 * 1024 < LEAF {
+        victim.hold(64 * 1024)?;
+    }
+
+    let mut filler = session.hog(b"hog-filler")?;
+    filler.ask("adj -900")?;
+    let since = wall_clock_ns();
+    while victim.is_alive()? {
+        filler.tell(&format!("anon {}", 4 * MIB))?;
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    drop(filler);
+    let line = session.line_of(victim.pid(), since)?;
+    ensure!(line.get("oom.scope") == Some(&"host".into()), "field oom.scope: {}", line.text);
+    let tid = u64::from(victim.pid());
+    let line = blind.wait_for("a line of the kill", |lines| {
+        lines.iter().find(|line| line.number("victim.tid") == Some(tid)).cloned()
+    })?;
+    ensure!(
+        line.get("oom.evidence").is_none(),
+        "the log or a hook was there: nothing was tested: {}",
+        line.text
+    );
+    ensure!(line.get("oom.scope").is_none(), "a kill of the host is told as: {}", line.text);
+    ensure!(line.get("oom.cgroup").is_none(), "a cgroup that did not fire: {}", line.text);
     Ok(Outcome::Passed)
 }
 

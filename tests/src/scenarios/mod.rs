@@ -1,6 +1,7 @@
 //! The scenarios: what is done to the machine, and what must be told of it.
 
 mod burst;
+mod clock;
 mod exiting;
 mod group;
 mod host_wide;
@@ -96,6 +97,8 @@ const ALL: &[Scenario] = &[
     guest_only("sysrq_f", host_wide::sysrq_f),
     guest_only("cpuset", host_wide::cpuset),
     guest_only("mempolicy", host_wide::mempolicy),
+    guest_only("host_wide_full_leaf", host_wide::full_leaf),
+    guest_only("clock_set", clock::set_while_a_kill_waits),
     guest_only("no_killable_process", nobody_killed::no_killable_process),
     guest_only("oom_kill_disable", nobody_killed::oom_kill_disable),
     anywhere("pinned", pinned::pinned),
