@@ -385,6 +385,11 @@ impl Session {
         })
     }
 
+    /// Whether hooks that the start line has as attached do not fire any more.
+    pub fn hooks_went_silent(&self) -> bool {
+        !hooks_fire() && self.tracer.attached() != "none"
+    }
+
     /// Hooks that are attached and do not fire are said: in the start line, or in a line of their own once a kill has shown it.
     fn check_silent_hooks(&self) -> Result<()> {
         if hooks_fire() || self.program.1 == Hook::None {

@@ -83,11 +83,15 @@ pub(super) fn full_leaf(session: &mut Session) -> Result<Outcome> {
         lines.iter().find(|line| line.number("victim.tid") == Some(tid)).cloned()
     })?;
     ensure!(
+        line.get("oom.scope") != Some(&"memcg".into()),
+        "a kill of the host is told as a cgroup's: {}",
+        line.text
+    );
+    ensure!(
         line.get("oom.evidence").is_none(),
         "the log or a hook was there: nothing was tested: {}",
         line.text
     );
-    ensure!(line.get("oom.scope").is_none(), "a kill of the host is told as: {}", line.text);
     ensure!(line.get("oom.cgroup").is_none(), "a cgroup that did not fire: {}", line.text);
     Ok(Outcome::Passed)
 }
