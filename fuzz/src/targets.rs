@@ -210,7 +210,7 @@ fn docker_files(dir: &Path) -> Result<Check> {
     Ok(Box::new(move |bytes| {
         if fs::write(&config, bytes).is_ok() && fs::write(&host, bytes).is_ok() {
             let _facts = docker::container(&dir, ID, &mut texts);
-            let _seat = docker::seat(&dir, &[], ID, b"/docker/0123");
+            let _cgroup = docker::runtime_cgroup(&dir, &[], ID, b"/docker/0123");
         }
     }))
 }

@@ -29,17 +29,3 @@ pub const UNNUMBERED_RING_FULL: u32 = 9;
 
 /// How many counters there are.
 pub const COUNT: u32 = 10;
-
-/// The name of each counter, in index order, as `check` and the docs print it.
-pub const NAMES: [&str; COUNT as usize] = [
-    "emitted",
-    "ring_full",
-    "cgroup_emitted",
-    "cgroup_ring_full",
-    "read_failed",
-    "task_unknown",
-    "no_scratch",
-    "killed",
-    "repeated",
-    "unnumbered_ring_full",
-];

@@ -67,18 +67,6 @@ impl Failure {
         }
     }
 
-    /// What to do where the system had no more of something: by its own words, as that is all that some causes keep.
-    fn exhausted(&self) -> Option<&'static str> {
-        let says = |errno: Errno| self.message.contains(&io::Error::from(errno).to_string());
-        if says(Errno::MFILE) || says(Errno::NFILE) {
-            Some("allow more open files: ulimit -n 256 is plenty")
-        } else if says(Errno::NOMEM) || self.message.ends_with("out of memory") {
-            Some("allow more memory (ulimit -v; the memory limit of its cgroup), or a smaller --ring-size")
-        } else {
-            None
-        }
-    }
-
     /// With another exit code.
     pub fn with(self, code: Code) -> Self {
         Self { code, ..self }
@@ -101,10 +89,34 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What to do where the system had no more of something.
+fn exhausted(kind: ErrorKind, os: Option<i32>) -> Option<&'static str> {
+    match os.map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => Some("allow more open files: ulimit -n 256 is plenty"),
+        _ if kind == ErrorKind::OutOfMemory => {
+            Some("allow more memory (ulimit -v; the memory limit of its cgroup), or a smaller --ring-size")
+        }
+        _ => None,
+    }
+}
+
+/// The system's own error that ends the chain of an error's causes.
+fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}
+
 impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
         let failure = Self::new(Code::Unsupported, &error);
-        if let Some(hint) = failure.exhausted() {
+        let hint = system_error(&error).and_then(|error| exhausted(error.kind(), error.raw_os_error()));
+        if let Some(hint) = hint {
             return failure.with(Code::RunTime).hint(hint);
         }
         match error {
@@ -185,11 +197,12 @@ impl From<ProbeError> for Failure {
             };
         }
         let failure = Self::new(Code::RunTime, &error);
-        if let Some(hint) = failure.exhausted() {
+        let kind = error.os().map_or(ErrorKind::Other, |os| io::Error::from_raw_os_error(os).kind());
+        if let Some(hint) = exhausted(kind, error.os()) {
             return failure.hint(hint);
         }
         match &error {
-            ProbeError::Maps(_) | ProbeError::Ring { .. } => Self::new(Code::Unsupported, &error)
+            ProbeError::Maps { .. } | ProbeError::Ring { .. } => Self::new(Code::Unsupported, &error)
                 .hint("ring buffers need Linux 5.8; `oomtrace check` says what this kernel offers"),
             _ => Self::new(Code::Unsupported, &error).hint("`oomtrace check` says what this kernel offers"),
         }
@@ -216,6 +229,17 @@ mod tests {
         assert_eq!(failure.code, Code::RunTime);
         assert!(failure.to_string().contains("allow more memory"), "{failure}");
         let failure = Failure::from(KernelError::NoBtf(ErrorKind::NotFound.into()));
+        assert_eq!(failure.code, Code::Unsupported);
+    }
+
+    #[test]
+    fn what_ran_out_is_known_by_the_error_and_not_by_its_words() {
+        let of = |os| Failure::from(ProbeError::Ring { name: "KILLS", reason: "?".into(), os });
+        assert!(of(Some(libc::EMFILE)).to_string().contains("more open files"));
+        assert!(of(Some(libc::ENOMEM)).to_string().contains("more memory"));
+        assert_eq!(of(Some(libc::ENOMEM)).code, Code::RunTime);
+        let words = io::Error::from_raw_os_error(libc::EMFILE).to_string();
+        let failure = Failure::from(ProbeError::Ring { name: "KILLS", reason: words, os: None });
         assert_eq!(failure.code, Code::Unsupported);
     }
 

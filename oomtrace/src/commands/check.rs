@@ -17,7 +17,7 @@ use crate::{
     kernel::{Kernel, KernelError, privilege, tracefs},
     outputs::encode::json,
     run::setup::OTHER_PID_NAMESPACE,
-    sources::probe::HookChoice,
+    sources::probe::{HookChoice, bpffs},
 };
 
 /// One thing that was looked at.
@@ -98,7 +98,7 @@ pub fn check(args: &Check) -> Result<(), Failure> {
     findings.push(processes(&root));
     findings.push(bpffs(&root));
     findings.push(runtimes(&root, args));
-    findings.push(steadiness());
+    findings.push(under_pressure());
     let report = Report { usable: failure.is_none(), findings, hooks };
     print(|out| match args.output {
         Output::Json => json::print(&report, out),
@@ -238,20 +238,17 @@ fn processes(root: &Root) -> Finding {
 }
 
 fn bpffs(root: &Root) -> Finding {
-    // BPF_FS_MAGIC of include/uapi/linux/magic.h.
-    const BPF_FS: u64 = 0xcafe_4a11;
-    let mounted = rustix::fs::statfs(root.path("/sys/fs/bpf"))
-        .is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|magic| magic & 0xffff_ffff == BPF_FS));
-    let detail = if mounted {
-        "mounted at /sys/fs/bpf"
+    let usual = bpffs::USUAL;
+    let detail = if bpffs::is_bpffs(&root.path(usual)) {
+        format!("mounted at {usual}")
     } else {
-        "/sys/fs/bpf is no bpffs: only `run --pin` needs one, and mounts it"
+        format!("{usual} is no bpffs: only `run --pin` needs one, and mounts it")
     };
-    Finding { name: "bpffs", state: State::Ok, detail: detail.into() }
+    Finding { name: "bpffs", state: State::Ok, detail }
 }
 
 /// Last: this process does as `run` would, and stays so.
-fn steadiness() -> Finding {
+fn under_pressure() -> Finding {
     let refused = protection::hold(true);
     let state = if refused.is_empty() { State::Ok } else { State::Limited };
     let detail = if refused.is_empty() {

@@ -6,12 +6,13 @@ use std::{io, path::Path};
 use serde::Serialize;
 
 use crate::{
+    cgroups::memory_files::MemoryFiles,
     cgroups::tree::{CgroupTree, Seen, TreeLimits},
     cli::{self, Containers, Output},
     commands::{print::print, run::nothing_there},
     containers::{Runtimes, owner::Identity},
     event::{Absence, CgroupVersion, Container, K8s, Missing, name_of_user, text_from_kernel},
-    facts::CgroupId,
+    facts::{CgroupId, Limit},
     failure::{Code, Failure},
     host::{clock, root::Root},
     kernel::Kernel,
@@ -79,6 +80,7 @@ fn rows(tree: &mut CgroupTree, mount: &Path, version: CgroupVersion) -> Vec<Row>
         let identity =
             tree.identify(Seen { ids: &[id], path: &path, path_is_whole: true }, clock::boot_time());
         let Identity { container: Some(container), k8s, missing, .. } = identity else { continue };
+        let files = MemoryFiles::of(mount, &path, version != CgroupVersion::V2);
         let path = text_from_kernel(&path);
         let is_inside = rows.iter().rev().any(|row| {
             row.container.id == container.id
@@ -88,20 +90,12 @@ fn rows(tree: &mut CgroupTree, mount: &Path, version: CgroupVersion) -> Vec<Row>
         if is_inside {
             continue;
         }
-        let (limit, usage) = match version {
-            CgroupVersion::V2 => ("memory.max", "memory.current"),
-            CgroupVersion::V1 | CgroupVersion::Hybrid | CgroupVersion::None => {
-                ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            }
-        };
-        let number = |name: &str| {
-            let text = std::fs::read_to_string(mount.join(path.trim_start_matches('/')).join(name)).ok()?;
-            text.trim().parse::<u64>().ok()
-        };
         rows.push(Row {
-            // Without a limit v1 has the largest number of whole pages that fits.
-            limit_bytes: number(limit).filter(|bytes| *bytes < NO_LIMIT_BYTES),
-            usage_bytes: number(usage),
+            limit_bytes: match files.limit() {
+                Some(Limit::Bytes(bytes)) => Some(bytes),
+                Some(Limit::Unlimited) | None => None,
+            },
+            usage_bytes: files.usage_bytes(),
             cgroup: crate::event::Cgroup { path: Some(path), id: Some(id.to_string()) },
             container,
             k8s,
@@ -110,9 +104,6 @@ fn rows(tree: &mut CgroupTree, mount: &Path, version: CgroupVersion) -> Vec<Row>
     }
     rows
 }
-
-/// `PAGE_COUNTER_MAX` is `LONG_MAX` in whole pages, of 64 KiB at the largest.
-const NO_LIMIT_BYTES: u64 = i64::MAX as u64 - (64 << 10);
 
 fn text(rows: &[Row], out: &mut dyn io::Write) -> io::Result<()> {
     if rows.is_empty() {

@@ -32,6 +32,8 @@ const CONTAINERD_ROOTS: [&str; 3] = [
     "/var/lib/rancher/k3s/agent/containerd",
     "/var/snap/microk8s/common/var/lib/containerd",
 ];
+/// There where CRI-O runs.
+pub(super) const CRIO_RUN: &str = "/run/crio";
 const DOCKER_SOCKET: &str = "/run/docker.sock";
 const DOCKER_DATA_ROOT: &str = "/var/lib/docker";
 const STORAGE_GRAPH_ROOT: &str = "/var/lib/containers/storage";

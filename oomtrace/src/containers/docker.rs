@@ -12,7 +12,7 @@ use crate::containers::{
     grammar::is_hex_id,
     kept,
     labels::kept_labels,
-    oci::{self, Seat, count},
+    oci::{self, RuntimeCgroup, count},
 };
 
 #[derive(Deserialize)]
@@ -36,7 +36,7 @@ struct HostConfig {
     cgroup_parent: Option<String>,
 }
 
-/// Docker's container `id`, by the data-root `dir`; where its cgroup is, is for [`seat`].
+/// Docker's container `id`, by the data-root `dir`; where its cgroup is, is for [`runtime_cgroup`].
 pub fn container(dir: &StateDir, id: &str, texts: &mut Texts) -> Result<Facts, FileError> {
     if !is_hex_id(id) {
         return Err(FileError::Absent);
@@ -52,7 +52,7 @@ pub fn container(dir: &StateDir, id: &str, texts: &mut Texts) -> Result<Facts, F
         restart_count: read.restart_count,
         pod: pod(&labels, texts),
         labels: kept_labels(labels.iter(), texts),
-        seat: Seat::Unsaid,
+        runtime_cgroup: RuntimeCgroup::NotSaid,
         of_user: false,
         left_out: LeftOut::Nothing,
     })
@@ -60,24 +60,28 @@ pub fn container(dir: &StateDir, id: &str, texts: &mut Texts) -> Result<Facts, F
 
 /// Where the cgroup of Docker's container `id` is: by its bundle in one of `bundles`, the
 /// state directories of containerd, which runs it; else by `hostconfig.json`.
-pub fn seat(dir: &StateDir, bundles: &[StateDir], id: &str, path: &[u8]) -> Seat {
+pub fn runtime_cgroup(dir: &StateDir, bundles: &[StateDir], id: &str, path: &[u8]) -> RuntimeCgroup {
     let bundle = oci::docker_bundle(id);
-    if let Some(seat) = bundles.iter().find_map(|dir| oci::seat_in(dir, &bundle, path).ok()) {
-        return seat;
+    if let Some(runtime_cgroup) =
+        bundles.iter().find_map(|dir| oci::runtime_cgroup_in(dir, &bundle, path).ok())
+    {
+        return runtime_cgroup;
     }
     let file: PathBuf = ["containers", id, "hostconfig.json"].iter().collect();
     let host = dir.json::<HostConfig>(&file, FILE_MAX_BYTES).ok();
     match host.and_then(|host| host.cgroup_parent).filter(|parent| !parent.is_empty()) {
         Some(slice) if slice.ends_with(".slice") && !slice.contains('/') => {
-            Seat::of(&format!("{slice}:docker:{id}"), path)
+            RuntimeCgroup::of(&format!("{slice}:docker:{id}"), path)
         }
-        Some(parent) => Seat::of(&format!("{}/{id}", parent.trim_end_matches('/')), path),
+        Some(parent) => RuntimeCgroup::of(&format!("{}/{id}", parent.trim_end_matches('/')), path),
         None => {
             // The daemon may have a parent of its own, which these files do not tell.
             let usual = [format!("/docker/{id}"), format!("system.slice:docker:{id}")];
-            let at =
-                usual.iter().map(|said| Seat::of(said, path)).find(|seat| matches!(seat, Seat::At { .. }));
-            at.unwrap_or(Seat::Unsaid)
+            let at = usual
+                .iter()
+                .map(|said| RuntimeCgroup::of(said, path))
+                .find(|runtime_cgroup| matches!(runtime_cgroup, RuntimeCgroup::Here { .. }));
+            at.unwrap_or(RuntimeCgroup::NotSaid)
         }
     }
 }

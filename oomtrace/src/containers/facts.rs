@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::containers::{Runtime, labels::LabelKeys, oci::Seat};
+use crate::containers::{Runtime, labels::LabelKeys, oci::RuntimeCgroup};
 
 /// What a runtime says about one of its containers. Kept for every container of the host,
 /// so texts that many of them have are shared.
@@ -22,7 +22,7 @@ pub struct Facts {
     /// Its pod.
     pub pod: Option<Box<PodFacts>>,
     /// Where its runtime says that its cgroup is.
-    pub seat: Seat,
+    pub runtime_cgroup: RuntimeCgroup,
     /// The files are those of an unprivileged user.
     pub of_user: bool,
     /// What there was no room to keep.
@@ -184,7 +184,7 @@ mod tests {
             restart_count: None,
             labels: (0..8).map(|_| label(texts)).collect(),
             pod: None,
-            seat: Seat::Unsaid,
+            runtime_cgroup: RuntimeCgroup::NotSaid,
             of_user,
             left_out: LeftOut::Nothing,
         }

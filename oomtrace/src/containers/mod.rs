@@ -38,7 +38,7 @@ pub use facts::{Facts, LeftOut, PodFacts, Texts, kept};
 use files::{FileError, StateDir};
 use grammar::Shape;
 use labels::LabelKeys;
-use oci::Seat;
+use oci::RuntimeCgroup;
 
 /// A container runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,7 +178,7 @@ impl Runtimes {
     /// The runtimes whose state is there, as `docker=/var/lib/docker`.
     pub fn found(&self) -> Vec<String> {
         // CRI-O and Podman share a store: each has a directory of its own besides.
-        let crio = self.root.as_ref().is_some_and(|root| root.path("/run/crio").exists());
+        let crio = self.root.as_ref().is_some_and(|root| root.path(discover::CRIO_RUN).exists());
         let all = [
             (Runtime::Docker, &self.dirs.docker),
             (Runtime::Containerd, &self.dirs.containerd),
@@ -255,7 +255,7 @@ impl Runtimes {
             _ => None,
         }?;
         // Where the cgroup is was said when it was made.
-        (fresh.of_user == known.of_user).then_some(Facts { seat: known.seat, ..fresh })
+        (fresh.of_user == known.of_user).then_some(Facts { runtime_cgroup: known.runtime_cgroup, ..fresh })
     }
 
     fn look_up_once(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, Unnamed> {
@@ -297,13 +297,17 @@ impl Runtimes {
         let labels = self.texts.labels().clone();
         let of_user = first(own.as_slice(), Runtime::Docker, id, |dir| {
             let facts = docker::container(dir, id, &mut Texts::unshared().keeping(labels.clone()))?;
-            Ok(Facts { of_user: true, seat: docker::seat(dir, &[], id, place.path), ..facts })
+            Ok(Facts {
+                of_user: true,
+                runtime_cgroup: docker::runtime_cgroup(dir, &[], id, place.path),
+                ..facts
+            })
         });
         let containerd = &self.dirs.containerd;
         or_else(of_user, || {
             first(&self.dirs.docker, Runtime::Docker, id, |dir| {
                 let facts = docker::container(dir, id, &mut self.texts)?;
-                Ok(Facts { seat: docker::seat(dir, containerd, id, place.path), ..facts })
+                Ok(Facts { runtime_cgroup: docker::runtime_cgroup(dir, containerd, id, place.path), ..facts })
             })
         })
     }
@@ -325,12 +329,12 @@ impl Runtimes {
         let Self { lists, texts, .. } = self;
         let of_user = first(own.as_slice(), Runtime::Podman, id, |dir| {
             let facts = podman::container(dir, id, lists, &mut Texts::unshared())?;
-            Ok(Facts { of_user: true, seat: podman::seat(dir, id, place.path), ..facts })
+            Ok(Facts { of_user: true, runtime_cgroup: podman::runtime_cgroup(dir, id, place.path), ..facts })
         });
         or_else(of_user, || {
             first(&self.dirs.podman, Runtime::Podman, id, |dir| {
                 let facts = podman::container(dir, id, lists, texts)?;
-                Ok(Facts { seat: podman::seat(dir, id, place.path), ..facts })
+                Ok(Facts { runtime_cgroup: podman::runtime_cgroup(dir, id, place.path), ..facts })
             })
         })
     }
@@ -377,7 +381,7 @@ fn by_path(runtime: Runtime, name: &str) -> Facts {
         restart_count: None,
         labels: Box::default(),
         pod: None,
-        seat: Seat::Unsaid,
+        runtime_cgroup: RuntimeCgroup::NotSaid,
         of_user: false,
         left_out: LeftOut::Nothing,
     }

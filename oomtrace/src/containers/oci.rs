@@ -32,20 +32,20 @@ pub const NAMESPACES_MAX: usize = 32;
 /// Whether a container's own runtime says that its cgroup is where it was found. A name can
 /// be chosen by whoever makes the cgroup; this cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seat {
+pub enum RuntimeCgroup {
     /// It ends as the runtime says; `above` names precede that. None, where the runtime sees
     /// the whole tree.
-    At {
+    Here {
         /// How many.
         above: u16,
     },
     /// The runtime says another.
     Elsewhere,
     /// The runtime's files do not say.
-    Unsaid,
+    NotSaid,
 }
 
-impl Seat {
+impl RuntimeCgroup {
     /// Compares `cgroups_path` of an OCI spec with the path at which the cgroup is.
     /// `SLICE:PREFIX:NAME` is the systemd driver's way to say it.
     pub fn of(cgroups_path: &str, path: &[u8]) -> Self {
@@ -53,17 +53,17 @@ impl Seat {
         let said = match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(slice), Some(prefix), Some(name), None) => {
                 let slice = if slice.is_empty() { "system.slice" } else { slice };
-                let Some(slice) = slice_path(slice) else { return Self::Unsaid };
+                let Some(slice) = slice_path(slice) else { return Self::NotSaid };
                 format!("{slice}/{prefix}-{name}.scope")
             }
             _ => cgroups_path.trim_end_matches('/').to_owned(),
         };
         // Relative to the cgroup of a process that is gone.
         if !said.starts_with('/') {
-            return Self::Unsaid;
+            return Self::NotSaid;
         }
         match path.strip_suffix(said.as_bytes()) {
-            Some(above) => Self::At { above: u16::try_from(names_in(above)).unwrap_or(u16::MAX) },
+            Some(above) => Self::Here { above: u16::try_from(names_in(above)).unwrap_or(u16::MAX) },
             None => Self::Elsewhere,
         }
     }
@@ -86,9 +86,10 @@ struct Linux {
 }
 
 impl Spec {
-    fn seat(&self, path: &[u8]) -> Seat {
+    fn runtime_cgroup(&self, path: &[u8]) -> RuntimeCgroup {
         let said = self.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref());
-        said.filter(|said| !said.is_empty()).map_or(Seat::Unsaid, |said| Seat::of(said, path))
+        said.filter(|said| !said.is_empty())
+            .map_or(RuntimeCgroup::NotSaid, |said| RuntimeCgroup::of(said, path))
     }
 
     fn annotation(&self, key: &str) -> Option<&str> {
@@ -97,8 +98,8 @@ impl Spec {
 }
 
 /// Where the bundle at `file` below `dir` says that its container's cgroup is.
-pub fn seat_in(dir: &StateDir, file: &Path, path: &[u8]) -> Result<Seat, FileError> {
-    Ok(dir.json::<Spec>(file, FILE_MAX_BYTES)?.seat(path))
+pub fn runtime_cgroup_in(dir: &StateDir, file: &Path, path: &[u8]) -> Result<RuntimeCgroup, FileError> {
+    Ok(dir.json::<Spec>(file, FILE_MAX_BYTES)?.runtime_cgroup(path))
 }
 
 /// The bundle of Docker's container `id`, below containerd's state directory.
@@ -180,7 +181,7 @@ fn containerd_facts(spec: &Spec, id: &str, path: &[u8], restarts: Option<u32>, t
         restart_count: None,
         labels: kept_labels(spec.annotations.iter().flatten(), texts),
         pod,
-        seat: spec.seat(path),
+        runtime_cgroup: spec.runtime_cgroup(path),
         of_user: false,
         left_out: LeftOut::Nothing,
     }
@@ -220,7 +221,7 @@ pub fn crio(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Result<
         restart_count: None,
         labels: kept_labels(spec.annotations.iter().flatten(), texts),
         pod: Some(Box::new(pod)),
-        seat: spec.seat(path),
+        runtime_cgroup: spec.runtime_cgroup(path),
         of_user: false,
         left_out: LeftOut::Nothing,
     })

@@ -25,7 +25,7 @@ use crate::{
     containers::{
         Facts, LeftOut, PodFacts, Runtime,
         grammar::{self, Shape},
-        oci::Seat,
+        oci::RuntimeCgroup,
         unit,
     },
     event::{
@@ -131,8 +131,8 @@ impl Judge<'_> {
         match &claim.found {
             Ok(facts) => {
                 // What an unprivileged user's files say counts in that user's slice only.
-                match facts.seat {
-                    Seat::At { above } => {
+                match facts.runtime_cgroup {
+                    RuntimeCgroup::Here { above } => {
                         let above = usize::from(above);
                         if above == self.base || of_user && above == self.base + USER_MANAGER_DEPTH {
                             Worth::Exact
@@ -142,9 +142,9 @@ impl Judge<'_> {
                             Worth::None
                         }
                     }
-                    Seat::Elsewhere => Worth::None,
-                    Seat::Unsaid if free || of_user => Worth::Fair,
-                    Seat::Unsaid => Worth::None,
+                    RuntimeCgroup::Elsewhere => Worth::None,
+                    RuntimeCgroup::NotSaid if free || of_user => Worth::Fair,
+                    RuntimeCgroup::NotSaid => Worth::None,
                 }
             }
             Err(_) if claim.shape.is_plain() && (free || users) => Worth::Fair,
@@ -156,7 +156,7 @@ impl Judge<'_> {
         let of_user = self.user(claim.depth).is_some() && is_kubelets(&claim.shape);
         let reason = match &claim.found {
             _ if of_user => Reason::CgroupOfUser,
-            Ok(facts) if facts.seat != Seat::Unsaid => Reason::ContainerElsewhere,
+            Ok(facts) if facts.runtime_cgroup != RuntimeCgroup::NotSaid => Reason::ContainerElsewhere,
             Ok(_) => Reason::CgroupDelegated,
             Err(why) => return why.clone(),
         };

@@ -11,7 +11,7 @@ use crate::containers::{
     files::{FileError, Stamp, StateDir},
     grammar::is_hex_id,
     kept,
-    oci::{self, Seat},
+    oci::{self, RuntimeCgroup},
 };
 
 /// The directories that the storage drivers of Podman have.
@@ -40,7 +40,7 @@ pub fn is_store(dir: &StateDir, alone: bool) -> bool {
     (alone || ["libpod", "db.sql"].iter().any(|own| dir.holds(Path::new(own)))) && listed()
 }
 
-/// Podman's container `id`, by the graph root `dir`; where its cgroup is, is for [`seat`].
+/// Podman's container `id`, by the graph root `dir`; where its cgroup is, is for [`runtime_cgroup`].
 pub fn container(dir: &StateDir, id: &str, lists: &mut Lists, texts: &mut Texts) -> Result<Facts, FileError> {
     if !is_hex_id(id) {
         return Err(FileError::Absent);
@@ -59,9 +59,12 @@ pub fn container(dir: &StateDir, id: &str, lists: &mut Lists, texts: &mut Texts)
 }
 
 /// Where the cgroup of Podman's container `id` is, by its bundle. One that cannot be read says nothing.
-pub fn seat(dir: &StateDir, id: &str, path: &[u8]) -> Seat {
+pub fn runtime_cgroup(dir: &StateDir, id: &str, path: &[u8]) -> RuntimeCgroup {
     let bundle = |store: &str| [store, id, "userdata", "config.json"].iter().collect::<PathBuf>();
-    STORES.iter().find_map(|store| oci::seat_in(dir, &bundle(store), path).ok()).unwrap_or(Seat::Unsaid)
+    STORES
+        .iter()
+        .find_map(|store| oci::runtime_cgroup_in(dir, &bundle(store), path).ok())
+        .unwrap_or(RuntimeCgroup::NotSaid)
 }
 
 /// A container of a list.
@@ -189,7 +192,7 @@ fn facts(entry: &Entry, texts: &mut Texts) -> Facts {
         restart_count: None,
         labels: Box::default(),
         pod: None,
-        seat: Seat::Unsaid,
+        runtime_cgroup: RuntimeCgroup::NotSaid,
         of_user: false,
         left_out: LeftOut::Nothing,
     }

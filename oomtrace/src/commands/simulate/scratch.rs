@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    cgroups::hierarchy::MemoryHierarchy,
+    cgroups::{hierarchy::MemoryHierarchy, memory_files},
     event::CgroupVersion,
     failure::{Code, Failure},
     stderr::say,
@@ -44,10 +44,10 @@ impl Scratch {
         let mut scratch = Self { dir, id: 0 };
         scratch.id =
             fs::metadata(&scratch.dir).map_err(|error| cannot("look at", &scratch.dir, &error))?.ino();
-        scratch.write(if v2 { "memory.max" } else { "memory.limit_in_bytes" }, &limit_bytes.to_string())?;
-        // With swap to go to, the child would not be killed for long.
-        let swap = if v2 { ("memory.swap.max", 0) } else { ("memory.memsw.limit_in_bytes", limit_bytes) };
-        let _no_swap_accounting = scratch.write(swap.0, &swap.1.to_string());
+        scratch.write(memory_files::limit_file(!v2), &limit_bytes.to_string())?;
+        // With swap to go to, the child would not be killed for long. On v1 the limit is of memory and swap together.
+        let with_swap = if v2 { 0 } else { limit_bytes };
+        let _no_swap_accounting = scratch.write(memory_files::swap_limit_file(!v2), &with_swap.to_string());
         Ok(scratch)
     }
 

@@ -285,7 +285,7 @@ fn ask(btf: &Btf) -> Result<(), ProbeError> {
 }
 
 fn aya_types() -> Result<AyaBtf, ProbeError> {
-    AyaBtf::from_sys_fs().map_err(|error| ProbeError::Maps(chain(&error).0))
+    AyaBtf::from_sys_fs().map_err(|error| ProbeError::maps(&error))
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>

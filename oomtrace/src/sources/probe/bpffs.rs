@@ -14,7 +14,7 @@ use rustix::{
 use crate::sources::probe::PinError;
 
 /// Where a host has it.
-const USUAL: &str = "/sys/fs/bpf";
+pub const USUAL: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`.
 const MAGIC: i64 = 0xcafe_4a11;
 /// The name of a mount of ours, by which `detach` knows it again.
@@ -123,7 +123,8 @@ pub(super) fn unmount_ours() -> Result<bool, PinError> {
     Ok(true)
 }
 
-fn is_bpffs(path: &Path) -> bool {
+/// Whether a path is on a bpffs.
+pub fn is_bpffs(path: &Path) -> bool {
     #[allow(clippy::unnecessary_cast, reason = "the type depends on the machine")]
     statfs(path).is_ok_and(|stat| stat.f_type as i64 & 0xffff_ffff == MAGIC)
 }

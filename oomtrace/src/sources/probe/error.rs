@@ -9,8 +9,13 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// The object could not be loaded: its maps could not be made.
-    #[error("failed to create the eBPF maps: {0}")]
-    Maps(String),
+    #[error("failed to create the eBPF maps: {reason}")]
+    Maps {
+        /// The reason.
+        reason: String,
+        /// The kernel's error, where there is one.
+        os: Option<i32>,
+    },
     /// The verifier refused a program, or the kernel refused the call.
     #[error("failed to load {program}: {reason}")]
     Load {
@@ -40,6 +45,8 @@ pub enum ProbeError {
         name: &'static str,
         /// The reason.
         reason: String,
+        /// The kernel's error, where there is one.
+        os: Option<i32>,
     },
     /// The counters could not be read.
     #[error("failed to read the eBPF counters: {0}")]
@@ -53,18 +60,32 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
+    /// The kernel's error, where there is one.
+    pub fn os(&self) -> Option<i32> {
+        match self {
+            Self::Maps { os, .. }
+            | Self::Load { os, .. }
+            | Self::Attach { os, .. }
+            | Self::Ring { os, .. } => *os,
+            Self::Pin(PinError::Io { source, .. } | PinError::NoBpffs { source: Some(source), .. }) => {
+                source.raw_os_error()
+            }
+            Self::Counters(_) | Self::Pin(_) | Self::Log(_) => None,
+        }
+    }
+
+    /// The maps could not be made.
+    pub(super) fn maps(error: &(dyn std::error::Error + 'static)) -> Self {
+        let (reason, os) = chain(error);
+        Self::Maps { reason, os }
+    }
+
     /// Whether the kernel said EPERM or EACCES.
     pub fn is_permission(&self) -> bool {
         match self {
             // The verifier's own refusal is EACCES as well, and says why.
-            Self::Load { os, verifier: false, .. } | Self::Attach { os, .. } => {
-                matches!(os, Some(code) if [libc::EPERM, libc::EACCES].contains(code))
-            }
-            Self::Load { .. } => false,
-            Self::Maps(reason) | Self::Ring { reason, .. } => {
-                reason.contains("Operation not permitted") || reason.contains("Permission denied")
-            }
-            Self::Counters(_) | Self::Log(_) | Self::Pin(_) => false,
+            Self::Load { verifier: true, .. } | Self::Pin(_) => false,
+            _ => matches!(self.os(), Some(libc::EPERM | libc::EACCES)),
         }
     }
 }

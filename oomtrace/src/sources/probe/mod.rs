@@ -5,7 +5,7 @@
 //! each hook is attached. It does not look into a record.
 
 mod attach;
-mod bpffs;
+pub mod bpffs;
 mod error;
 mod fentry;
 mod lock;

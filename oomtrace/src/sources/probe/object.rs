@@ -25,7 +25,7 @@ pub(super) fn load(options: &Options, layout: &KernelLayout) -> Result<Ebpf, Pro
         .map_max_entries("KILLS", options.kill_ring_bytes)
         .map_max_entries("CGROUPS", options.cgroup_ring_bytes)
         .map_max_entries("AYA_LOGS", log_bytes);
-    loader.load(OBJECT).map_err(|error| ProbeError::Maps(chain(&error).0))
+    loader.load(OBJECT).map_err(|error| ProbeError::maps(&error))
 }
 
 pub(super) fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, ProbeError> {

@@ -14,8 +14,12 @@ pub struct Ring(RingBuf<MapData>);
 
 impl Ring {
     pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, ProbeError> {
-        let map = ebpf.take_map(name).ok_or(ProbeError::Ring { name, reason: "no such map".into() })?;
-        RingBuf::try_from(map).map(Self).map_err(|error| ProbeError::Ring { name, reason: chain(&error).0 })
+        let map =
+            ebpf.take_map(name).ok_or(ProbeError::Ring { name, reason: "no such map".into(), os: None })?;
+        RingBuf::try_from(map).map(Self).map_err(|error| {
+            let (reason, os) = chain(&error);
+            ProbeError::Ring { name, reason, os }
+        })
     }
 
     /// One that was pinned.
