@@ -9,7 +9,7 @@ use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -424,4 +424,28 @@ fn an_output_that_is_full_is_an_error() {
         assert_eq!(code, 1, "{arguments:?}");
         assert!(err.contains("cannot write to standard output"), "{err}");
     }
+}
+
+/// Ended by SIGQUIT once it has said something, where cores may have any size: whether it left one.
+fn leaves_a_core(mut command: Command) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    command.current_dir(dir.path());
+    let unlimited = Rlimit { current: None, maximum: None };
+    // SAFETY: one system call between fork and exec.
+    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Core, unlimited.clone())?)) };
+    let mut running = Running::spawn(command);
+    let mut first = String::new();
+    running.stdout.read_line(&mut first).unwrap();
+    running.signal(Signal::QUIT);
+    let status = running.child.wait().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGQUIT), "{first}{status}");
+    status.core_dumped()
+}
+
+#[test]
+fn no_core_is_left_that_holds_command_lines() {
+    let mut other = Command::new("sh");
+    other.args(["-c", "echo x; exec sleep 1000"]);
+    assert!(leaves_a_core(other), "this host makes no cores: /proc/sys/kernel/core_pattern");
+    assert!(!leaves_a_core(oomtrace(&["run", "-o", "json"])));
 }

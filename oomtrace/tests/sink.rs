@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use oomtrace::outputs::transport::{
     Access, FileSink, Rotation, Sink, SinkError, StdoutSink, Wait, create_private, others_may_write,
 };
-use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, mkfifoat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Held by who starts a process and by who closes a reader: until it runs its own program, a new
@@ -83,25 +83,35 @@ fn no_link_is_followed_and_no_others_file_is_written() {
     FileSink::open(at("kills"), None).unwrap();
 }
 
+/// Opens a file again and again while somebody swaps it for a FIFO and back: none of these opens may wait for a writer.
 #[test]
 fn a_fifo_that_is_swapped_in_holds_up_nobody() {
     let dir = shared_dir();
     let at = |name: &str| dir.path().join(name);
-    let mut sink = FileSink::open(at("kills"), None).unwrap();
-    sink.write_line(b"one\n").unwrap();
-    fs::rename(at("kills"), at("moved")).unwrap();
-    mkfifoat(CWD, at("kills"), Mode::RUSR | Mode::WUSR).unwrap();
-    // With a reader, so that it can be opened; and whatever is written stays in it.
-    let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(at("kills")).unwrap();
+    fs::write(at("kills"), "no end").unwrap();
+    mkfifoat(CWD, at("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+    // With a reader, so that it can be opened for writing.
+    let _reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(at("fifo")).unwrap();
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (kills, fifo, stop) = (at("kills"), at("fifo"), std::sync::Arc::clone(&ended));
+    let swapper = std::thread::spawn(move || {
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            rustix::fs::renameat_with(CWD, &kills, CWD, &fifo, RenameFlags::EXCHANGE).unwrap();
+        }
+    });
     let (done, waits) = std::sync::mpsc::channel();
     let path = at("kills");
     std::thread::spawn(move || {
-        sink.write_line(b"two\n").unwrap();
-        drop(FileSink::open(&path, None).unwrap());
+        let mut sink = FileSink::open(&path, None).unwrap();
+        for _ in 0..20_000 {
+            sink.reopen().unwrap();
+        }
         done.send(()).unwrap();
     });
-    waits.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
-    drop(reader);
+    let opened = waits.recv_timeout(std::time::Duration::from_secs(60));
+    ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    swapper.join().unwrap();
+    opened.unwrap();
 }
 
 #[test]

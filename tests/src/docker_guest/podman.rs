@@ -6,7 +6,7 @@ use oomtrace_tests::tracer::{Line, detail};
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::world::{LIMIT, LIMIT_BYTES, World, run};
+use crate::world::{LIMIT, LIMIT_BYTES, World, of_user, run};
 
 pub(crate) const CASES: &[Case] = &[("podman_over_its_limit", over_its_limit), ("podman_pod", pod)];
 
@@ -24,6 +24,10 @@ pub(crate) fn start(name: &str, options: &[&str], script: &str) -> Result<String
 /// A kill in a container whose cgroup is `scope`.
 pub(crate) fn killed(line: &Line, id: &str, name: &str, scope: &str) -> Result<()> {
     let container = json!({"id": id, "name": name, "runtime": {"name": "podman"}, "image": {"name": IMAGE}});
+    let container = match user_of(scope) {
+        Some(uid) => of_user(container, uid),
+        None => container,
+    };
     expect(
         line,
         &[
@@ -38,6 +42,11 @@ pub(crate) fn killed(line: &Line, id: &str, name: &str, scope: &str) -> Result<(
     let fired = line.get("oom.cgroup.path").and_then(Value::as_str).context("oom.cgroup.path")?;
     ensure!(fired.starts_with(scope), "field oom.cgroup.path: {fired} is not in {scope}");
     Ok(())
+}
+
+/// Whose slice a path is in.
+fn user_of(path: &str) -> Option<u32> {
+    path.strip_prefix("/user.slice/user-")?.split_once('.')?.0.parse().ok()
 }
 
 fn over_its_limit(world: &mut World) -> Result<()> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::Case;
 use crate::podman::{IMAGE, killed};
-use crate::world::{LIMIT, LIMIT_BYTES, World, of_docker, run};
+use crate::world::{LIMIT, LIMIT_BYTES, World, of_docker, of_user, run};
 
 pub(crate) const CASES: &[Case] =
     &[("rootless_podman_over_its_limit", podman), ("rootless_docker_over_its_limit", docker)];
@@ -115,10 +115,11 @@ fn docker(world: &mut World) -> Result<()> {
         &script,
     ])?;
     let line = world.watch.kill_in(&id)?;
+    let container = of_user(of_docker(&id, "own"), USER);
     expect(
         &line,
         &[
-            ("container", of_docker(&id, "own")),
+            ("container", container),
             ("oom.cgroup.limit_bytes", json!(LIMIT_BYTES)),
             ("victim.cgroup.path", json!(format!("{SLICE}/docker-{id}.scope"))),
             ("systemd.unit", json!(format!("docker-{id}.scope"))),

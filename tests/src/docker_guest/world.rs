@@ -143,3 +143,11 @@ pub(crate) fn property(unit: &str, name: &str) -> Result<String> {
 pub(crate) fn of_docker(id: &str, name: &str) -> Value {
     json!({"id": id, "name": name, "runtime": {"name": "docker"}, "image": {"name": IMAGE}, "restart_count": 0})
 }
+
+/// The same `container`, of a user's own runtime.
+pub(crate) fn of_user(mut container: Value, uid: u32) -> Value {
+    if let Some(runtime) = container.get_mut("runtime").and_then(Value::as_object_mut) {
+        runtime.insert("user".to_owned(), json!(uid));
+    }
+    container
+}

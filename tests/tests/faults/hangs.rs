@@ -80,7 +80,12 @@ fn ends_soon(run: Run) -> Result<(Vec<Value>, String)> {
 }
 
 /// Kills in her containers, while nothing of her home answers; what was told of them, and what it said.
-fn kills_at_home(world: &World, user: &User, mut run: Run) -> Result<(Vec<Value>, String)> {
+fn kills_at_home(
+    world: &World,
+    user: &User,
+    mut run: Run,
+    look: impl FnOnce(u32) -> Result<()>,
+) -> Result<(Vec<Value>, String)> {
     run.line()?;
     let mut names = Vec::new();
     for number in 1..=KILLS {
@@ -90,6 +95,7 @@ fn kills_at_home(world: &World, user: &User, mut run: Run) -> Result<(Vec<Value>
     // Somebody else's.
     names.extend(world.kill(1)?);
     let mut lines = run.lines_until(names.last().context("a kill")?)?;
+    look(run.child.id())?;
     let (rest, said) = ends_soon(run)?;
     lines.extend(rest);
     all_told(&lines, &names)?;
@@ -111,10 +117,33 @@ pub fn home_that_never_answers(world: &World) -> Result<()> {
     let home = Fuse::mount(&user.home, user.uid)?;
     home.be_silent();
     let run = user.run(world)?;
-    let (lines, _) = kills_at_home(world, &user, run)?;
+    let (lines, _) = kills_at_home(world, &user, run, |_| Ok(()))?;
     let whys = whys(&lines);
     ensure!(whys.len() == KILLS && whys.iter().all(|why| why.contains("of type fuse")), "missing: {whys:?}");
     ensure!(home.waiting() == 0, "{} requests to its server", home.waiting());
+    Ok(())
+}
+
+/// A child of this process was killed and cannot end; it has nothing open but its socket.
+fn hangs_and_holds_nothing(parent: u32) -> Result<()> {
+    let stuck = until("a child that hangs", || {
+        for process in fs::read_dir("/proc")?.flatten() {
+            let status = fs::read_to_string(process.path().join("status")).unwrap_or_default();
+            let is = |line: &str| status.lines().any(|of| of.starts_with(line));
+            if is(&format!("PPid:\t{parent}")) && is("State:\tD") && is("ShdPnd:\t0000000000000100") {
+                return Ok(Some(process.path()));
+            }
+        }
+        Ok(None)
+    })?;
+    let mut open = Vec::new();
+    for file in fs::read_dir(stuck.join("fd"))? {
+        open.push(fs::read_link(file?.path())?.display().to_string());
+    }
+    // And what it was about to look into.
+    let own = |file: &str| file == "/dev/null" || file == "/" || file.starts_with("socket:");
+    open.retain(|file| !own(file) && !file.ends_with("/mountinfo") && !file.contains("oomtrace-faults"));
+    ensure!(open.is_empty(), "it has open: {open:?}");
     Ok(())
 }
 
@@ -130,7 +159,7 @@ pub fn home_that_hangs_its_reader(world: &World) -> Result<()> {
     server.be_silent();
     let run = user.run(world)?;
     let tracer = run.child.id();
-    let (lines, said) = kills_at_home(world, &user, run)?;
+    let (lines, said) = kills_at_home(world, &user, run, hangs_and_holds_nothing)?;
     ensure!(server.waiting() > 0, "nobody asked its server");
     ensure!(said.contains("a reader given up (1 so far"), "stderr: {said}");
     let whys = whys(&lines);
