@@ -432,7 +432,7 @@ fn leaves_a_core(mut command: Command) -> bool {
     command.current_dir(dir.path());
     let unlimited = Rlimit { current: None, maximum: None };
     // SAFETY: one system call between fork and exec.
-    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Core, unlimited.clone())?)) };
+    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Core, unlimited)?)) };
     let mut running = Running::spawn(command);
     let mut first = String::new();
     running.stdout.read_line(&mut first).unwrap();
