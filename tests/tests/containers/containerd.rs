@@ -45,7 +45,7 @@ fn over_its_limit(world: &mut World) -> Result<()> {
                     "id": "worker-1",
                     "name": "worker-1",
                     "runtime": {"name": "containerd"},
-                    "labels": {"com.docker.compose.service": "worker"},
+                    "label": {"com.docker.compose.service": "worker"},
                 }),
             ),
             ("k8s", Value::Null),

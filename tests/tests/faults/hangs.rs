@@ -98,7 +98,10 @@ fn kills_at_home(
     look(run.child.id())?;
     let (rest, said) = ends_soon(run)?;
     lines.extend(rest);
-    all_told(&lines, &names)?;
+    // Names that were not read in time are counted as lost too: here they are meant to be. No kill may be.
+    let kills_and_losses: Vec<Value> =
+        lines.iter().filter(|line| text(line, "reason") != "name_not_read").cloned().collect();
+    all_told(&kills_and_losses, &names)?;
     Ok((lines, said))
 }
 
