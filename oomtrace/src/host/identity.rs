@@ -100,13 +100,17 @@ pub fn ticks_per_second() -> u64 {
 /// Whether the pids of `/proc` are the kernel's own, those of the first pid namespace. In another namespace `/proc/PID` is
 /// somebody else than the kernel's PID. False if `/proc` does not say.
 pub fn proc_has_kernel_pids(root: &Root) -> bool {
-    // PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on each kernel.
-    const FIRST: &[u8] = b"pid:[4026531836]";
     // This process is in the namespace of `/proc` or in one below it, else it would have no `self` there. Where it is in a
     // namespace below the first, the first process of `/proc` shows whose `/proc` it is.
-    ["/proc/self/ns/pid", "/proc/1/ns/pid"]
-        .into_iter()
-        .any(|link| fs::read_link(root.path(link)).is_ok_and(|space| space.as_os_str().as_bytes() == FIRST))
+    is_first_pid_namespace(root, "self") || is_first_pid_namespace(root, "1")
+}
+
+/// Whether a process is in the first pid namespace: `self` is this one.
+pub fn is_first_pid_namespace(root: &Root, process: &str) -> bool {
+    // PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on each kernel.
+    const FIRST: &[u8] = b"pid:[4026531836]";
+    let link = root.path(format!("/proc/{process}/ns/pid"));
+    fs::read_link(link).is_ok_and(|space| space.as_os_str().as_bytes() == FIRST)
 }
 
 /// The counter `key` of a file of names and numbers: `/proc/vmstat`, `memory.events`, `memory.oom_control`. `None` if it

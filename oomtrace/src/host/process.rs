@@ -6,6 +6,7 @@
 //! waits for it longer than asked, and another one serves the next victim. The executable and the start time take no lock of the
 //! victim's and are read first. The threads sleep unless there is something to read.
 
+mod at_once;
 mod command_line;
 
 use std::io;
@@ -156,6 +157,8 @@ const STUCK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ProcessReader {
     files: Files,
+    /// The kernel's ids are those of this process's own namespace too.
+    by_number: bool,
     idle: Option<Thread>,
     /// Those whose answer nobody waits for any more.
     late: Vec<Thread>,
@@ -238,7 +241,8 @@ impl ProcessReader {
     pub fn new(root: &Root, wanted: CommandLineChoice) -> io::Result<Self> {
         let tick_ns = 1_000_000_000 / identity::ticks_per_second().max(1);
         let files = Files { proc: root.path("/proc"), tick_ns, wanted };
-        Ok(Self { idle: Some(Thread::start(files.clone())?), files, late: Vec::new(), stuck: 0 })
+        let by_number = identity::is_first_pid_namespace(root, "self");
+        Ok(Self { idle: Some(Thread::start(files.clone())?), files, by_number, late: Vec::new(), stuck: 0 })
     }
 
     /// The executable alone.
@@ -256,6 +260,15 @@ impl ProcessReader {
     }
 
     fn ask(&mut self, victim: &Victim, command_line: bool, wait: Duration) -> ProcessFacts {
+        let at_once = self.by_number.then(|| at_once::executable(&self.files.proc, victim)).flatten();
+        match (at_once, command_line) {
+            (Some(executable), false) => ProcessFacts { executable, ..ProcessFacts::none(Reason::NotRead) },
+            (Some(executable), true) => ProcessFacts { executable, ..self.ask_thread(victim, true, wait) },
+            (None, _) => self.ask_thread(victim, command_line, wait),
+        }
+    }
+
+    fn ask_thread(&mut self, victim: &Victim, command_line: bool, wait: Duration) -> ProcessFacts {
         let Some(BootTime(start)) = victim.start else { return ProcessFacts::none(Reason::StartUnknown) };
         let Victim { tid, tgid, marked: BootTime(marked), .. } = *victim;
         self.look_at_late();
