@@ -15,6 +15,7 @@ use oomtrace_tests::patience::until;
 use oomtrace_tests::session::start_hog;
 use serde_json::Value;
 
+use crate::slow::BusyProcessor;
 use crate::world::{Dir, Run, World, all_told, c_string, text};
 
 /// Two seconds, and some for a busy machine to start and to reap a process.
@@ -215,6 +216,7 @@ impl Locker {
 /// On a busy machine any victim may be gone before it is read: of a few, one is enough.
 pub fn victim_that_locks_its_memory(world: &World) -> Result<()> {
     const TRIES: usize = 6;
+    const LATER: usize = 10;
     let dir = Dir::make()?;
     let mut run = world.run(&["--no-verdict"], |_| {})?;
     run.line()?;
@@ -230,19 +232,23 @@ pub fn victim_that_locks_its_memory(world: &World) -> Result<()> {
         ensure!(fact(kill, "/victim/command_line").is_none(), "its memory was not locked: {kill}");
         executable = fact(kill, "/victim/executable");
     }
-    let mut whole = false;
-    for number in 0..10 * TRIES {
+    // These die slowly, so that each is still there when it is read.
+    let busy = BusyProcessor::start()?;
+    let (mut whole, mut missing) = (0, Vec::new());
+    for number in 0..LATER {
         let cgroup = world.scratch.cgroup().child(format!("later-{number}").as_bytes())?;
-        let name = world.kill_another(&cgroup, |_| Ok(()))?;
+        let name = world.kill_another(&cgroup, |hog| busy.takes(hog.pid()))?;
         let lines = run.lines_until(&name)?;
         let kill = lines.last().context("a kill")?;
-        whole = fact(kill, "/victim/executable") == executable
-            && fact(kill, "/victim/command_line").is_some_and(|line| line.ends_with(" hog"));
-        if whole {
-            break;
-        }
+        let command_line = fact(kill, "/victim/command_line");
+        whole += usize::from(
+            fact(kill, "/victim/executable") == executable
+                && command_line.is_some_and(|line| line.ends_with(" hog")),
+        );
+        missing.push(kill.get("missing").cloned());
     }
-    ensure!(whole, "no later victim had its executable and its command line told");
+    drop(busy);
+    ensure!(whole > 0, "no later victim had its executable and its command line told: {missing:?}");
     for locker in &mut lockers {
         ensure!(locker.hog.is_alive()?, "a locker has gone: nothing was locked any more");
     }

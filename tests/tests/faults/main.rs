@@ -6,6 +6,7 @@
 mod facts;
 mod hangs;
 mod output;
+mod slow;
 mod start;
 mod world;
 
