@@ -1,8 +1,7 @@
-//! The kernel's own count of kills against what the programs saw: two counters and a moment
-//! in, a difference that stays out. Pure.
+//! Compares the kernel's own count of kills with what the programs saw. Pure.
 //!
-//! The kernel counts a kill a moment before its victim is marked, so a difference counts
-//! only if it is there twice.
+//! The kernel counts a kill a moment before it marks the victim. So a difference counts only if a second
+//! comparison finds it again.
 
 use std::time::Duration;
 
@@ -10,19 +9,19 @@ use oomtrace_common::pinned::{self, Pinned};
 
 use crate::facts::BootTime;
 
-/// How long a difference must stay.
+/// How long a difference must last.
 pub const STAYS: Duration = Duration::from_secs(1);
 /// How often the counters are compared at the most while they agree.
 pub const EVERY: Duration = Duration::from_secs(60);
 
-/// The kernel's counter moved by more than what the programs saw.
+/// The kernel counted more kills than the programs saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// By how much it moved.
+    /// How many kills the kernel counted.
     pub kernel_kills: u64,
-    /// What of it the programs saw.
+    /// How many of them the programs saw.
     pub reported: u64,
-    /// Since when.
+    /// The start of the time that both numbers cover.
     pub since: BootTime,
 }
 
@@ -32,29 +31,29 @@ pub struct Reconciler {
     kernel: u64,
     seen: u64,
     since: BootTime,
-    /// A difference, and when it was first there.
+    /// A difference that was seen once, and when.
     pending: Option<(BootTime, i64)>,
 }
 
 impl Reconciler {
-    /// From here on: both counters read at one moment.
+    /// Starts now, from two counters that were read at one moment.
     pub fn new(kernel: u64, seen: u64, now: BootTime) -> Self {
         Self { kernel, seen, since: now, pending: None }
     }
 
-    /// From where an earlier run was; `None` if it left nothing.
+    /// Continues an earlier run; `None` if it left nothing.
     pub fn resume(kept: &Pinned) -> Option<Self> {
         let at = |index: usize| kept.get(index).copied().unwrap_or(0);
         let since = BootTime(at(pinned::SINCE));
         (since.0 != 0).then(|| Self::new(at(pinned::KERNEL_KILLS), at(pinned::SEEN), since))
     }
 
-    /// Whether all that the kernel has counted was seen.
+    /// Whether the programs saw every kill that the kernel counted.
     pub fn agrees(&self, kernel: u64, seen: u64) -> bool {
         kernel.wrapping_sub(self.kernel) == seen.wrapping_sub(self.seen)
     }
 
-    /// What the next run needs.
+    /// Writes what the next run needs.
     pub fn hand_over(&self, kept: &mut Pinned) {
         let values =
             [(pinned::KERNEL_KILLS, self.kernel), (pinned::SEEN, self.seen), (pinned::SINCE, self.since.0)];
@@ -69,13 +68,13 @@ impl Reconciler {
     pub fn compare(&mut self, kernel: u64, seen: u64, now: BootTime) -> Option<Difference> {
         let grown = kernel.wrapping_sub(self.kernel);
         let reported = seen.wrapping_sub(self.seen);
-        // Wrapping: counters that ran the other way are a negative difference, not a huge one.
+        // Wrapping: if the programs saw more than the kernel counted, the difference is negative, not huge.
         let difference = grown.wrapping_sub(reported).cast_signed();
         let before = self.pending.take().filter(|(_, before)| before.signum() == difference.signum());
         match before {
             _ if difference == 0 => None,
             Some((first, before)) if Duration::from_nanos(now.0.saturating_sub(first.0)) >= STAYS => {
-                // What came since the first look must be there a second time, too.
+                // What is new since the first comparison must also be seen twice.
                 let staying = if difference > 0 { before.min(difference) } else { before.max(difference) };
                 let rest = difference.wrapping_sub(staying);
                 let found = Difference {
@@ -86,7 +85,8 @@ impl Reconciler {
                 self.kernel = kernel.wrapping_sub(rest.cast_unsigned());
                 self.seen = seen;
                 self.pending = (rest != 0).then_some((now, rest));
-                // More seen than counted is no gap; it must only not hide the next one.
+                // More seen than counted is no gap. It is taken into account so that it does not hide the
+                // next gap.
                 if staying < 0 {
                     return None;
                 }
@@ -100,7 +100,7 @@ impl Reconciler {
         }
     }
 
-    /// Whether a difference waits for its second look.
+    /// Whether a difference waits for its second comparison.
     pub fn is_pending(&self) -> bool {
         self.pending.is_some()
     }

@@ -1,8 +1,8 @@
-//! Where kills were that were not reported: the cgroups' own counters and what was reported in, the cgroups whose
-//! counters moved by more out. Pure.
+//! Finds the cgroups with kills that were not reported. Compares the cgroups' own counters with what was
+//! reported. Pure.
 //!
-//! It never guesses: whatever may have been a cgroup's (a kill that was lost, the second pass of a group kill) is
-//! taken to be, and a cgroup whose counter is not known from the start is left out.
+//! It never guesses. A kill that may belong to a cgroup (a lost kill, the second pass of a group kill) is
+//! counted as reported there. A cgroup whose counter is not known from the start is left out.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,45 +11,46 @@ use crate::{
     facts::{BootTime, CgroupId, Lineage},
 };
 
-/// Cgroups that are named at the most.
+/// The most cgroups that are named.
 const NAMED: usize = 16;
-/// Cgroups whose kills are kept apart.
+/// The most cgroups whose kills are counted separately.
 const KEPT: usize = 4096;
-/// More than this are worth a fresh start.
+/// With more cgroups than this, counting starts anew.
 const MANY: usize = 1024;
 
-/// `oom_kill` of cgroups at one moment.
+/// `oom_kill` of the cgroups at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// By cgroup: its path, and its count. One without a kill need not be here.
+    /// The path and the count of each cgroup. Cgroups without a kill may be absent.
     pub of: BTreeMap<CgroupId, (String, u64)>,
-    /// No cgroup was left out: one that is not here had no kill.
+    /// No cgroup was left out: a cgroup that is absent had no kill.
     pub whole: bool,
 }
 
-/// How many kills were reported in which cgroup.
+/// How many kills were reported in each cgroup.
 #[derive(Clone, Debug)]
 pub struct KillsByCgroup {
-    /// cgroup v2: a count holds those below, and the topmost cgroups are looked at. Else each cgroup has its own.
+    /// cgroup v2: a count includes the cgroups below, and only the topmost cgroups are compared. On v1 each
+    /// cgroup has its own.
     hierarchical: bool,
     since: BootTime,
     of: HashMap<CgroupId, u64>,
-    /// In a cgroup that is not known or not kept apart.
+    /// Kills in a cgroup that is not known or not counted separately.
     elsewhere: u64,
 }
 
 impl KillsByCgroup {
-    /// None yet; what happened until `since` does not count.
+    /// Starts at zero. Kills up to `since` do not count.
     pub fn new(hierarchical: bool, since: BootTime) -> Self {
         Self { hierarchical, since, of: HashMap::new(), elsewhere: 0 }
     }
 
-    /// Begins again.
+    /// Starts anew.
     pub fn restart(&mut self, since: BootTime) {
         *self = Self::new(self.hierarchical, since);
     }
 
-    /// A kill was reported.
+    /// Counts a reported kill.
     pub fn saw(&mut self, lineage: &Lineage, time: BootTime) {
         if time <= self.since {
             return;
@@ -69,18 +70,19 @@ impl KillsByCgroup {
         }
     }
 
-    /// A kill whose record could not be read.
+    /// Counts a kill whose record could not be read.
     pub fn saw_unreadable(&mut self) {
         self.elsewhere += 1;
     }
 
-    /// Whether a fresh start would say more: kills are in no known cgroup, or in very many.
+    /// Whether a new start would give better answers: some kills have no known cgroup, or there are very many
+    /// cgroups.
     pub fn is_vague(&self) -> bool {
         self.elsewhere > 0 || self.of.len() > MANY
     }
 
-    /// The cgroups whose counts grew, from `before` to `after`, by more than what was reported in them and by more
-    /// than the `unplaced`, those with most first.
+    /// The cgroups whose counts grew from `before` to `after` by more than was reported in them plus
+    /// `unplaced`. The largest difference comes first.
     pub fn unreported(&self, before: &Counts, after: &Counts, unplaced: u64) -> Vec<GapCgroup> {
         let unplaced = unplaced.saturating_add(self.elsewhere);
         let mut found: Vec<GapCgroup> = after
@@ -161,7 +163,7 @@ mod tests {
         let mut kills = KillsByCgroup::new(true, BootTime(5));
         kills.saw(&lineage(&[30, 20, 10, 1]), LATER);
         kills.saw(&lineage(&[10, 1]), LATER);
-        // In the root: nobody counts it.
+        // In the root, whose kills no cgroup counts.
         kills.saw(&lineage(&[1]), LATER);
         assert_eq!(named(&kills.unreported(&counts(&[(10, 0)]), &counts(&[(10, 2)]), 0)), []);
         assert_eq!(named(&kills.unreported(&counts(&[(10, 0)]), &counts(&[(10, 3)]), 0)), [("/10", 3, 2)]);
@@ -182,7 +184,7 @@ mod tests {
         let part = Counts { whole: false, ..counts(&[(7, 1)]) };
         let found = kills.unreported(&part, &counts(&[(7, 2), (8, 5)]), 0);
         assert_eq!(named(&found), [("/7", 1, 0)]);
-        // It fell: another cgroup by now.
+        // The counter fell, so this is another cgroup.
         assert_eq!(named(&kills.unreported(&counts(&[(7, 9)]), &counts(&[(7, 2)]), 0)), []);
     }
 }

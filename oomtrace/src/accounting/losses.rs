@@ -1,5 +1,5 @@
-//! What was lost: the kernel side's counters and the holes in `seq` in, the losses that no line has
-//! reported yet out. Pure.
+//! Finds the losses that no line has reported yet, from the kernel side's counters and the holes in `seq`.
+//! Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use oomtrace_common::{
 
 use crate::{event::LossReason, facts::Counters};
 
-/// Counts what was lost, and what of it was reported.
+/// Counts what was lost, and how much of it was reported.
 #[derive(Clone, Debug, Default)]
 pub struct Losses {
     last_seq: u64,
     holes: u64,
     /// Totals by reason, and how much of each was reported.
     known: BTreeMap<LossReason, Tally>,
-    /// What an earlier run had counted already.
+    /// Losses that an earlier run counted.
     before: u64,
 }
 
-/// The reasons in the order in which they are handed to the next run.
+/// The reasons, in the order in which they are handed over to the next run.
 const HANDED_OVER: [LossReason; 8] = [
     LossReason::RingFull,
     LossReason::CgroupRingFull,
@@ -33,7 +33,7 @@ const HANDED_OVER: [LossReason; 8] = [
     LossReason::UnnumberedRingFull,
 ];
 
-/// How many entries that takes: the last number, the holes, and two a reason.
+/// The number of entries: the last `seq`, the holes, and two for each reason.
 const ENTRIES: usize = 2 + 2 * HANDED_OVER.len();
 
 const _: () = assert!(pinned::LOSSES + ENTRIES <= pinned::CLOCK_OFFSET);
@@ -45,7 +45,8 @@ struct Tally {
 }
 
 impl Losses {
-    /// Goes on where an earlier run was: what it reported is not reported again, what it did not report is not forgotten.
+    /// Continues an earlier run: what it reported is not reported again, and what it did not report is not
+    /// forgotten.
     pub fn resume(kept: &Pinned) -> Self {
         let at = |index: usize| kept.get(pinned::LOSSES + index).copied().unwrap_or(0);
         let tally = |index: usize| Tally { total: at(index), reported: at(index + 1) };
@@ -59,7 +60,7 @@ impl Losses {
         losses
     }
 
-    /// Writes down what the next run needs.
+    /// Writes what the next run needs.
     pub fn hand_over(&self, kept: &mut Pinned) {
         let tallies = HANDED_OVER.iter().flat_map(|reason| {
             let tally = self.known.get(reason).copied().unwrap_or_default();
@@ -71,7 +72,7 @@ impl Losses {
         }
     }
 
-    /// An event came. Each number between it and the last one is an event that did not.
+    /// An event arrived. Each number between it and the last one is a lost event.
     pub fn saw(&mut self, seq: u64) {
         if seq > self.last_seq {
             self.holes += seq - self.last_seq - 1;
@@ -79,7 +80,7 @@ impl Losses {
         }
     }
 
-    /// Records could not be read: their numbers are holes.
+    /// Records could not be read. Their numbers will be holes.
     pub fn unreadable(&mut self, count: u64) {
         self.total(LossReason::UnreadableRecord).total += count;
     }
@@ -89,7 +90,8 @@ impl Losses {
         self.total(LossReason::Sink).total += 1;
     }
 
-    /// Cgroups that are not kept, and names that were not read: of this run, which the next one does not go on with.
+    /// Cgroups that are not kept, and names that were not read. They belong to this run only and are not
+    /// handed over.
     pub fn names(&mut self, cgroups: u64, names: u64) {
         self.total(LossReason::CgroupNotKept).total += cgroups;
         self.total(LossReason::NameNotRead).total += names;
@@ -100,7 +102,7 @@ impl Losses {
         self.total(LossReason::VerdictQueueFull).total += 1;
     }
 
-    /// The kernel side's counters, read after the ring was drained.
+    /// Takes in the kernel side's counters. They must be read after the ring was drained.
     pub fn counted(&mut self, counters: &Counters) {
         for (reason, index) in [
             (LossReason::RingFull, counter::RING_FULL),
@@ -128,7 +130,7 @@ impl Losses {
             .collect()
     }
 
-    /// How many there were with this reason, reported or not.
+    /// The total for this reason, reported or not.
     pub fn of(&self, reason: LossReason) -> u64 {
         self.known.get(&reason).map_or(0, |tally| tally.total)
     }
@@ -138,7 +140,7 @@ impl Losses {
         self.total(reason).reported += count;
     }
 
-    /// Kill events and lines lost in this run; cgroup changes cost names, verdicts are no events.
+    /// Kill events and lines that this run lost. Lost cgroup changes and verdicts are not events.
     pub fn events(&self) -> u64 {
         self.total_events().saturating_sub(self.before)
     }
@@ -225,7 +227,7 @@ mod tests {
 
         let mut next = Losses::resume(&kept);
         assert_eq!(next.events(), 0);
-        // Reported twice: no number is missing between the two runs, nor behind this one.
+        // Reported twice: no number is missing between the two runs or after them.
         next.saw(6);
         next.saw(7);
         next.counted(&counters(4));

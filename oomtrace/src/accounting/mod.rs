@@ -1,8 +1,9 @@
-//! The books of a run: what was reported, what was lost, what the kernel counted beside it, and what one run hands to
-//! the next.
+//! Accounts for a run: what was reported, what was lost, what the kernel itself counted, and what is handed
+//! over to the next run.
 //!
-//! [`Account`] is the only way in. Sources say what they saw, the loop says what the output did not take, and asks for
-//! the losses and gaps that are still to be reported. Nothing here talks to the programs: their counters are handed in.
+//! [`Account`] is the only entry. Sources report what they saw. The loop reports what the output refused, and
+//! asks for the losses and gaps that are still to be reported. Nothing here talks to the programs: the caller
+//! passes their counters.
 
 mod difference;
 mod kills_by_cgroup;
@@ -23,19 +24,20 @@ use crate::{
     facts::{BootTime, Counters, Lineage},
 };
 
-/// The books of a run.
+/// The account of a run.
 #[derive(Debug)]
 pub struct Account {
     losses: Losses,
     reconciliation: Reconciliation,
-    /// Events lost that programs had counted which this run has replaced.
+    /// Lost events that replaced programs had counted.
     lost_before: u64,
-    /// Something came since the losses were looked at last.
+    /// Something changed since the losses were last reported.
     news: bool,
 }
 
 impl Account {
-    /// Nothing yet. `vmstat` is where the kernel counts kills; `None` where the programs cannot tell what it counts.
+    /// An empty account. `vmstat` is where the kernel counts kills; `None` if the programs cannot count the
+    /// same kills.
     pub fn new(vmstat: Option<PathBuf>, v1: bool) -> Self {
         Self {
             losses: Losses::default(),
@@ -45,18 +47,18 @@ impl Account {
         }
     }
 
-    /// An event with this number came. Each number between it and the last one is an event that did not.
+    /// An event with this number arrived. Each number between it and the last one is a lost event.
     pub fn saw_number(&mut self, seq: u64) {
         self.news = true;
         self.losses.saw(seq);
     }
 
-    /// A kill came that the kernel counts too.
+    /// A kill arrived that the kernel counts too.
     pub fn saw_kill(&mut self, lineage: &Lineage, time: BootTime) {
         self.reconciliation.saw(lineage, time);
     }
 
-    /// Records of kills that cannot be read.
+    /// Records of kills cannot be read.
     pub fn unreadable(&mut self, count: u64) {
         self.news = true;
         self.losses.unreadable(count);
@@ -80,22 +82,22 @@ impl Account {
         self.losses.no_verdict();
     }
 
-    /// Events that were lost in this run.
+    /// Events that this run lost.
     pub fn lost(&self) -> u64 {
         self.lost_before.saturating_add(self.losses.events())
     }
 
-    /// How many were lost for this reason since the programs were attached.
+    /// How many events were lost for this reason since the programs were attached.
     pub fn lost_for(&self, reason: LossReason) -> u64 {
         self.losses.of(reason)
     }
 
-    /// Whether something came since the last call.
+    /// Whether something changed since the last call.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)
     }
 
-    /// Takes in the kernel side's counters, read after the rings were drained.
+    /// Takes in the kernel side's counters. They must be read after the rings were drained.
     pub fn counted(&mut self, counters: &Counters) {
         self.losses.counted(counters);
     }
@@ -104,7 +106,7 @@ impl Account {
     pub fn unreported(&self, mut envelope: impl FnMut() -> Envelope) -> Vec<Lost> {
         let lost = |(reason, count): (LossReason, u64)| {
             let (mut envelope, total) = (envelope(), self.losses.of(reason));
-            // The next run says it once more where it does not know that this one did.
+            // The same loss keeps the same id, because the next run may report it again.
             let stream = envelope.stream.as_deref().unwrap_or_default();
             envelope.id = Some(format!("{stream}-lost-{}-{total}", reason.word()));
             Lost { envelope, count, reason, total, truncated: Vec::new() }
@@ -117,22 +119,21 @@ impl Account {
         self.losses.reported(lost.reason, lost.count);
     }
 
-    /// Goes on with the losses of an earlier run. Those of this run so far stay counted.
+    /// Continues the losses of an earlier run. Those of this run so far stay counted.
     pub fn resume(&mut self, handed_over: &Pinned) {
         self.lost_before = self.lost();
         self.losses = Losses::resume(handed_over);
     }
 
-    /// Writes down what the next run needs.
+    /// Writes what the next run needs.
     pub fn hand_over(&self, to: &mut Pinned) {
         self.losses.hand_over(to);
         self.reconciliation.hand_over(to);
     }
 
-    /// Begins to compare with the kernel's own count: from where an earlier run was, or from now.
+    /// Starts to compare with the kernel's own count, from the state of an earlier run or from now.
     ///
-    /// # Errors
-    /// If the counters cannot be read.
+    /// # Errors If the counters cannot be read.
     pub fn begin<E>(
         &mut self,
         handed_over: Option<&Pinned>,
@@ -141,10 +142,9 @@ impl Account {
         self.reconciliation.begin(handed_over, counters)
     }
 
-    /// Reads what the cgroups have counted so far.
+    /// Reads the counts of the cgroups.
     ///
-    /// # Errors
-    /// If the counters cannot be read.
+    /// # Errors If the counters cannot be read.
     pub fn know_cgroups<E>(
         &mut self,
         mount: &Path,
@@ -154,7 +154,7 @@ impl Account {
         self.reconciliation.know_cgroups(mount, tree, counters)
     }
 
-    /// Kills came: the kernel's own count is worth a look.
+    /// Kills arrived, so the kernel's own count must be compared soon.
     pub fn compare_soon(&mut self) {
         self.reconciliation.ask_soon();
     }
@@ -164,10 +164,9 @@ impl Account {
         self.reconciliation.due()
     }
 
-    /// Compares with the kernel's own count: the line of a gap that was there at the last look too.
+    /// Compares with the kernel's own count. Returns the line of a gap that the last comparison found too.
     ///
-    /// # Errors
-    /// If the counters cannot be read.
+    /// # Errors If the counters cannot be read.
     pub fn compare<E>(
         &mut self,
         counters: impl Fn() -> Result<Counters, E>,
@@ -177,7 +176,7 @@ impl Account {
     ) -> Result<Option<Gap>, E> {
         let found = self.reconciliation.look(counters, tree)?;
         Ok(found.map(|(gap, cgroups)| Gap {
-            // The next run says it once more where it does not know that this one did.
+            // The same gap keeps the same id, because the next run may report it again.
             envelope: Envelope {
                 id: envelope.stream.as_ref().map(|stream| {
                     format!("{stream}-gap-{}-{}-{}", gap.since.0, gap.kernel_kills, gap.reported)

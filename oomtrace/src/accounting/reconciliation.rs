@@ -1,8 +1,8 @@
-//! When the kernel's own count of kills is read, and where from. What it means is
-//! decided by [`crate::accounting::difference`].
+//! Decides when the kernel's own count of kills is read, and reads it. [`crate::accounting::difference`]
+//! decides what it means.
 //!
-//! On a host where nothing happens it is never read; the cgroups' counts are read at the start, and again where
-//! kills are missing, or were lost or passed twice.
+//! On a host without kills it is never read. The cgroups' counts are read at the start, and again when kills
+//! are missing, lost or marked twice.
 
 use std::{
     fs,
@@ -24,16 +24,16 @@ use crate::{
     host::{clock, identity},
 };
 
-/// Cgroups whose counts are read: about 10 µs each.
+/// The most cgroups whose counts are read. Each takes about 10 µs.
 const CGROUPS: usize = 8192;
 
-/// Compares now and then.
+/// Compares from time to time.
 #[derive(Debug)]
 pub(super) struct Reconciliation {
-    /// `/proc/vmstat`; `None` where the programs cannot tell what the kernel counts.
+    /// `/proc/vmstat`; `None` where the programs cannot count the same kills as the kernel.
     vmstat: Option<PathBuf>,
     reconciler: Option<Reconciler>,
-    /// Whether nothing was missing when it began: then all there was between the start and now is known.
+    /// No kill was missing at the start, so every kill since then is known.
     agreed: bool,
     reported: KillsByCgroup,
     v1: bool,
@@ -46,11 +46,11 @@ pub(super) struct Reconciliation {
 #[derive(Debug)]
 struct Cgroups {
     mount: PathBuf,
-    /// When nothing was missing.
+    /// Counts when no kill was missing.
     before: Counts,
-    /// When something first was.
+    /// Counts when a kill was first missing.
     after: Option<Counts>,
-    /// Kills of no known cgroup, at `before`.
+    /// Kills without a known cgroup, at the time of `before`.
     unplaced: u64,
 }
 
@@ -68,19 +68,19 @@ impl Reconciliation {
         }
     }
 
-    /// Goes on where an earlier run was, or starts from now: kills before that are not this run's.
+    /// Continues an earlier run, or starts now. Kills from before a start do not count.
     pub(super) fn begin<E>(
         &mut self,
         handed_over: Option<&Pinned>,
         counters: impl Fn() -> Result<Counters, E>,
     ) -> Result<(), E> {
         let earlier = handed_over.and_then(Reconciler::resume);
-        // Read at one moment: no kill may come between the two counters.
+        // Both counters must be from one moment, so this is tried again if a kill came in between.
         for _ in 0..8 {
             let before = counters()?.seen_kills();
             let Some(kernel) = self.kernel() else { return Ok(()) };
             self.agreed = earlier.is_none_or(|earlier| earlier.agrees(kernel, before));
-            // Where nothing is missing, it is as good to start from now.
+            // If no kill is missing, the comparison can also start now.
             self.reconciler = earlier
                 .filter(|_| !self.agreed)
                 .or_else(|| Some(Reconciler::new(kernel, before, clock::boot_time())));
@@ -94,7 +94,7 @@ impl Reconciliation {
         Ok(())
     }
 
-    /// Reads what the cgroups have counted so far, to know later where something was missed.
+    /// Reads the counts of the cgroups, so that a later gap can name the cgroup.
     pub(super) fn know_cgroups<E>(
         &mut self,
         mount: &Path,
@@ -107,7 +107,7 @@ impl Reconciliation {
         }
     }
 
-    /// Asks for a look, soon if there was none lately.
+    /// Asks for a comparison: in a second, or later if the last one was less than a minute ago.
     pub(super) fn ask_soon(&mut self) {
         if self.due.is_none() && self.reconciler.is_some() {
             let soon = Instant::now().checked_add(STAYS);
@@ -115,22 +115,22 @@ impl Reconciliation {
         }
     }
 
-    /// When to look.
+    /// When to compare.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// A kill was reported.
+    /// Counts a reported kill.
     pub(super) fn saw(&mut self, lineage: &Lineage, time: BootTime) {
         self.reported.saw(lineage, time);
     }
 
-    /// A kill whose record could not be read.
+    /// Counts a kill whose record could not be read.
     pub(super) fn saw_unreadable(&mut self) {
         self.reported.saw_unreadable();
     }
 
-    /// Looks: a difference that was there at the last look too is a gap.
+    /// Compares. A difference that the last comparison found too is a gap.
     pub(super) fn look<E>(
         &mut self,
         counters: impl Fn() -> Result<Counters, E>,
@@ -138,13 +138,14 @@ impl Reconciliation {
     ) -> Result<Option<(Difference, Vec<GapCgroup>)>, E> {
         self.looked = Instant::now();
         self.due = None;
-        // The kernel's count first: what is killed in between must not look like a gap.
+        // Read the kernel's count first, so that a kill in between does not look like a gap.
         let Some(kernel) = self.kernel() else { return Ok(None) };
         let seen = counters()?.seen_kills();
         let Some(reconciler) = &mut self.reconciler else { return Ok(None) };
         let gap = reconciler.compare(kernel, seen, clock::boot_time());
         let pending = reconciler.is_pending();
-        // Not before: to read the counters takes a while, and a second look that comes too soon says nothing.
+        // Taken after the counters, because reading them takes time and the second comparison must not come
+        // too soon.
         self.looked = Instant::now();
         if pending {
             self.due = self.looked.checked_add(STAYS);
@@ -156,7 +157,7 @@ impl Reconciliation {
             found = cgroups.unreported(&self.reported, &counters()?);
             self.read_cgroups(mount, tree, &counters)?;
         } else if !pending && (self.reported.is_vague() || counters()?.unplaced_kills() != cgroups.unplaced) {
-            // Nothing is missing: what is known for sure is known from here on.
+            // No kill is missing, so this is a new point from which all kills are known.
             self.reconciler = Some(Reconciler::new(kernel, seen, clock::boot_time()));
             self.read_cgroups(mount, tree, &counters)?;
         }
@@ -164,7 +165,7 @@ impl Reconciliation {
         Ok(gap.map(|gap| (gap, found)))
     }
 
-    /// While a difference waits for its second look, the cgroups' counts at the first one are kept.
+    /// While a difference waits for its second comparison, keep the cgroups' counts of the first one.
     fn read_after(&mut self, pending: bool, tree: &CgroupTree) {
         let v1 = self.v1;
         if let Some(cgroups) = &mut self.cgroups {
@@ -192,7 +193,7 @@ impl Reconciliation {
         identity::counter(self.vmstat.as_ref()?, "oom_kill")
     }
 
-    /// Leaves to the next run where this one was.
+    /// Writes the state for the next run.
     pub(super) fn hand_over(&self, value: &mut Pinned) {
         if let Some(reconciler) = self.reconciler {
             reconciler.hand_over(value);
@@ -201,16 +202,17 @@ impl Reconciliation {
 }
 
 impl Cgroups {
-    /// Where something is missing.
+    /// The cgroups in which kills are missing.
     fn unreported(&self, reported: &KillsByCgroup, counters: &Counters) -> Vec<GapCgroup> {
         let Some(after) = &self.after else { return Vec::new() };
-        // Taken back as well as added: what came of it is what counts.
+        // A kill can be added here and taken back later. Only the sum counts.
         let unplaced = counters.unplaced_kills().wrapping_sub(self.unplaced).cast_signed().max(0);
         reported.unreported(&self.before, after, unplaced.cast_unsigned())
     }
 }
 
-/// What the cgroups have counted: on v2 the topmost ones, whose counts hold all below; on v1 those that exist.
+/// The counts of the cgroups: on v2 of the topmost ones, which include all below; on v1 of each existing
+/// cgroup.
 fn counts(mount: &Path, v1: bool, tree: &CgroupTree) -> Counts {
     let mut counts = Counts { whole: true, ..Counts::default() };
     let mut read = 0;
@@ -220,7 +222,7 @@ fn counts(mount: &Path, v1: bool, tree: &CgroupTree) -> Counts {
             return;
         }
         read += 1;
-        // One that is gone by now counts nothing more; one without a kill, as most are, takes no memory.
+        // A cgroup that is gone counts no more kills. Counts of zero, the most common, are not stored.
         if let Some(count @ 1..) = MemoryFiles::of(mount, path, v1).oom_kills() {
             counts.of.insert(id, (text_from_kernel(path), count));
         }

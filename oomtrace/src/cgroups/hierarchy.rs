@@ -1,4 +1,4 @@
-//! Where memory cgroups are, if the kernel has any. Files of `/proc` go in; nothing is mounted and nothing is written here.
+//! Finds where memory cgroups are mounted. Reads files of `/proc`; mounts and writes nothing.
 
 use std::fs;
 use std::io;
@@ -10,30 +10,31 @@ use crate::{event::CgroupVersion, host::root::Root};
 /// Where memory cgroups are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryHierarchy {
-    /// Which kind.
+    /// cgroup v1, v2 or none.
     pub version: CgroupVersion,
-    /// Where its root is mounted; `None` if it is mounted nowhere in this mount namespace.
+    /// Where the root of the hierarchy is mounted; `None` if this mount namespace has no such mount.
     pub mount: Option<PathBuf>,
-    /// The kernel's number of the hierarchy; 0 is the unified one. `None` where the kernel has no memory controller.
+    /// The kernel's number of the hierarchy; 0 is the unified one. `None` where the kernel has no memory
+    /// controller.
     pub hierarchy_id: Option<u32>,
 }
 
-/// Why it is not known where memory cgroups are.
+/// Why the place of the memory cgroups is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum HierarchyError {
     /// A file could not be read.
     #[error("cannot read {path}")]
     Read {
-        /// Which.
+        /// The file.
         path: &'static str,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl MemoryHierarchy {
-    /// Finds it by `/proc/cgroups` (which hierarchy) and `/proc/self/mountinfo` (where). `built`: the kernel has the memory
-    /// controller, as its types show; it may be off (`cgroup_disable=memory`) all the same.
+    /// Reads `/proc/cgroups` (which hierarchy) and `/proc/self/mountinfo` (where). `built`: the kernel's
+    /// types show a memory controller. It can still be off (`cgroup_disable=memory`).
     pub fn detect(root: &Root, built: bool) -> Result<Self, HierarchyError> {
         let nowhere = Self { version: CgroupVersion::None, mount: None, hierarchy_id: None };
         if !built {
@@ -42,7 +43,7 @@ impl MemoryHierarchy {
         let mounts = Mounts::read(root)?;
         let controller = match fs::read_to_string(root.path("/proc/cgroups")) {
             Ok(text) => controller(&text),
-            // Gone where the kernel was built without the v1 interface.
+            // A kernel without the v1 interface does not have this file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(HierarchyError::Read { path: "/proc/cgroups", source }),
         };
@@ -53,14 +54,15 @@ impl MemoryHierarchy {
                 mount: mounts.v1_memory,
                 hierarchy_id: Some(hierarchy_id),
             }),
-            // Kernels that list only what can be on v1 leave it out, whether it is off or on the unified hierarchy.
+            // Some kernels list only controllers that v1 can use. Then memory is off, or on the unified
+            // hierarchy.
             None if is_disabled(root) => Ok(nowhere),
             _ => Ok(Self { version: CgroupVersion::V2, mount: mounts.v2, hierarchy_id: Some(0) }),
         }
     }
 }
 
-/// Whether the kernel's command line says `cgroup_disable=memory`.
+/// Whether the kernel's command line has `cgroup_disable=memory`.
 fn is_disabled(root: &Root) -> bool {
     let cmdline = fs::read_to_string(root.path("/proc/cmdline")).unwrap_or_default();
     let mut off = cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("cgroup_disable="));
@@ -73,7 +75,7 @@ struct Controller {
     enabled: bool,
 }
 
-/// The memory controller's.
+/// The line of the memory controller.
 fn controller(cgroups: &str) -> Option<Controller> {
     cgroups.lines().find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
@@ -85,8 +87,8 @@ fn controller(cgroups: &str) -> Option<Controller> {
     })
 }
 
-/// Cgroup mounts. Only those that show a hierarchy from its root count as places to read: a bind mount of
-/// a part would give paths of another beginning.
+/// Cgroup mounts. Only a mount of a hierarchy's root counts: in a bind mount of a part, the paths would begin
+/// elsewhere.
 #[derive(Default)]
 struct Mounts {
     v1_memory: Option<PathBuf>,
@@ -143,7 +145,7 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// A path of `mountinfo`: blanks, tabs, newlines and backslashes stand there as `\` and three octal digits.
+/// A path of `mountinfo`: blanks, tabs, newlines and backslashes are written as `\` and three octal digits.
 fn unescape(path: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -234,7 +236,7 @@ mod tests {
             detect(None, &["30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"]).unwrap(),
             found(CgroupVersion::V2, Some("/sys/fs/cgroup"), 0)
         );
-        // Known to the kernel, mounted out of sight.
+        // The kernel has it, but it is not mounted here.
         assert_eq!(detect(v1, &[V1_OTHERS]).unwrap(), found(CgroupVersion::V1, None, 4));
         // On the unified hierarchy, which is mounted nowhere.
         assert_eq!(detect(None, &[V1_OTHERS]).unwrap(), found(CgroupVersion::V2, None, 0));

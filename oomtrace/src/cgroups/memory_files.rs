@@ -1,6 +1,5 @@
-//! The memory files of a cgroup: what each is called on cgroup v1 and v2, and what stands in it.
-//!
-//! The only place that knows these names. A fact of these files is read by one function here.
+//! Reads the memory files of a cgroup. Only this file knows their names on cgroup v1 and v2: one function for
+//! each fact.
 
 use std::{
     ffi::OsStr,
@@ -11,12 +10,12 @@ use std::{
 
 use crate::{facts::Limit, host::identity};
 
-/// Where the limit is set.
+/// The file that sets the limit.
 pub fn limit_file(v1: bool) -> &'static str {
     if v1 { "memory.limit_in_bytes" } else { "memory.max" }
 }
 
-/// Where the limit is set that swap counts for: on v1 of memory and swap together, on v2 of swap alone.
+/// The file that sets the limit for swap: on v1 for memory and swap together, on v2 for swap alone.
 pub fn swap_limit_file(v1: bool) -> &'static str {
     if v1 { "memory.memsw.limit_in_bytes" } else { "memory.swap.max" }
 }
@@ -34,12 +33,12 @@ pub struct MemoryFiles {
 }
 
 impl MemoryFiles {
-    /// Those of the cgroup `path` below the hierarchy's mount. Reads nothing yet.
+    /// The memory files of the cgroup `path` below the hierarchy's mount. Reads nothing yet.
     pub fn of(mount: &Path, path: &[u8], v1: bool) -> Self {
         Self { directory: directory(mount, path), v1 }
     }
 
-    /// What the cgroup may use.
+    /// The limit of the cgroup.
     pub fn limit(&self) -> Option<Limit> {
         match self.text(limit_file(self.v1))?.trim() {
             "max" => Some(Limit::Unlimited),
@@ -47,24 +46,25 @@ impl MemoryFiles {
         }
     }
 
-    /// What is charged to the cgroup.
+    /// The memory that is charged to the cgroup.
     pub fn usage_bytes(&self) -> Option<u64> {
         let name = if self.v1 { "memory.usage_in_bytes" } else { "memory.current" };
         self.text(name)?.trim().parse().ok()
     }
 
-    /// Kills that the kernel counted: on v2 in the cgroup and below, on v1 in it alone.
+    /// The kills that the kernel counted: on v2 in the cgroup and below, on v1 in the cgroup alone.
     pub fn oom_kills(&self) -> Option<u64> {
         let name = if self.v1 { "memory.oom_control" } else { "memory.events" };
         self.counter(name, "oom_kill")
     }
 
-    /// How often the cgroup's own limit asked for the killer. v2 from 5.2 on only: before, it cannot be told from those below.
+    /// How often the cgroup's own limit invoked the OOM killer. Only v2 since 5.2: before, limits below also
+    /// count.
     pub fn own_ooms(&self) -> Option<u64> {
         self.counter("memory.events.local", "oom")
     }
 
-    /// v1: whether kills are disabled and the cgroup has run out, so that its tasks hang.
+    /// v1: whether kills are disabled and the cgroup has run out of memory, so that its tasks hang.
     pub fn hangs(&self) -> bool {
         let is = |key| self.counter("memory.oom_control", key) == Some(1);
         is("oom_kill_disable") && is("under_oom")

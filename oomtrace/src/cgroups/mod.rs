@@ -1,4 +1,4 @@
-//! The memory cgroups of this host: where they are mounted, which there are, and who owns each.
+//! The memory cgroups of this host: where they are mounted, which ones exist, and who owns each.
 
 pub mod hierarchy;
 pub mod memory_files;

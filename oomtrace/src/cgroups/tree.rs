@@ -1,18 +1,17 @@
-//! The memory cgroups of this host: changes of the tree in, whose a cgroup is out.
+//! The memory cgroups of this host. Takes in changes of the tree and answers who owns a cgroup.
 //!
-//! Names are learned when a cgroup is made, because the container's files are there then
-//! and may be gone when its death is told; they are kept after the cgroup is removed. All
-//! state is here; files are read by [`Runtimes`] only, in [`CgroupTree::resolve_next`] and,
-//! within a bound, in [`CgroupTree::identify`].
+//! Names are read when a cgroup is made, because the container's files exist then and may be gone when its
+//! kill is reported. They are kept after the cgroup is removed. All state is here. Only [`Runtimes`] reads
+//! files, in [`CgroupTree::resolve_next`] and, for a bounded time, in [`CgroupTree::identify`].
 //!
-//! What a user, a service or a container makes below its own cgroup it may make without end and name
-//! as it likes. All of these together have a share of the places, of the time and of the bytes, one of
-//! them a half of that, and the host's own containers come first. Where a share is used up the fact is
-//! absent, with its reason, and counted.
+//! A user, a service or a container can make any number of cgroups below its own, with any names. So all of
+//! these "owned" cgroups together get a limited share of places, time and bytes, and a single owner gets half
+//! of that share. The host's own containers come first. Where a share is used up the fact is absent, with its
+//! reason, and counted.
 //!
-//! A cgroup is its parent and its own name, so a rename moves all below it. Ten thousand
-//! Docker containers with their names, images and Compose labels take 4.5 MB of heap, and
-//! 4.8 MB once all of them are gone (`tests/tree_memory.rs` measures it).
+//! A node has a parent and its own name, so a rename moves all cgroups below it. Ten thousand Docker
+//! containers with their names, images and Compose labels take 4.5 MB of heap, and 4.8 MB once all of them
+//! are gone (measured by `tests/tree_memory.rs`).
 
 mod allowance;
 mod identify;
@@ -35,19 +34,20 @@ pub use walk::{WalkError, WalkSummary};
 /// The kernel cuts the path of a cgroup tracepoint at this length.
 const CHANGE_PATH_MAX: usize = oomtrace_common::record::CGROUP_PATH_LEN - 1;
 
-/// How much is kept.
+/// How much is kept, at most.
 #[derive(Clone, Copy, Debug)]
 pub struct TreeLimits {
-    /// Cgroups that exist, at most. Those below users' slices, services, scopes and containers fill at
-    /// most half of it, those of one of these a quarter, so that none can make the tracer blind for the others.
+    /// Existing cgroups. Owned ones fill at most half of these places, and those of one owner a quarter, so
+    /// that no owner can take the places of the others.
     pub live: usize,
-    /// Removed cgroups, at most; a quarter of it those within another's. The longest gone go first.
+    /// Removed cgroups. Owned ones fill at most a quarter. The oldest are dropped first.
     pub dead: usize,
     /// How long a removed cgroup is kept.
     pub dead_for: Duration,
-    /// Bytes of containers' facts, at most. A quarter of it is for those within another's cgroup, a quarter of that for one's.
+    /// Bytes of containers' facts. Owned cgroups fill at most a quarter, and those of one owner a quarter of
+    /// that.
     pub facts_bytes: usize,
-    /// How long files are read in a second for cgroups within another's; half of it for one's.
+    /// How much time in each second goes to files of owned cgroups. One owner gets half of it.
     pub others_time: Duration,
 }
 
@@ -63,18 +63,18 @@ impl Default for TreeLimits {
     }
 }
 
-/// A cgroup as the kernel showed it at an event.
+/// A cgroup as an event of the kernel showed it.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
-    /// Its id and its ancestors', itself first, as far as they are known.
+    /// Its id, then the ids of its ancestors, as far as they are known.
     pub ids: &'a [CgroupId],
-    /// Its path; empty where it is not known.
+    /// Its path; empty if not known.
     pub path: &'a [u8],
-    /// Nothing is missing at the head of `path`.
+    /// The beginning of `path` is not cut off.
     pub path_is_whole: bool,
 }
 
-/// A container, as its runtime's files said when its cgroup was made.
+/// A container, as its runtime's files described it when its cgroup was made.
 #[derive(Clone, Debug)]
 pub struct KnownContainer<'a> {
     /// Its cgroup.
@@ -83,11 +83,11 @@ pub struct KnownContainer<'a> {
     pub path: Vec<u8>,
     /// Its id.
     pub id: String,
-    /// The user whose own runtime it is of.
+    /// The user, if the runtime is a user's own.
     pub user: Option<u32>,
-    /// What the files said.
+    /// The facts from the runtime's files.
     pub facts: &'a Facts,
-    /// Its cgroup has not been removed.
+    /// Whether its cgroup still exists.
     pub exists: bool,
 }
 
@@ -99,10 +99,10 @@ pub struct CgroupTree {
     store: Store,
     /// The root of the mount that was walked, where that is not the root of the hierarchy.
     mount: Option<CgroupId>,
-    /// How many names are above the root that this host's runtimes see.
+    /// How many names of a path are above the root that this host's runtimes see.
     base: usize,
     queue: Queue,
-    /// Those of the host's own cgroups, and those within another's.
+    /// Removed cgroups: the host's own, and the owned ones.
     dead: [VecDeque<(Slot, CgroupId)>; 2],
     /// The time of the latest change or kill.
     now: BootTime,
@@ -127,36 +127,36 @@ impl CgroupTree {
         }
     }
 
-    /// The runtimes.
+    /// The container runtimes of this host.
     pub fn runtimes(&self) -> &Runtimes {
         &self.runtimes
     }
 
-    /// Changes that were not taken in because the tree was full or the kernel had cut the path.
+    /// Changes that were ignored because the tree was full or the kernel had cut the path.
     pub fn ignored(&self) -> u64 {
         self.ignored
     }
 
-    /// Facts that a kill lacks because the share of its cgroup's owner was used up.
+    /// Facts that a kill lacks because its owner's share was used up.
     pub fn unread(&self) -> u64 {
         self.unread
     }
 
-    /// Cgroups that exist.
+    /// The cgroups that exist.
     pub fn live(&self) -> impl Iterator<Item = (CgroupId, Vec<u8>)> {
         Live { store: &self.store, at: 0 }
     }
 
-    /// The containers that are known, running or gone: cgroups whose runtime's files were found.
+    /// The known containers, running or gone: cgroups whose runtime's files were found.
     pub fn containers(&self) -> impl Iterator<Item = KnownContainer<'_>> {
         self.store.with_facts().filter_map(|known| self.container(known))
     }
 
-    /// Those below a cgroup.
+    /// The known containers below a cgroup.
     pub fn containers_below(&self, path: &[u8]) -> impl Iterator<Item = KnownContainer<'_>> {
         let top = self.store.slot_at(&names_of(path));
         let all = self.store.with_facts().filter(move |(slot, ..)| {
-            // Before its path is made: there may be very many elsewhere.
+            // Checked before the path is built: there may be very many containers elsewhere.
             top.is_some_and(|top| *slot != top && self.store.is_within(*slot, top))
         });
         all.filter_map(|known| self.container(known))
@@ -176,12 +176,12 @@ impl CgroupTree {
         Some(KnownContainer { cgroup, id, user, facts, exists, path: path.clone() })
     }
 
-    /// How many cgroups are kept: those that exist and those that are gone.
+    /// The number of cgroups that are kept: existing ones and removed ones.
     pub fn counts(&self) -> (usize, usize) {
         (self.store.live_count(), self.store.dead_count())
     }
 
-    /// Takes in a change. No file is read: that is for [`Self::resolve_next`].
+    /// Takes in a change. Reads no file: [`Self::resolve_next`] does that.
     pub fn apply(&mut self, change: &CgroupChange) {
         self.now = self.now.max(change.time);
         if change.kind == CgroupChangeKind::Removed {
@@ -206,14 +206,15 @@ impl CgroupTree {
         if let Some(known) = self.store.slot_of(id)
             && (self.store.slot_at(names) != Some(known) || self.store.is_dead(known))
         {
-            // The id is another cgroup's by now, or the same place's once more. Before the parent is looked for: it may go with it.
+            // The id now belongs to another cgroup, or to a new one at the same place. This must come before
+            // the parent is looked up, because it may drop the parent too.
             self.store.forget(known);
         }
         let parent = self.store.parent_for(above);
         self.insert_at(parent, name, id, now);
     }
 
-    /// Takes in the cgroup `name` of `parent`. An older one of the same name or the same id is gone.
+    /// Adds the cgroup `name` of `parent`. An older one with the same name or id is gone.
     fn insert_at(&mut self, parent: Slot, name: &[u8], id: CgroupId, now: BootTime) -> Option<Slot> {
         if let Some(known) = self.store.slot_of(id) {
             if self.store.is_live_at(known, parent, name) {
@@ -251,7 +252,7 @@ impl CgroupTree {
         }
     }
 
-    /// Lets go of the cgroups that are gone for long enough, and of those beyond the limit.
+    /// Drops the cgroups that were removed long enough ago, and those beyond the limit.
     fn forget(&mut self, now: BootTime) {
         let keep_ns = u64::try_from(self.limits.dead_for.as_nanos()).unwrap_or(u64::MAX);
         let others_max = self.limits.dead / 4;
@@ -268,13 +269,13 @@ impl CgroupTree {
         }
     }
 
-    /// The path of a cgroup that exists or is not gone for long.
+    /// The path of a cgroup that exists or was removed recently.
     pub fn path_of(&self, id: CgroupId) -> Option<Vec<u8>> {
         self.store.path(self.store.slot_of(id)?)
     }
 }
 
-/// Cgroups that exist, with their paths; of those that are skipped no path is made.
+/// Cgroups that exist, with their paths. No path is built for skipped ones.
 struct Live<'a> {
     store: &'a Store,
     at: usize,
@@ -290,7 +291,7 @@ impl Iterator for Live<'_> {
     fn nth(&mut self, skipped: usize) -> Option<Self::Item> {
         let (at, slot, id) = self.store.live_from(self.at).nth(skipped)?;
         self.at = at + 1;
-        // Deeper than any path is followed: it is not there for anybody.
+        // It is deeper than paths are followed, so it is skipped.
         self.store.path(slot).map_or_else(|| self.nth(0), |path| Some((id, path)))
     }
 }
@@ -300,7 +301,7 @@ fn names_of(path: &[u8]) -> Vec<&[u8]> {
     path.split(|b| *b == b'/').filter(|name| !name.is_empty()).collect()
 }
 
-/// The path of the first `depth` of `names`, which are those of `path`.
+/// The path of the first `depth` of `names`, which are the names of `path`.
 fn prefix<'a>(path: &'a [u8], names: &[&[u8]], depth: usize) -> &'a [u8] {
     let below: usize = names.iter().skip(depth).map(|name| name.len() + 1).sum();
     path.get(..path.len().saturating_sub(below)).unwrap_or_default()
@@ -312,7 +313,7 @@ fn place<'a>(path: &'a [u8], names: &[&[u8]], depth: usize, base: usize) -> Plac
     Place { path, user: grammar::user_of(above), within }
 }
 
-/// How many names the topmost cgroup has below which all is one owner's.
+/// The depth of the topmost cgroup below which everything belongs to one owner.
 fn owner_depth(names: &[&[u8]], base: usize) -> Option<usize> {
     (base..names.len())
         .find(|at| {

@@ -1,8 +1,9 @@
-//! Which clock an event was under: moments of `CLOCK_BOOTTIME` go in, the distance of the calendar at that moment comes out.
+//! Answers what the calendar clock was at the time of an event: takes a time of `CLOCK_BOOTTIME`, returns the
+//! offset of `CLOCK_REALTIME` at that time.
 //!
-//! An event may wait for hours until its line is written, and the clock may be set meanwhile. The distance between the two
-//! clocks changes only then: to slow the clock down or speed it up does not change it. So two looks that agree have no step
-//! between them, and two that do not have one at a moment between them that is not known.
+//! A line may be written hours after its event, and the clock may be set in between. The offset between the
+//! two clocks changes only when the clock is set, not when its speed is adjusted. So if two samples agree,
+//! the clock was not set between them. If they differ, it was set between them, at an unknown time.
 
 use std::{
     collections::VecDeque,
@@ -20,13 +21,13 @@ use crate::{
     host::clock::{self, ClockOffset},
 };
 
-/// Less than this is not told apart from the error of a look.
+/// A smaller change cannot be distinguished from the error of a sample.
 const STEP_NS: u128 = 1_000_000;
 
-/// Steps that are remembered. Of events before the oldest one it is not known which clock they were under.
+/// Steps that are kept. For events before the oldest one the offset is not known.
 const STEPS_MAX: usize = 16;
 
-/// The clock was set after `after`, and by `until` it had been.
+/// The clock was set once, after `after` and before `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Step {
     after: BootTime,
@@ -34,19 +35,19 @@ struct Step {
     before: ClockOffset,
 }
 
-/// The clock as it was and is.
+/// The offset of the clock now, and before each step.
 #[derive(Debug)]
 pub struct Calendar {
     now: ClockOffset,
     looked: BootTime,
     steps: VecDeque<Step>,
     forgotten: bool,
-    /// A replay's clock: it is never looked at.
+    /// The clock of a replay: it is never sampled.
     fixed: bool,
 }
 
 impl Calendar {
-    /// From now on. Nobody knows whether the clock was set before.
+    /// Starts now. It is not known whether the clock was set before.
     pub fn new() -> Self {
         Self::at(ClockOffset::sample(), clock::boot_time())
     }
@@ -60,7 +61,7 @@ impl Calendar {
         Self { now, looked, steps: VecDeque::new(), forgotten: false, fixed: false }
     }
 
-    /// Goes on where an earlier run was, if that left where it was.
+    /// Continues an earlier run, if that left its state.
     pub fn resume(&mut self, kept: &Pinned) {
         let at = |index: usize| kept.get(index).copied().unwrap_or(0);
         if at(pinned::CLOCK_LOOKED) != 0 && !self.fixed {
@@ -70,9 +71,9 @@ impl Calendar {
         }
     }
 
-    /// What the next run needs.
+    /// Writes what the next run needs.
     pub fn keep(&self, kept: &mut Pinned) {
-        // A clock beyond the years that 64 bits hold is not kept.
+        // An offset that 64 bits cannot hold is not kept.
         let Ok(offset) = i64::try_from(self.now.ns()) else { return };
         for (index, value) in
             [(pinned::CLOCK_OFFSET, offset.cast_unsigned()), (pinned::CLOCK_LOOKED, self.looked.0)]
@@ -83,7 +84,7 @@ impl Calendar {
         }
     }
 
-    /// Looks at the clocks: the more often, the better it is known when the clock was set.
+    /// Samples the clocks. More frequent samples tell more exactly when the clock was set.
     pub fn look(&mut self) {
         if !self.fixed {
             let before = clock::boot_time();
@@ -92,7 +93,8 @@ impl Calendar {
         }
     }
 
-    /// A look that lasted from `began` to `ended`: a step within it may have come before or after the clock was read.
+    /// Takes in a sample that lasted from `began` to `ended`. A step in that time may be before or after the
+    /// clock was read.
     fn looked_at(&mut self, offset: ClockOffset, began: BootTime, ended: BootTime) {
         if offset.ns().abs_diff(self.now.ns()) >= STEP_NS {
             if self.steps.len() >= STEPS_MAX {
@@ -105,12 +107,12 @@ impl Calendar {
         self.looked = began;
     }
 
-    /// The distance now, as of the last look.
+    /// The offset of the last sample.
     pub fn now(&self) -> ClockOffset {
         self.now
     }
 
-    /// The distance at `time`, and whether it is known: it is not where the clock was set at about that time.
+    /// The offset at `time`, and whether it is certain. It is not if the clock was set at about that time.
     pub fn when(&self, time: BootTime) -> (ClockOffset, bool) {
         let mut offset = self.now;
         for step in self.steps.iter().rev() {
@@ -137,10 +139,9 @@ impl Default for Calendar {
 pub struct ClockSet(OwnedFd);
 
 impl ClockSet {
-    /// Starts to listen.
+    /// Starts to watch the clock.
     ///
-    /// # Errors
-    /// If the kernel has no descriptor left.
+    /// # Errors If no descriptor is left.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = Self(timerfd_create(TimerfdClockId::Realtime, flags)?);
@@ -148,16 +149,16 @@ impl ClockSet {
         Ok(timer)
     }
 
-    /// Takes note that it was set, and listens on.
+    /// Takes in that the clock was set, and continues to watch.
     pub fn heard(&self) {
-        // It reads as cancelled, or has nothing: both are what is wanted.
+        // The read fails as cancelled or as empty. Both are fine.
         let _cancelled = rustix::io::read(&self.0, &mut [0; 8]);
-        // Without it the next step is found at the next event.
+        // If this fails, the next event finds the step.
         let _next_event = self.arm();
     }
 
     fn arm(&self) -> io::Result<()> {
-        // Only a clock that is set ends it.
+        // The timer ends only when the clock is set.
         let never = Timespec { tv_sec: clock::FAR_FUTURE, tv_nsec: 0 };
         let when = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: never };
         timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &when)?;
@@ -189,7 +190,7 @@ mod tests {
         calendar.looked_at(offset, at(seconds), at(seconds));
     }
 
-    /// Looked at at 10 s, 20 s and 30 s; set by an hour between the last two.
+    /// Sampled at 10 s, 20 s and 30 s. The clock was set by an hour between the last two.
     fn set_once() -> Calendar {
         let mut calendar = Calendar::at(offset(0), at(10));
         look(&mut calendar, offset(0), 20);
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn looks_that_agree_have_no_step_between() {
         let mut calendar = Calendar::at(offset(0), at(10));
-        // An error of a look is no step.
+        // The error of a sample is not a step.
         look(&mut calendar, ClockOffset::from_ns(offset(0).ns() + 900_000), 1000);
         assert!(calendar.when(at(500)).1);
     }
@@ -238,7 +239,7 @@ mod tests {
         let mut next = Calendar::new();
         next.resume(&kept);
         assert!(next.when(BootTime(1)).1, "an earlier run left nothing");
-        // An hour off, and seen last long ago.
+        // An hour off, and last sampled long ago.
         let before = ClockOffset::from_ns(ClockOffset::sample().ns() - HOUR);
         Calendar::at(before, BootTime(1000)).keep(&mut kept);
         next.resume(&kept);

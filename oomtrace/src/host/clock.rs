@@ -1,23 +1,24 @@
-//! Kernel time to calendar time: a moment of `CLOCK_BOOTTIME` goes in, RFC 3339 text comes out.
+//! Kernel time to calendar time: takes a time of `CLOCK_BOOTTIME`, returns RFC 3339 text.
 //!
-//! What the clock was when an event waited while it was set is [`calendar`](crate::host::calendar)'s part.
+//! [`calendar`](crate::host::calendar) handles a clock that is set between an event and its line.
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::facts::BootTime;
 
-/// The distance between `CLOCK_REALTIME` and `CLOCK_BOOTTIME` at one moment. The default is none: a host that booted in 1970.
+/// The offset of `CLOCK_REALTIME` from `CLOCK_BOOTTIME`. The default is none, as on a host that booted in
+/// 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockOffset {
     ns: i128,
 }
 
 impl ClockOffset {
-    /// The distance now.
+    /// The offset now.
     pub fn sample() -> Self {
-        // A reading that was interrupted between its two ends is off by half the interruption: the tightest counts, and one that
-        // was not interrupted is tight enough.
+        // An interruption during a sample adds half its length to the error. So the shortest sample is used,
+        // and one as short as this is good enough.
         const TIGHT_NS: i128 = 20_000;
         let mut best = (i128::MAX, 0);
         for _ in 0..16 {
@@ -34,12 +35,12 @@ impl ClockOffset {
         Self { ns: best.1 }
     }
 
-    /// The distance as a number.
+    /// The offset from nanoseconds.
     pub fn from_ns(ns: i128) -> Self {
         Self { ns }
     }
 
-    /// The distance, nanoseconds.
+    /// The offset in nanoseconds.
     pub fn ns(self) -> i128 {
         self.ns
     }
@@ -55,36 +56,36 @@ impl ClockOffset {
     }
 }
 
-/// The moment now.
+/// The time now.
 pub fn boot_time() -> BootTime {
     BootTime(u64::try_from(read_ns(ClockId::Boottime)).unwrap_or(0))
 }
 
-/// A time of the calendar that no host reaches: the year 2200, in seconds.
+/// A calendar time that no host reaches: the year 2200, in seconds.
 pub const FAR_FUTURE: i64 = 7_258_118_400;
 
-/// The moment of a record of the kernel's log, of which the clock read `log_ns`, as far as its clock can be held against
-/// others. The log's clock stands still while the host is suspended; a suspend since then cannot be seen, and shifts the
-/// time by its length.
+/// The time of a record of the kernel log whose clock read `log_ns`. The log's clock stops while the host is
+/// suspended. If the host was suspended after the record, the result is wrong by the length of that suspend,
+/// and this cannot be seen.
 pub fn boot_time_of_log(log_ns: u64) -> BootTime {
     BootTime(log_ns.saturating_add(suspended_ns()))
 }
 
-/// What the log's clock read at about `time`, in nanoseconds.
+/// What the log's clock read at `time`, approximately, in nanoseconds.
 pub fn log_time(time: BootTime) -> u64 {
     time.0.saturating_sub(suspended_ns())
 }
 
-/// For how long the host was suspended since boot.
+/// How long the host was suspended since boot.
 pub fn suspended_ns() -> u64 {
-    // In this order: what passes between the two readings is no suspend.
+    // In this order, so that the time between the two readings does not look like a suspend.
     let boot = boot_time().0;
     boot.saturating_sub(u64::try_from(read_ns(ClockId::Monotonic)).unwrap_or(0))
 }
 
 /// Nanoseconds since 1970-01-01T00:00:00Z as RFC 3339, UTC, with nine fraction digits and `Z`.
 ///
-/// A time outside the years −9999 to 9999, which no kernel clock reaches, becomes the nearest within.
+/// A time outside the years −9999 to 9999, which no kernel clock reaches, becomes the nearest one inside.
 pub fn rfc3339(unix_ns: i128) -> String {
     let nearest = if unix_ns < 0 { Timestamp::MIN } else { Timestamp::MAX };
     let time = Timestamp::from_nanosecond(unix_ns).unwrap_or(nearest);
@@ -117,7 +118,7 @@ mod tests {
     fn now_is_now() {
         let unix = Timestamp::now().as_nanosecond();
         let converted = ClockOffset::sample().unix_ns(boot_time());
-        // Within a minute: it is the clock that is checked, not the machine's load.
+        // Within a minute: the test checks the clock, not the load of the machine.
         assert!((converted - unix).abs() < 60_000_000_000, "{converted} {unix}");
     }
 

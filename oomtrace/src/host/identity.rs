@@ -1,4 +1,4 @@
-//! The host: its names, its units and its count of kills. Files of `/proc` go in, facts come out.
+//! Reads what identifies the host from `/proc`: its names, its units, its counters.
 
 use std::fmt;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::{
     host::{clock, root::Root},
 };
 
-/// The host's part of every line: `uname -n`, the boot id and `uname -r`.
+/// What every line says of the host: `uname -n`, the boot id and `uname -r`.
 pub fn identity(root: &Root) -> event::Host {
     let uname = rustix::system::uname();
     event::Host {
@@ -23,7 +23,7 @@ pub fn identity(root: &Root) -> event::Host {
     }
 }
 
-/// `/proc/sys/kernel/random/boot_id`: another one after each boot.
+/// `/proc/sys/kernel/random/boot_id`: different after each boot.
 pub fn boot_id(root: &Root) -> io::Result<String> {
     let id = fs::read_to_string(root.path("/proc/sys/kernel/random/boot_id"))?;
     let id = id.trim();
@@ -33,7 +33,7 @@ pub fn boot_id(root: &Root) -> io::Result<String> {
     Ok(id.to_owned())
 }
 
-/// The id of the group `name`, by `/etc/group`; a number is its own.
+/// The id of the group `name` in `/etc/group`. A number stands for itself.
 pub fn group(root: &Root, name: &str) -> Option<u32> {
     if let Ok(id) = name.parse() {
         return Some(id);
@@ -44,12 +44,12 @@ pub fn group(root: &Root, name: &str) -> Option<u32> {
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split(':').nth(1)?.parse().ok())
 }
 
-/// A name that no other run, on this host or another, gives.
+/// An id that is unique across runs and hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UniqueId([u64; 2]);
 
 impl UniqueId {
-    /// Another one each time.
+    /// A new one.
     pub fn new() -> Self {
         let random = || {
             let mut bytes = [0; 8];
@@ -58,17 +58,17 @@ impl UniqueId {
         };
         match (random(), random()) {
             (Some(one), Some(other)) => Self([one, other]),
-            // Unique on this host at least.
+            // Unique at least on this host.
             _ => Self([clock::boot_time().0, u64::from(std::process::id())]),
         }
     }
 
-    /// One that was kept.
+    /// From the two numbers of [`Self::halves`].
     pub fn of(halves: [u64; 2]) -> Self {
         Self(halves)
     }
 
-    /// To keep it.
+    /// As two numbers.
     pub fn halves(self) -> [u64; 2] {
         self.0
     }
@@ -92,20 +92,21 @@ pub fn page_bytes() -> u64 {
     u64::try_from(rustix::param::page_size()).unwrap_or(u64::MAX)
 }
 
-/// `USER_HZ`: the ticks in a second of times in `/proc/PID/stat`.
+/// `USER_HZ`: ticks per second of the times in `/proc/PID/stat`.
 pub fn ticks_per_second() -> u64 {
     rustix::param::clock_ticks_per_second()
 }
 
-/// Whether the pids of `/proc` are the kernel's own, those of the first pid namespace. In another namespace `/proc/PID` is
-/// somebody else than the kernel's PID. False if `/proc` does not say.
+/// Whether the pids of `/proc` are the kernel's own, of the first pid namespace. In another namespace,
+/// `/proc/PID` is another process than the kernel's PID. False if `/proc` does not say.
 pub fn proc_has_kernel_pids(root: &Root) -> bool {
-    // This process is in the namespace of `/proc` or in one below it, else it would have no `self` there. Where it is in a
-    // namespace below the first, the first process of `/proc` shows whose `/proc` it is.
+    // This process is in the namespace of `/proc` or in one below it, because `/proc/self` exists. If it is
+    // in one below the first namespace, the first process of `/proc` shows to which namespace `/proc`
+    // belongs.
     is_first_pid_namespace(root, "self") || is_first_pid_namespace(root, "1")
 }
 
-/// Whether a process is in the first pid namespace: `self` is this one.
+/// Whether a process is in the first pid namespace. `self` is this process.
 pub fn is_first_pid_namespace(root: &Root, process: &str) -> bool {
     // PROC_PID_INIT_INO of include/linux/proc_ns.h: the same on each kernel.
     const FIRST: &[u8] = b"pid:[4026531836]";
@@ -113,8 +114,8 @@ pub fn is_first_pid_namespace(root: &Root, process: &str) -> bool {
     fs::read_link(link).is_ok_and(|space| space.as_os_str().as_bytes() == FIRST)
 }
 
-/// The counter `key` of a file of names and numbers: `/proc/vmstat`, `memory.events`, `memory.oom_control`. `None` if it
-/// cannot be read, or has none of that name.
+/// The counter `key` of a file with a name and a number on each line: `/proc/vmstat`, `memory.events`,
+/// `memory.oom_control`. `None` if the file cannot be read or has no such name.
 pub fn counter(file: &Path, key: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())

@@ -1,4 +1,4 @@
-//! `/dev/kmsg` itself: what is new since the last look, and what there is since boot.
+//! Reads `/dev/kmsg`: the new records since the last call, and all records since boot.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,17 +16,18 @@ use crate::{
     host::root::Root,
 };
 
-/// No record is longer (`CONSOLE_EXT_LOG_MAX`, before 6.4; later kernels allow 2048).
+/// No record is longer (`CONSOLE_EXT_LOG_MAX` before 6.4; later kernels allow 2048).
 const RECORD_BYTES: usize = 8192;
 
-/// What is read in one turn at most: any user can make the kernel write more lines than anybody reads.
+/// The most records in one turn: any user can make the kernel write lines faster than they are read.
 const TURN_RECORDS: usize = 10_000;
 const TURN: Duration = Duration::from_millis(50);
 
-/// How long a backlog is read at most. A log of 32 MiB takes 1 s: what is read later was written after the start.
+/// How long a backlog is read at most. A log of 32 MiB takes 1 s. Records after that were written since the
+/// start.
 const BACKLOG: Duration = Duration::from_secs(5);
 
-/// Records of the kernel's log, one by one. Needs CAP_SYSLOG where `kernel.dmesg_restrict` is set.
+/// The records of the kernel log, one by one. Needs CAP_SYSLOG where `kernel.dmesg_restrict` is set.
 #[derive(Debug)]
 pub struct Records {
     log: OwnedFd,
@@ -34,7 +35,7 @@ pub struct Records {
     overruns: u64,
 }
 
-/// What a look at the log found.
+/// What was read next from the log.
 enum Next<'a> {
     Record(&'a [u8]),
     /// Records were overwritten before they were read.
@@ -48,7 +49,7 @@ impl Records {
         Ok(Self::from_fd(open(root.path("/dev/kmsg"), flags, Mode::empty())?))
     }
 
-    /// Records of anything that gives one a `read(2)` and does not block.
+    /// Records of any descriptor that returns one record for each `read(2)` and does not block.
     pub fn from_fd(log: OwnedFd) -> Self {
         Self { log, buffer: vec![0; RECORD_BYTES].into_boxed_slice(), overruns: 0 }
     }
@@ -59,7 +60,7 @@ impl Records {
                 Ok(0) | Err(Errno::AGAIN) => return Ok(Next::End),
                 Ok(len) => return Ok(Next::Record(self.buffer.get(..len).unwrap_or_default())),
                 Err(Errno::INTR) => {}
-                // Overwritten, or larger than any record: the kernel goes on with the one after it.
+                // Overwritten, or larger than any record. The kernel continues with the next one.
                 Err(Errno::PIPE | Errno::INVAL) => {
                     self.overruns += 1;
                     return Ok(Next::Overrun);
@@ -76,11 +77,11 @@ pub struct KernelLog {
     records: Records,
     lines: Lines,
     reports: Reports,
-    /// What the log's clock read when what counts began, in µs.
+    /// Records from before this are ignored: a reading of the log's clock in µs.
     since_us: u64,
 }
 
-/// Turns that the whole of a large log takes.
+/// How many turns a large log takes.
 const TURNS_OF_A_LOG: usize = 20;
 
 impl KernelLog {
@@ -91,10 +92,10 @@ impl KernelLog {
         Ok(Self::new(records))
     }
 
-    /// Opens `/dev/kmsg` and reads what it has had since its clock read `since_ns`.
+    /// Opens `/dev/kmsg` and reads the records since its clock read `since_ns`.
     pub fn open_since(root: &Root, since_ns: u64) -> io::Result<Self> {
         let mut log = Self { since_us: since_ns / 1000, ..Self::new(Records::open(root)?) };
-        // As much as a large log has: a flood may come faster than it is read.
+        // Limited to what a large log holds: records may arrive faster than they are read.
         for _ in 0..TURNS_OF_A_LOG {
             if log.catch_up()? {
                 break;
@@ -103,12 +104,12 @@ impl KernelLog {
         Ok(log)
     }
 
-    /// Follows other records.
+    /// Follows the given records.
     pub fn new(records: Records) -> Self {
         Self { records, lines: Lines::default(), reports: Reports::default(), since_us: 0 }
     }
 
-    /// Reads what the log has, for one turn. True at its end; false if there may be more.
+    /// Reads the log for one turn. Returns true at its end, false if there may be more.
     pub fn catch_up(&mut self) -> io::Result<bool> {
         let began = Instant::now();
         for _ in 0..TURN_RECORDS {
@@ -149,13 +150,13 @@ impl KernelLog {
 }
 
 impl AsFd for KernelLog {
-    /// Readable when there is something to catch up with.
+    /// Becomes readable when the log has new records.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.records.log.as_fd()
     }
 }
 
-/// The killer's lines since boot, as far as the log still has them.
+/// The lines of the OOM killer since boot, as far as the log still has them.
 #[derive(Debug)]
 pub struct Backlog {
     records: Records,
@@ -170,12 +171,12 @@ impl Backlog {
         Ok(Self::new(Records::open(root)?))
     }
 
-    /// Reads other records.
+    /// Reads the given records.
     pub fn new(records: Records) -> Self {
         Self { records, lines: Lines::default(), begins: None, opened: Instant::now() }
     }
 
-    /// The first record that was there; `None` before it was read.
+    /// The first record of the log; `None` before it was read.
     pub fn begins(&self) -> Option<RecordMeta> {
         self.begins
     }
@@ -189,7 +190,7 @@ impl Backlog {
 impl Iterator for Backlog {
     type Item = io::Result<(RecordMeta, OomLine)>;
 
-    /// Ends at the log's end of now.
+    /// Returns `None` at the current end of the log.
     fn next(&mut self) -> Option<Self::Item> {
         while self.opened.elapsed() < BACKLOG {
             match self.records.next() {

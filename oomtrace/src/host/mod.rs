@@ -1,6 +1,6 @@
-//! The host's own files and clocks: identity, processes, the kernel's log.
+//! Reads the host's own files and clocks: identity, processes, the kernel log.
 //!
-//! Every reader takes a [`Root`](root::Root), so that tests give it a directory of their own.
+//! Every reader takes a [`Root`](root::Root), so that tests can give it a directory of their own.
 
 pub mod calendar;
 pub mod clock;

@@ -1,10 +1,11 @@
-//! What only `/proc` knows of a victim: its executable and its command line. Ids and a start time go in, text or
-//! the reason for its absence comes out, within a bound of time.
+//! Reads what only `/proc` knows of a victim: its executable and its command line, or the reason why they are
+//! absent. Never waits longer than the caller allows.
 //!
-//! Reading a command line takes the victim's mmap lock, which a dying process may hold for long, and a hostile one
-//! for ever; and who reads `stat` while the victim ends may have to give all its memory back. So a thread of its own reads, nobody
-//! waits for it longer than asked, and another one serves the next victim. The executable and the start time take no lock of the
-//! victim's and are read first. The threads sleep unless there is something to read.
+//! Reading a command line takes the victim's mmap lock. A dying process may hold it for long, and a hostile
+//! one for ever. Reading `stat` while the victim ends may make the reader free all the victim's memory. So a
+//! separate thread reads, and if it is late, another thread serves the next victim. The executable and the
+//! start time are read first, because they need no lock of the victim. The threads sleep while there is
+//! nothing to read.
 
 mod at_once;
 mod command_line;
@@ -27,25 +28,25 @@ use crate::{
     stderr::say,
 };
 
-/// Bytes of a command line that are kept.
+/// How many bytes of a command line are kept.
 pub const COMMAND_LINE_BYTES: usize = 1024;
 
-/// A thread's stack: it calls little and recurses nowhere.
+/// The stack of a thread. It calls little and does not recurse.
 const STACK_BYTES: usize = 64 * 1024;
 
 /// What `/proc` knows of a victim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessFacts {
-    /// Target of `/proc/PID/exe`: any bytes but NUL. The kernel appends ` (deleted)` where the file is gone.
+    /// Target of `/proc/PID/exe`: any bytes but NUL. The kernel appends ` (deleted)` if the file was deleted.
     pub executable: Result<Vec<u8>, Reason>,
-    /// `/proc/PID/cmdline`, arguments joined with blanks: any bytes but NUL.
+    /// `/proc/PID/cmdline`, with blanks between the arguments: any bytes but NUL.
     pub command_line: Result<Vec<u8>, Reason>,
-    /// The command line is longer than what is kept of it.
+    /// The command line is longer than what is kept.
     pub command_line_cut: bool,
 }
 
 impl ProcessFacts {
-    /// Neither, for one reason.
+    /// Both are absent for the same reason.
     pub(crate) fn none(reason: Reason) -> Self {
         Self { executable: Err(reason.clone()), command_line: Err(reason), command_line_cut: false }
     }
@@ -66,7 +67,7 @@ impl ProcessFacts {
         }
     }
 
-    /// What was not answered is absent for this reason.
+    /// Facts that were not answered are absent for this reason.
     fn unanswered(&mut self, reason: Reason) {
         if self.executable == Err(Reason::NotRead) {
             self.executable = Err(reason.clone());
@@ -75,7 +76,7 @@ impl ProcessFacts {
     }
 }
 
-/// Whose facts are asked for.
+/// The process whose facts are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Victim {
     /// The thread that has, or had, the memory.
@@ -84,50 +85,51 @@ pub struct Victim {
     pub tgid: u32,
     /// When the process or the thread started: `start_boottime`.
     pub start: Option<BootTime>,
-    /// When it was marked: until then its ids were its own.
+    /// When it was marked. Until then its ids belonged to it.
     pub marked: BootTime,
 }
 
 /// Why a fact is absent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// As many command lines are being read as may be at once.
+    /// Too many command lines are being read already.
     #[error("{0} reads of earlier victims' /proc/PID/cmdline do not answer")]
     Pending(usize),
     /// It took longer than the caller waits.
     #[error("/proc did not answer in {0:?}")]
     TooSlow(Duration),
-    /// Without a start time the process cannot be told from a later one with its id.
+    /// Without a start time, a later process with the same id would look the same.
     #[error("start time not known, so the process cannot be told from a later one with its pid")]
     StartUnknown,
-    /// There is no process with this id any more.
+    /// No process has this id any more.
     #[error("process already gone")]
     Gone,
-    /// The process is there and has no memory any more.
+    /// The process exists, but has no memory any more.
     #[error("memory already released")]
     Released,
-    /// Its command line has no text: it was overwritten, or went with the memory.
+    /// The command line is empty: it was overwritten, or released with the memory.
     #[error("/proc/PID/cmdline is empty")]
     Empty,
     /// Another process has the id now.
     #[error("pid already in use by another process")]
     AnotherProcess,
-    /// `/proc` counts start times in ticks of 10 ms: a later process with its id may have the same.
+    /// `/proc` counts start times in ticks of 10 ms, so a later process with the same id may have the same
+    /// start time.
     #[error("started at most 10 ms before its mark, so it cannot be told from a later process with its pid")]
     StartedJustBefore,
-    /// `/proc` has the ids of another pid namespace than the kernel's own.
+    /// The ids of `/proc` belong to another pid namespace than the kernel's.
     #[error("/proc here is of another pid namespace: its pids are not the host's")]
     OtherPidNamespace,
-    /// `/proc` said something that cannot be read.
+    /// A file of `/proc` could not be parsed.
     #[error("/proc/PID/stat not understood")]
     Unreadable,
-    /// The kernel's answer.
+    /// The kernel returned an error.
     #[error("{0}")]
     Io(io::ErrorKind),
     /// The operator does not want it.
     #[error("left out by --command-line none")]
     NotWanted,
-    /// Nobody is there to read it, or it is not known whose it would be.
+    /// Nothing reads it, or it is not certain to which process it would belong.
     #[error("not read")]
     NotRead,
     /// The reading thread has ended.
@@ -144,11 +146,11 @@ impl From<rustix::io::Errno> for Reason {
     }
 }
 
-/// Command lines that may be read at once: each of them is of a victim whose memory somebody holds. As many threads more may
-/// be about to give back a victim's memory.
+/// The most command lines that are read at once. Each of them belongs to a victim whose memory is locked. As
+/// many threads again may be busy with freeing a victim's memory.
 pub const READERS_MAX: usize = 8;
 
-/// A reader is told as stuck after this.
+/// After this time a reader is reported as stuck.
 const STUCK: Duration = Duration::from_secs(1);
 
 /// Reads `/proc/PID` of victims.
@@ -157,18 +159,18 @@ const STUCK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct ProcessReader {
     files: Files,
-    /// The kernel's ids are those of this process's own namespace too.
+    /// This process is in the first pid namespace, so the kernel's ids are valid here.
     by_number: bool,
     idle: Option<Thread>,
-    /// Those whose answer nobody waits for any more.
+    /// Threads that are late. Nothing waits for their answers.
     late: Vec<Thread>,
     stuck: u64,
 }
 
-/// A command line, and whether it is longer than what is kept of it.
+/// A command line, and whether it is longer than what is kept.
 type CommandLineRead = Result<(Vec<u8>, bool), Reason>;
 
-/// What a thread is to read.
+/// What a thread has to read.
 struct Job {
     tid: u32,
     tgid: u32,
@@ -191,22 +193,22 @@ impl Answer {
     }
 }
 
-/// A thread that reads of one victim after the other. It ends once this is dropped, as soon as the kernel lets it: it is
-/// never waited for.
+/// A thread that reads about one victim after another. After a drop it ends as soon as the kernel lets it.
+/// Nothing waits for that.
 #[derive(Debug)]
 struct Thread {
     jobs: SyncSender<Job>,
     answers: Receiver<Answer>,
-    /// The process asked for last, and when.
+    /// The last process that it was asked about, and when.
     of: u32,
     since: Instant,
-    told: bool,
+    reported: bool,
 }
 
 impl Thread {
     fn start(files: Files) -> io::Result<Self> {
         let (jobs, their_jobs) = sync_channel::<Job>(1);
-        // Room for both answers to a job: nobody may take them any more.
+        // Room for both answers to a job, so that the thread does not block if nothing receives them.
         let (answer, answers) = sync_channel(2);
         let serve = move || {
             for job in their_jobs {
@@ -224,7 +226,7 @@ impl Thread {
             }
         };
         thread::Builder::new().name("oomtrace-proc".to_owned()).stack_size(STACK_BYTES).spawn(serve)?;
-        Ok(Self { jobs, answers, of: 0, since: Instant::now(), told: false })
+        Ok(Self { jobs, answers, of: 0, since: Instant::now(), reported: false })
     }
 
     /// The next answer; `Err(None)` if it takes longer than `wait`.
@@ -245,12 +247,13 @@ impl ProcessReader {
         Ok(Self { idle: Some(Thread::start(files.clone())?), files, by_number, late: Vec::new(), stuck: 0 })
     }
 
-    /// The executable alone.
+    /// Reads only the executable.
     pub fn executable(&mut self, victim: &Victim, wait: Duration) -> Result<Vec<u8>, Reason> {
         self.ask(victim, false, wait).executable
     }
 
-    /// The facts of the victim, as far as they can be had within `wait`: of no other process that has its id by now.
+    /// Reads the facts of the victim, as far as possible within `wait`. Never of a later process with the
+    /// same id.
     pub fn read(&mut self, victim: &Victim, wait: Duration) -> ProcessFacts {
         if self.files.wanted == CommandLineChoice::None {
             let command_line = Err(Reason::NotWanted);
@@ -272,7 +275,7 @@ impl ProcessReader {
         let Some(BootTime(start)) = victim.start else { return ProcessFacts::none(Reason::StartUnknown) };
         let Victim { tid, tgid, marked: BootTime(marked), .. } = *victim;
         self.look_at_late();
-        // What takes no lock of the victim's is read all the same.
+        // The executable takes no lock of the victim, so it is still read.
         let pending = command_line && self.late.len() >= READERS_MAX;
         let command_line = command_line && !pending;
         let thread = match self.send(Job { tid, tgid, start, marked, command_line }) {
@@ -305,7 +308,7 @@ impl ProcessReader {
         }
     }
 
-    /// Gives a job to a thread that has none.
+    /// Gives a job to an idle or new thread.
     fn send(&mut self, job: Job) -> Result<Thread, Reason> {
         if self.late.len() >= 2 * READERS_MAX {
             return Err(Reason::Pending(self.late.len()));
@@ -314,30 +317,30 @@ impl ProcessReader {
         let mut thread = thread.map_err(|error| Reason::Io(error.kind()))?;
         thread.of = job.tgid;
         thread.since = Instant::now();
-        thread.told = false;
+        thread.reported = false;
         thread.jobs.try_send(job).map_err(|_| Reason::Ended)?;
         Ok(thread)
     }
 
-    /// How many reads of a command line have taken longer than a second so far.
+    /// How many reads of a command line took longer than a second so far.
     pub fn stuck(&mut self) -> u64 {
         self.look_at_late();
         self.stuck
     }
 
-    /// One whose late answer has come may read the next command line; the answer is nobody's.
+    /// A late thread whose answer has arrived becomes idle again. The answer is dropped.
     fn look_at_late(&mut self) {
         for mut thread in std::mem::take(&mut self.late) {
             loop {
                 match thread.answers.try_recv() {
-                    Ok(nobodys) if nobodys.is_last() => self.idle = Some(thread),
+                    Ok(dropped) if dropped.is_last() => self.idle = Some(thread),
                     Ok(_more_follows) => continue,
                     Err(TryRecvError::Disconnected) => {}
                     Err(TryRecvError::Empty) => {
-                        if !thread.told && thread.since.elapsed() >= STUCK {
-                            thread.told = true;
+                        if !thread.reported && thread.since.elapsed() >= STUCK {
+                            thread.reported = true;
                             self.stuck += 1;
-                            self.tell_stuck(thread.of);
+                            self.report_stuck(thread.of);
                         }
                         self.late.push(thread);
                     }
@@ -347,8 +350,9 @@ impl ProcessReader {
         }
     }
 
-    /// The first of them, and then each power of two: who makes them stuck must not fill the log.
-    fn tell_stuck(&self, pid: u32) {
+    /// Reports the first one, and then at each power of two: a user who makes reads hang must not fill the
+    /// log.
+    fn report_stuck(&self, pid: u32) {
         if self.stuck.is_power_of_two() {
             say(&format!(
                 "oomtrace: /proc/{pid} does not answer, because the victim's memory is locked: given up ({} so far, at most \
@@ -368,13 +372,14 @@ struct Files {
 }
 
 impl Files {
-    /// The victim's directory, and its executable, which is read before anything else: it goes with the memory.
+    /// The victim's directory and its executable. The executable is read first, because it goes with the
+    /// memory.
     ///
-    /// A directory of `/proc` stays that of the process it was opened for, also when its id is used again: so what was
-    /// read through it before the check of the start time is the same process's as what is read after.
+    /// An open directory of `/proc` stays with its process, even if the id is used again. So what was read
+    /// through it before the check of the start time belongs to the same process as what is read after.
     ///
-    /// A process that has the id by now started after the mark; so in a later tick than the victim, or in the same one if
-    /// the victim started just before.
+    /// A later process with this id started after the mark, so in a later tick than the victim; or in the
+    /// same tick, if the victim started just before its mark.
     fn identify(&self, job: &Job) -> Result<(OwnedFd, Result<Vec<u8>, Reason>), Reason> {
         let start = job.start / self.tick_ns;
         if start >= job.marked / self.tick_ns {
@@ -390,7 +395,7 @@ impl Files {
         }
         let executable = match executable {
             Ok(path) => Ok(path.into_bytes()),
-            // The process is there, as its start time shows.
+            // The process exists, as its start time shows.
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => Err(Reason::Released),
             Err(errno) => Err(errno.into()),
         };
@@ -399,17 +404,19 @@ impl Files {
 
     /// Field 22 of a `stat`: when the task started, in ticks since boot.
     fn started(&self, dir: &OwnedFd, stat: &str) -> Result<u64, Reason> {
-        // Only the comm, of at most 64 bytes as the kernel escapes it, and 21 numbers come before the end of field 22.
+        // Before the end of field 22 there are only the comm, at most 64 bytes after escaping, and 21
+        // numbers.
         let (text, _) = read::<1024>(dir, stat)?;
         start_ticks(&text).ok_or(Reason::Unreadable)
     }
 }
 
-/// The start time of a `stat` line. The comm before it stands in parentheses and may hold any, blanks too.
+/// The start time of a `stat` line. The comm before it is in parentheses and may itself contain parentheses
+/// and blanks.
 fn start_ticks(stat: &[u8]) -> Option<u64> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let after = str::from_utf8(stat.get(end + 1..)?).ok()?;
-    // Field 3 comes first.
+    // The first field after the comm is field 3.
     after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 

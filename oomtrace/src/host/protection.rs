@@ -1,22 +1,23 @@
-//! Keeps this process answering while memory is short: its memory stays resident, and it runs
-//! before others when an event comes. Where that is not allowed the run goes on, and says so.
+//! Keeps this process working while memory is short: its memory stays resident, and it runs before other
+//! processes. If the system refuses one of these, the run goes on and reports it.
 
 use std::fs;
 
 use rustix::mm::{MlockAllFlags, mlockall};
 
-/// Lowest of the real-time priorities: before every ordinary task, behind every other real-time one.
+/// The lowest real-time priority: before all ordinary tasks, after all other real-time ones.
 const PRIORITY: libc::c_int = 1;
 
-/// Locks memory, asks for real-time scheduling and not to be a victim, and leaves no core dumps. Returns what was not allowed.
+/// Locks memory, asks for real-time scheduling, asks not to be a victim, and turns core dumps off. Returns
+/// what was refused.
 pub fn hold(realtime: bool) -> Vec<String> {
     let mut refused = Vec::new();
-    // All of its memory is bounded, so to kill it would free little and hide the kill.
+    // Its memory is limited, so killing it would free little and hide the kill.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
         let why = error.kind();
-        refused.push(format!("oom_score_adj is not lowered ({why}; it needs CAP_SYS_RESOURCE, or OOMScoreAdjust=-1000 in its unit): this process may be a victim itself"));
+        refused.push(format!("oom_score_adj is not lowered ({why}; it needs CAP_SYS_RESOURCE, or OOMScoreAdjust=-1000 in its unit): this process may itself be killed"));
     }
-    // Pages are locked when they are first touched: memory that is only reserved stays free.
+    // Pages are locked when they are first used, so memory that is only reserved stays free.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = mlockall(flags) {
         let why = std::io::Error::from(error).kind();
@@ -30,26 +31,26 @@ pub fn hold(realtime: bool) -> Vec<String> {
     refused
 }
 
-/// Leaves no core behind, wherever this host would put it: its pages hold other people's command lines.
+/// Turns core dumps off, wherever this host would write them: memory holds other people's command lines.
 pub fn no_core_dumps() {
-    // SAFETY: numbers in. Only an unknown number could be refused.
+    // SAFETY: takes numbers only. It fails only for an unknown number.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
-/// A log rotation during the start is no reason to end: the file is looked up again at its first line. Until the
-/// session listens to SIGHUP itself.
+/// Ignores SIGHUP until the session handles it: a log rotation must not end the start. The output file is
+/// opened by name with its first line anyway.
 pub fn outlive_rotation() {
     // SAFETY: no handler is installed; the signal is only ignored.
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
 }
 
-/// Gives back what start-up used and nothing needs any more.
+/// Returns memory to the kernel that only the start needed.
 pub fn trim() {
     // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
     unsafe { libc::malloc_trim(0) };
 }
 
-/// For this thread; those that it starts later inherit it.
+/// Applies to this thread, and to the threads that it starts later.
 fn first_in_first_out() -> std::io::Result<()> {
     let parameter = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: the parameter is a local that lives through the call.
@@ -59,9 +60,10 @@ fn first_in_first_out() -> std::io::Result<()> {
     }
 }
 
-/// This thread again as any other: what it does may wait.
+/// Gives this thread normal scheduling: its work is not urgent.
 pub fn ordinary() {
     let parameter = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameter is a local that lives through the call. To be scheduled later than before is always allowed.
+    // SAFETY: the parameter is a local that lives through the call. Lowering one's own priority is always
+    // allowed.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameter) };
 }

@@ -1,4 +1,4 @@
-//! The host's files: where they begin, and who reads those that a user may slow down.
+//! Where the host's files are, and who reads those that a user can slow down.
 
 use std::path::{Path, PathBuf};
 
@@ -12,17 +12,17 @@ pub struct Root {
 }
 
 impl Root {
-    /// The host itself.
+    /// The real host.
     pub fn host() -> Self {
         Self::at("/")
     }
 
-    /// A directory that holds a copy of what is read: for tests.
+    /// A directory with a copy of the files: for tests.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), readers: None }
     }
 
-    /// The same, but what a user may slow down is read by other processes, for the thread that calls this.
+    /// The same root, but other processes read what a user can slow down. For the thread that calls this.
     pub fn guarded(self) -> Self {
         Self { readers: Some(Readers::default()), ..self }
     }
@@ -32,7 +32,7 @@ impl Root {
         Self { readers: self.readers.map(|_| readers.clone()), ..self }
     }
 
-    /// The processes that read what a user may slow down; `None` where this one does.
+    /// The processes that read what a user can slow down; `None` if this process reads it itself.
     pub fn readers(&self) -> Option<&Readers> {
         self.readers.as_ref()
     }

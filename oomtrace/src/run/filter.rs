@@ -2,20 +2,21 @@
 
 use crate::event::{Container, Event, K8s, Scope};
 
-/// Which kills are printed. What is filtered out is not lost.
+/// Decides which kills are printed. A kill that is filtered out is not counted as lost.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only of the container with this name, `NAMESPACE/POD/NAME`, id or id prefix of at least 12 digits: one of the
-    /// host's own. `UID/` before it: one of that user's, who may have given it any name and id.
+    /// Print only kills of the container with this name, `NAMESPACE/POD/NAME`, id, or id prefix of at least
+    /// 12 digits. Without `UID/` in front this is a container of the host. With it, it is a container of that
+    /// user, who can choose any name and id.
     pub container: Option<String>,
-    /// Only where this ran out.
+    /// Print only kills in this scope.
     pub scope: Option<Scope>,
     /// The `seq` of the last kill that was not filtered out.
     pub latest: Option<u64>,
 }
 
 impl Filter {
-    /// Whether the operator wants the line. What is not of the killer he always gets.
+    /// Whether to print this event. Lines that are not about kills always pass.
     pub fn takes(&mut self, event: &Event) -> bool {
         match event {
             Event::OomKill(kill) => {
@@ -27,7 +28,8 @@ impl Filter {
                 takes
             }
             Event::SharedMmKill(kill) => {
-                // What ran out is said of the victim that it died with, which came just before.
+                // This record does not hold the scope. The victim that shared the memory holds it, and it was
+                // printed just before.
                 let scope =
                     self.scope.is_none() || self.latest.is_some_and(|latest| kill.of.contains(&latest));
                 scope && self.takes_of(kill.container.as_ref(), kill.k8s.as_ref())
@@ -40,7 +42,7 @@ impl Filter {
         }
     }
 
-    /// What happened in this container.
+    /// Whether the event happened in the wanted container.
     fn takes_of(&self, container: Option<&Container>, k8s: Option<&K8s>) -> bool {
         self.container.as_deref().is_none_or(|wanted| {
             container.is_some_and(|container| {

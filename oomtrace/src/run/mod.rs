@@ -1,4 +1,4 @@
-//! A run: its set-up, its loop, and how it ends.
+//! A run: its set-up, its loop, and its end.
 
 pub mod filter;
 pub mod notify;

@@ -1,7 +1,7 @@
-//! Tells systemd how the run goes (`sd_notify`): states in, datagrams to `$NOTIFY_SOCKET` out.
+//! Reports the state of the run to systemd (`sd_notify`), as datagrams to `$NOTIFY_SOCKET`.
 //!
-//! Nothing here waits, and nobody is told of a failure: a service manager that does not listen is no reason to
-//! trace worse. The watchdog is fed by the loop that empties the ring, and by nothing else.
+//! Nothing here waits, and errors are ignored: tracing must not depend on a service manager that does not
+//! answer. Only the loop that empties the ring feeds the watchdog.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use std::{
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// The way to the service manager, if there is one.
+/// The socket of the service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notify {
     to: Option<(UnixDatagram, SocketAddr)>,
@@ -40,34 +40,34 @@ impl Notify {
         Self { to, watchdog: period.map(Duration::from_micros), status: (0, 0) }
     }
 
-    /// The programs are attached.
+    /// Reports that the programs are attached.
     pub fn ready(&self) {
-        self.send("READY=1\nSTATUS=0 events told, 0 lost");
+        self.send("READY=1\nSTATUS=0 events reported, 0 lost");
     }
 
-    /// How the run goes; said when it changes.
-    pub fn status(&mut self, told: u64, lost: u64) {
-        if self.status != (told, lost) {
-            self.status = (told, lost);
-            self.send(&format!("STATUS={told} events told, {lost} lost"));
+    /// Reports how many events were reported and lost, when these numbers have changed.
+    pub fn status(&mut self, reported: u64, lost: u64) {
+        if self.status != (reported, lost) {
+            self.status = (reported, lost);
+            self.send(&format!("STATUS={reported} events reported, {lost} lost"));
         }
     }
 
-    /// The loop has gone round.
+    /// Reports that the loop is running.
     pub fn alive(&self) {
         if self.watchdog.is_some() {
             self.send("WATCHDOG=1");
         }
     }
 
-    /// The run ends.
+    /// Reports that the run ends.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
     }
 
-    /// Wakes the loop as often as it must go round; `None` if nobody watches.
+    /// A timer that wakes the loop often enough for the watchdog. `None` if there is no watchdog.
     pub fn ticks(&self) -> Option<Interval> {
-        // Twice as often as asked for, as sd_watchdog_enabled(3) advises.
+        // Half of the watchdog's period, as sd_watchdog_enabled(3) advises.
         let mut ticks = tokio::time::interval(self.watchdog? / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Some(ticks)
@@ -75,7 +75,7 @@ impl Notify {
 
     fn send(&self, state: &str) {
         if let Some((socket, address)) = &self.to {
-            let _nobody_listens = socket.send_to_addr(state.as_bytes(), address);
+            let _ignored = socket.send_to_addr(state.as_bytes(), address);
         }
     }
 }

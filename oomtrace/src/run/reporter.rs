@@ -1,4 +1,4 @@
-//! From events to outputs: what the operator asked for is printed and counted, what the output refuses is accounted for.
+//! Passes events to the outputs: filters, prints and counts them, and counts what an output refuses.
 
 use crate::{
     accounting::Account,
@@ -11,22 +11,21 @@ use crate::{
 pub struct Reporter {
     filter: Filter,
     outputs: Outputs,
-    /// Events printed: kills, shared-memory kills, cgroups that ran out.
+    /// Events printed: kills, shared-memory kills, cgroups that ran out of memory.
     events: u64,
-    /// Kills printed: what `--count` counts.
+    /// Kills printed. `--count` counts these.
     kills: u64,
 }
 
 impl Reporter {
-    /// One for a run.
+    /// A reporter for one run.
     pub fn new(filter: Filter, outputs: Outputs) -> Self {
         Self { filter, outputs, events: 0, kills: 0 }
     }
 
-    /// Prints an event of a source, unless it is filtered out. True if it was printed.
+    /// Prints an event of a source, unless it is filtered out. Returns whether it was printed.
     ///
-    /// # Errors
-    /// Only [`SinkError::Closed`]: nobody reads any more.
+    /// # Errors Only [`SinkError::Closed`]: the pipe has no reader.
     pub fn report(&mut self, event: &Event, account: &mut Account) -> Result<bool, SinkError> {
         if !self.filter.takes(event) {
             return Ok(false);
@@ -43,10 +42,9 @@ impl Reporter {
         Ok(true)
     }
 
-    /// Prints a line; one that the output neither writes nor keeps is counted as lost.
+    /// Prints a line. If the output neither writes nor keeps it, it is counted as lost.
     ///
-    /// # Errors
-    /// Only [`SinkError::Closed`].
+    /// # Errors Only [`SinkError::Closed`].
     pub fn print(&mut self, event: &Event, account: &mut Account) -> Result<(), SinkError> {
         if !self.outputs.write(event)? {
             account.refused();
@@ -54,10 +52,10 @@ impl Reporter {
         Ok(())
     }
 
-    /// Prints the losses that no line has reported yet. One that the output refuses is tried again the next time.
+    /// Prints the losses that no line has reported yet. If the output refuses a line, the next call tries it
+    /// again.
     ///
-    /// # Errors
-    /// Only [`SinkError::Closed`].
+    /// # Errors Only [`SinkError::Closed`].
     pub fn losses(
         &mut self,
         account: &mut Account,
@@ -74,10 +72,10 @@ impl Reporter {
         Ok(())
     }
 
-    /// The last line. If the output takes it is for [`Durable::settle`](crate::outputs::Durable::settle) to say.
+    /// Prints the last line. [`Durable::settle`](crate::outputs::Durable::settle) then says if the output
+    /// took it.
     ///
-    /// # Errors
-    /// Only [`SinkError::Closed`].
+    /// # Errors Only [`SinkError::Closed`].
     pub fn stop(&mut self, reason: &str, envelope: Envelope, account: &mut Account) -> Result<(), SinkError> {
         let stop = Stop {
             envelope,
@@ -89,7 +87,7 @@ impl Reporter {
         self.print(&Event::Stop(Box::new(stop)), account)
     }
 
-    /// Where events go.
+    /// The outputs.
     pub fn outputs(&mut self) -> &mut Outputs {
         &mut self.outputs
     }
@@ -99,7 +97,7 @@ impl Reporter {
         self.events
     }
 
-    /// Kills printed so far: lines of processes that the killer chose. One that was exiting already was not killed.
+    /// Kills printed so far. A marked process that was already exiting does not count.
     pub fn kills(&self) -> u64 {
         self.kills
     }

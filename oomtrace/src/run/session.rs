@@ -1,4 +1,5 @@
-//! The event loop of a run: facts from its sources, lines to its outputs, until it is asked to end.
+//! The event loop of a run: reads facts from the sources and writes lines to the outputs, until the run must
+//! end.
 
 mod resume;
 mod turns;
@@ -25,27 +26,29 @@ use crate::{
     stderr::say,
 };
 
-/// How long a run may take to end, once it is asked to. A service manager may be told 2 s: the rest is for the programs,
-/// which are detached after that.
-const LAST_WORDS: Duration = Duration::from_millis(1700);
+/// How long a run may take to end. The operator may give the service manager as little as 2 s. What remains
+/// of these is for detaching the programs.
+const END_TIME: Duration = Duration::from_millis(1700);
 
-/// How long kills are reported without a look at anything else: a storm of them may outlast every output.
+/// How long kills are reported before the loop does anything else. A storm of kills may be faster than every
+/// output.
 const TURN: Duration = Duration::from_millis(100);
 
-/// How long names of new cgroups are read meanwhile, each turn: a container may be gone before the storm is.
+/// How long the names of new cgroups are read in each turn during a storm of kills. A container may be
+/// removed before the storm ends.
 const NAMES_AMID_KILLS: Duration = Duration::from_millis(10);
 
-/// What became of the sources.
+/// The result of asking all sources.
 enum Drained {
-    /// As many kills were reported as were asked for.
+    /// The number of kills that `--count` asks for was reported.
     Enough,
-    /// There is no more that could be reported now.
+    /// Nothing more can be reported now.
     Nothing,
-    /// There is more, and its turn is over.
+    /// There is more to report, but the turn is over.
     More,
 }
 
-/// Why a session ended before it was asked to.
+/// Why a session ended early.
 pub(crate) enum Ended {
     Sink(SinkError),
     Io(io::Error),
@@ -70,29 +73,29 @@ impl From<PinError> for Ended {
     }
 }
 
-/// What a session is made of.
+/// The parts of a session.
 pub(crate) struct Parts {
-    /// What keeps the programs attached.
+    /// Keeps the programs attached.
     pub(crate) attached: Attached,
-    /// What they count.
+    /// The programs' counters.
     pub(crate) counts: Counts,
-    /// Reads their records.
+    /// Reads the programs' records.
     pub(crate) records: Records,
-    /// Where facts come from.
+    /// The sources of facts.
     pub(crate) sources: Vec<Box<dyn Source>>,
-    /// Facts to events.
+    /// Turns facts into events.
     pub(crate) enricher: Enricher,
-    /// The books.
+    /// Counts what was reported and what was lost.
     pub(crate) account: Account,
-    /// Events to lines.
+    /// Turns events into lines.
     pub(crate) reporter: Reporter,
-    /// Where the cgroups are.
+    /// Where the memory cgroups are mounted.
     pub(crate) mount: Option<PathBuf>,
-    /// How many kills are asked for.
+    /// How many kills to report before the run ends.
     pub(crate) count: Option<u64>,
 }
 
-/// A run from its first line to its last.
+/// A run, from its first line to its last.
 pub(crate) struct Session {
     attached: Attached,
     counts: Counts,
@@ -103,15 +106,15 @@ pub(crate) struct Session {
     reporter: Reporter,
     mount: Option<PathBuf>,
     count: Option<u64>,
-    /// The source whose last line the output keeps: what it was read from stays until it is written.
+    /// The source whose last line the output keeps. Its record stays in the ring until that line is written.
     held: Option<usize>,
-    /// Since when the output takes nothing.
+    /// Since when the output has taken no lines.
     stalled: Option<Instant>,
     notify: Notify,
 }
 
 impl Session {
-    /// One whose programs are attached.
+    /// Starts a session. The programs are attached already.
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             attached: parts.attached,
@@ -129,7 +132,8 @@ impl Session {
         }
     }
 
-    /// The first line, and what was there before. The programs are attached already, so nothing falls between.
+    /// Prints the first line and the kills of earlier runs. The programs are attached already, so no kill is
+    /// missed in between.
     fn first(&mut self, start: Start, unreadable: u64) -> Result<(), Ended> {
         self.resume(start, unreadable)?;
         self.account.begin(self.counts.handed_over(), || self.counts.read())?;
@@ -141,14 +145,14 @@ impl Session {
         Ok(())
     }
 
-    /// Reports each event until it is asked to end.
+    /// Reports events until the run must end.
     pub(crate) async fn run(
         &mut self,
         start: Start,
         replaced: Vec<Replaced>,
         timeout: Option<Duration>,
     ) -> Result<(), Ended> {
-        // Who has read the first line may ask for the last: a signal is heard from before it on.
+        // Signals are caught before the first line is printed: a reader of that line may send one at once.
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut terminate = on(SignalKind::terminate())?;
         let mut hangup = on(SignalKind::hangup())?;
@@ -172,7 +176,7 @@ impl Session {
             let room = self.reporter.outputs().durable().sink().waits_for().map(Room::of);
             let outputs_due = self.reporter.outputs().due();
             tokio::select! {
-                // What comes rarely first: in a storm there always is a kill.
+                // Rare events come first: in a storm of kills the others are always ready.
                 biased;
                 _ = interrupt.recv() => break "SIGINT",
                 _ = terminate.recv() => break "SIGTERM",
@@ -183,16 +187,16 @@ impl Session {
                 () = until(outputs_due.map(Instant::from_std)) => self.reporter.outputs().write_due(),
                 () = until(self.turns.due().map(Instant::from_std)) => {}
                 woken = self.turns.woken() => woken.map_err(Ended::Io)?,
-                // Not at once: signals are heard only while it waits.
+                // The loop yields here, because signals arrive only while it waits.
                 () = tokio::task::yield_now(), if more => {}
                 () = room_in_output(room) => {}
                 () = next_tick(&mut watchdog) => {}
             }
         };
-        let ends = Instant::now() + LAST_WORDS;
+        let ends = Instant::now() + END_TIME;
         self.notify.stopping();
         self.compare()?;
-        // A second look that comes too late for the output is of no use.
+        // Wait for the second comparison only if the output still has time to take its line.
         if let Some(due) = self.account.due().map(Instant::from_std).filter(|due| *due < ends) {
             tokio::time::sleep_until(due).await;
             self.drain()?;
@@ -201,7 +205,7 @@ impl Session {
         self.end(reason, ends)
     }
 
-    /// Reports what is left, for as long as a service manager may be made to wait.
+    /// Reports what is left, until `ends`.
     fn end(&mut self, reason: &str, ends: Instant) -> Result<(), Ended> {
         let left = || ends.saturating_duration_since(Instant::now());
         let all = loop {
@@ -222,7 +226,9 @@ impl Session {
         let durable = self.reporter.outputs().durable();
         let unreported = if !durable.settle(left())? {
             let waiting = durable.sink().waiting_lines();
-            format!("the output did not take the last {waiting} lines, nor what waited behind them")
+            format!(
+                "the output did not take the last {waiting} lines, and the records after them were not reported"
+            )
         } else if !all {
             "kills came faster than the output took them: the last ones were not reported".to_owned()
         } else {
@@ -244,7 +250,8 @@ impl Session {
             let more = self.turns.learn(&mut self.enricher, &mut self.account);
             let was_stalled = self.stalled.is_some();
             if !self.output_takes()? {
-                // Nobody reads, but a container may be gone by the time that somebody does.
+                // The output takes no lines, but names must be read now: a container may be removed before it
+                // takes lines again.
                 return Ok(if self.names(true) || more { Drained::More } else { Drained::Nothing });
             }
             let Some(kills) = self.kills(was_stalled, &is_over)? else { return Ok(Drained::Enough) };
@@ -262,7 +269,8 @@ impl Session {
         }
     }
 
-    /// Reports kills until there is none, or the turn is over. Whether there were any; `None` once there were enough.
+    /// Reports kills until there are none, or the turn is over. Returns whether there were any; `None` if
+    /// `--count` is reached.
     fn kills(&mut self, any: bool, is_over: &dyn Fn() -> bool) -> Result<Option<bool>, Ended> {
         let mut any = any;
         loop {
@@ -284,7 +292,7 @@ impl Session {
         }
     }
 
-    /// Reports one event of each other source. Whether there was any.
+    /// Reports one event of each other source. Returns whether there was any.
     fn others(&mut self) -> Result<bool, Ended> {
         let mut any = false;
         for at in 0..self.turns.count() {
@@ -300,7 +308,8 @@ impl Session {
         Ok(any)
     }
 
-    /// Reports what a source has. What it was read from goes only when its line is written, and the next run knows of it.
+    /// Reports the event of a source. Its record is removed only when the line is written and handed over to
+    /// the next run.
     fn emit(&mut self, at: usize, next: &Next) -> Result<(), Ended> {
         if let Next::Event(event) = next {
             let printed = self.reporter.report(event, &mut self.account)?;
@@ -320,7 +329,7 @@ impl Session {
         self.reporter.outputs().durable().is_blocked()
     }
 
-    /// Whether the output has taken every line so far. Until it has, kills wait in the ring.
+    /// Whether the output has taken every line so far. Until then, kills wait in the ring.
     fn output_takes(&mut self) -> Result<bool, Ended> {
         match self.reporter.outputs().durable().flush() {
             Ok(()) => {}
@@ -346,8 +355,8 @@ impl Session {
         Ok(true)
     }
 
-    /// Reads names of new cgroups, one after the other, until a kill comes or, where kills never cease, for a moment. True
-    /// if there may be more.
+    /// Reads the names of new cgroups, one at a time, until a kill may have come; during a storm of kills,
+    /// for a short time. Returns whether there may be more.
     fn names(&mut self, kills_come: bool) -> bool {
         let began = Instant::now();
         while self.enricher.tree_mut().resolve_next() {

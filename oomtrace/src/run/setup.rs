@@ -1,6 +1,7 @@
-//! What a run is made of: its sources, its outputs, and what its events are enriched from.
+//! Builds a run: its sources, its outputs, and the knowledge that its events are enriched with.
 //!
-//! The two lists of a run are here: [`sources`] and [`outputs`]. A new one of either is a file of its own and one line.
+//! The two lists of a run are here: [`sources`] and [`outputs`]. A new source or output is one file and one
+//! line.
 
 use crate::{
     cgroups::tree::{CgroupTree, TreeLimits},
@@ -35,7 +36,7 @@ use crate::{
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// What the operator adds to what this host says of itself.
+/// Options of the operator that events are enriched with.
 #[derive(Default)]
 pub(crate) struct Added {
     runtime_roots: Vec<(Runtime, PathBuf)>,
@@ -45,7 +46,7 @@ pub(crate) struct Added {
 }
 
 impl Added {
-    /// As typed.
+    /// Reads them from the command line.
     pub(crate) fn of(args: &Run) -> Result<Self, clap::Error> {
         Ok(Self {
             runtime_roots: args.runtime_root.clone(),
@@ -56,31 +57,33 @@ impl Added {
     }
 }
 
-/// What is lost where the pids of `/proc` are not the kernel's.
+/// What is missing where the pids of `/proc` are not the kernel's.
 pub(crate) const OTHER_PID_NAMESPACE: &str = "/proc is of another pid namespace than the kernel's first: executables are not \
     known, and command lines only where the victim ran the killer itself (run it with the host's pids: --pid=host, hostPID)";
 
-/// What sources are made of.
+/// What the sources are built from.
 pub(crate) struct Given<'a> {
-    /// As typed.
+    /// The command line.
     pub(crate) args: &'a Run,
     /// The host's files.
     pub(crate) root: &'a Root,
     /// The rings of the programs.
     pub(crate) rings: Rings,
-    /// Reads what is in them.
+    /// Reads the records in the rings.
     pub(crate) records: Records,
     /// Whether a function hook is attached.
     pub(crate) hooked: bool,
-    /// Whether an earlier run's programs were taken over or replaced: what came before is that run's.
+    /// This run took over or replaced the programs of an earlier run. Kills from before it are reported by
+    /// that run.
     pub(crate) continues: bool,
-    /// Where the memory cgroups are.
+    /// Where the memory cgroups are mounted.
     pub(crate) mount: Option<PathBuf>,
-    /// Facts to events.
+    /// Turns facts into events.
     pub(crate) enricher: &'a Enricher,
 }
 
-/// All sources of a run, in the order in which they have their turn. What a source cannot have is a limit of the run.
+/// All sources of a run, in the order in which they are asked. A source that cannot start adds a limit to the
+/// run.
 pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<Box<dyn Source>>, Failure> {
     let Given { args, root, rings, records, hooked, mount, enricher, .. } = given;
     let mut kills = Kills::new(rings.kills, rings.missed_signals, records.clone());
@@ -107,7 +110,7 @@ fn any(source: Option<impl Source + 'static>) -> Option<Box<dyn Source>> {
     source.map(|source| Box::new(source) as Box<dyn Source>)
 }
 
-/// All outputs of a run: the durable one, and those beside it.
+/// All outputs of a run: the durable one, and the others.
 pub(crate) fn outputs(root: &Root, args: &Run, render: Render) -> Result<Outputs, Failure> {
     let sink: Box<dyn Sink> = match &args.file {
         Some(path) => {
@@ -121,18 +124,19 @@ pub(crate) fn outputs(root: &Root, args: &Run, render: Render) -> Result<Outputs
     Ok(Outputs::new(Durable::new(render, sink), others))
 }
 
-/// Who may read the files that are made.
+/// Who may read the files that the output creates.
 fn access(root: &Root, args: &Run) -> Result<Access, Failure> {
     let id = |name: &String| {
         identity::group(root, name).ok_or_else(|| {
             let why = format!("--file-group {name}: this host's /etc/group has no such group");
-            Failure::message(Code::RunTime, why).hint("a group of another service is named by its number")
+            Failure::message(Code::RunTime, why)
+                .hint("give a group of a name service (LDAP, SSSD) by its number")
         })
     };
     Ok(Access { mode: args.file_mode, group: args.file_group.as_ref().map(id).transpose()? })
 }
 
-/// What events are enriched from. What cannot be had is a limit of the run, not an error.
+/// What events are enriched with. What is not available becomes a limit of the run, not an error.
 pub(crate) fn knowledge(
     root: &Root,
     kernel: &Kernel,

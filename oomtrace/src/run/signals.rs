@@ -1,18 +1,19 @@
-//! Signals as this program means them, whatever it was started with: a mask and what is ignored are inherited
-//! from whoever starts it.
+//! Sets up signals. A process inherits its signal mask and its ignored signals from its parent, so both are
+//! set here.
 
 use std::{mem::MaybeUninit, ptr};
 
-/// Signals that a run answers: whoever started it may have blocked them, for itself.
+/// Signals that end a run or reopen its output. The parent may have blocked them.
 const ANSWERED: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Lets the signals through that a run answers, and takes a limit on file sizes as a full disk, not as a reason to die.
+/// Unblocks the signals that a run answers, and ignores SIGXFSZ: a limit on file sizes is then a write error,
+/// like a full disk.
 ///
-/// For the thread that calls it; those that it starts later inherit it.
+/// Applies to the calling thread, and to the threads that it starts later.
 pub fn set_up() {
     let mut answered = MaybeUninit::uninit();
-    // SAFETY: the set is a local that is made empty before anything else is done with it, and lives through the
-    // calls. No handler is installed: to ignore a signal runs no code of ours.
+    // SAFETY: the set is a local that is emptied first and lives through the calls. No handler is installed:
+    // an ignored signal runs no code of ours.
     unsafe {
         libc::sigemptyset(answered.as_mut_ptr());
         for signal in ANSWERED {

@@ -117,7 +117,8 @@ pub fn service_manager(world: &World) -> Result<()> {
         let mut heard = BTreeSet::new();
         until("status and watchdog", || {
             heard.insert(hear()?);
-            let told = heard.iter().any(|said| said.starts_with("STATUS=") && said.ends_with("told, 0 lost"));
+            let told =
+                heard.iter().any(|said| said.starts_with("STATUS=") && said.ends_with("reported, 0 lost"));
             Ok((told && heard.contains("WATCHDOG=1")).then_some(()))
         })?;
         // One that is stuck feeds no watchdog.

@@ -1,28 +1,28 @@
-//! How much time is spent on files for cgroups that a user, a service or a container made itself: whoever can make
-//! cgroups can make thousands a second, each named like a container's. Pure: time spent in, whether more may be out.
+//! Limits the time that is spent on files of owned cgroups: an owner can make thousands of cgroups a second,
+//! each named like a container's. Pure.
 
 use std::time::Duration;
 
-/// Owners whose time is counted apart. Of more, only the sum counts.
+/// Owners whose time is counted separately. For others only the sum counts.
 const OWNERS_MAX: usize = 64;
 
-/// Time that is spent, and that comes back with time.
+/// Time that can be spent. It grows again as time passes.
 #[derive(Debug)]
 pub struct Allowance {
     a_second: Duration,
-    /// When it was looked at last.
+    /// When it was last updated.
     at: Duration,
     spent: Duration,
     by: Vec<(u64, Duration)>,
 }
 
 impl Allowance {
-    /// So much `a_second` in all, and half of it for one owner.
+    /// Allows `a_second` of time in each second, and half of it for one owner.
     pub fn new(a_second: Duration) -> Self {
         Self { a_second, at: Duration::ZERO, spent: Duration::ZERO, by: Vec::new() }
     }
 
-    /// Whether all of it is spent, at `now` since any moment.
+    /// Whether all time is spent at `now`.
     pub fn is_spent(&mut self, now: Duration) -> bool {
         self.pass(now);
         self.spent >= self.a_second
@@ -34,7 +34,8 @@ impl Allowance {
         !self.is_spent(now) && own(&self.by).is_none_or(|own| own < self.a_second / 2)
     }
 
-    /// So much was spent for `owner`. What is too much is taken from the time to come.
+    /// Records that `took` was spent for `owner`. Time spent beyond the allowance is taken from the time to
+    /// come.
     pub fn spend(&mut self, owner: u64, took: Duration) {
         self.spent = self.spent.saturating_add(took);
         if let Some((_, own)) = self.by.iter_mut().find(|(of, _)| *of == owner) {

@@ -1,4 +1,4 @@
-//! Whose a cgroup is: what a kill showed and what is kept in, the container, the pod and the unit out.
+//! Finds the container, pod and unit of the cgroup that a kill showed.
 
 use super::{CgroupTree, Seen, names_of, owner_depth, place, prefix, store::Known};
 use crate::{
@@ -11,24 +11,24 @@ use crate::{
     facts::{BootTime, CgroupId},
 };
 
-/// What of a share was used up.
+/// The share that was used up.
 const TIME: &str = "time";
 const MEMORY: &str = "memory";
 
-/// The place of a claim on a path.
+/// Where a claim is on a path.
 struct At<'a> {
-    /// Its own path.
+    /// The path of the claim's cgroup.
     path: &'a [u8],
     /// The names of the whole path.
     names: &'a [&'a [u8]],
-    /// How many of them are its own.
+    /// How many of these names `path` has.
     depth: usize,
     id: Option<CgroupId>,
 }
 
-/// Which of the claims are looked up: of the host's own the outermost few. Within a user's, a service's or a container's
-/// cgroup, where names cost nothing, the innermost plain one, which may be exactly that container, and the outermost,
-/// to which all belongs if it is not.
+/// Which claims are looked up. Of the host's own: the outermost few. In an owned cgroup names prove nothing,
+/// so two are looked up: the innermost plain one, which may be that container, and the outermost, which else
+/// contains all.
 fn asked(claims: &[(usize, Shape<'_>)], owner: Option<usize>) -> Vec<bool> {
     let own = claims.iter().take_while(|(depth, _)| owner.is_none_or(|owner| *depth <= owner)).count();
     let plain = |at: &usize| claims.get(*at).is_some_and(|(_, shape)| shape.is_plain());
@@ -40,8 +40,8 @@ fn asked(claims: &[(usize, Shape<'_>)], owner: Option<usize>) -> Vec<bool> {
 }
 
 impl CgroupTree {
-    /// Whose the cgroup is that a kill showed. The path that the kernel captured is believed
-    /// over the one kept for its id.
+    /// Whose the cgroup is that a kill showed. The path that the kernel captured counts more than the path
+    /// kept for its id.
     pub fn identify(&mut self, seen: Seen<'_>, now: BootTime) -> Identity {
         let Some(path) = self.whole_path(&seen) else { return self.identify_above(&seen, now) };
         let names = names_of(&path);
@@ -60,11 +60,12 @@ impl CgroupTree {
         decide(&names, self.base, claims)
     }
 
-    /// Whose the cgroup is, by the nearest one above it that is known: one with a longer path than the kernel tells must
-    /// not hide whose it is. No runtime makes a container there, so what has no name is within the one above.
+    /// Finds the owner through the nearest known ancestor. A path longer than the kernel captures must not
+    /// hide the owner. No runtime makes a container that deep, so a cgroup without a known name is inside the
+    /// container above it.
     fn identify_above(&mut self, seen: &Seen<'_>, now: BootTime) -> Identity {
         let above = seen.ids.iter().enumerate().find_map(|(up, id)| Some((up, self.path_of(*id)?)));
-        // One among the names that the kernel gave would have told the whole path, unless it is called otherwise by now.
+        // An ancestor among the captured names would have given the whole path, unless it was renamed since.
         let named = names_of(seen.path).len();
         let found = above.filter(|(up, _)| *up > named).and_then(|(up, path)| {
             let ids = seen.ids.get(up..)?;
@@ -79,8 +80,8 @@ impl CgroupTree {
         })
     }
 
-    /// What is known of the container at a place: as its runtime says now, else as it said
-    /// when the cgroup was made.
+    /// The facts of the container at a place: from its runtime's files now, else from when the cgroup was
+    /// made.
     fn found_at(&mut self, at: &At<'_>, shape: &Shape<'_>) -> Result<Facts, Why> {
         let names = at.names.get(..at.depth).unwrap_or_default();
         let slot = match at.id {
@@ -95,13 +96,13 @@ impl CgroupTree {
         let no_room = matches!(known, Some(Known::NoRoom));
         if let Some(Known::Facts(known)) = known {
             let known = Facts::clone(known);
-            // Where there is no time for it, what was read when the cgroup was made stands.
+            // If there is no time to read again, the facts from when the cgroup was made are used.
             let again = self.on_time_of(owner, |tree| tree.runtimes.look_again(&known, shape.id(), place));
             return Ok(again.flatten().unwrap_or(known));
         }
         let gone = slot.is_some_and(|slot| self.store.is_dead(slot));
         let replaced = at.id.is_some() && slot.is_none() && self.store.slot_at(names).is_some();
-        // An id that is free text may belong to another container by now.
+        // An id that is free text may belong to another container now.
         if (gone || replaced) && !grammar::is_hex_id(shape.id()) && !shape.is_by_path() {
             return Err(Reason::ContainerUnknown.into());
         }
@@ -133,8 +134,8 @@ impl CgroupTree {
         }
     }
 
-    /// The whole path of the cgroup: the kernel's, or where that is cut, the one kept for
-    /// the nearest ancestor and the kernel's names below it.
+    /// The whole path of the cgroup: the kernel's, or if that is cut, the path kept for the nearest ancestor
+    /// plus the kernel's names below it.
     fn whole_path(&self, seen: &Seen<'_>) -> Option<Vec<u8>> {
         if seen.path_is_whole && !seen.path.is_empty() {
             return Some(seen.path.to_vec());
@@ -152,7 +153,7 @@ impl CgroupTree {
         })
     }
 
-    /// Where the tracer sees only a part of the tree, a kill's lineage tells which.
+    /// If the tracer sees only a part of the tree, the ancestors of a kill's cgroup show which part.
     fn learn_base(&mut self, seen: &Seen<'_>, names: &[&[u8]]) {
         let Some(mount) = self.mount else { return };
         let Some(up) = seen.ids.iter().position(|id| *id == mount) else { return };

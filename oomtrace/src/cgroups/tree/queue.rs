@@ -1,5 +1,5 @@
-//! Cgroups that were made and whose files were not read since: the host's own first, and those within another's for a
-//! share of the time. Which are gone by then, or have to wait too long, are looked at when a kill shows them.
+//! New cgroups whose files are still to be read: first the host's own, then the owned ones, for their share
+//! of the time. A cgroup that is removed before its turn is looked up when a kill shows it.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -12,11 +12,11 @@ use crate::{
     facts::CgroupId,
 };
 
-/// Cgroups within others' that wait at the most.
+/// The most owned cgroups that wait.
 const OTHERS_MAX: usize = 4096;
-/// When no owner of these has time left, they are looked at again after so long.
+/// If no owner has time left, the owned ones are tried again after this.
 const OTHERS_PAUSE: Duration = Duration::from_millis(100);
-/// Of these so many are looked at to find one whose owner has time left.
+/// How many owned cgroups are tried to find an owner with time left.
 const OWNERS_TRIED: usize = 64;
 
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Queue {
     others: VecDeque<(Slot, CgroupId)>,
     allowance: Allowance,
     began: Instant,
-    /// When those within others' are looked at again: none of them had time left.
+    /// When the owned ones are tried again, because no owner had time left.
     not_before: Option<Instant>,
     hasher: RandomState,
 }
@@ -58,7 +58,7 @@ impl CgroupTree {
         }
     }
 
-    /// Reads the files of one cgroup that was made and not looked at since. False when there is none whose turn it is.
+    /// Reads the files of one waiting cgroup. Returns false if none can be read now.
     pub fn resolve_next(&mut self) -> bool {
         while let Some((slot, id)) = self.queue.own.pop_front() {
             if self.store.slot_of(id) == Some(slot) {
@@ -70,7 +70,8 @@ impl CgroupTree {
         while tried < OWNERS_TRIED
             && let Some((slot, id)) = self.queue.others.pop_front()
         {
-            // Its files may be there still, but whoever removes cgroups must not cost those that stay their names.
+            // The files of a removed cgroup may still exist, but an owner that removes many cgroups must not
+            // delay the others.
             if self.store.slot_of(id) != Some(slot) || self.store.is_dead(slot) {
                 continue;
             }
@@ -88,16 +89,16 @@ impl CgroupTree {
         false
     }
 
-    /// When there is something to read that could not be read at the last call of [`Self::resolve_next`].
+    /// When to call [`Self::resolve_next`] again if cgroups still wait.
     pub fn resolve_due(&self) -> Option<Instant> {
         self.queue.not_before
     }
 
-    /// Looks at the files of a cgroup, unless its owner's share of the time is used up: then it is not done.
+    /// Reads the files of a cgroup. Returns false, and reads nothing, if its owner has no time left.
     fn resolve(&mut self, slot: Slot) -> bool {
         let Some(path) = self.store.path(slot) else { return true };
         let names = names_of(&path);
-        // What is below is not known yet; only nspawn's shape asks, and that has no files.
+        // The cgroups below are not known yet. Only the shape of nspawn needs them, and nspawn has no files.
         let Some((depth, shape)) = claims(&names, self.base).pop().filter(|(depth, _)| *depth == names.len())
         else {
             return true;
@@ -115,13 +116,14 @@ impl CgroupTree {
         true
     }
 
-    /// Who pays for the time that the cgroup at `depth` of `path` takes; nobody for a host's own.
+    /// The key of the owner to whom the time for the cgroup at `depth` of `path` is charged; `None` for the
+    /// host's own.
     pub(super) fn owner_key(&self, path: &[u8], names: &[&[u8]], depth: usize) -> Option<u64> {
         let owner = owner_depth(names, self.base).filter(|owner| *owner < depth)?;
         Some(self.queue.hasher.hash_one(prefix(path, names, owner)))
     }
 
-    /// Does what reads files for `owner`; `None` if the owner's share of the time is used up.
+    /// Runs `read` on the time of `owner`; `None` if the owner has no time left.
     pub(super) fn on_time_of<T>(
         &mut self,
         owner: Option<u64>,
@@ -142,14 +144,14 @@ impl CgroupTree {
         self.store.keep(slot, facts, &self.limits, self.runtimes.texts_bytes());
     }
 
-    /// That no file is there is so until a directory changes; `generation` is what they were before it was looked.
+    /// Remembers that there is no file, until a directory changes. `generation` was read before the lookup.
     pub(super) fn remember(&mut self, slot: Slot, unnamed: &Unnamed, generation: Option<u32>) {
         if let (true, Some(generation)) = (unnamed.lasting, generation) {
             self.store.set_known(slot, Known::Absent { generation, at: self.seconds() });
         }
     }
 
-    /// Whether it is known that no file of a runtime was there, and still so.
+    /// Whether it is known that no runtime has a file for it, and no directory has changed since.
     pub(super) fn is_absent(&mut self, slot: Slot) -> bool {
         let Known::Absent { generation, at } = *self.store.known(slot) else { return false };
         self.seconds().saturating_sub(at) < ABSENT_SECONDS && self.runtimes.generation() == Some(generation)
@@ -160,5 +162,6 @@ impl CgroupTree {
     }
 }
 
-/// What was not there is looked for again after so long, whatever else is known: a directory may be on a mount that came later.
+/// A missing file is looked for again after this, even if no directory changed: it may be on a mount that
+/// came later.
 const ABSENT_SECONDS: u64 = 10;

@@ -1,6 +1,5 @@
-//! The nodes of the tree: a parent, a name and an id each, found by id or by parent and
-//! name. It knows nothing of containers but the facts that a node carries, and below which
-//! cgroups all is one owner's: places and bytes are counted for each owner.
+//! The nodes of the tree, each with a parent, a name and an id. They are found by id, or by parent and name.
+//! Places and bytes are counted for each owner.
 
 mod moves;
 mod room;
@@ -14,11 +13,11 @@ use crate::{
     facts::{BootTime, CgroupId},
 };
 
-/// A node's place in the store. Another node may have it once the node is forgotten.
+/// A node's place in the store. After the node is dropped, another node may get the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(u32);
 
-/// Deeper trees than this are not climbed.
+/// Deeper trees than this are not followed.
 const DEPTH_MAX: usize = 1024;
 
 const ROOT: Slot = Slot(0);
@@ -29,25 +28,25 @@ const NOWHERE: Slot = Slot(u32::MAX);
 enum State {
     Live,
     Dead(BootTime),
-    /// Only a name in the paths of others: never seen itself, or forgotten before them.
+    /// Only a name in the paths of other nodes: it was never seen itself, or was dropped before them.
     Bare,
 }
 
 /// What is known of a cgroup's container.
 #[derive(Debug)]
 pub enum Known {
-    /// Nobody has looked, or what was seen does not hold any more.
+    /// Not looked up yet, or the result is no longer valid.
     Unasked,
-    /// What its runtime's files said.
+    /// The facts from the runtime's files.
     Facts(Box<Facts>),
-    /// No file of a runtime was there.
+    /// No runtime had a file for it.
     Absent {
-        /// Of the runtimes' directories, when they were looked at.
+        /// The generation of the runtimes' directories at the lookup.
         generation: u32,
-        /// When: seconds since boot.
+        /// The time of the lookup, in seconds since boot.
         at: u64,
     },
-    /// There were facts, and no room to keep them.
+    /// There were facts, but no room to keep them.
     NoRoom,
 }
 
@@ -59,13 +58,13 @@ struct Node {
     name: Box<[u8]>,
     known: Known,
     state: State,
-    /// The topmost cgroup above it below which all is one owner's; nowhere, if there is none.
+    /// The topmost ancestor below which everything belongs to one owner; `NOWHERE` if there is none.
     within: Slot,
-    /// All that is below it is one owner's. Only of the topmost of these it is known.
+    /// Everything below this node belongs to one owner. Set only for the topmost such node.
     owner: bool,
-    /// Of an owner: cgroups below it that are not gone.
+    /// For an owner: cgroups below it that exist.
     places: u32,
-    /// Of an owner: bytes of facts of cgroups below it.
+    /// For an owner: bytes of facts of the cgroups below it.
     bytes: u32,
 }
 
@@ -75,15 +74,15 @@ pub struct Store {
     free: Vec<Slot>,
     by_id: HashTable<Slot>,
     by_name: HashTable<Slot>,
-    // Names are chosen by containers: the keys of the hash are not.
+    // Containers choose names, so the keys of the hash must be secret.
     hasher: RandomState,
-    /// How many names are above the root that this host's runtimes see.
+    /// How many names of a path are above the root that this host's runtimes see.
     base: usize,
-    /// Those that are gone.
+    /// The number of removed cgroups.
     dead: usize,
-    /// Places of those that are not gone, within an owner's.
+    /// Places that existing owned cgroups take.
     places_within: usize,
-    /// Bytes of facts: of those that are within an owner's, and of the others.
+    /// Bytes of facts of owned cgroups, and of the host's own.
     bytes_within: usize,
     bytes_of_host: usize,
 }
@@ -132,7 +131,7 @@ impl Store {
         self.dead
     }
 
-    /// Those that exist, from the place `first` on: their places, slots and ids.
+    /// Existing cgroups from index `first` on: their indexes, slots and ids.
     pub fn live_from(&self, first: usize) -> impl Iterator<Item = (usize, Slot, CgroupId)> {
         self.nodes.iter().enumerate().skip(first).filter_map(|(at, node)| {
             let node = node.as_ref().filter(|node| node.state == State::Live)?;
@@ -140,7 +139,7 @@ impl Store {
         })
     }
 
-    /// Those with facts, gone or not.
+    /// Cgroups with facts, removed or not.
     pub fn with_facts(&self) -> impl Iterator<Item = (Slot, CgroupId, &Facts)> {
         (0u32..).zip(&self.nodes).filter_map(|(at, node)| {
             let node = node.as_ref()?;
@@ -149,7 +148,7 @@ impl Store {
         })
     }
 
-    /// The cgroup with this id, gone or not.
+    /// The cgroup with this id, removed or not.
     pub fn slot_of(&self, id: CgroupId) -> Option<Slot> {
         self.by_id
             .find(self.hasher.hash_one(id), |slot| self.node(*slot).is_some_and(|node| node.id == id))
@@ -162,7 +161,7 @@ impl Store {
         self.by_name.find(self.hasher.hash_one((parent, name)), is_it).copied()
     }
 
-    /// The newest cgroup of these names.
+    /// The newest cgroup at the path `names`.
     pub fn slot_at(&self, names: &[&[u8]]) -> Option<Slot> {
         let slot = names.iter().try_fold(ROOT, |parent, name| self.child(parent, name))?;
         (self.node(slot)?.state != State::Bare).then_some(slot)
@@ -182,7 +181,8 @@ impl Store {
         self.node(slot).is_some_and(|node| matches!(node.state, State::Dead(_)))
     }
 
-    /// When the cgroup `id` at `slot` was removed; `None` if it was not, or the slot is another's by now.
+    /// When the cgroup `id` at `slot` was removed; `None` if it was not, or if the slot has another cgroup
+    /// now.
     pub fn died(&self, slot: Slot, id: CgroupId) -> Option<BootTime> {
         match self.node(slot).filter(|node| node.id == id)?.state {
             State::Dead(at) => Some(at),
@@ -223,14 +223,14 @@ impl Store {
         Some(path)
     }
 
-    /// The node of these names; those on the way that are not known become bare.
+    /// The node at the path `names`. Missing nodes on the way are added as bare ones.
     pub fn parent_for(&mut self, names: &[&[u8]]) -> Slot {
         names.iter().fold(ROOT, |parent, name| {
             self.child(parent, name).unwrap_or_else(|| self.add(parent, name, CgroupId(0), State::Bare))
         })
     }
 
-    /// A cgroup that exists. The older one of that name keeps its id only.
+    /// Adds an existing cgroup. An older one with that name can be found only by its id after this.
     pub fn insert(&mut self, parent: Slot, name: &[u8], id: CgroupId) -> Slot {
         let slot = match self.child(parent, name) {
             Some(slot) if self.node(slot).is_some_and(|node| node.state == State::Bare) => {
@@ -250,7 +250,7 @@ impl Store {
         slot
     }
 
-    /// The root of the tree that was walked: the root itself, or a part whose place is not known.
+    /// Adds the root of the walked tree: the root of the hierarchy, or a part whose place is not known.
     pub fn insert_root(&mut self, id: CgroupId, is_part: bool) -> Slot {
         let slot = if is_part { self.add(NOWHERE, b"", id, State::Live) } else { ROOT };
         if let Some(node) = self.node_mut(slot) {
@@ -298,7 +298,7 @@ impl Store {
         slot
     }
 
-    /// Makes `slot` findable by its name, and counts it with its parent.
+    /// Makes `slot` findable by its name, and counts it as a child of its parent.
     fn adopt(&mut self, parent: Slot, slot: Slot) {
         if let Some(parent) = self.node_mut(parent) {
             parent.children += 1;
@@ -311,7 +311,7 @@ impl Store {
         self.by_name.insert_unique(hash_of(&slot), slot, hash_of);
     }
 
-    /// No longer found by its name.
+    /// Makes `slot` no longer findable by its name.
     fn unname(&mut self, slot: Slot) {
         let Some(node) = self.node(slot) else { return };
         let hash = self.hasher.hash_one((node.parent, &*node.name));
@@ -320,7 +320,7 @@ impl Store {
         }
     }
 
-    /// The cgroup was removed. False if it was before.
+    /// Marks the cgroup as removed. Returns false if it was removed already.
     pub fn bury(&mut self, slot: Slot, now: BootTime) -> bool {
         if self.node(slot).is_none_or(|node| node.state != State::Live) {
             return false;
@@ -333,7 +333,7 @@ impl Store {
         true
     }
 
-    /// Drops all that is known of a cgroup; its name stays while others are below it.
+    /// Drops all that is known of a cgroup. Its name stays while other nodes are below it.
     pub fn forget(&mut self, slot: Slot) {
         let Some(id) = self.node(slot).map(|node| node.id) else { return };
         self.set_known(slot, Known::Unasked);
@@ -349,7 +349,7 @@ impl Store {
         self.drop_unused(slot);
     }
 
-    /// Drops `slot` if it is only a name that nobody needs, and those above it likewise.
+    /// Drops `slot` if it is only a name without nodes below, and its ancestors likewise.
     pub fn drop_unused(&mut self, slot: Slot) {
         let mut at = slot;
         while at != ROOT

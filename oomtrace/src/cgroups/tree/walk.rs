@@ -1,6 +1,5 @@
-//! The cgroups that exist already: the directories of the memory hierarchy's mount in,
-//! nodes out. Ids are the inode numbers in the directory entries, so no cgroup is
-//! `stat`ed: 10,000 take 0.2 s instead of 2 s.
+//! Reads the cgroups that exist already from the directories of the memory hierarchy's mount. Ids are the
+//! inode numbers of the directory entries, so no cgroup needs a `stat`: 10,000 take 0.2 s instead of 2 s.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -20,21 +19,21 @@ use crate::{
 const CGROUP_MAGIC: [u64; 2] = [0x0027_e0eb, 0x6367_7270];
 /// The inode number of the root of every cgroup hierarchy.
 const ROOT_INODE: u64 = 1;
-/// Each level needs a file descriptor while what is below it is walked.
+/// Each level needs an open file descriptor while the levels below it are walked.
 const DEPTH_MAX: usize = 256;
-/// One read of a directory: the kernel fills it with as many entries as fit.
+/// The buffer for one read of a directory. The kernel fills it with as many entries as fit.
 const ENTRIES_BYTES: usize = 32 * 1024;
 
-/// What a walk saw.
+/// The result of a walk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WalkSummary {
     /// Cgroups below the root.
     pub cgroups: usize,
-    /// Directories that could not be read though they were there, or are deeper than is walked.
+    /// Directories that exist but could not be read, or are deeper than the limit.
     pub skipped: usize,
-    /// Cgroups that were thought to exist and do not: their removal was not told.
+    /// Cgroups that were kept as existing but are gone: their removal was not reported.
     pub gone: usize,
-    /// The mount shows a part of the tree only: the tracer is in a cgroup namespace of its own.
+    /// The mount shows only a part of the tree, because the tracer is in a cgroup namespace of its own.
     pub part: bool,
 }
 
@@ -44,7 +43,7 @@ pub struct WalkSummary {
 pub struct WalkError {
     /// The directory.
     pub mount: PathBuf,
-    /// What the system said.
+    /// The error of the system.
     pub source: std::io::Error,
 }
 
@@ -53,19 +52,19 @@ struct Level {
     below: Vec<(Slot, CString)>,
 }
 
-/// A walk on its way.
+/// A walk in progress.
 struct Walk {
     now: BootTime,
     buffer: Vec<MaybeUninit<u8>>,
-    /// Cgroups that are kept and were not found yet.
+    /// Kept cgroups that were not found yet.
     unseen: HashSet<CgroupId>,
     summary: WalkSummary,
 }
 
 impl CgroupTree {
-    /// Takes in the cgroups below `mount`, the mount of the memory hierarchy. Attach first,
-    /// then walk: a cgroup made meanwhile is told by both. A later walk, after changes were
-    /// lost, also finds what is gone.
+    /// Adds the cgroups below `mount`, the mount of the memory hierarchy. The programs must be attached
+    /// before the walk, so that no cgroup is missed. A later walk, after changes were lost, also finds
+    /// removed cgroups.
     pub fn walk(&mut self, mount: &Path, now: BootTime) -> Result<WalkSummary, WalkError> {
         let refused = |errno: Errno| WalkError { mount: mount.to_owned(), source: errno.into() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -111,12 +110,12 @@ impl CgroupTree {
             match read {
                 Ok(next) if next.below.is_empty() => {}
                 Ok(next) if levels.len() < DEPTH_MAX => levels.push(next),
-                // Removed since: its removal is told by the kernel.
+                // Removed since. The kernel reports its removal.
                 Err(Errno::NOENT | Errno::NODEV) => {}
                 Ok(_) | Err(_) => walk.summary.skipped += 1,
             }
         }
-        // Only a whole walk shows what is not there.
+        // Only a complete walk shows which cgroups are gone.
         if walk.summary.skipped == 0 {
             walk.summary.gone = walk.unseen.len();
             for id in walk.unseen {
@@ -126,7 +125,7 @@ impl CgroupTree {
         Ok(walk.summary)
     }
 
-    /// Takes in the cgroups directly in `dir`, and tells which they are.
+    /// Adds the cgroups directly in `dir`, and returns them.
     fn take_in(
         &mut self,
         dir: impl AsFd,

@@ -1,9 +1,10 @@
-//! Files that others may have put there: regular files of a bounded size, on file systems that answer by themselves.
+//! Reads files that others may have written: only regular files of a limited size, on file systems that
+//! answer without another program or machine.
 //!
 //! - `mounts`: which file systems those are.
-//! - `walk`: a path, one name after the other, none of them opened before it is known what it is.
-//! - `request`: what can be asked of such files, in this process or in another.
-//! - [`readers`]: the processes that read what is a user's.
+//! - `walk`: follows a path name by name, and checks what each name is before it is opened.
+//! - `request`: what can be asked about such files, in this process or in another.
+//! - [`readers`]: the processes that read the files of users.
 
 mod mounts;
 pub mod readers;
@@ -26,71 +27,72 @@ use walk::{Found, refusal};
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// There is none.
+    /// The file does not exist.
     #[error("not there")]
     Absent,
-    /// It, or a directory on the way, is a symlink or leads out of the runtime's directory.
-    #[error("a link, or out of the runtime's directory")]
+    /// The file, or a directory of its path, is a symlink or is outside the runtime's directory.
+    #[error("a symbolic link, or outside of the runtime's directory")]
     Astray,
     /// A FIFO, a device, a directory.
     #[error("not a regular file")]
     NotRegular,
-    /// More bytes than are read.
+    /// The file is larger than the limit.
     #[error("larger than {0} bytes")]
     TooLarge(u64),
-    /// On a file system that may keep its reader waiting for ever.
+    /// The file system may make its reader wait for ever.
     #[error("on a file system of type {0}, which may never answer")]
     Served(String),
-    /// Its reader did not answer in time.
+    /// The reader process did not answer in time.
     #[error("its reader did not answer in time")]
     Late,
-    /// As many readers wait for ever as may.
+    /// Too many reader processes hang already.
     #[error("{0} readers of files do not answer")]
     Stuck(usize),
-    /// The system refused.
+    /// An error of the system.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// Not what the runtime writes. serde's own words may quote all of a file that a user wrote.
+    /// The content is not what the runtime writes. serde's own message is not used: it may quote all of a
+    /// user's file.
     #[error("not what the runtime writes, at line {} column {}", .0.line(), .0.column())]
     Content(#[from] serde_json::Error),
 }
 
-/// A version of a file: another one differs in some of it.
+/// The version of a file. A changed file has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Device and inode.
     pub file: (u64, u64),
     /// Its size.
     pub bytes: i64,
-    /// When it was last written, in nanoseconds since 1970.
+    /// Time of the last write, in nanoseconds since 1970.
     pub written_ns: i128,
-    /// When that, or its owner or mode, was last changed.
+    /// Time of the last change of content, owner or mode.
     pub changed_ns: i128,
 }
 
-/// A directory, and how files below it are reached.
+/// A directory, and how the files below it are opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dir {
-    /// Reached as the operator set it up: links are followed.
+    /// The path that the operator configured. Links are followed.
     pub base: PathBuf,
-    /// What follows is below `base` and no link is followed.
+    /// The path below `base`. No link is followed.
     pub below: PathBuf,
-    /// Somebody other than root may write there: mounts are not crossed either.
+    /// Somebody other than root may write there, so mounts are not crossed either.
     pub foreign: bool,
 }
 
 impl Dir {
-    /// `name` is there, or this directory if it is `.`; what it is, is not looked at.
+    /// Checks that `name` exists, or this directory if it is `.`. Its type does not matter.
     pub fn find(&self, name: &Path) -> Result<(), FileError> {
         self.open(name).map(drop)
     }
 
-    /// The bytes of the regular file `name`, if they are `max` or fewer.
+    /// The content of the regular file `name`, if it has at most `max` bytes.
     pub fn read(&self, name: &Path, max: u64) -> Result<Vec<u8>, FileError> {
         read(&self.open(name)?, max)
     }
 
-    /// At most `max` names in the directory `name`, those that are text.
+    /// At most `max` names in the directory `name`. Names that are not text are left out.
     pub fn list(&self, name: &Path, max: usize) -> Result<Vec<String>, FileError> {
         let found = self.open(name)?;
         let dir = reopened(&found, OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -99,7 +101,7 @@ impl Dir {
         Ok(names.filter(|name| name != "." && name != "..").take(max).collect())
     }
 
-    /// Which version of `name` is there.
+    /// The version of `name`.
     pub fn stamp(&self, name: &Path) -> Result<Stamp, FileError> {
         let stat = rustix::fs::fstat(&self.open(name)?.fd).map_err(refusal)?;
         let ns = |seconds: i64, ns: u64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
@@ -119,17 +121,19 @@ impl Dir {
     }
 }
 
-/// The regular file `path` of the host's own set-up, links followed: its bytes, if they are `max` or fewer.
+/// The content of the regular file `path` of the host itself, if it has at most `max` bytes. Links are
+/// followed.
 pub fn file(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
     read(&mounts::with(|mounts| walk::resolve(path, mounts))?, max)
 }
 
-/// What is at `path`, links followed, opened but to look at it; nothing on a file system that may not answer.
+/// Opens `path` only to look at it (`O_PATH`). Links are followed. Fails on a file system that may not
+/// answer.
 pub fn find(path: &Path) -> Result<OwnedFd, FileError> {
     Ok(mounts::with(|mounts| walk::resolve(path, mounts))?.fd)
 }
 
-/// `name` of the process whose directory of `/proc` is `process`: what the kernel writes, and not what it links to.
+/// Reads the file `name` in `process`, a process's directory of `/proc`. A link there is not followed.
 pub fn of_process(process: &Path, name: &OsStr, max: u64) -> Result<Vec<u8>, FileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = openat(CWD, process.join(name), flags, Mode::empty()).map_err(refusal)?;
@@ -151,7 +155,7 @@ fn read(found: &Found, max: u64) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// The very one that was looked at, whatever has its name by now.
+/// Opens exactly the file that was found, even if its name belongs to another file now.
 fn reopened(found: &Found, flags: OFlags) -> Result<OwnedFd, FileError> {
     let same = format!("/proc/self/fd/{}", found.fd.as_raw_fd());
     openat(CWD, same, flags | OFlags::CLOEXEC, Mode::empty()).map_err(refusal)

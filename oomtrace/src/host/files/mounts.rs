@@ -1,7 +1,8 @@
-//! Which file systems answer by themselves: `/proc/self/mountinfo` in, a refusal out before a server is asked.
+//! Knows which file systems answer by themselves, from `/proc/self/mountinfo`. Refuses the others before a
+//! request is made.
 //!
-//! A request to a file system that another program or another machine serves (FUSE, NFS, autofs) may wait for ever, in a
-//! state that no signal ends. None of the calls here makes such a request.
+//! A request to a file system that is served by another program or machine (FUSE, NFS, autofs) may wait for
+//! ever, in a state that no signal ends. No call here makes such a request.
 
 use std::{
     cell::RefCell,
@@ -16,25 +17,26 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::host::files::FileError;
 
-/// File systems whose only server is this kernel, and the disk.
+/// File systems that need only this kernel and a disk.
 const ANSWERING: [&str; 21] = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "overlay", "tmpfs", "devtmpfs", "ramfs", "rootfs", "zfs", "f2fs",
     "erofs", "squashfs", "bcachefs", "jfs", "nilfs2", "reiserfs", "vfat", "iso9660", "aufs",
 ];
-/// A line is a path or two and some options; one that is longer is not read, and its mount not entered.
+/// The limit for a line: a path or two and some options. A longer line is not read, and its mount is refused.
 const LINE_MAX: u64 = 64 << 10;
-/// Changed mounts are read again no sooner than this, and than this many times as long as the last reading took.
+/// Changed mounts are read again after this at the earliest, and after this many times the duration of the
+/// last read.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_FACTOR: u32 = 20;
-/// Names of types that are told; of others only that they are not entered.
+/// Types whose names are kept. For more types, the error does not name the type.
 const TYPES_MAX: usize = 64;
 
 thread_local! {
-    /// Of each thread its own, so that none waits for another.
+    /// One for each thread, so that no thread waits for another.
     static MOUNTS: RefCell<Option<Mounts>> = const { RefCell::new(None) };
 }
 
-/// Does something with the mounts as they are now.
+/// Calls `what` with the current mounts.
 pub(super) fn with<T>(what: impl FnOnce(&mut Mounts) -> Result<T, FileError>) -> Result<T, FileError> {
     MOUNTS.with_borrow_mut(|mounts| {
         let mounts = match mounts {
@@ -52,9 +54,9 @@ pub(super) fn with<T>(what: impl FnOnce(&mut Mounts) -> Result<T, FileError>) ->
 #[derive(Debug)]
 pub(super) struct Mounts {
     info: File,
-    /// Mounts that answer, by their ids.
+    /// The ids of mounts that answer.
     answering: HashSet<u64>,
-    /// Of those that may not: the hash of where they are, and the place of their type's name.
+    /// Mounts that may not answer: the hash of the mount point, and the index of the type's name.
     refused: HashMap<u64, usize>,
     types: Vec<Box<str>>,
     hasher: RandomState,
@@ -77,7 +79,7 @@ impl Mounts {
         Ok(mounts)
     }
 
-    /// Reads them again if they have changed, unless that was done a moment ago.
+    /// Reads the mounts again if they have changed, but not more often than the pause allows.
     fn refresh(&mut self) -> Result<(), FileError> {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut polled = [PollFd::new(&self.info, PollFlags::PRI)];
@@ -110,7 +112,7 @@ impl Mounts {
     }
 
     fn add(&mut self, mount: &Mount<'_>) {
-        // What the whole host hangs on hangs the host.
+        // If the root file system does not answer, the whole host hangs.
         if mount.point == b"/" || ANSWERING.iter().any(|name| name.as_bytes() == mount.kind) {
             self.answering.insert(mount.id);
             return;
@@ -124,10 +126,9 @@ impl Mounts {
         self.refused.insert(self.hasher.hash_one(&mount.point), at);
     }
 
-    /// Whether the path, all of whose links are resolved, may be opened as far as what is mounted there goes.
+    /// Checks that the file system mounted at `path` answers. All links in the path must be resolved.
     ///
-    /// # Errors
-    /// [`FileError::Served`].
+    /// # Errors [`FileError::Served`].
     pub(super) fn at(&self, path: &[u8]) -> Result<(), FileError> {
         match self.refused.get(&self.hasher.hash_one(path)) {
             Some(at) => Err(FileError::Served(self.types.get(*at).map_or("another", |kind| kind).to_owned())),
@@ -135,13 +136,12 @@ impl Mounts {
         }
     }
 
-    /// Whether the mount with this id, which is open already, answers.
+    /// Checks that the mount with this id, which is open already, answers.
     ///
-    /// # Errors
-    /// [`FileError::Served`].
+    /// # Errors [`FileError::Served`].
     pub(super) fn answers(&mut self, id: u64) -> Result<(), FileError> {
         if !self.answering.contains(&id) {
-            // It may have come since.
+            // It may have been mounted since.
             self.read_again()?;
         }
         if self.answering.contains(&id) { Ok(()) } else { Err(FileError::Served("another".to_owned())) }
@@ -156,8 +156,8 @@ struct Mount<'a> {
     kind: &'a [u8],
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: id, parent, device, root, place, options, then any number of
-/// optional fields up to a hyphen, then the type.
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: id, parent, device, root, mount point,
+/// options, any number of optional fields up to a hyphen, type.
 fn parse(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = line.strip_suffix(b"\n")?.split(|byte| *byte == b' ');
     let id = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -166,7 +166,7 @@ fn parse(line: &[u8]) -> Option<Mount<'_>> {
     Some(Mount { id, point, kind })
 }
 
-/// Blanks, newlines and backslashes of a path stand there as `\040`.
+/// Blanks, newlines and backslashes in a path are written like `\040`.
 fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -197,7 +197,7 @@ mod tests {
         );
         let plain = parse(b"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n").unwrap();
         assert_eq!((plain.id, plain.point.as_slice(), plain.kind), (27, &b"/"[..], &b"ext4"[..]));
-        // Cut off, so it is not known what it says.
+        // The line is cut off, so its content is not certain.
         assert_eq!(parse(b"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw"), None);
         assert_eq!(parse(b"27 1 254:0 / /\n"), None);
     }

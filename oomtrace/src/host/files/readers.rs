@@ -1,8 +1,9 @@
-//! Processes that read what a user may slow down: this process asks, and waits for no longer than it wants to.
+//! Starts processes that read files which a user can slow down, and waits for them only for a limited time.
 //!
-//! A read that hangs inside the kernel may hang in a state that no signal ends, and keeps its whole process: so it must be
-//! one that holds no ring, no pin and no lock. It is this program once more, started with `read-files`; everything but its
-//! one socket is closed. One that does not answer is given up and another started, at most [`STUCK_MAX`] times while they hang.
+//! A read may hang in the kernel in a state that no signal ends, and then its whole process hangs. So another
+//! process must do it, one that holds no ring, pin or lock. It is this program, started with `read-files`,
+//! with all descriptors closed but one socket. A reader that does not answer is given up and another one is
+//! started, up to [`STUCK_MAX`] while they hang.
 
 use std::{
     ffi::OsStr,
@@ -25,21 +26,21 @@ use crate::{
     stderr::say,
 };
 
-/// Readers that were given up and have not ended, at most.
+/// The most readers that were given up and have not ended.
 pub const STUCK_MAX: usize = 8;
-/// How long an answer may take: files of a disk that is busy take some milliseconds.
+/// How long an answer may take. Files of a busy disk take some milliseconds.
 const ANSWER: Duration = Duration::from_millis(200);
-/// How long what did not answer is not asked for again.
+/// How long a place that did not answer is not read again.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Places that are remembered for that.
+/// The most places that are remembered for this.
 const SILENT_MAX: usize = 64;
-/// Bytes of an answer, at most: more is asked for by nobody.
+/// The most bytes of an answer. No caller asks for more.
 const ANSWER_MAX: u32 = 9 << 20;
 
 /// Starts a process that reads; its standard input is the socket.
 type Start = fn(OwnedFd) -> io::Result<Child>;
 
-/// The readers of a thread. A clone is the same.
+/// The readers of a thread. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Readers(Arc<Mutex<Pool>>);
 
@@ -55,7 +56,7 @@ impl Eq for Readers {}
 struct Pool {
     start: Start,
     idle: Option<Process>,
-    /// Killed, and not ended yet.
+    /// Killed, but not ended yet.
     given_up: Vec<Process>,
     silent: Vec<(PathBuf, Instant)>,
     count: u64,
@@ -68,7 +69,7 @@ struct Process {
 }
 
 impl Drop for Process {
-    /// It ends as its socket is closed, if it can: it holds nothing that anybody needs.
+    /// The process ends when its socket is closed, unless it hangs. It holds nothing that others need.
     fn drop(&mut self) {
         let _ended_already = self.child.kill();
         let _not_yet = self.child.try_wait();
@@ -81,7 +82,8 @@ impl Default for Readers {
     }
 }
 
-/// This program as a reader. What is inherited is closed as it starts; it is no part of a terminal's foreground.
+/// Starts this program as a reader. It closes inherited descriptors itself, and is not in the terminal's
+/// foreground group.
 fn this_program(socket: OwnedFd) -> io::Result<Child> {
     Command::new("/proc/self/exe")
         .arg0("oomtrace")
@@ -96,7 +98,7 @@ fn this_program(socket: OwnedFd) -> io::Result<Child> {
 }
 
 impl Readers {
-    /// None is started before something is asked.
+    /// Starts no process before the first request.
     fn started_by(start: Start) -> Self {
         let pool = Pool { start, idle: None, given_up: Vec::new(), silent: Vec::new(), count: 0 };
         Self(Arc::new(Mutex::new(pool)))
@@ -150,7 +152,7 @@ impl Pool {
         }
         let bytes = request.to_bytes();
         let deadline = Instant::now() + ANSWER;
-        // One that was there may have been ended by somebody: the new one answers.
+        // A kept reader may have been killed by somebody. Then a new one answers.
         let kept = self.idle.take();
         let was_kept = kept.is_some();
         let mut process = kept.map_or_else(|| Process::start(self.start), Ok)?;
@@ -183,10 +185,10 @@ impl Pool {
         }
         self.silent.push((base.to_owned(), Instant::now()));
         self.count += 1;
-        // Who makes them hang must not fill the log.
+        // A user who makes readers hang must not fill the log.
         if self.count.is_power_of_two() {
             say(&format!(
-                "oomtrace: {} does not answer within {} ms and is left alone for {} s: a reader given up ({} so far, at most {STUCK_MAX} that \
+                "oomtrace: {} did not answer within {} ms and is not read for {} s: a reader given up ({} so far, at most {STUCK_MAX} that \
                  hang)",
                 base.display(),
                 ANSWER.as_millis(),
@@ -209,7 +211,7 @@ impl Process {
     }
 
     fn has_ended(&mut self) -> bool {
-        // What has ended on its own is reaped; what was asked to end may not have.
+        // Killing and reaping are tried each time: a process that hangs may not have ended yet.
         let _ended_already = self.child.kill();
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -278,7 +280,7 @@ mod tests {
         assert_eq!(readers.pool().count, 1);
         assert!(matches!(ask("/b"), Err(FileError::Late)));
         assert_eq!(readers.pool().count, 2);
-        // They can be killed: so none of them counts as one that hangs.
+        // These readers can be killed, so none of them counts as hanging.
         while !readers.pool().given_up.iter_mut().all(Process::has_ended) {
             std::thread::yield_now();
         }

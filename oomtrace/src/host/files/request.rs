@@ -1,4 +1,4 @@
-//! What one process asks of another: requests and answers as bytes, and the loop of the one that answers.
+//! The requests to a reader process and its answers, as bytes, and the loop of the reader.
 //!
 //! ```text
 //! length (4 bytes)  kind (1)  number (8)  base  below  name, each after its length (4)
@@ -14,38 +14,38 @@ use std::{
 
 use crate::host::files::{Dir, FileError, Stamp, of_process};
 
-/// No path that the kernel takes is longer.
+/// The kernel takes no longer paths.
 const REQUEST_MAX: u32 = 3 * 4096 + 64;
 
-/// What is wanted of a file.
+/// What is asked about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Whether it is there.
+    /// Whether it exists.
     Find,
-    /// Its bytes.
+    /// Its content.
     Read,
-    /// The names in it.
+    /// The names in a directory.
     List,
-    /// Which version of it is there.
+    /// Its version.
     Stamp,
-    /// The bytes of a file of a process: `base` is its directory in `/proc`.
+    /// The content of a process's file: `base` is the process's directory in `/proc`.
     OfProcess,
 }
 
 const KINDS: [Kind; 5] = [Kind::Find, Kind::Read, Kind::List, Kind::Stamp, Kind::OfProcess];
 
-/// A question about a file.
+/// A request about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) kind: Kind,
-    /// Bytes that are read, or names, at most.
+    /// The most bytes, or names, that are read.
     pub(super) max: u64,
     pub(super) dir: Dir,
     pub(super) name: PathBuf,
 }
 
 impl Request {
-    /// Reads the file, in this process.
+    /// Reads the file in this process.
     pub(super) fn answer(&self) -> Result<Vec<u8>, FileError> {
         match self.kind {
             Kind::Find => self.dir.find(&self.name).map(|()| Vec::new()),
@@ -107,7 +107,7 @@ impl Stamp {
     }
 }
 
-/// Puts the length of what follows into the first four bytes.
+/// Writes the length of what follows into the first four bytes.
 fn framed(mut bytes: Vec<u8>) -> Vec<u8> {
     let len = u32::try_from(bytes.len().saturating_sub(4)).unwrap_or(u32::MAX).to_le_bytes();
     if let Some(head) = bytes.first_chunk_mut::<4>() {
@@ -136,7 +136,7 @@ fn answer_to_bytes(answer: Result<Vec<u8>, FileError>) -> Vec<u8> {
         Err(FileError::Io(error)) => {
             (SYSTEM, error.raw_os_error().unwrap_or(libc::EIO).to_le_bytes().to_vec())
         }
-        // None of these comes of a file.
+        // Reading a file never gives these errors.
         Err(FileError::Late | FileError::Stuck(_) | FileError::Content(_)) => {
             (SYSTEM, libc::EIO.to_le_bytes().to_vec())
         }
@@ -146,7 +146,7 @@ fn answer_to_bytes(answer: Result<Vec<u8>, FileError>) -> Vec<u8> {
     framed(bytes)
 }
 
-/// The answer in the bytes after the length; `None` if they are none.
+/// The answer in the bytes after the length; `None` if they are not a valid answer.
 pub(super) fn answer_of(bytes: &[u8]) -> Option<Result<Vec<u8>, FileError>> {
     let (outcome, carried) = bytes.split_first()?;
     Some(match *outcome {
@@ -163,10 +163,9 @@ pub(super) fn answer_of(bytes: &[u8]) -> Option<Result<Vec<u8>, FileError>> {
     })
 }
 
-/// Answers requests until nobody asks any more.
+/// Answers requests until the socket is closed.
 ///
-/// # Errors
-/// If what is asked is no request.
+/// # Errors If a request is not valid.
 pub fn serve(mut asks: impl Read, mut hears: impl Write) -> io::Result<()> {
     loop {
         let mut len = [0; 4];

@@ -1,7 +1,8 @@
-//! From a path to what is there, one name after the other: nothing is opened but to look at it (`O_PATH`), and no mount
-//! is entered that may not answer.
+//! Resolves a path name by name. Each name is opened only with `O_PATH`, and no mount that may not answer is
+//! entered.
 //!
-//! `openat2` could do a part of it in one call, but systemd takes that away from a service with `RestrictSUIDSGID=`.
+//! `openat2` could do a part of this in one call, but systemd blocks it for services with
+//! `RestrictSUIDSGID=`.
 
 use std::{
     collections::VecDeque,
@@ -17,17 +18,17 @@ use rustix::{
 
 use crate::host::files::{FileError, mounts::Mounts};
 
-/// As the kernel has it.
+/// The kernel's own limit.
 const LINKS_MAX: usize = 40;
 const DEPTH_MAX: usize = 64;
 
-/// What is at a path.
+/// A file or directory that was found at a path.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) fd: OwnedFd,
     pub(super) kind: FileType,
     mount: u64,
-    /// Its path, of which no part is a link.
+    /// Its path, without links.
     path: Vec<u8>,
 }
 
@@ -39,7 +40,7 @@ impl Found {
         Ok(Self { fd, kind, mount, path: Vec::new() })
     }
 
-    /// `name` in it, if that is a directory. A link is not followed.
+    /// The child `name`, if this is a directory. A link is not followed.
     fn child(&self, name: &OsStr, mounts: &mut Mounts) -> Result<Self, FileError> {
         let path = [self.path.as_slice(), name.as_bytes()].join(&b'/');
         mounts.at(&path)?;
@@ -50,7 +51,7 @@ impl Found {
     }
 }
 
-/// What is at a path, links followed.
+/// What is at `path`. Links are followed.
 pub(super) fn resolve(path: &Path, mounts: &mut Mounts) -> Result<Found, FileError> {
     let path = std::path::absolute(path)?;
     let mut above = Vec::new();
@@ -98,7 +99,8 @@ fn parts(path: &Path) -> impl Iterator<Item = OsString> {
     })
 }
 
-/// What is at `path` below `base`, where no link and no `..` is followed; if it is `foreign`, on the same mount.
+/// What is at `path` below `base`. No link and no `..` is followed. If `base` is `foreign`, mounts are not
+/// crossed.
 pub(super) fn below(
     base: Found,
     path: &Path,
@@ -120,7 +122,7 @@ pub(super) fn below(
     Ok(at)
 }
 
-/// What is open, and on which mount it is: as the kernel knows it, its file system is not asked.
+/// The type of the open file and its mount. The kernel knows both, so the file system is not asked.
 fn kind_and_mount(file: &OwnedFd) -> Result<(FileType, u64), FileError> {
     let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
@@ -132,7 +134,7 @@ pub(super) fn refusal(errno: Errno) -> FileError {
     match errno {
         Errno::NOENT | Errno::NOTDIR => FileError::Absent,
         Errno::LOOP | Errno::XDEV => FileError::Astray,
-        // What opening a socket, or a device without a driver, says.
+        // Opening a socket, or a device without a driver, gives these.
         Errno::NXIO | Errno::NODEV => FileError::NotRegular,
         other => FileError::Io(other.into()),
     }

@@ -1,8 +1,9 @@
-//! A victim's executable at once, while it dies: by the caller, and without a look at its memory.
+//! Reads a victim's executable at once, in the calling thread, and without access to the victim's memory.
 //!
-//! To read a start time, the kernel takes hold of the victim's memory, and who lets go last gives it all back: that may take
-//! long. The time that a process has spent on processors has no such price, and tells it from a later one with its id just
-//! as well: one that started after the mark cannot have run for longer than all processors together since then.
+//! Reading a start time takes a reference to the victim's memory. Whoever drops the last reference frees all
+//! of it, which may take long. The processor time of a process has no such cost. It also shows that this is
+//! not a later process with the same id: a process that started after the mark cannot have run longer than
+//! all processors together since then.
 
 use std::path::Path;
 
@@ -13,15 +14,15 @@ use crate::host::{
     process::{Reason, Victim},
 };
 
-/// What the clocks may be apart.
+/// The most by which the clocks may differ.
 const MARGIN_NS: u64 = 1_000_000;
 
-/// The executable of the victim, or why it has none; `None` if it is not certain whose it is.
+/// The executable of the victim, or why it has none; `None` if it is not certain to which process it belongs.
 pub(super) fn executable(proc: &Path, victim: &Victim) -> Option<Result<Vec<u8>, Reason>> {
-    // By its process: a thread's id may be used again while the process still has its own.
+    // Through the process: a thread's id may be used again while the process still has its own.
     let link = proc.join(format!("{}/task/{}/exe", victim.tgid, victim.tid));
     let executable = readlinkat(CWD, link, Vec::new());
-    // Afterwards: until then the process had its id.
+    // Checked afterwards, so that the process had the id until now.
     let ran = processor_time_ns(victim.tgid)?;
     let since_mark = clock::boot_time().0.checked_sub(victim.marked.0)?;
     if !existed_before(ran, since_mark, processors()?) {
@@ -34,9 +35,9 @@ pub(super) fn executable(proc: &Path, victim: &Victim) -> Option<Result<Vec<u8>,
     })
 }
 
-/// Whether a process that has run for `ran` ns was there `since` ns ago.
+/// Whether a process that has run for `ran` ns existed `since` ns ago.
 fn existed_before(ran: u64, since: u64, processors: u64) -> bool {
-    // Twice: the clock of the scheduler is not that of the calendar.
+    // Doubled, because the scheduler uses another clock than the calendar.
     since
         .checked_mul(2 * processors)
         .and_then(|most| most.checked_add(MARGIN_NS))
@@ -44,17 +45,18 @@ fn existed_before(ran: u64, since: u64, processors: u64) -> bool {
 }
 
 fn processors() -> Option<u64> {
-    // SAFETY: a number in, a number out.
+    // SAFETY: takes a number and returns a number.
     let processors = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
     u64::try_from(processors).ok().filter(|processors| *processors > 0)
 }
 
-/// What all threads of a process have run for, those that have ended included; `None` if there is no such process.
+/// The processor time of all threads of a process, including those that ended; `None` if there is no such
+/// process.
 fn processor_time_ns(tgid: u32) -> Option<u64> {
     // `MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED)` of include/linux/posix-timers.h.
     let clock = (!i32::try_from(tgid).ok()? << 3) | 2;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a timespec that is alive through the call; a clock of no process is refused.
+    // SAFETY: the timespec lives through the call. A clock of a process that does not exist is refused.
     if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;
     }
@@ -73,7 +75,7 @@ mod tests {
     fn only_who_ran_for_longer_than_there_was_time_was_there_before() {
         assert!(existed_before(10_000_001, 0, 4));
         assert!(!existed_before(MARGIN_NS, 0, 4));
-        // All of four processors, since the mark.
+        // All four processors, since the mark.
         assert!(!existed_before(8_000_000, 2_000_000, 4));
         assert!(existed_before(50_000_000, 2_000_000, 4));
         assert!(!existed_before(u64::MAX, u64::MAX, 4));
@@ -88,7 +90,7 @@ mod tests {
         let of = |marked| Victim { tid: own, tgid: own, start: None, marked: BootTime(marked) };
         let proc = Path::new("/proc");
         let exe = std::env::current_exe().unwrap();
-        // Marked this moment: not later than the look, not earlier than all that ran before.
+        // Certain only if the check comes soon after the mark, so it is tried again.
         let mut certain = None;
         while certain.is_none() {
             certain = executable(proc, &of(clock::boot_time().0));

@@ -1,4 +1,4 @@
-//! The bytes of a command line in, the text that is reported out.
+//! Turns the bytes of a command line into the text that is reported.
 
 use crate::facts::CommandLine;
 
@@ -8,21 +8,23 @@ pub enum CommandLineChoice {
     /// All arguments.
     #[default]
     Full,
-    /// The first argument alone, as the program was called; or the title that a process gave itself.
+    /// Only the first argument, the name by which the program was called; or the title that a process gave
+    /// itself.
     Program,
     /// Nothing: it is not even read.
     None,
 }
 
-/// What the kernel side read of the victim's arguments, as `/proc/PID/cmdline` has them, and whether there is more. `None`
-/// where that has more than the arguments: a process that gave itself a title ends them without a NUL.
+/// The victim's arguments as the kernel side read them, in the form of `/proc/PID/cmdline`, and whether there
+/// is more. `None` if `/proc/PID/cmdline` holds more than the arguments: a process that set its title has no
+/// NUL at their end.
 pub fn command_line_of(read: &CommandLine, wanted: CommandLineChoice) -> Option<(Vec<u8>, bool)> {
     let titled = !read.cut && read.arguments.last() != Some(&0);
     if titled { None } else { one_line(read.arguments.clone(), read.cut, wanted) }
 }
 
-/// Those arguments that are wanted, joined with blanks, and whether there is more of them: then `…` is their end. `None` if
-/// there is nothing.
+/// The wanted arguments, joined with blanks, and whether they are cut; then they end in `…`. `None` if there
+/// are none.
 pub(super) fn one_line(mut text: Vec<u8>, cut: bool, wanted: CommandLineChoice) -> Option<(Vec<u8>, bool)> {
     let first = text.iter().position(|byte| *byte == 0);
     let cut = cut && (wanted == CommandLineChoice::Full || first.is_none());
@@ -48,7 +50,7 @@ pub(super) fn one_line(mut text: Vec<u8>, cut: bool, wanted: CommandLineChoice) 
     Some((text, cut))
 }
 
-/// The start of a character of UTF-8 whose end was cut off.
+/// Removes an incomplete UTF-8 character at the end.
 fn drop_half_a_character(text: &mut Vec<u8>) {
     let start = text.iter().rposition(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
     let end = text.get(start..).unwrap_or_default();

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, mkfifoat};
 use crate::facts::CommandLine;
 use crate::host::process::*;
 
-/// Long enough for a busy machine; no test waits it out.
+/// Long enough for a busy machine. No test waits this long.
 const LONG: Duration = Duration::from_secs(60);
 
 fn stat(start_ticks: u64) -> String {
@@ -153,7 +153,7 @@ fn a_released_memory_is_told() {
     assert_eq!(facts.command_line, Err(Reason::Empty));
 }
 
-/// A process whose command line nobody gets until somebody writes it: as if it held its own mmap lock.
+/// A process whose command line cannot be read until somebody writes it, as if it held its own mmap lock.
 fn locked() -> (tempfile::TempDir, PathBuf) {
     let dir = proc_with(b"");
     let cmdline = dir.path().join("proc/7/cmdline");
@@ -172,7 +172,7 @@ fn a_stuck_read_costs_no_other_victim_a_fact() {
     symlink("/usr/bin/other", other.join("exe")).unwrap();
     let mut reader = ProcessReader::new(&Root::at(dir.path()), CommandLineChoice::Full).unwrap();
     for number in 0..READERS_MAX {
-        // Once for long: what takes no lock is not lost.
+        // The first wait is long: what takes no lock must not be lost.
         let wait = Duration::from_millis(if number == 0 { 1000 } else { 10 });
         let stuck = reader.read(&victim(7, 7, started(500)), wait);
         assert_eq!(stuck.command_line, Err(Reason::TooSlow(wait)));
@@ -181,7 +181,7 @@ fn a_stuck_read_costs_no_other_victim_a_fact() {
             assert_eq!(reader.read(&victim(8, 8, started(500)), LONG).command_line.unwrap(), b"other");
         }
     }
-    // Not one more.
+    // One more is refused.
     let next = reader.read(&victim(8, 8, started(500)), LONG);
     assert_eq!(next.command_line, Err(Reason::Pending(READERS_MAX)));
     assert_eq!(next.executable.unwrap(), b"/usr/bin/other");
@@ -189,7 +189,7 @@ fn a_stuck_read_costs_no_other_victim_a_fact() {
         thread.since -= STUCK;
     }
     assert_eq!((reader.stuck(), reader.stuck()), (8, 8));
-    // When the kernel lets go, the readers serve again, and their late answers are nobody's.
+    // When the reads end, the readers serve again, and their late answers are dropped.
     drop(fs::OpenOptions::new().write(true).open(&cmdline).unwrap());
     fs::remove_file(&cmdline).unwrap();
     fs::write(&cmdline, "next").unwrap();
@@ -208,7 +208,7 @@ fn a_real_process_as_the_kernel_knows_it() {
     let mut child =
         Command::new("/bin/cat").arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let pid = child.id();
-    // Its answer shows that it has its command line: a spawned process has none for a moment.
+    // Its answer shows that its command line is set: a spawned process has none for a moment.
     child.stdin.as_ref().unwrap().write_all(b"x").unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let line = fs::read(format!("/proc/{pid}/stat")).unwrap();
@@ -216,7 +216,7 @@ fn a_real_process_as_the_kernel_knows_it() {
     let mut reader = ProcessReader::new(&Root::host(), CommandLineChoice::Full).unwrap();
     let alive = reader.read(&victim(pid, pid, start), LONG);
     child.kill().unwrap();
-    // Dead and not reaped: still in /proc, without memory.
+    // Dead and not reaped: still in /proc, but without memory.
     rustix::process::waitid(
         rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child)),
         rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,

@@ -1,9 +1,9 @@
-//! What a run has to do with the one before it and the one after it.
+//! How a run continues an earlier run, and what it leaves for the next one.
 
 use crate::{
     enrich::enricher::HookState,
     event::{Event, Start},
-    run::session::{Drained, Ended, LAST_WORDS, Session, Turns},
+    run::session::{Drained, END_TIME, Ended, Session, Turns},
     sources::{
         Source,
         cgroup_changes::CgroupChanges,
@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Session {
-    /// Reports what programs recorded that this run has replaced, and removes them: how many records could
-    /// not be read.
+    /// Reports what is left in the rings of the programs that this run replaced, and removes these programs.
+    /// Returns how many records could not be read.
     pub(super) fn replaced(&mut self, start: &Start, replaced: Vec<Replaced>) -> Result<u64, Ended> {
         let mut unreadable = 0;
         for Replaced { generation, probe, unreadable: count } in replaced {
@@ -29,7 +29,7 @@ impl Session {
         Ok(unreadable)
     }
 
-    /// Reports what other programs recorded. False if not all of it was reported.
+    /// Reports what is left in the rings of other programs. Returns false if not all of it was reported.
     fn recorded(&mut self, start: &Start, probe: Probe) -> Result<bool, Ended> {
         let (hooks, hooked) = (probe.hooks().to_vec(), probe.is_hooked());
         let (_attached, rings, counts) = probe.into_parts();
@@ -45,19 +45,19 @@ impl Session {
             match self.drain()? {
                 Drained::More => {}
                 Drained::Nothing
-                    if self.is_blocked() && self.reporter.outputs().durable().settle(LAST_WORDS)? => {}
+                    if self.is_blocked() && self.reporter.outputs().durable().settle(END_TIME)? => {}
                 _ => break,
             }
         }
         self.enricher.set_hooks(own_hooks);
         self.turns = own_turns;
         self.counts = own_counts;
-        // A line that the output keeps is printed once more by the next run, which finds its record.
+        // If the output still keeps a line, the next run finds its record and prints it again.
         self.held = None;
         Ok(!self.has_enough() && !self.is_blocked())
     }
 
-    /// Goes on where the run was that attached these programs.
+    /// Continues the run that attached these programs.
     pub(super) fn resume(&mut self, start: Start, unreadable: u64) -> Result<(), Ended> {
         if let Some(handed_over) = self.counts.handed_over() {
             self.account.resume(handed_over);
@@ -71,19 +71,19 @@ impl Session {
         self.losses()
     }
 
-    /// Whether as many kills were reported as were asked for.
+    /// Whether the number of kills that `--count` asks for was reported.
     pub(super) fn has_enough(&self) -> bool {
         self.count.is_some_and(|count| self.reporter.kills() >= count)
     }
 
-    /// Reports what was lost.
+    /// Reports losses.
     pub(super) fn losses(&mut self) -> Result<(), Ended> {
         self.account.counted(&self.counts.read()?);
         self.reporter.losses(&mut self.account, || self.enricher.own_envelope())?;
         self.hand_over()
     }
 
-    /// Leaves to the next run what this one has reported, once the output has it.
+    /// Hands over to the next run what this run has reported, once the output has taken it.
     pub(super) fn hand_over(&mut self) -> Result<(), Ended> {
         if !self.is_blocked() {
             self.counts.hand_over(|to| {
@@ -94,7 +94,7 @@ impl Session {
         Ok(())
     }
 
-    /// Holds what the programs saw against the kernel's own count.
+    /// Compares what the programs saw with the kernel's own count.
     pub(super) fn compare(&mut self) -> Result<(), Ended> {
         let envelope = self.enricher.own_envelope();
         let gap = self.account.compare(

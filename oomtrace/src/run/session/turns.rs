@@ -1,4 +1,4 @@
-//! Whose turn it is: the sources of a run, what wakes each, and what each has next.
+//! The sources of a run: what wakes each, and in which order they are asked.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ pub(super) struct Turns(Vec<Turn>);
 struct Turn {
     source: Box<dyn Source>,
     wakeups: Option<AsyncFd<OwnedFd>>,
-    /// Woken, and it has not learned since.
+    /// It was woken, and `learn` was not called since.
     woken: bool,
     /// It may have events.
     active: bool,
@@ -31,7 +31,7 @@ struct Turn {
 
 impl Turns {
     pub(super) fn new(sources: Vec<Box<dyn Source>>) -> Self {
-        // Whatever came before it was listened to is there by now.
+        // Each source counts as woken at first: it may have events from before `listen`.
         let turn = |source| Turn { source, wakeups: None, woken: true, active: true };
         Self(sources.into_iter().map(turn).collect())
     }
@@ -42,7 +42,7 @@ impl Turns {
         }
     }
 
-    /// Has each be woken by its descriptor.
+    /// Registers the descriptor of each source.
     pub(super) fn listen(&mut self) -> Result<(), Ended> {
         for turn in &mut self.0 {
             turn.wakeups = turn.source.descriptor().map(|fd| wakeups(&fd)).transpose()?;
@@ -50,7 +50,7 @@ impl Turns {
         Ok(())
     }
 
-    /// Ends when a source is woken.
+    /// Returns when a source is woken.
     pub(super) async fn woken(&mut self) -> io::Result<()> {
         std::future::poll_fn(|context| self.poll_woken(context)).await
     }
@@ -68,12 +68,13 @@ impl Turns {
         any
     }
 
-    /// When the next one is due.
+    /// The earliest time at which a source is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.0.iter().filter_map(|turn| turn.source.due()).min()
     }
 
-    /// Lets those learn that were woken or are due, and those that come before each kill. True if there may be more.
+    /// Calls `learn` of the sources that are woken or due, and of those that come before each kill. Returns
+    /// whether there may be more.
     pub(super) fn learn(&mut self, enricher: &mut Enricher, account: &mut Account) -> bool {
         let mut more = false;
         for turn in &mut self.0 {
@@ -94,14 +95,14 @@ impl Turns {
         more
     }
 
-    /// Lets those learn that come before each kill.
+    /// Calls `learn` of the sources that come before each kill.
     pub(super) fn learn_before_first(&mut self, enricher: &mut Enricher, account: &mut Account) {
         for turn in self.0.iter_mut().filter(|turn| turn.source.rank() == Rank::BeforeFirst) {
             turn.source.learn(enricher, account);
         }
     }
 
-    /// What those that come first have next, and whose it is.
+    /// The next event of the sources of rank `First`, and the index of its source.
     pub(super) fn first(&mut self, enricher: &mut Enricher, account: &mut Account) -> Option<(usize, Next)> {
         let first = |(_, turn): &(usize, &mut Turn)| turn.source.rank() == Rank::First;
         self.0.iter_mut().enumerate().filter(first).find_map(|(at, turn)| {
@@ -112,12 +113,12 @@ impl Turns {
         })
     }
 
-    /// How many there are, to be asked one after the other for what is [`Self::in_turn`].
+    /// The number of sources. Each is asked with [`Self::in_turn`].
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// What this one has next, if it is not one that comes first.
+    /// The next event of source `at`, if its rank is `InTurn`.
     pub(super) fn in_turn(&mut self, at: usize, enricher: &mut Enricher, account: &mut Account) -> Next {
         match self.0.get_mut(at).filter(|turn| turn.active && turn.source.rank() == Rank::InTurn) {
             Some(turn) => {
@@ -129,7 +130,7 @@ impl Turns {
         }
     }
 
-    /// What this one had last is done with.
+    /// Tells source `at` that its last event is written.
     pub(super) fn written(&mut self, at: usize) {
         if let Some(turn) = self.0.get_mut(at) {
             turn.source.written();

@@ -13,15 +13,15 @@ use tokio::{
 
 use crate::{outputs::transport::Wait, run::session::Ended};
 
-/// How often an output is tried again of which nothing tells when it may work.
+/// How often an output is tried again if nothing can wake the loop for it.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 
-/// Tells when there is something to read.
+/// Becomes readable when the source has something to read.
 pub(super) fn wakeups(source: &impl AsFd) -> Result<AsyncFd<OwnedFd>, Ended> {
     register(source, Interest::READABLE)
 }
 
-/// Tells when a pipe has no reader any more.
+/// Becomes ready when a pipe has no reader any more.
 pub(super) fn reader_of(pipe: &impl AsFd) -> Result<AsyncFd<OwnedFd>, Ended> {
     register(pipe, Interest::ERROR)
 }
@@ -43,7 +43,7 @@ pub(super) async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Ends when the pipe has no reader any more; never where there is no such pipe.
+/// Returns when the pipe has no reader any more. Never returns if there is no pipe.
 pub(super) async fn reader_gone(pipe: Option<&AsyncFd<OwnedFd>>) {
     match pipe {
         Some(pipe) => drop(pipe.ready(Interest::ERROR).await),
@@ -51,7 +51,7 @@ pub(super) async fn reader_gone(pipe: Option<&AsyncFd<OwnedFd>>) {
     }
 }
 
-/// What an output waits for, held apart from it.
+/// What an output waits for, as a value that does not borrow the output.
 pub(super) enum Room {
     Reader(OwnedFd),
     Time,
@@ -66,7 +66,7 @@ impl Room {
     }
 }
 
-/// Ends when it is worth another try to write; never if nothing waits to be written.
+/// Returns when a write may succeed again. Never returns if no line is waiting.
 pub(super) async fn room_in_output(room: Option<Room>) {
     let reader = match room {
         None => std::future::pending().await,

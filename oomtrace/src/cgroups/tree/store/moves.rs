@@ -1,16 +1,17 @@
-//! Cgroups that are found to be elsewhere than they were thought to be: renamed on cgroup v1, or below a part of the
-//! tree whose own place was not known.
+//! Moves cgroups whose place turns out to be another: those renamed on cgroup v1, or below a part of the tree
+//! whose place was not known.
 
 use super::{DEPTH_MAX, Known, NOWHERE, Slot, Store};
 
 impl Store {
-    /// Moves a cgroup, and all below it, to `names`. What was known of them was of the old place.
+    /// Moves a cgroup, and all below it, to `names`. What was known about them belongs to the old place and
+    /// is dropped.
     pub fn rename(&mut self, slot: Slot, names: &[&[u8]]) {
         let Some((name, above)) = names.split_last() else { return };
         let Some(old_parent) = self.node(slot).map(|node| node.parent) else { return };
         let parent = self.parent_for(above);
         if self.is_within(parent, slot) {
-            // Below itself: changes were lost that freed that name. Where it is now is not known.
+            // The new place would be below itself: changes were lost, and its real place is not known.
             self.drop_unused(parent);
             self.forget(slot);
             return;
@@ -32,8 +33,8 @@ impl Store {
         self.place_anew(&moved);
     }
 
-    /// How many names are above the root that this host's runtimes see. Where `part` was walked as the root, it is at
-    /// `names`.
+    /// Sets how many names are above the root that this host's runtimes see. If `part` was walked as the
+    /// root, it moves to `names`.
     pub fn set_base(&mut self, base: usize, part: Option<(Slot, &[&[u8]])>) {
         self.base = base;
         if let Some((slot, names)) = part {
@@ -43,7 +44,7 @@ impl Store {
         self.place_anew(&all);
     }
 
-    /// Finds out whose these are, which are at another place than before. What was known of them was of the old one.
+    /// Finds the owners of moved cgroups, and drops what was known of them at the old place.
     fn place_anew(&mut self, moved: &[Slot]) {
         for at in moved {
             self.set_known(*at, Known::Unasked);
@@ -60,7 +61,7 @@ impl Store {
         }
     }
 
-    /// The topmost owner above `slot`, and whether it is one itself.
+    /// The topmost owner above `slot`, and whether `slot` is an owner itself.
     fn find_owner(&self, slot: Slot) -> (Slot, bool) {
         let mut way = vec![slot];
         while let Some(parent) = way.last().and_then(|at| self.node(*at)).map(|node| node.parent)
@@ -77,7 +78,7 @@ impl Store {
         }
     }
 
-    /// Whether a cgroup is `top`, or below it.
+    /// Whether a cgroup is `top` or below it.
     pub fn is_within(&self, slot: Slot, top: Slot) -> bool {
         let mut at = slot;
         for _ in 0..DEPTH_MAX {

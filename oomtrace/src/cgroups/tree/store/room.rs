@@ -1,4 +1,4 @@
-//! How much room each owner's cgroups take: places in the tree, and bytes of facts.
+//! Counts how much room each owner's cgroups take: places in the tree and bytes of facts.
 
 use super::{Known, NOWHERE, Slot, State, Store};
 use crate::{
@@ -7,25 +7,26 @@ use crate::{
 };
 
 impl Store {
-    /// The owner of what is below `parent`; `None` if that is the host's.
+    /// The owner of the cgroups below `parent`; `None` if they are the host's own.
     pub fn owner_at(&self, parent: Slot) -> Option<Slot> {
         let node = self.node(parent)?;
         if node.owner { Some(parent) } else { self.owner_of(parent) }
     }
 
-    /// The owner within whose cgroups `slot` is.
+    /// The owner of `slot`.
     pub fn owner_of(&self, slot: Slot) -> Option<Slot> {
         self.node(slot).map(|node| node.within).filter(|within| *within != NOWHERE)
     }
 
-    /// Whether all that is below the cgroup `name` of `parent` is one owner's.
+    /// Whether everything below the cgroup `name` of `parent` belongs to one owner.
     pub(super) fn is_owner(&self, parent: Slot, name: &[u8]) -> bool {
-        // Of a part of the tree whose place is not known the names above are not known either.
+        // In a part of the tree whose place is not known, the names above are not known either.
         let above = self.names(parent).unwrap_or_default();
         above.get(self.base..).is_some_and(|above| grammar::is_owners(above, name))
     }
 
-    /// Counts a node, or no longer. Before and after each change of its state or its owner.
+    /// Adds a node to the counts, or removes it. To be called before and after each change of its state or
+    /// its owner.
     pub(super) fn count(&mut self, slot: Slot, by: i32) {
         let Some(node) = self.node(slot) else { return };
         let (within, is_dead) = (node.within, matches!(node.state, State::Dead(_)));
@@ -42,8 +43,8 @@ impl Store {
         }
     }
 
-    /// Whether another cgroup may be kept below `parent`: what is within owners' takes half of all places at the most, one
-    /// owner's a quarter.
+    /// Whether another cgroup may be kept below `parent`. Owned cgroups take at most half of all places, and
+    /// those of one owner a quarter.
     pub fn has_place(&self, parent: Slot, limits: &TreeLimits) -> bool {
         let all = self.live_count() < limits.live;
         let Some(owner) = self.owner_at(parent) else { return all };
@@ -52,8 +53,8 @@ impl Store {
         all && self.places_within < limits.live / 2 && own < limits.live / 4
     }
 
-    /// Keeps what is known of a cgroup. Of facts so much as there is room for: a quarter of it is for what is within owners',
-    /// a quarter of that for one owner's. The host's own share their texts, which take `texts` bytes.
+    /// Keeps the facts of a cgroup if there is room. Owned cgroups get a quarter of the room, and one owner a
+    /// quarter of that. The host's own share their texts, which take `texts` bytes.
     pub fn keep(&mut self, slot: Slot, facts: Facts, limits: &TreeLimits, texts: usize) {
         self.set_known(slot, Known::Unasked);
         let max = limits.facts_bytes;
@@ -68,7 +69,7 @@ impl Store {
         self.set_known(slot, kept.map_or(Known::NoRoom, |facts| Known::Facts(Box::new(facts))));
     }
 
-    /// Keeps what is known of a cgroup, whatever room it takes.
+    /// Keeps what is known of a cgroup without a check for room.
     pub fn set_known(&mut self, slot: Slot, known: Known) {
         let bytes = |known: &Known| if let Known::Facts(facts) = known { facts.bytes() } else { 0 };
         let Some(node) = self.node_mut(slot) else { return };
