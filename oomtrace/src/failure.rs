@@ -1,5 +1,4 @@
-//! How a command ends that could not do what it was asked: a message, what the operator can
-//! do about it, and an exit code.
+//! Why a command failed: a message, a hint for the operator, and an exit code.
 
 use std::{
     error::Error,
@@ -39,7 +38,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// One with the chain of `error`'s causes.
+    /// From `error` and its causes.
     pub fn new(code: Code, error: &dyn Error) -> Self {
         let mut message = error.to_string();
         let mut next = error.source();
@@ -54,12 +53,12 @@ impl Failure {
         Self { code, message, hint: None }
     }
 
-    /// One with this message.
+    /// From a message.
     pub fn message(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: None }
     }
 
-    /// Message and hint on one line.
+    /// The message and the hint on one line.
     pub fn text(&self) -> String {
         match &self.hint {
             Some(hint) => format!("{} ({hint})", self.message),
@@ -67,12 +66,12 @@ impl Failure {
         }
     }
 
-    /// With another exit code.
+    /// Sets another exit code.
     pub fn with(self, code: Code) -> Self {
         Self { code, ..self }
     }
 
-    /// With what the operator can do.
+    /// Adds a hint for the operator.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -89,7 +88,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What to do where the system had no more of something.
+/// The hint for an error about a used-up resource.
 fn exhausted(kind: ErrorKind, os: Option<i32>) -> Option<&'static str> {
     match os.map(Errno::from_raw_os_error) {
         Some(Errno::MFILE | Errno::NFILE) => Some("allow more open files: ulimit -n 256 is plenty"),
@@ -100,7 +99,7 @@ fn exhausted(kind: ErrorKind, os: Option<i32>) -> Option<&'static str> {
     }
 }
 
-/// The system's own error that ends the chain of an error's causes.
+/// The error of the system at the end of a chain of causes.
 fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
@@ -147,23 +146,23 @@ impl From<PinError> for Failure {
                 if source.kind() == ErrorKind::PermissionDenied =>
             {
                 Self::new(Code::Privilege, &error)
-                    .hint("run it as root, or mount one before: mount -t bpf bpf /sys/fs/bpf")
+                    .hint("run it as root, or first mount a bpffs: mount -t bpf bpf /sys/fs/bpf")
             }
             PinError::NoBpffs { .. } => Self::new(Code::Unsupported, &error)
-                .hint("mount one (`mount -t bpf bpf /sys/fs/bpf`), or name a directory on one: --pin=DIR"),
+                .hint("mount a bpffs (`mount -t bpf bpf /sys/fs/bpf`), or use a directory on a bpffs: --pin=DIR"),
             PinError::NotOurs { .. } => Self::new(Code::RunTime, &error).hint(
-                "only a directory that nobody else can write to, or replace, holds pins: remove what is there, mount the bpffs \
-                 with mode=0700, or name another: --pin=DIR",
+                "pins need a directory that nobody else can write to or replace: remove what is there, mount the bpffs \
+                 with mode=0700, or use another directory: --pin=DIR",
             ),
             PinError::Busy { .. } => Self::new(Code::RunTime, &error)
-                .hint("one run at a time uses a directory of pins: end it, or name another: --pin=DIR"),
-            // What bpffs says of a name that only the kernel may use.
+                .hint("only one run at a time can use a pin directory: end the other run, or use another directory: --pin=DIR"),
+            // bpffs returns these for a name that only the kernel may use.
             PinError::Io { what: "make", path, source }
                 if source.raw_os_error() == Some(libc::EPERM)
                     && path.as_os_str().as_encoded_bytes().contains(&b'.') =>
             {
                 Self::new(Code::RunTime, &error)
-                    .hint("a name on a bpffs has no dot in it: name another directory: --pin=DIR")
+                    .hint("a name on a bpffs must not contain a dot: use another directory: --pin=DIR")
             }
             PinError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 Self::new(Code::Privilege, &error).hint("run it as root, or as the directory's owner")
@@ -191,7 +190,7 @@ impl From<ProbeError> for Failure {
                 .collect();
             let failure = Self::new(Code::Privilege, &error);
             return if missing.is_empty() {
-                failure.hint("the kernel refuses although all capabilities are there: a seccomp profile or security module?")
+                failure.hint("all capabilities are present, but the kernel refuses: look for a seccomp profile or a security module")
             } else {
                 failure.hint(format!("run it as root, or with {}", missing.join(" and ")))
             };
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dot_in_the_name_of_a_pin_is_told() {
+    fn a_dot_in_the_name_of_a_pin_is_reported() {
         let refused = |what, path: &str, errno| {
             Failure::from(PinError::Io {
                 what,
@@ -252,7 +251,9 @@ mod tests {
                 source: io::Error::from_raw_os_error(errno),
             })
         };
-        assert!(refused("make", "/sys/fs/bpf/a.b", libc::EPERM).to_string().contains("no dot"));
+        assert!(
+            refused("make", "/sys/fs/bpf/a.b", libc::EPERM).to_string().contains("must not contain a dot")
+        );
         for other in [
             refused("make", "/sys/fs/bpf/ab", libc::EPERM),
             refused("make", "/sys/fs/bpf/a.b", libc::EACCES),

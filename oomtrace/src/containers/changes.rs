@@ -1,5 +1,5 @@
-//! Whether the runtimes' directories are as they were, so that what was not there need not be looked for again at each
-//! kill. By inotify: to ask costs one system call that reads nothing.
+//! Watches the runtimes' directories with inotify. If nothing changed, a file that was missing before need
+//! not be looked for again at each kill. This check is one system call that reads nothing.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,12 +10,12 @@ use rustix::io::Errno;
 
 use crate::host::files::{self, FileError};
 
-/// Directories that are watched at the most.
+/// The most directories that are watched.
 const WATCHED_MAX: usize = 256;
-/// Bytes of changes that are read at once.
+/// How many bytes of changes are read at once.
 const READ_BYTES: usize = 4096;
 
-/// Directories, and how often something in them changed.
+/// Watched directories, and a number that grows when something in them changes.
 #[derive(Debug)]
 pub struct Changes {
     inotify: Option<OwnedFd>,
@@ -23,26 +23,26 @@ pub struct Changes {
     generation: u32,
 }
 
-/// What matters in a directory.
+/// Which changes in a directory matter.
 #[derive(Debug)]
 enum Watched {
-    /// Everything: the containers are in it.
+    /// All: it holds the containers.
     All,
-    /// Only this name: what is looked for is below it, and was not there.
+    /// Only this name: a wanted directory is below it and did not exist.
     Name(PathBuf),
 }
 
 impl Changes {
-    /// None yet. Where the kernel watches nothing, nothing is known to be as it was.
+    /// Watches nothing yet. If inotify is not available, changes are unknown.
     pub fn none() -> Self {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
         Self { inotify, watched: Vec::new(), generation: 0 }
     }
 
-    /// Watches `directories` instead; of one that is not there, for it to be made.
+    /// Watches only `directories` from now on. If one does not exist, its nearest existing parent is watched.
     pub fn watch(&mut self, directories: Vec<PathBuf>) {
         for (watch, _) in self.watched.drain(..) {
-            // It is gone if its directory is.
+            // Removing fails if the directory is gone already.
             let _removed = self.inotify.as_ref().map(|inotify| inotify::remove_watch(inotify, watch));
         }
         self.generation = self.generation.wrapping_add(1);
@@ -58,7 +58,7 @@ impl Changes {
         let mut missing = None;
         for at in directory.ancestors() {
             if self.watched.len() >= WATCHED_MAX {
-                // What is not watched is not known.
+                // If a directory is not watched, changes are unknown.
                 self.inotify = None;
                 return;
             }
@@ -71,7 +71,7 @@ impl Changes {
                 }
                 Err(_) => break,
             };
-            // Not its path: what is there by now may not answer.
+            // Not by its path: another directory may be there now that does not answer.
             let same = format!("/proc/self/fd/{}", found.as_raw_fd());
             match inotify::add_watch(inotify, same, flags) {
                 Ok(watch) => {
@@ -85,8 +85,8 @@ impl Changes {
         self.inotify = None;
     }
 
-    /// A number that is another one after something changed; `None` where that cannot be known. After a change there may be
-    /// other `directories` to watch.
+    /// A number that differs after each change; `None` if changes are unknown. After a change, `directories`
+    /// says which directories to watch.
     pub fn generation(&mut self, directories: impl FnOnce() -> Vec<PathBuf>) -> Option<u32> {
         if self.has_changed()? {
             self.watch(directories());
@@ -106,7 +106,7 @@ impl Changes {
                         Watched::All => true,
                         Watched::Name(wanted) => name == Some(wanted.as_os_str().as_encoded_bytes()),
                     };
-                    // Of a watch that was removed something may still come.
+                    // An event of a removed watch may still arrive.
                     let mut of = self.watched.iter().filter(|(watch, _)| *watch == event.wd());
                     let lost = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
                     changed |= lost || of.any(|(_, what)| matters(what));

@@ -1,4 +1,5 @@
-//! Where runtimes keep their state, as their configuration files in TOML say. The files are the host's own.
+//! Reads the runtimes' TOML configuration files, which belong to the host, for the directories of their
+//! state.
 
 use std::{
     collections::VecDeque,
@@ -9,10 +10,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{containers::files::host_file, host::root::Root};
 
-/// Files that are read of one configuration, those that it imports among them.
+/// The most files that are read for one configuration, including imported ones.
 const FILES_MAX: usize = 32;
 
-/// What containerd's configuration says of directories.
+/// The directories in containerd's configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Containerd {
     pub(super) state: Option<String>,
@@ -27,7 +28,7 @@ struct ContainerdFile {
     imports: Vec<String>,
 }
 
-/// Reads containerd's configuration as containerd does: what a file imports comes after it and counts more.
+/// Reads containerd's configuration as containerd does: an imported file overrides the file that imports it.
 pub(super) fn containerd(root: &Root, file: &str) -> Containerd {
     let mut found = Containerd::default();
     let mut waiting = VecDeque::from([PathBuf::from(file)]);
@@ -49,7 +50,7 @@ pub(super) fn containerd(root: &Root, file: &str) -> Containerd {
     found
 }
 
-/// The files that an import means: a `*` may stand in the name, not in a directory's.
+/// The files that an import names. A `*` is allowed in the file name, not in a directory's name.
 fn imported(root: &Root, import: &Path) -> Vec<PathBuf> {
     let name = import.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (Some((before, after)), Some(dir)) = (name.split_once('*'), import.parent()) else {
@@ -61,12 +62,12 @@ fn imported(root: &Root, import: &Path) -> Vec<PathBuf> {
         name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
     };
     let mut names: Vec<String> = names.filter(fits).take(FILES_MAX).collect();
-    // As a shell has them.
+    // In the order of a shell.
     names.sort();
     names.into_iter().map(|name| dir.join(name)).collect()
 }
 
-/// What the configuration of Podman's and CRI-O's storage says of directories.
+/// The directories in the storage configuration of Podman and CRI-O.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Storage {
     #[serde(rename = "graphroot")]
@@ -75,7 +76,7 @@ pub(super) struct Storage {
     pub(super) run_root: Option<String>,
 }
 
-/// Reads the administrator's file, and for what it leaves out the distribution's.
+/// Reads the administrator's file, and the distribution's for what the first leaves out.
 pub(super) fn storage(root: &Root) -> Storage {
     #[derive(Default, Deserialize)]
     struct StorageFile {
@@ -94,7 +95,7 @@ fn toml_file<T: DeserializeOwned>(root: &Root, path: &Path) -> Option<T> {
     toml::from_slice(&host_file(&root.path(path))?).ok()
 }
 
-/// An empty one is as good as none.
+/// An empty path counts as none.
 fn directory(path: Option<String>) -> Option<String> {
     path.filter(|path| path.starts_with('/'))
 }

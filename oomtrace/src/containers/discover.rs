@@ -1,5 +1,5 @@
-//! Where the container runtimes of this host keep their state: their configuration files,
-//! their daemons' command lines and their defaults in, directories out. No daemon is asked.
+//! Finds the directories where the container runtimes of this host keep their state, from configuration
+//! files, the command lines of daemons, and defaults. No daemon is asked.
 
 use std::path::{Path, PathBuf};
 
@@ -19,29 +19,29 @@ use crate::{
 };
 
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
-/// containerd's own default, the one that dockerd starts, k3s's and rke2's, microk8s's.
+/// containerd's default, the containerd that dockerd starts, k3s and rke2, microk8s.
 const CONTAINERD_STATES: [&str; 4] = [
     "/run/containerd",
     "/run/docker/containerd/daemon",
     "/run/k3s/containerd",
     "/var/snap/microk8s/common/run/containerd",
 ];
-/// Where containerd keeps what outlives a reboot: its own default, k3s's and rke2's, microk8s's.
+/// Where containerd keeps what survives a reboot: its default, k3s and rke2, microk8s.
 const CONTAINERD_ROOTS: [&str; 3] = [
     "/var/lib/containerd",
     "/var/lib/rancher/k3s/agent/containerd",
     "/var/snap/microk8s/common/var/lib/containerd",
 ];
-/// There where CRI-O runs.
+/// Exists where CRI-O runs.
 pub(super) const CRIO_RUN: &str = "/run/crio";
 const DOCKER_SOCKET: &str = "/run/docker.sock";
 const DOCKER_DATA_ROOT: &str = "/var/lib/docker";
 const STORAGE_GRAPH_ROOT: &str = "/var/lib/containers/storage";
 const STORAGE_RUN_ROOT: &str = "/run/containers/storage";
-/// Pids of daemons, where they leave them. The command line says whether the pid still is one.
+/// The pid files of daemons. The command line shows if the pid still belongs to the daemon.
 const PID_FILES: [&str; 3] =
     ["/run/docker.pid", "/run/containerd/containerd.pid", "/run/docker/containerd/containerd.pid"];
-/// Directories of one runtime, at most.
+/// The most directories of one runtime.
 const DIRS_MAX: usize = 16;
 
 /// The directories of each runtime.
@@ -57,12 +57,13 @@ pub struct StateDirs {
     pub podman: Vec<StateDir>,
     /// containerd's roots: `io.containerd.grpc.v1.cri/containers/ID/status`.
     pub containerd_roots: Vec<StateDir>,
-    /// Where Docker's daemons listen.
+    /// The sockets of Docker's daemons.
     pub docker_sockets: Vec<PathBuf>,
 }
 
 impl StateDirs {
-    /// What the configuration, the pid files and the defaults say, after `extra`, which the operator named.
+    /// The directories of `extra`, which the operator named, then those of the configuration, the pid files
+    /// and the defaults.
     pub fn configured(root: &Root, extra: &[(Runtime, PathBuf)]) -> Self {
         let mut dirs = Self::default();
         for (runtime, path) in extra {
@@ -97,19 +98,19 @@ impl StateDirs {
         dirs
     }
 
-    /// The first that this process may not look into, in words.
+    /// A message about the first directory that this process cannot read.
     pub fn closed(&self) -> Option<String> {
         let Self { docker, containerd, crio, podman, .. } = self;
         let dirs = [docker, containerd, crio, podman].into_iter().flatten();
         let (dir, why) = dirs.into_iter().find_map(|dir| Some((dir.path(), dir.closed()?)))?;
         let dir = dir.display();
         Some(match why {
-            FileError::Served(_) => format!("{dir} is {why}, and is not read: containers may be unknown"),
+            FileError::Served(_) => format!("{dir} is {why} and is not read: containers may be unknown"),
             _ => format!("{dir} may not be read (CAP_DAC_READ_SEARCH): containers may be unknown"),
         })
     }
 
-    /// The directories that change when there is another container.
+    /// The directories that change when a container is added.
     pub fn with_containers(&self) -> Vec<PathBuf> {
         let in_each = |dirs: &[StateDir], names: &[&str]| -> Vec<PathBuf> {
             dirs.iter()
@@ -129,14 +130,15 @@ impl StateDirs {
         all
     }
 
-    /// How many there are.
+    /// The number of directories.
     fn count(&self) -> usize {
         let Self { docker, containerd, crio, podman, containerd_roots, docker_sockets } = self;
         let dirs = [docker, containerd, crio, podman, containerd_roots];
         dirs.into_iter().map(Vec::len).sum::<usize>() + docker_sockets.len()
     }
 
-    /// Adds what the command lines of running daemons say: a scan of `/proc`. True if there was something new.
+    /// Adds the directories in the command lines of running daemons, from a scan of `/proc`. Returns whether
+    /// one was new.
     pub fn add_running(&mut self, root: &Root) -> bool {
         let before = self.count();
         let Ok(entries) = std::fs::read_dir(root.path("/proc")) else { return false };
@@ -149,14 +151,14 @@ impl StateDirs {
         self.count() > before
     }
 
-    /// What the process `pid` was started with, if it is a runtime's daemon.
+    /// Adds the directories in the command line of `pid`, if it is a runtime's daemon.
     fn add_daemon(&mut self, root: &Root, pid: &str) {
         let comm = process_file(root, pid, "comm").unwrap_or_default();
         let comm = comm.trim_ascii_end();
         if !matches!(comm, b"dockerd" | b"containerd") {
             return;
         }
-        // Any process may call itself so, and say what it likes.
+        // Any process can choose this name and its arguments.
         if !is_of_this_host(root, pid) {
             return;
         }
@@ -217,8 +219,8 @@ impl StateDirs {
     }
 }
 
-/// Whether the process at `proc` is one that the host's root started, not a container's. One that has the host's process
-/// ids and no user namespace is told by where it is: it sees another root directory, or is in a container's cgroup.
+/// Whether a process was started by root on the host, not in a container. A container may share the host's
+/// process ids and user namespace. Then it shows by its root directory, or by being in a container's cgroup.
 fn is_of_this_host(root: &Root, pid: &str) -> bool {
     process_file(root, pid, "status").is_some_and(|status| is_hosts_root(&status))
         && process_file(root, pid, "cgroup").is_some_and(|cgroups| {
@@ -229,9 +231,9 @@ fn is_of_this_host(root: &Root, pid: &str) -> bool {
         && is_same_root(root, &Path::new("/proc").join(pid))
 }
 
-/// Whether paths lead the process at `proc` to where they lead this one.
+/// Whether paths lead the process at `proc` to the same files as this process.
 fn is_same_root(root: &Root, proc: &Path) -> bool {
-    // As the kernel knows it: its file system is not asked, which may not answer.
+    // Only what the kernel has cached: the file system might not answer.
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     let of = |path: PathBuf| {
         let stat = statx(CWD, path, flags, StatxFlags::INO).ok()?;
@@ -241,7 +243,7 @@ fn is_same_root(root: &Root, proc: &Path) -> bool {
     ours.is_some() && of(root.path(proc.join("root"))) == ours
 }
 
-/// The containers in whose cgroups the process of a `/proc/PID/cgroup` is, by their paths.
+/// The paths of the containers' cgroups in a `/proc/PID/cgroup`.
 fn containers_of(cgroups: &[u8]) -> Vec<Vec<u8>> {
     let path_of = |line: &&[u8]| line.splitn(3, |b| *b == b':').nth(2).map(<[u8]>::to_vec);
     let paths =
@@ -255,7 +257,7 @@ fn containers_of(cgroups: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
-/// Whether a `/proc/PID/status` is of root in the initial pid namespace: of no container, and of no user.
+/// Whether a `/proc/PID/status` shows root in the initial pid namespace, so neither a container nor a user.
 fn is_hosts_root(status: &[u8]) -> bool {
     let words = |name: &[u8]| -> Vec<&[u8]> {
         let values =
@@ -272,17 +274,17 @@ fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {
     }
 }
 
-/// Where the runtimes of an unprivileged user keep their state, in that user's home.
+/// Where the runtimes of an unprivileged user keep their state, below that user's home.
 #[derive(Clone, Debug)]
 pub struct UserDirs {
-    /// A data-root of Docker's.
+    /// Docker's data-root.
     pub docker: StateDir,
-    /// A graph root of Podman's.
+    /// Podman's graph root.
     pub podman: StateDir,
 }
 
 impl UserDirs {
-    /// Those of `uid`; `None` where `/etc/passwd` has no home for it.
+    /// The directories of `uid`; `None` where `/etc/passwd` has no home for it.
     pub fn of(root: &Root, uid: u32) -> Option<Self> {
         let home = home_of(root, uid)?;
         Some(Self {
@@ -292,7 +294,7 @@ impl UserDirs {
     }
 }
 
-/// The home of `uid`, by `/etc/passwd`.
+/// The home of `uid` in `/etc/passwd`.
 fn home_of(root: &Root, uid: u32) -> Option<PathBuf> {
     let passwd = host_file(&root.path("/etc/passwd"))?;
     let line = passwd
@@ -303,7 +305,7 @@ fn home_of(root: &Root, uid: u32) -> Option<PathBuf> {
     Some(root.path(home))
 }
 
-/// `--name value` or `--name=value`, the last one as the daemons have it.
+/// `--name value` or `--name=value`. The last one counts, as for the daemons.
 fn option<'a>(words: &[&'a str], names: &[&str]) -> Option<&'a str> {
     let mut found = None;
     let mut words = words.iter().copied().peekable();

@@ -1,5 +1,5 @@
-//! Docker: `<data-root>/containers/ID/config.v2.json`. The bundle has no name; it, or
-//! `hostconfig.json`, says where the cgroup is.
+//! Docker: `<data-root>/containers/ID/config.v2.json`. The OCI bundle has no name. The bundle or
+//! `hostconfig.json` says where the cgroup is.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ struct HostConfig {
     cgroup_parent: Option<String>,
 }
 
-/// Docker's container `id`, by the data-root `dir`; where its cgroup is, is for [`runtime_cgroup`].
+/// Docker's container `id` in the data-root `dir`. [`runtime_cgroup`] finds its cgroup.
 pub fn container(dir: &StateDir, id: &str, texts: &mut Texts) -> Result<Facts, FileError> {
     if !is_hex_id(id) {
         return Err(FileError::Absent);
@@ -58,8 +58,8 @@ pub fn container(dir: &StateDir, id: &str, texts: &mut Texts) -> Result<Facts, F
     })
 }
 
-/// Where the cgroup of Docker's container `id` is: by its bundle in one of `bundles`, the
-/// state directories of containerd, which runs it; else by `hostconfig.json`.
+/// The cgroup of Docker's container `id`: from its bundle in one of `bundles` (state directories of
+/// containerd), else from `hostconfig.json`.
 pub fn runtime_cgroup(dir: &StateDir, bundles: &[StateDir], id: &str, path: &[u8]) -> RuntimeCgroup {
     let bundle = oci::docker_bundle(id);
     if let Some(runtime_cgroup) =
@@ -75,7 +75,7 @@ pub fn runtime_cgroup(dir: &StateDir, bundles: &[StateDir], id: &str, path: &[u8
         }
         Some(parent) => RuntimeCgroup::of(&format!("{}/{id}", parent.trim_end_matches('/')), path),
         None => {
-            // The daemon may have a parent of its own, which these files do not tell.
+            // The daemon may use another default parent, which these files do not hold.
             let usual = [format!("/docker/{id}"), format!("system.slice:docker:{id}")];
             let at = usual
                 .iter()
@@ -86,7 +86,7 @@ pub fn runtime_cgroup(dir: &StateDir, bundles: &[StateDir], id: &str, path: &[u8
     }
 }
 
-/// The kubelet's labels, where Kubernetes runs on Docker by way of cri-dockerd.
+/// The kubelet's labels, if Kubernetes runs on Docker through cri-dockerd.
 fn pod(labels: &HashMap<String, String>, texts: &mut Texts) -> Option<Box<PodFacts>> {
     let label = |key: &str| labels.get(key).map(String::as_str).filter(|text| !text.is_empty());
     let name = label("io.kubernetes.pod.name")?;

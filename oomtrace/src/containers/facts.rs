@@ -1,38 +1,39 @@
-//! What is kept of a container, and how many bytes that is: whoever makes a container chooses its name, image and labels.
+//! The facts of a container that are kept, and their size: whoever makes a container chooses its name, image
+//! and labels.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::containers::{Runtime, labels::LabelKeys, oci::RuntimeCgroup};
 
-/// What a runtime says about one of its containers. Kept for every container of the host,
-/// so texts that many of them have are shared.
+/// What a runtime says about a container. It is kept for every container of the host, so texts that many
+/// containers have are shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Whose container it is.
     pub runtime: Runtime,
-    /// The runtime's name for it.
+    /// The name of the container.
     pub name: Option<Box<str>>,
-    /// The image, as it was asked for.
+    /// The image, as it was requested.
     pub image: Option<Arc<str>>,
     /// How often the runtime has restarted it.
     pub restart_count: Option<u32>,
-    /// Labels that say which service it belongs to, and those that the operator asked for.
+    /// Labels that name the service, and labels that the operator asked for.
     pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// Its pod.
     pub pod: Option<Box<PodFacts>>,
-    /// Where its runtime says that its cgroup is.
+    /// Whether the runtime says that its cgroup is at this path.
     pub runtime_cgroup: RuntimeCgroup,
-    /// The files are those of an unprivileged user.
+    /// The facts come from the files of an unprivileged user.
     pub of_user: bool,
-    /// What there was no room to keep.
+    /// What was not kept for lack of room.
     pub left_out: LeftOut,
 }
 
-/// What of a container's facts is not kept, because too much is kept already.
+/// Which facts of a container were not kept, because too much is kept already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftOut {
-    /// Everything is there.
+    /// All facts are kept.
     Nothing,
     /// Its labels.
     Labels,
@@ -49,21 +50,21 @@ pub struct PodFacts {
     pub name: Option<Arc<str>>,
     /// The pod's uid.
     pub uid: Option<Arc<str>>,
-    /// The container, in the pod's spec. `None` for the sandbox.
+    /// The container's name in the pod's spec. `None` for the sandbox.
     pub container: Option<Arc<str>>,
-    /// How often the kubelet has restarted it.
+    /// How often the kubelet has restarted the container.
     pub restart_count: Option<u32>,
-    /// It is the pod's sandbox, not one of its containers.
+    /// This is the pod's sandbox, not one of its containers.
     pub sandbox: bool,
 }
 
-/// What an allocation takes besides its bytes.
+/// The overhead of one allocation.
 const OVERHEAD_BYTES: usize = 16;
-/// What a shared text takes besides its bytes: two counts too.
+/// The overhead of a shared text, which also has two counts.
 const SHARED_OVERHEAD_BYTES: usize = OVERHEAD_BYTES + 16;
 
 impl Facts {
-    /// Heap bytes of it. Texts that others share count with [`Texts`]; those of a user are nobody else's.
+    /// Heap bytes of these facts. Shared texts are counted by [`Texts`]; the texts of a user are not shared.
     pub fn bytes(&self) -> usize {
         let text = |text: &Arc<str>| if self.of_user { text.len() + SHARED_OVERHEAD_BYTES } else { 0 };
         let labels = self.labels.iter().map(|(key, value)| text(key) + text(value)).sum::<usize>();
@@ -76,8 +77,8 @@ impl Facts {
             + self.pod.as_ref().map_or(0, |_| size_of::<PodFacts>() + OVERHEAD_BYTES)
     }
 
-    /// The same with so much less that it fits where `used` bytes of `max` are in use: labels are kept in the first half,
-    /// images in the first three quarters, so that there is room for many names.
+    /// Drops facts until the rest fits, if `used` bytes of `max` are in use. Labels are kept only in the
+    /// first half and images in the first three quarters, so that there is room for many names.
     pub fn within(mut self, used: usize, max: usize) -> Option<Self> {
         let fits = |facts: &Self, max: usize| used.saturating_add(facts.bytes()) <= max;
         if !self.labels.is_empty() && !fits(&self, max / 2) {
@@ -92,45 +93,45 @@ impl Facts {
     }
 }
 
-/// Longest text that is kept; a longer one is absent rather than wrong.
+/// Longer texts are left out, not cut: a cut text would be wrong.
 const TEXT_MAX: usize = 1024;
 
-/// `text`, unless it is longer than is kept.
+/// `text`, if it is short enough to be kept.
 pub fn kept(text: &str) -> Option<Box<str>> {
     (!text.is_empty() && text.len() <= TEXT_MAX).then(|| text.into())
 }
 
-/// Texts that are kept once, however many containers have them, and which labels are kept.
+/// Texts that containers share, and the keys of the labels that are kept.
 #[derive(Debug, Default)]
 pub struct Texts {
     known: HashSet<Arc<str>>,
     bytes: usize,
-    /// How many bytes there were when those that nobody uses were dropped last.
+    /// The value of `bytes` when unused texts were last dropped.
     swept: usize,
     unshared: bool,
     labels: LabelKeys,
 }
 
 impl Texts {
-    /// Bytes of new texts after which those that are no longer used are dropped.
+    /// After this many bytes of new texts, unused ones are dropped.
     const SWEEP_AFTER: usize = 1 << 20;
 
-    /// Texts that nobody else has: a user's, so that each of them counts for that user.
+    /// Texts that are not shared: they belong to a user, and each counts for that user.
     pub fn unshared() -> Self {
         Self { unshared: true, ..Self::default() }
     }
 
-    /// Keeps the labels with these keys.
+    /// Sets the keys of the labels that are kept.
     pub fn keeping(self, labels: LabelKeys) -> Self {
         Self { labels, ..self }
     }
 
-    /// The labels that are kept.
+    /// The keys of the labels that are kept.
     pub fn labels(&self) -> &LabelKeys {
         &self.labels
     }
 
-    /// `text`, shared; `None` if it is longer than is kept.
+    /// `text`, shared; `None` if it is too long.
     pub fn shared(&mut self, text: &str) -> Option<Arc<str>> {
         if text.len() > TEXT_MAX {
             return None;
@@ -150,7 +151,7 @@ impl Texts {
         Some(text)
     }
 
-    /// Heap bytes of them, with those that are no longer used.
+    /// Heap bytes of the texts, including unused ones.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -162,7 +163,7 @@ impl Texts {
         self.swept = self.bytes;
     }
 
-    /// With its place in the set, which is half empty.
+    /// Includes its place in the set, which is half empty.
     fn bytes_of(text: &Arc<str>) -> usize {
         text.len() + SHARED_OVERHEAD_BYTES + 2 * size_of::<Arc<str>>()
     }

@@ -1,7 +1,7 @@
-//! The runtimes' files, read as what they are: input. A directory that the operator or the
-//! distribution chose, and below it no symlink, no `..`, nothing but regular files of a
-//! bounded size, on file systems that answer by themselves. Those of users are read by
-//! processes of their own ([`readers`](crate::host::files::readers)).
+//! Reads the runtimes' files as untrusted input. The operator or the distribution chooses a directory. Below
+//! it no symlink and no `..` is followed, and only regular files of a limited size are read, on file systems
+//! that answer by themselves. Separate processes read the files of users
+//! ([`readers`](crate::host::files::readers)).
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,11 @@ use crate::host::{
     root::Root,
 };
 
-/// Largest file that is read: a container's own files are a few ten kB.
+/// The largest file that is read. A container's own files have a few tens of kB.
 pub const FILE_MAX_BYTES: u64 = 1 << 20;
-/// Largest list of containers that is read (Podman keeps one for all: about 600 bytes each).
+/// The largest list of containers that is read. Podman keeps one for all, about 600 bytes each.
 pub const LIST_MAX_BYTES: u64 = 8 << 20;
-/// Largest list that is read of a user, who may write what he likes: some hundred containers.
+/// The largest list of a user that is read, since a user can write anything: some hundred containers.
 const USERS_LIST_MAX_BYTES: u64 = 512 << 10;
 
 /// A directory of a runtime.
@@ -26,30 +26,30 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// A directory that only root writes.
+    /// A directory that only root can write.
     pub fn system(dir: impl Into<PathBuf>) -> Self {
         let dir = Dir { base: dir.into(), below: PathBuf::new(), foreign: false };
         Self { dir, readers: None }
     }
 
-    /// `below` in a user's home.
+    /// The directory `below` in a user's home.
     pub fn of_user(home: impl Into<PathBuf>, below: impl Into<PathBuf>) -> Self {
         let dir = Dir { base: home.into(), below: below.into(), foreign: true };
         Self { dir, readers: None }
     }
 
-    /// The same, read by those who read what a user may slow down.
+    /// The same directory. If it is a user's, `readers` read it.
     pub fn read_by(self, readers: Option<&Readers>) -> Self {
         Self { readers: readers.cloned(), ..self }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> PathBuf {
         let Dir { base, below, .. } = &self.dir;
         if below.as_os_str().is_empty() { base.clone() } else { base.join(below) }
     }
 
-    /// `name` is there; an empty `name` is this directory itself.
+    /// Whether `name` exists. An empty `name` is this directory itself.
     pub fn holds(&self, name: &Path) -> bool {
         self.find(name).is_ok()
     }
@@ -61,7 +61,8 @@ impl StateDir {
         }
     }
 
-    /// Why it is not read, although it may be there: this process may not look into it, or it might never answer.
+    /// Why an existing directory is not read: this process has no access to it, or its file system may never
+    /// answer.
     pub fn closed(&self) -> Option<FileError> {
         let listed = match &self.readers {
             Some(readers) => readers.list(&self.dir, Path::new("."), 0),
@@ -73,17 +74,17 @@ impl StateDir {
         })
     }
 
-    /// How much of a list of containers is read here.
+    /// The largest list of containers that is read here.
     pub fn list_max_bytes(&self) -> u64 {
         if self.dir.foreign { USERS_LIST_MAX_BYTES } else { LIST_MAX_BYTES }
     }
 
-    /// Somebody other than root may write there.
+    /// Whether somebody other than root can write there.
     pub fn is_foreign(&self) -> bool {
         self.dir.foreign
     }
 
-    /// Which version of the file `name` is there.
+    /// The version of the file `name`.
     pub fn stamp(&self, name: &Path) -> Result<Stamp, FileError> {
         match &self.readers {
             Some(readers) => readers.stamp(&self.dir, name),
@@ -96,7 +97,7 @@ impl StateDir {
         Some(self.stamp(name).ok()?.written_ns)
     }
 
-    /// The bytes of the regular file `name` below this directory, if they are `max` or fewer.
+    /// The content of the regular file `name` below this directory, if it has at most `max` bytes.
     pub fn read(&self, name: &Path, max: u64) -> Result<Vec<u8>, FileError> {
         match &self.readers {
             Some(readers) => readers.read(&self.dir, name, max),
@@ -119,17 +120,18 @@ impl StateDir {
     }
 }
 
-/// The regular file `path` of the host's own set-up, links followed; `None` where it cannot be read.
+/// The content of the host's regular file `path`; `None` where it cannot be read. Links are followed.
 pub fn host_file(path: &Path) -> Option<Vec<u8>> {
     files::file(path, FILE_MAX_BYTES).ok()
 }
 
-/// The first bytes of `name` of the process `pid`, which takes no lock of that process; `None` where there is none.
+/// The first bytes of the file `name` of the process `pid`; `None` if there is no such file. Takes no lock of
+/// that process.
 pub fn process_file(root: &Root, pid: &str, name: &str) -> Option<Vec<u8>> {
     files::of_process(&root.path(Path::new("/proc").join(pid)), name.as_ref(), FILE_MAX_BYTES).ok()
 }
 
-/// The command line of the process `pid`, which may keep its reader waiting.
+/// The command line of the process `pid`. That process can make its reader wait.
 pub fn command_line(root: &Root, pid: &str) -> Option<Vec<u8>> {
     let process = root.path(Path::new("/proc").join(pid));
     match root.readers() {
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn no_file_system_is_entered_that_may_not_answer() {
         let version = Path::new("version");
-        // procfs stands for all that is not known to answer.
+        // procfs stands for all file systems that are not known to answer.
         for dir in [StateDir::system("/proc"), StateDir::of_user("/proc", ""), StateDir::of_user("/", "proc")]
         {
             assert!(matches!(dir.read(version, 4096), Err(FileError::Served(kind)) if kind == "proc"));
@@ -167,7 +169,7 @@ mod tests {
         }
         assert!(host_file(Path::new("/proc/version")).is_none());
         assert!(!process_file(&Root::host(), "self", "comm").unwrap().is_empty());
-        // A link of the process's own choosing.
+        // The process itself chooses where this link leads.
         assert!(process_file(&Root::host(), "self", "exe").is_none());
     }
 

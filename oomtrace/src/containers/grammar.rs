@@ -1,24 +1,23 @@
-//! What a cgroup's path says by its shape alone: names of cgroups in, claims out. No file
-//! is read here, and a claim is not yet a fact: whoever may make a cgroup chooses its name.
-//! [`super::owner`] decides which claim holds.
+//! What the names in a cgroup's path claim by their shape. No file is read here, and a claim is not yet a
+//! fact: whoever makes a cgroup chooses its name. [`super::owner`] decides which claim holds.
 
 use std::borrow::Cow;
 
 use crate::containers::{Runtime, unit::unescape};
 
-/// Bytes of the longest id that containerd allows.
+/// The longest id that containerd allows, in bytes.
 const FREE_ID_MAX: usize = 76;
-/// Bytes of the longest name of an LXC container or a machine that is believed.
+/// The longest accepted name of an LXC container or a machine, in bytes.
 const NAME_MAX: usize = 255;
 
-/// What the name of a cgroup, among the names above it, says that it is.
+/// What a cgroup is, by its name and the names above it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape<'a> {
     /// `docker-ID.scope`, or `ID` in `docker`.
     Docker(&'a str),
     /// `cri-containerd-ID.scope`.
     CriContainerd(&'a str),
-    /// `ID` in a pod's cgroup: containerd's, or Docker's by way of cri-dockerd.
+    /// `ID` in a pod's cgroup, of containerd, or of Docker through cri-dockerd.
     PodMember(&'a str),
     /// `nerdctl-ID.scope`.
     Nerdctl(&'a str),
@@ -28,10 +27,10 @@ pub enum Shape<'a> {
     Podman(&'a str),
     /// `lxc.payload.NAME`, `lxc.payload/NAME` or `lxc/NAME` at the top.
     Lxc(&'a str),
-    /// `machine-NAME.scope` with `payload` below, or `systemd-nspawn@NAME.service`; the name unescaped.
+    /// `machine-NAME.scope` with `payload` below, or `systemd-nspawn@NAME.service`. The name is unescaped.
     Nspawn(Cow<'a, str>),
-    /// Perhaps a container: only a runtime's own files can say so. `namespace` is the cgroup
-    /// above where that is at the top (`ctr`: `/NAMESPACE/ID`).
+    /// Perhaps a container: only a runtime's own files can confirm it. `namespace` is the name of the parent
+    /// cgroup if that is at the top (`ctr`: `/NAMESPACE/ID`).
     Perhaps {
         /// containerd's namespace.
         namespace: Option<&'a str>,
@@ -56,7 +55,7 @@ impl Shape<'_> {
         }
     }
 
-    /// The runtime that has such containers; that of `Perhaps` is the likeliest.
+    /// The runtime of such containers. For `Perhaps` it is the most likely one.
     pub fn runtime(&self) -> Runtime {
         match self {
             Shape::Docker(_) => Runtime::Docker,
@@ -70,23 +69,23 @@ impl Shape<'_> {
         }
     }
 
-    /// The name of the cgroup is all there is to know: there are no files.
+    /// Only the name of the cgroup is known: this runtime has no files.
     pub fn is_by_path(&self) -> bool {
         matches!(self, Shape::Lxc(_) | Shape::Nspawn(_))
     }
 
-    /// The shape alone says which runtime's container this is.
+    /// The shape alone shows which runtime's container this is.
     pub fn is_plain(&self) -> bool {
         !matches!(self, Shape::Perhaps { .. })
     }
 }
 
-/// A container's id as Docker, the CRI runtimes and Podman make them.
+/// An id in the form that Docker, the CRI runtimes and Podman use.
 pub fn is_hex_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// An id or a namespace as containerd allows them. Never `.`, `..` or anything with a `/`.
+/// An id or a namespace that containerd allows. Never `.`, `..` or anything with a `/`.
 pub fn is_free_id(name: &str) -> bool {
     name.len() <= FREE_ID_MAX
         && name
@@ -94,8 +93,8 @@ pub fn is_free_id(name: &str) -> bool {
             .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// The shape of the last of `above`-and-`name`. `above` are the names of all cgroups above,
-/// the topmost first; `below` is the name of the next cgroup on the way down, where there is one.
+/// The shape of the cgroup `name`. `above` are the names of its ancestors, the topmost first; `below` is the
+/// name of the next cgroup below, if there is one.
 pub fn shape<'a>(above: &[&'a [u8]], name: &'a [u8], below: Option<&[u8]>) -> Option<Shape<'a>> {
     let name = std::str::from_utf8(name).ok()?;
     let parent = above.last().and_then(|parent| std::str::from_utf8(parent).ok());
@@ -146,7 +145,7 @@ fn scoped<'a>(scope: &'a str, below: Option<&[u8]>) -> Option<Shape<'a>> {
             return Some(shape(id));
         }
     }
-    // libvirt's machines are scopes of that name too: only nspawn has a `payload` below.
+    // libvirt's machines have scopes of the same name. Only nspawn has a `payload` below.
     let machine = scope.strip_prefix("machine-").filter(|_| below == Some(b"payload"))?;
     machine_name(machine).map(Shape::Nspawn)
 }
@@ -165,8 +164,8 @@ fn looks_like_unit(name: &str) -> bool {
     [".service", ".scope", ".slice", ".mount", ".socket", ".swap"].iter().any(|kind| name.ends_with(kind))
 }
 
-/// The pod's uid where the last of `names` is a pod's cgroup: `…kubepods/[QOS/]podUID` or
-/// `…kubepods[-QOS]-podUID.slice`, with `_` for `-` there.
+/// The pod's uid, if the last of `names` is a pod's cgroup: `…kubepods/[QOS/]podUID`, or
+/// `…kubepods[-QOS]-podUID.slice` with `_` instead of `-` in the uid.
 pub fn pod_uid(names: &[&[u8]]) -> Option<String> {
     let mut rest = names.iter().rev().map(|name| std::str::from_utf8(name).ok());
     let name = rest.next()??;
@@ -183,21 +182,22 @@ pub fn pod_uid(names: &[&[u8]]) -> Option<String> {
         }
         (parent == "kubepods").then(|| uid.to_owned())?
     };
-    // A uid, or of a static pod the hash of its file.
+    // A uid, or for a static pod the hash of its file.
     let dashes = uid.bytes().filter(|b| *b == b'-').count();
     let hex = uid.bytes().filter(u8::is_ascii_hexdigit).count();
     (hex == 32 && (dashes == 0 || dashes == 4) && hex + dashes == uid.len()).then_some(uid)
 }
 
-/// The user whose cgroup this is: `user.slice/user-UID.slice`, at the top.
+/// The user of the cgroup `user.slice/user-UID.slice` at the top.
 pub fn user_of(names: &[&[u8]]) -> Option<u32> {
     let (top, user) = (names.first()?, names.get(1)?);
     let uid = std::str::from_utf8(user).ok()?.strip_prefix("user-")?.strip_suffix(".slice")?;
     (*top == b"user.slice" && uid.bytes().all(|b| b.is_ascii_digit())).then(|| uid.parse().ok())?
 }
 
-/// Whether all that is below the cgroup `name`, in the cgroup of the names `above`, is one owner's: a user's slice, a service, a
-/// scope or a container, whose processes may make cgroups there, as many and of any name.
+/// Whether everything below the cgroup `name` belongs to one owner. `above` are the names of its ancestors.
+/// An owner is a user's slice, a service, a scope or a container: its processes can make any number of
+/// cgroups there, with any name.
 pub fn is_owners(above: &[&[u8]], name: &[u8]) -> bool {
     let is_unit = name.ends_with(b".service") || name.ends_with(b".scope");
     let is_users =

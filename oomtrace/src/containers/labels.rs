@@ -1,10 +1,11 @@
-//! Which labels of a container an event has: those that say which service it belongs to, and the operator's own.
+//! Which labels of a container an event has: those that name its service, and those that the operator asked
+//! for.
 
 use std::sync::Arc;
 
 use crate::containers::Texts;
 
-/// What Compose, Swarm, Nomad and ECS write on their containers. What Kubernetes writes is in `k8s`.
+/// The labels that Compose, Swarm, Nomad and ECS write. Those of Kubernetes are in `k8s`.
 const OF_SERVICES: [&str; 18] = [
     "com.docker.compose.project",
     "com.docker.compose.service",
@@ -33,13 +34,13 @@ pub struct LabelKeys {
 }
 
 impl LabelKeys {
-    /// The operator's own keys, at most.
+    /// The most keys that the operator can give.
     const OWN_MAX: usize = 16;
 
-    /// With the operator's `own`.
+    /// Adds the operator's `own` keys.
     ///
-    /// # Errors
-    /// If there are too many, or one would be an object and a text at once where dots separate names.
+    /// # Errors If there are too many, or if one would be both an object and a text, because dots separate
+    /// names.
     pub fn with(own: &[String]) -> Result<Self, String> {
         if own.len() > Self::OWN_MAX {
             return Err(format!("{} labels are given, at most {} are possible", own.len(), Self::OWN_MAX));
@@ -50,7 +51,7 @@ impl LabelKeys {
                 |other: &str| other.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with('.'));
             if let Some(other) = keys.all().find(|other| inner(other)) {
                 return Err(format!(
-                    "the label {key} cannot be beside {other}: many stores read dots as nested objects, and {key} would be \
+                    "the label {key} cannot be used with {other}: many stores read dots as nested objects, and {key} would be \
                      a text and an object"
                 ));
             }
@@ -67,10 +68,11 @@ impl LabelKeys {
     }
 }
 
-/// Bytes of one container's labels, keys and values, that are kept: a line has no room for more.
+/// The most bytes of one container's labels, keys and values. A line has no room for more.
 const KEPT_BYTES: usize = 4096;
 
-/// Those of `labels` that an event has, sorted by key. One is left out if it is too long, alone or after those before it.
+/// The labels that an event has, sorted by key. A label that does not fit, alone or after the others, is left
+/// out.
 pub fn kept_labels<'a>(
     labels: impl Iterator<Item = (&'a String, &'a String)>,
     texts: &mut Texts,

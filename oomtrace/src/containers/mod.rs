@@ -1,17 +1,17 @@
-//! From a cgroup to a container's name: a place in the cgroup tree in, what the runtime's
-//! own files say about the container out.
+//! From a cgroup to a container: takes a place in the cgroup tree, returns what the runtime's own files say
+//! about the container.
 //!
 //! - [`grammar`]: what the names of cgroups claim by their shape.
-//! - [`mod@unit`]: which systemd unit they are.
+//! - [`mod@unit`]: which systemd unit they belong to.
 //! - [`discover`]: where the runtimes keep their state.
-//! - [`changes`]: whether it is as it was.
-//! - [`files`]: how it is read. State files are input: bounded, and no link is followed.
+//! - [`changes`]: whether that state has changed.
+//! - [`files`]: how it is read. State files are input: their size is limited and no link is followed.
 //! - [`docker`], [`oci`], [`podman`]: what the files of each runtime mean.
-//! - [`facts`]: what is kept of it.
+//! - [`facts`]: what is kept of them.
 //! - [`labels`]: which labels an event has.
 //! - [`owner`]: which of several claims on one path holds.
 //!
-//! It never asks a daemon: a daemon that is stopped would stop the tracer with it.
+//! No daemon is asked: if a daemon is stopped, asking it would stop the tracer too.
 
 pub mod changes;
 mod configuration;
@@ -58,7 +58,7 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// As `container.runtime.name` says it.
+    /// The name in `container.runtime.name`.
     pub fn name(self) -> &'static str {
         match self {
             Runtime::Docker => "docker",
@@ -70,7 +70,7 @@ impl Runtime {
         }
     }
 
-    /// A runtime that has files, by its name.
+    /// The runtime with this name, if it has files.
     pub fn with_files(name: &str) -> Option<Self> {
         [Runtime::Docker, Runtime::Containerd, Runtime::CriO, Runtime::Podman]
             .into_iter()
@@ -81,7 +81,7 @@ impl Runtime {
 /// The runtimes of this host.
 #[derive(Debug)]
 pub struct Runtimes {
-    /// `None` in a replay: whose container a cgroup was is not for this host's files to say.
+    /// `None` in a replay: this host's files say nothing about the cgroups of another.
     root: Option<Root>,
     dirs: Arc<StateDirs>,
     changes: Changes,
@@ -91,9 +91,11 @@ pub struct Runtimes {
     no_scan_before: Option<Instant>,
 }
 
-/// A search of `/proc` for daemons is not repeated sooner: no daemon starts and runs a container within that.
+/// The shortest pause between two scans of `/proc` for daemons. A daemon needs longer to start and run a
+/// container.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
-/// And not sooner than this many times as long as the last one took: 5 % of the time is the most it may cost.
+/// The pause is also at least this many times the length of the last scan, so that scans take at most 5 % of
+/// the time.
 const SCAN_PAUSE_FACTOR: u32 = 20;
 
 /// Where a container is looked up.
@@ -101,18 +103,18 @@ const SCAN_PAUSE_FACTOR: u32 = 20;
 pub struct Place<'a> {
     /// The path of the container's cgroup.
     pub path: &'a [u8],
-    /// The user in whose cgroup it is.
+    /// The user whose slice contains the cgroup.
     pub user: Option<u32>,
-    /// It is within the cgroup of a user, a service or another container.
+    /// It is inside the cgroup of a user, a service or another container.
     pub within: bool,
 }
 
-/// A container that its runtime's files say nothing of.
+/// A container about which its runtime's files say nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unnamed {
-    /// Why.
+    /// The reason.
     pub why: Why,
-    /// No file of it is there: it is so until a directory changes.
+    /// It has no file, and this stays so until a directory changes.
     pub lasting: bool,
 }
 
@@ -123,8 +125,8 @@ impl Unnamed {
 }
 
 impl Runtimes {
-    /// The runtimes that the configuration of this host, its running daemons and `extra`,
-    /// directories named by the operator, tell of.
+    /// Finds the runtimes in the configuration of this host, in its running daemons and in `extra`, the
+    /// directories that the operator named.
     pub fn discover(root: Root, extra: &[(Runtime, PathBuf)]) -> Self {
         let mut dirs = StateDirs::configured(&root, extra);
         dirs.add_running(&root);
@@ -134,7 +136,7 @@ impl Runtimes {
         runtimes
     }
 
-    /// None: the names of cgroups are all there is.
+    /// No runtimes: only the names of cgroups are used.
     pub fn none() -> Self {
         Self {
             root: None,
@@ -147,18 +149,18 @@ impl Runtimes {
         }
     }
 
-    /// Keeps the labels with these keys.
+    /// Sets the keys of the labels that are kept.
     pub fn with_labels(mut self, labels: LabelKeys) -> Self {
         self.texts = Texts::default().keeping(labels);
         self
     }
 
-    /// The host that they are on.
+    /// The host on which they run.
     pub fn root(&self) -> Option<&Root> {
         self.root.as_ref()
     }
 
-    /// Where their state is.
+    /// The directories of their state.
     pub fn dirs(&self) -> &Arc<StateDirs> {
         &self.dirs
     }
@@ -168,16 +170,16 @@ impl Runtimes {
         self.texts.bytes()
     }
 
-    /// Of the directories that have the host's containers: another number after one of them changed. `None` where that
-    /// cannot be known.
+    /// A number that differs after each change in a directory with the host's containers. `None` if changes
+    /// are unknown.
     pub fn generation(&mut self) -> Option<u32> {
         let dirs = &self.dirs;
         self.changes.generation(|| dirs.with_containers())
     }
 
-    /// The runtimes whose state is there, as `docker=/var/lib/docker`.
+    /// The runtimes whose state exists, as `docker=/var/lib/docker`.
     pub fn found(&self) -> Vec<String> {
-        // CRI-O and Podman share a store: each has a directory of its own besides.
+        // CRI-O and Podman share a store, so each is also checked for a directory of its own.
         let crio = self.root.as_ref().is_some_and(|root| root.path(discover::CRIO_RUN).exists());
         let all = [
             (Runtime::Docker, &self.dirs.docker),
@@ -199,14 +201,14 @@ impl Runtimes {
             .collect()
     }
 
-    /// Why containers may be unknown: directories of runtimes that may not be looked into.
+    /// Why containers may be unknown: a directory of a runtime cannot be read.
     pub fn closed(&self) -> Option<&str> {
         self.closed.as_deref()
     }
 
-    /// What the runtime's files say about the container that `shape` claims, or why they
-    /// say nothing. A container that is not found makes it look for daemons with other
-    /// directories, unless it did so a moment ago: none of these has containers within another owner's cgroups.
+    /// What the runtime's files say about the container that `shape` claims, or why they say nothing. If the
+    /// container is not found, running daemons are searched for other directories, unless that was done just
+    /// before. No daemon of the host runs containers inside an owner's cgroup, so no search is made there.
     pub fn look_up(&mut self, shape: &Shape<'_>, place: Place<'_>) -> Result<Facts, Unnamed> {
         let mut answer = self.look_up_once(shape, place);
         let searchable = !place.within
@@ -228,7 +230,7 @@ impl Runtimes {
         answer
     }
 
-    /// Why a container has no name of which no file is there.
+    /// Why a container without files has no name.
     pub fn absent(&self, shape: &Shape<'_>) -> Why {
         match (shape, self.closed()) {
             (Shape::Perhaps { .. }, Some(closed)) => {
@@ -242,8 +244,8 @@ impl Runtimes {
         }
     }
 
-    /// What may have changed since `known` was read, as the runtime's files say now: a
-    /// container can be renamed at any time. `None` where they are gone or cannot change.
+    /// Reads again what may have changed since `known` was read: a container can be renamed at any time.
+    /// `None` if the files are gone or cannot change.
     pub fn look_again(&mut self, known: &Facts, id: &str, place: Place<'_>) -> Option<Facts> {
         let fresh = match (known.runtime, known.of_user) {
             (Runtime::Docker, false) => {
@@ -254,7 +256,7 @@ impl Runtimes {
             (Runtime::Podman, _) => self.podman(id, place).ok(),
             _ => None,
         }?;
-        // Where the cgroup is was said when it was made.
+        // The cgroup's place was read when it was made, and it stays.
         (fresh.of_user == known.of_user).then_some(Facts { runtime_cgroup: known.runtime_cgroup, ..fresh })
     }
 
@@ -288,7 +290,7 @@ impl Runtimes {
         if answer.is_err() && grammar::is_hex_id(id) {
             answer = self.docker(id, place).or_else(|_| self.containerd(None, id, place));
         }
-        // What another runtime's file of that name is like is not why.
+        // An error in another runtime's file of that name is not the reason.
         answer.map_err(|_| None)
     }
 
@@ -340,7 +342,7 @@ impl Runtimes {
     }
 }
 
-/// The first directory that knows the container, or what kept the most telling one from saying so, if anything did.
+/// The facts from the first directory that knows the container. Else the first error, if there was one.
 fn first(
     dirs: &[StateDir],
     runtime: Runtime,
@@ -363,7 +365,7 @@ fn first(
     Err(reason)
 }
 
-/// A user's own container, else the host's. What kept the user's files from being read is why neither is known.
+/// The user's own container, else the host's. If neither is known, an error in the user's files comes first.
 fn or_else(
     of_user: Result<Facts, Option<Why>>,
     of_host: impl FnOnce() -> Result<Facts, Option<Why>>,
@@ -372,7 +374,7 @@ fn or_else(
     of_host().map_err(|why| unread.or(why))
 }
 
-/// LXC and nspawn: the name of the cgroup is the container's.
+/// LXC and nspawn: the container is named like its cgroup.
 fn by_path(runtime: Runtime, name: &str) -> Facts {
     Facts {
         runtime,

@@ -1,5 +1,5 @@
-//! OCI bundles: what containerd and CRI-O write into a container's `config.json`, and where
-//! the runtime was told to put the container's cgroup.
+//! OCI bundles: reads the `config.json` that containerd and CRI-O write for a container, and where the
+//! runtime should put the container's cgroup.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,34 +20,33 @@ use crate::{
 
 /// Where containerd keeps the bundles of running tasks, below its state directory.
 pub const TASKS: &str = "io.containerd.runtime.v2.task";
-/// The same, of the first shim: containerd 1.x with `io.containerd.runtime.v1.linux`.
+/// The same for the first shim: containerd 1.x with `io.containerd.runtime.v1.linux`.
 const TASKS_V1: &str = "io.containerd.runtime.v1.linux";
 /// Both.
 pub const ALL_TASKS: [&str; 2] = [TASKS, TASKS_V1];
-/// Where Docker keeps its containers in containerd.
+/// The namespace of Docker's containers in containerd.
 pub const DOCKER_NAMESPACE: &str = "moby";
-/// Namespaces that are searched where the cgroup does not say which.
+/// The most namespaces that are searched if the cgroup does not name one.
 pub const NAMESPACES_MAX: usize = 32;
 
-/// Whether a container's own runtime says that its cgroup is where it was found. A name can
-/// be chosen by whoever makes the cgroup; this cannot.
+/// Whether a container's own runtime says that its cgroup is at the path where it was found. Whoever makes a
+/// cgroup can choose its name, but not this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuntimeCgroup {
-    /// It ends as the runtime says; `above` names precede that. None, where the runtime sees
-    /// the whole tree.
+    /// The path ends as the runtime says, after `above` more names. Zero if the runtime sees the whole tree.
     Here {
-        /// How many.
+        /// The number of names.
         above: u16,
     },
-    /// The runtime says another.
+    /// The runtime says another path.
     Elsewhere,
-    /// The runtime's files do not say.
+    /// The runtime's files do not say a path.
     NotSaid,
 }
 
 impl RuntimeCgroup {
-    /// Compares `cgroups_path` of an OCI spec with the path at which the cgroup is.
-    /// `SLICE:PREFIX:NAME` is the systemd driver's way to say it.
+    /// Compares the `cgroups_path` of an OCI spec with the path of the cgroup. The systemd driver writes
+    /// `SLICE:PREFIX:NAME`.
     pub fn of(cgroups_path: &str, path: &[u8]) -> Self {
         let mut parts = cgroups_path.split(':');
         let said = match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -58,7 +57,7 @@ impl RuntimeCgroup {
             }
             _ => cgroups_path.trim_end_matches('/').to_owned(),
         };
-        // Relative to the cgroup of a process that is gone.
+        // Relative to the cgroup of a process that is gone, so nothing is known.
         if !said.starts_with('/') {
             return Self::NotSaid;
         }
@@ -97,7 +96,7 @@ impl Spec {
     }
 }
 
-/// Where the bundle at `file` below `dir` says that its container's cgroup is.
+/// Compares the path in the bundle `file` below `dir` with the path of the cgroup.
 pub fn runtime_cgroup_in(dir: &StateDir, file: &Path, path: &[u8]) -> Result<RuntimeCgroup, FileError> {
     Ok(dir.json::<Spec>(file, FILE_MAX_BYTES)?.runtime_cgroup(path))
 }
@@ -107,7 +106,7 @@ pub fn docker_bundle(id: &str) -> PathBuf {
     [TASKS, DOCKER_NAMESPACE, id, "config.json"].iter().collect()
 }
 
-/// containerd's container of this namespace and id; without a namespace, of whichever has it.
+/// containerd's container of this namespace and id. Without a namespace, the first one with this id.
 pub fn containerd(
     root: &Root,
     dir: &StateDir,
@@ -139,12 +138,12 @@ pub fn containerd(
     Err(worst)
 }
 
-/// Log files of one container that are looked at: a kubelet keeps a few, and those rotated away.
+/// The most log files of one container that are looked at. A kubelet keeps a few, and rotated ones.
 const LOGS_MAX: usize = 256;
 
-/// How often the kubelet has restarted the container of `spec`, which containerd writes into no file. But each
-/// start has a log of its own, `CONTAINER/RESTARTS.log`, by which the kubelet itself counts where it has forgotten;
-/// it is opened before the container's cgroup is made. The pod's sandbox was told their directory.
+/// How often the kubelet has restarted the container of `spec`. containerd writes this into no file. But each
+/// start has a log `CONTAINER/RESTARTS.log`, from which the kubelet itself counts after it was restarted. It
+/// is opened before the container's cgroup is made. The pod's sandbox knows the directory of the logs.
 fn restarts(root: &Root, dir: &StateDir, bundles: &[&str; 2], spec: &Spec) -> Option<u32> {
     let sandbox = spec.annotation("io.kubernetes.cri.sandbox-id").filter(|id| is_hex_id(id))?;
     let container = spec.annotation("io.kubernetes.cri.container-name").filter(|name| is_free_id(name))?;
@@ -171,7 +170,7 @@ fn containerd_facts(spec: &Spec, id: &str, path: &[u8], restarts: Option<u32>, t
     });
     let name = match &pod {
         Some(pod) => pod.container.as_deref(),
-        // To `ctr` the id is the name, and whoever made the container chose it.
+        // `ctr` uses the id as the name, and whoever made the container chose it.
         None => spec.annotation("nerdctl/name").or_else(|| (!is_hex_id(id)).then_some(id)),
     };
     Facts {
@@ -203,7 +202,7 @@ pub fn crio(dir: &StateDir, id: &str, path: &[u8], texts: &mut Texts) -> Result<
         struct Metadata {
             attempt: Option<u32>,
         }
-        // Written without the key for the first attempt.
+        // For the first attempt CRI-O leaves the key out.
         serde_json::from_str::<Metadata>(text).ok().map(|metadata| metadata.attempt.unwrap_or(0))
     });
     let pod = PodFacts {

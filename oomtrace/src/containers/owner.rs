@@ -1,25 +1,21 @@
-//! Which of the claims on one path holds: claims and what the runtimes' files say in, the
-//! container out.
+//! Decides which of the claims on one path holds, with what the runtimes' files say.
 //!
-//! A container with a cgroup tree of its own may call the cgroups in it what it likes, also
-//! `docker-<another's id>.scope`; so may a service with `Delegate=`. Names alone therefore
-//! count only where such a one cannot reach:
+//! A container with its own cgroup tree can give its cgroups any name, also `docker-<another's id>.scope`. A
+//! service with `Delegate=` can do the same. So names alone count only where such an owner has no access:
 //!
-//! 1. A runtime that says, in its own files, that the container's cgroup is exactly here is
-//!    believed anywhere; of several, the innermost.
-//! 2. Else the **outermost** claim decides, and all below it belongs to that container: ids
-//!    there are only told as `nested`. It does not hold if the runtime's files put that
-//!    container elsewhere, or if it is below a service or scope, unless it is a user's own
-//!    container below that user's slice.
+//! 1. If a runtime's own files say that the container's cgroup is exactly here, the claim holds anywhere. Of
+//!    several such claims the innermost holds.
+//! 2. Else the **outermost** claim decides, and everything below it belongs to that container: ids there are
+//!    only reported as `nested`. The claim fails if the runtime's files put that container elsewhere. It also
+//!    fails below a service or scope, unless it is a user's own container below that user's slice.
 //! 3. An outermost claim that no file knows gives the id and the runtime, and no name.
-//! 4. Below `user.slice/user-UID.slice` a user makes the cgroups and writes the files. What these
-//!    say is that user's (`container.runtime.user`), and nothing there is a pod's or a CRI
-//!    runtime's: no kubelet runs there. Of the host's own containers only those are there whose
-//!    runtime says exactly that.
+//! 4. Below `user.slice/user-UID.slice` a user makes the cgroups and writes the files. What these files say
+//!    belongs to that user (`container.runtime.user`). Nothing there belongs to a pod or a CRI runtime,
+//!    because no kubelet runs there. The host's own containers are accepted there only if their runtime says
+//!    exactly that place.
 //!
-//! "Exactly" is from the root of the tree that this host's runtimes see. Where oomtrace runs
-//! with them in a container (a node of kind), that is the cgroup at `base`, and names
-//! above it are nobody's claim.
+//! "Exactly" is measured from the root of the tree that this host's runtimes see. If oomtrace runs with them
+//! in a container (a node of kind), this is the cgroup at `base`, and names above it make no claims.
 
 use crate::{
     containers::{
@@ -33,14 +29,14 @@ use crate::{
     },
 };
 
-/// Claims on one path that are looked up; deeper ones are only `nested`.
+/// The most claims on one path that are looked up. Deeper ones are only `nested`.
 pub const CLAIMS_MAX: usize = 6;
-/// Ids in `nested` at most.
+/// The most ids in `nested`.
 const NESTED_MAX: usize = 8;
-/// `user.slice/user-UID.slice/user@UID.service`: where a user's own runtimes see their root.
+/// `user.slice/user-UID.slice/user@UID.service`: the root that a user's own runtimes see.
 const USER_MANAGER_DEPTH: usize = 3;
 
-/// Whose a cgroup is.
+/// Who owns a cgroup.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
     /// Its container.
@@ -53,19 +49,19 @@ pub struct Identity {
     pub missing: Missing,
 }
 
-/// A cgroup on the path that claims to be a container's.
+/// A cgroup on the path that looks like a container's.
 #[derive(Debug)]
 pub struct Claim<'a> {
     /// How many names its path has.
     pub depth: usize,
-    /// What it claims.
+    /// What it claims to be.
     pub shape: Shape<'a>,
     /// What the runtime's files say, or why they say nothing.
     pub found: Result<Facts, Why>,
 }
 
-/// The claims on a path of `names`, the outermost first, as their depths and shapes. Names
-/// above `base` make none.
+/// The claims on the path `names` as depths and shapes, the outermost first. Names above `base` make no
+/// claims.
 pub fn claims<'a>(names: &[&'a [u8]], base: usize) -> Vec<(usize, Shape<'a>)> {
     let names = names.get(base..).unwrap_or_default();
     (1..=names.len())
@@ -76,12 +72,12 @@ pub fn claims<'a>(names: &[&'a [u8]], base: usize) -> Vec<(usize, Shape<'a>)> {
         .collect()
 }
 
-/// How much a claim is worth.
+/// How far a claim is believed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Worth {
-    /// The runtime says that it is here.
+    /// The runtime says that its container is here.
     Exact,
-    /// Nothing speaks against it, if nobody above owns the place.
+    /// Nothing contradicts it, if no owner is above.
     Fair,
     /// It is not the container that it claims to be, or nothing shows that it is.
     None,
@@ -93,29 +89,30 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// The names above the cgroup at `depth` that this host's runtimes see.
+    /// The names above the cgroup at `depth`, as this host's runtimes see them.
     fn above(&self, depth: usize) -> &[&[u8]] {
         self.names.get(self.base..depth.saturating_sub(1)).unwrap_or_default()
     }
 
-    /// Below a service or scope, whose processes may make cgroups of any name.
+    /// Whether it is below a service or scope, whose processes can make cgroups of any name.
     fn delegated(&self, depth: usize) -> bool {
         self.above(depth).iter().any(|name| name.ends_with(b".service") || name.ends_with(b".scope"))
     }
 
-    /// The user in whose slice the cgroup at `depth` is.
+    /// The user whose slice contains the cgroup at `depth`.
     fn user(&self, depth: usize) -> Option<u32> {
         grammar::user_of(self.above(depth))
     }
 
-    /// The user whose container it is, if it is one. What no file knows is, in a user's slice, that user's.
+    /// The user who owns the container, if there is one. In a user's slice, a container that no file knows is
+    /// that user's.
     fn user_of(&self, claim: &Claim<'_>) -> Option<u32> {
         let of_user = claim.found.as_ref().map_or(true, |facts| facts.of_user);
         self.user(claim.depth).filter(|_| of_user)
     }
 
-    /// The uid of the pod in whose cgroup the one at `depth` is. Below a service or scope any process may have
-    /// made that, unless the runtime says that its container is exactly there.
+    /// The uid of the pod whose cgroup contains the one at `depth`. Below a service or scope any process can
+    /// make such a cgroup, so there the runtime must say that its container is exactly there.
     fn pod_uid(&self, depth: usize, exact: bool) -> Option<String> {
         let believed = self.user(depth).is_none() && (exact || !self.delegated(depth));
         grammar::pod_uid(self.above(depth)).filter(|_| believed)
@@ -130,7 +127,7 @@ impl Judge<'_> {
         let free = !self.delegated(claim.depth) && !users;
         match &claim.found {
             Ok(facts) => {
-                // What an unprivileged user's files say counts in that user's slice only.
+                // An unprivileged user's files count only in that user's slice.
                 match facts.runtime_cgroup {
                     RuntimeCgroup::Here { above } => {
                         let above = usize::from(above);
@@ -164,27 +161,27 @@ impl Judge<'_> {
     }
 }
 
-/// Only a kubelet has such containers made.
+/// Only a kubelet starts such containers.
 fn is_kubelets(shape: &Shape<'_>) -> bool {
     matches!(shape, Shape::PodMember(_) | Shape::CriContainerd(_) | Shape::CriO(_))
 }
 
-/// The identity of the cgroup of `names`, by its `claims`, the outermost first.
+/// The identity of the cgroup at the path `names`, from its `claims`, the outermost first.
 pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity {
     let judge = Judge { names, base };
     let worths: Vec<Worth> = claims.iter().map(|claim| judge.worth(claim)).collect();
     let exact = worths.iter().rposition(|worth| *worth == Worth::Exact);
-    // Nothing below the outermost real claim counts, whether that one holds or not.
+    // Nothing below the outermost real claim counts, whether that claim holds or not.
     let outermost = claims.iter().position(|claim| claim.shape.is_plain() || claim.found.is_ok());
     let fair = outermost.filter(|at| worths.get(*at) == Some(&Worth::Fair));
-    // Such as this host has no files of: what has the name of another container of its own is not that one.
-    // A runtime without files knows none.
+    // Nested containers are those without files on this host: a cgroup named like another container of this
+    // host is not that container. A runtime without files knows none of them.
     let unknown = |claim: &Claim<'_>| claim.found.is_err() || claim.shape.is_by_path();
     let is_nested = |claim: &&Claim<'_>| claim.shape.is_plain() && unknown(claim);
     let nested: Vec<&Claim<'_>> = claims.iter().filter(is_nested).collect();
 
     let mut identity = Identity::default();
-    // A unit within a container is not one of this host.
+    // A unit inside a container is not a unit of this host.
     let mut reach = names.len();
     if let Some(owner) = exact.or(fair).and_then(|at| claims.get(at)) {
         reach = owner.depth;
@@ -211,7 +208,7 @@ pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity 
     identity
 }
 
-/// The identity by the claim that holds: in the cgroup of the pod `uid`, of the runtime of `user`.
+/// The identity from the claim that holds, in the cgroup of the pod `uid`, of the runtime of `user`.
 fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested: Vec<String>) -> Identity {
     let mut identity = Identity::default();
     let container = Container {
@@ -222,7 +219,7 @@ fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested:
     };
     match &owner.found {
         Ok(facts) => {
-            // An image may bring any label: Docker's are believed where the cgroup is that pod's.
+            // An image can set any label, so Docker's are believed only if the cgroup belongs to that pod.
             let is_its_pod = |pod: &&PodFacts| {
                 facts.runtime != Runtime::Docker || uid.is_some() && uid.as_deref() == pod.uid.as_deref()
             };
@@ -278,7 +275,7 @@ fn k8s(pod: Option<&PodFacts>, uid_of_path: Option<String>) -> Option<K8s> {
     })
 }
 
-/// The runtime of a claim: the files' word, else that of the shape.
+/// The runtime of a claim: from the files, else from the shape.
 fn runtime(claim: &Claim<'_>) -> Runtime {
     claim.found.as_ref().map_or(claim.shape.runtime(), |facts| facts.runtime)
 }

@@ -1,5 +1,5 @@
-//! Podman: `<graphroot>/overlay-containers/containers.json` lists all containers of a
-//! store; a container's own directory there has its bundle.
+//! Podman: `<graphroot>/overlay-containers/containers.json` lists all containers of a store. The directory of
+//! a container there holds its bundle.
 
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,9 @@ use crate::containers::{
     oci::{self, RuntimeCgroup},
 };
 
-/// The directories that the storage drivers of Podman have.
+/// The directories of Podman's storage drivers.
 pub const STORES: [&str; 4] = ["overlay-containers", "vfs-containers", "btrfs-containers", "zfs-containers"];
-/// Containers that go with a reboot (`--rm`) have a list of their own.
+/// The second list has containers that a reboot removes (`--rm`).
 const LISTS: [&str; 2] = ["containers.json", "volatile-containers.json"];
 
 #[derive(Deserialize)]
@@ -32,15 +32,14 @@ struct Metadata {
     image_name: Option<String>,
 }
 
-/// There is a list of Podman's containers: one that has Podman's database beside it or, if
-/// `alone`, any.
+/// Whether `dir` has a list of Podman's containers. It must have Podman's database too, unless `alone`.
 pub fn is_store(dir: &StateDir, alone: bool) -> bool {
     let listed =
         || STORES.iter().any(|store| LISTS.iter().any(|list| dir.holds(&Path::new(store).join(list))));
     (alone || ["libpod", "db.sql"].iter().any(|own| dir.holds(Path::new(own)))) && listed()
 }
 
-/// Podman's container `id`, by the graph root `dir`; where its cgroup is, is for [`runtime_cgroup`].
+/// Podman's container `id` in the graph root `dir`. [`runtime_cgroup`] finds its cgroup.
 pub fn container(dir: &StateDir, id: &str, lists: &mut Lists, texts: &mut Texts) -> Result<Facts, FileError> {
     if !is_hex_id(id) {
         return Err(FileError::Absent);
@@ -58,7 +57,7 @@ pub fn container(dir: &StateDir, id: &str, lists: &mut Lists, texts: &mut Texts)
     Err(worst)
 }
 
-/// Where the cgroup of Podman's container `id` is, by its bundle. One that cannot be read says nothing.
+/// The cgroup of Podman's container `id`, from its bundle. If the bundle cannot be read, it says nothing.
 pub fn runtime_cgroup(dir: &StateDir, id: &str, path: &[u8]) -> RuntimeCgroup {
     let bundle = |store: &str| [store, id, "userdata", "config.json"].iter().collect::<PathBuf>();
     STORES
@@ -91,27 +90,27 @@ impl Entry {
     }
 }
 
-/// A list as it was read.
+/// A list that was read.
 #[derive(Debug)]
 struct List {
     dir: StateDir,
     file: PathBuf,
     stamp: Stamp,
-    /// By id.
+    /// Sorted by id.
     entries: Vec<Entry>,
     bytes: usize,
 }
 
-/// Lists that were read, each good for as long as its file stays the same: a user may have many containers killed, and
-/// a list is read whole for one of them.
+/// Lists that were read, each valid until its file changes. Many containers of a user may be killed, and each
+/// lookup needs the whole list.
 #[derive(Debug, Default)]
 pub struct Lists(Vec<List>);
 
 impl Lists {
-    /// All lists of the host's own that are kept; and all of the users'.
+    /// The most bytes of all lists of the host that are kept, and of all lists of users.
     const MAX_BYTES: (usize, usize) = (4 << 20, 1 << 20);
 
-    /// What `file` in `dir` has of the container `id`.
+    /// The facts of the container `id` in `file` of `dir`.
     fn find(
         &mut self,
         dir: &StateDir,
@@ -119,7 +118,7 @@ impl Lists {
         id: &str,
         texts: &mut Texts,
     ) -> Result<Option<Facts>, FileError> {
-        // Before it is read: if another one is read, it is read again the next time.
+        // Read before the list: if the file changes in between, the list is read again the next time.
         let stamp = dir.stamp(file)?;
         let is_it = |list: &List| list.stamp == stamp && list.dir == *dir && list.file == file;
         if !self.0.iter().any(is_it) {
@@ -155,7 +154,7 @@ impl Lists {
     }
 }
 
-/// The containers of a list. What else the file has of each is held for one at a time.
+/// The containers of a list. Other content of the file is held for one container at a time.
 struct Entries(Vec<Entry>);
 
 impl<'de> Deserialize<'de> for Entries {
@@ -229,7 +228,7 @@ mod tests {
             assert_eq!(name(&dir, number).unwrap().as_deref(), Some(format!("n{number}").as_str()));
         }
         assert!(matches!(name(&dir, 4), Err(FileError::Absent)));
-        // Half-written, or more than a list: nothing of it counts.
+        // Incomplete, or more than a list: nothing of it counts.
         for text in [format!("[{all}"), format!("[{all}] x"), format!("[{all},"), "{}".to_owned()] {
             let host = store(&text);
             assert!(matches!(name(&StateDir::system(host.path()), 1), Err(FileError::Content(_))), "{text}");
@@ -260,7 +259,7 @@ mod tests {
         let (one, first) = name(1);
         assert_eq!(one.as_deref(), Some("one"));
         assert_eq!((name(2), name(3)), ((Some("two".into()), first), (None, first)), "the same was read");
-        // As Podman does it: another file of that name.
+        // As Podman does it: a new file with the same name.
         let file = host.path().join(STORES[0]).join(LISTS[0]);
         let other = file.with_extension("new");
         std::fs::write(&other, format!("[{},{}]", entry(1, "new"), entry(2, "two"))).unwrap();

@@ -1,25 +1,25 @@
-//! systemd's units, by the cgroups they have: names of cgroups in, the innermost unit out.
+//! Finds the innermost systemd unit from the names of cgroups.
 //!
-//! Slices nest by their names and a service or scope ends the chain: what is below belongs
-//! to whoever runs in it, and no name there says anything about this host's units. Only
-//! below `user@UID.service` another manager has units of its own, with names that its user chose.
+//! Slices nest by their names, and a service or scope ends the chain: everything below belongs to what runs
+//! in it, and says nothing about this host's units. Only below `user@UID.service` another manager has its own
+//! units, with names that its user chose.
 
 use std::borrow::Cow;
 
 use crate::event::Systemd;
 
-/// The innermost unit of `names`, the topmost first, as `systemctl` shows it: the name is
-/// not unescaped. With the user in whose manager it is, where it is not the host's.
+/// The innermost unit of `names`, the topmost first. Its name is not unescaped, as `systemctl` shows it. If
+/// the unit belongs to a user's manager, that user is returned too.
 pub fn innermost(names: &[&[u8]]) -> Option<Systemd> {
     let mut unit = None;
     let mut slice = "";
-    // The user in whose slice it is, and the one in whose manager.
+    // The user whose slice contains it, and the user whose manager owns it.
     let mut user = None;
     let mut manager = None;
     let found = |name: &str, user| Systemd { unit: name.to_owned(), user };
     for name in names {
         let Ok(name) = std::str::from_utf8(name) else { break };
-        // Where a unit's name could be a file of the cgroup, systemd puts a `_` before it.
+        // systemd writes a `_` before a unit's name that could be a file of the cgroup.
         let name = name.strip_prefix('_').unwrap_or(name);
         let Some((stem, kind)) = name.rsplit_once('.').filter(|(stem, _)| is_unit_stem(stem)) else { break };
         match kind {
@@ -72,8 +72,8 @@ pub fn slice_path(slice: &str) -> Option<String> {
     Some(path)
 }
 
-/// Takes systemd's `\xNN` escapes out of the name of a machine. A `-` stays one: escaped it
-/// would stand for `/`, which no machine's name has, and instances (`@`) are not escaped at all.
+/// Undoes systemd's `\xNN` escapes in the name of a machine. A `-` stays: it would stand for `/`, but no
+/// machine's name has one, and instances (`@`) do not escape it.
 pub fn unescape(escaped: &str) -> Option<Cow<'_, str>> {
     if !escaped.contains('\\') {
         return Some(Cow::Borrowed(escaped));

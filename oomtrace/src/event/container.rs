@@ -1,4 +1,4 @@
-//! Whose process it was, and what its runtime says of it.
+//! The container of a process, and what its runtime says about it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -32,7 +32,8 @@ pub struct Container {
     pub nested: Vec<String>,
 }
 
-/// The name of a container or a unit; with `UID/` before it where it is a user's own: that user may have given it any name.
+/// The name of a container or a unit. A user's own gets `UID/` in front, because that user can choose any
+/// name.
 pub fn name_of_user(user: Option<u32>, name: &str) -> Cow<'_, str> {
     match user {
         Some(uid) => Cow::Owned(format!("{uid}/{name}")),

@@ -1,11 +1,11 @@
-//! A memory cgroup that ran out without a victim.
+//! A memory cgroup that ran out of memory without a victim.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Container, Envelope, K8s, Missing, OomCgroup, Systemd, Trigger, is_empty};
 
-/// A memory cgroup ran out and the killer ended without a victim.
+/// A memory cgroup ran out of memory and the OOM killer ended without a victim.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MemcgOom {
     /// The envelope.
@@ -52,7 +52,7 @@ pub struct MemcgOom {
 pub enum MemcgOomOutcome {
     /// Nothing in the cgroup may be killed.
     NoKillableProcess,
-    /// Enough came free before the killer ran.
+    /// Enough memory was released before the OOM killer ran.
     Relieved,
     /// cgroup v1 `oom_kill_disable`: the tasks now hang.
     KillDisabled,

@@ -15,7 +15,7 @@ pub type Missing = Vec<Absence>;
 pub struct Absence {
     /// The dotted path of the key that is absent, or that stands for all below it.
     pub key: Cow<'static, str>,
-    /// Why, as a word that a query can match.
+    /// Why, as one of the fixed words.
     pub reason: Reason,
     /// What differs from case to case: an error, an id, a number.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,14 +33,14 @@ impl Absence {
 /// Why something is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Why {
-    /// The word.
+    /// One of the fixed words.
     pub reason: Reason,
     /// What differs from case to case.
     pub detail: Option<Cow<'static, str>>,
 }
 
 impl Why {
-    /// A word, and what differs from case to case.
+    /// The fixed word, and what differs from case to case.
     pub fn with(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, detail: Some(detail.into()) }
     }
@@ -60,7 +60,7 @@ pub enum Reason {
     NotReadInKernel,
     /// The eBPF programs read a limited number of ancestors, and this one is above them.
     TooDeep,
-    /// The killer had not computed it when the function hook looked.
+    /// The OOM killer had not computed it yet when the function hook read it.
     NotYetComputed,
     /// Only a function hook can read it, and none is attached.
     NoFunctionHook,
@@ -82,9 +82,10 @@ pub enum Reason {
     AlreadyExiting,
     /// The victim was killed with its group. This fact is known only of the process that was chosen.
     NotTheChosen,
-    /// `memory.oom.group` is set above the victim's cgroup, and whether at or below the cgroup whose limit fired is not known.
+    /// `memory.oom.group` is set above the victim's cgroup. It is not known if that is at or below the cgroup
+    /// whose limit fired.
     GroupOrSelected,
-    /// Whether the kernel sent a SIGKILL is not known.
+    /// It is not known whether the kernel sent a SIGKILL.
     SignalUnknown,
     /// `vm.oom_kill_allocating_task` cannot be read.
     SysctlUnreadable,
@@ -94,15 +95,15 @@ pub enum Reason {
     NumberTooLarge,
     /// The kernel log does not have it.
     NotInKernelLog,
-    /// The kernel left out its report of this kill: it writes ten in five seconds.
+    /// The kernel left out its report of this kill: it writes at most ten in five seconds.
     LogRateLimited,
-    /// A name in the kernel log's line holds a comma, so that its parts cannot be told apart.
+    /// A name in the kernel log's line contains a comma, so its parts cannot be separated.
     AmbiguousLogLine,
     /// The kill happened before the programs were attached.
     BeforeStart,
-    /// The time is there, but by the kernel log's own clock, which drifts and stops in suspend.
+    /// The time is by the kernel log's own clock, which drifts and stops in suspend.
     LogClock,
-    /// The time is there, but the clock was set at about that moment, or between two runs: it may be of either clock.
+    /// The clock was set at about that time, or between two runs, so the time may be of either clock.
     ClockSet,
     /// The cgroup's files do not have it.
     NotInCgroupFiles,
@@ -116,7 +117,7 @@ pub enum Reason {
     ProcessGone,
     /// The process had already released its memory.
     MemoryReleased,
-    /// Another process has the pid by now.
+    /// Another process has the pid now.
     PidReused,
     /// The process has no command line: it was overwritten, or released with the memory.
     Empty,
@@ -124,14 +125,14 @@ pub enum Reason {
     ProcTooSlow,
     /// A read of an earlier victim's `/proc` files is still pending.
     ProcBusy,
-    /// `/proc` gave an error, or something that cannot be understood.
+    /// `/proc` returned an error, or something that cannot be parsed.
     ProcUnreadable,
-    /// The victim's start time is not known, so that it cannot be told from a later process with its pid.
+    /// The victim's start time is not known, so a later process with the same pid would look the same.
     StartTimeUnknown,
-    /// `/proc` tells times in ticks of 10 ms, and the victim started in that of its kill: it cannot be told from a later process
-    /// with its pid.
+    /// The victim started in the same 10 ms in which it was killed, so a later process with the same pid
+    /// would look the same.
     StartedJustBefore,
-    /// `/proc` here is of another pid namespace than the kernel's first: its pids are not the kernel's.
+    /// `/proc` belongs to another pid namespace than the kernel's first, so its pids are not the kernel's.
     OtherPidNamespace,
     /// An option says to leave it out.
     LeftOut,
@@ -149,24 +150,24 @@ pub enum Reason {
     ContainerElsewhere,
     /// The cgroup is below a service or scope, where any process may have made and named it.
     CgroupDelegated,
-    /// The cgroup is below a user's slice, where the kubelet makes none.
+    /// The cgroup is below a user's slice, where no kubelet runs.
     CgroupOfUser,
-    /// More cgroups on the path are named like containers than are looked up.
+    /// More cgroups on the path are named like containers than oomtrace looks up.
     TooManyContainers,
-    /// What the cgroups of one user, service or container may take was used up: of time, or of memory (`detail`).
+    /// The share of one user, service or container was used up: of time or of memory (`detail`).
     ShareUsedUp,
     /// A file or directory of the runtime could not be read.
     RuntimeFileUnreadable,
-    /// The runtime's files do not have it, or only as a text of over 1024 bytes.
+    /// The runtime's files do not have it, or only a text of over 1024 bytes.
     NotInRuntimeFiles,
     /// The runtime does not know the container any more.
     ContainerGone,
-    /// What the runtime says could not be read or asked.
+    /// The runtime's state could not be read.
     RuntimeUnreadable,
 }
 
 impl Reason {
-    /// The word, as a line has it.
+    /// The word, as in a line.
     pub fn word(self) -> String {
         word(self)
     }

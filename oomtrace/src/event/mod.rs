@@ -1,8 +1,7 @@
 //! The events that oomtrace prints, as types: the contract of `docs/EVENTS.md`.
 //!
-//! No I/O and no policy here. The field docs become the descriptions of the JSON Schema
-//! (`oomtrace schema`). A fact that is not known is `None`, leaves no key in the line, and
-//! has its reason in `missing`.
+//! No I/O and no policy here. The docs of the fields become the descriptions in the JSON Schema (`oomtrace
+//! schema`). A fact that is not known is `None`. The line has no key for it, and `missing` has the reason.
 
 mod container;
 mod memcg_oom;
@@ -28,7 +27,7 @@ pub use oom::{
 };
 pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, Hooks, HooksState, LossReason, Lost, Start, Stop};
 
-/// Above this a double, which is what most readers keep numbers in, skips integers.
+/// Most readers keep numbers as doubles. Above this a double cannot hold every integer.
 pub const MAX_NUMBER: u64 = 1 << 53;
 
 /// The value of `schema` in every line.
@@ -37,9 +36,9 @@ pub const SCHEMA: u32 = 1;
 /// RFC 3339, UTC, with exactly nine fraction digits.
 const TIME_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9}Z$";
 
-/// Text of the kernel's: any bytes in, invalid UTF-8 becomes U+FFFD.
+/// Text of the kernel: any bytes. Invalid UTF-8 becomes U+FFFD.
 ///
-/// Control characters stay: to escape them is the renderer's part.
+/// Control characters stay: the renderer escapes them.
 pub fn text_from_kernel(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -56,15 +55,15 @@ pub enum Event {
     SharedMmKill(Box<SharedMmKill>),
     /// A memory cgroup ran out and the killer ended without a victim.
     MemcgOom(Box<MemcgOom>),
-    /// Something could not be told.
+    /// Events, lines or names were lost.
     Lost(Box<Lost>),
-    /// The kernel's own counter moved by more than what was reported.
+    /// The kernel's own counter grew by more than what was reported.
     Gap(Box<Gap>),
-    /// The function hooks turned out not to run, or to run again.
+    /// The function hooks do not run, or run again.
     Hooks(Box<Hooks>),
     /// What the container's runtime says afterwards about a kill already reported.
     Verdict(Box<Verdict>),
-    /// Last line of a run that ended in an orderly way.
+    /// Last line of a run that ended normally.
     Stop(Box<Stop>),
 }
 
@@ -94,7 +93,7 @@ impl Event {
         }
     }
 
-    /// What the line starts with.
+    /// The part that every line starts with.
     pub fn envelope(&self) -> &Envelope {
         match self {
             Self::Start(event) => &event.envelope,
@@ -110,7 +109,7 @@ impl Event {
     }
 }
 
-/// What every line starts with.
+/// The part that every line starts with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {
     /// Always 1. Raised when a key is removed or changes its meaning.
@@ -123,20 +122,20 @@ pub struct Envelope {
     #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub time: String,
     /// The event in words, for a person: at most 200 bytes.
-    // Known of a line that was read; it is written from the rest of the event.
+    // Set only in a line that was read back. A new line gets it from the rest of the event.
     #[serde(skip_serializing)]
     pub message: String,
     /// How bad it is.
     // As `message`.
     #[serde(skip_serializing)]
     pub severity: Severity,
-    /// Counts the kernel's events since the programs were attached. A hole is a lost event.
+    /// Counts the kernel's events since the programs were attached. A missing number is a lost event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// The set of programs that counts `seq` and what `of` names.
+    /// Names the set of attached programs that counts `seq` and `of`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
-    /// Of a line without `seq`: two lines with the same `id` are one that was written twice.
+    /// Names a line without `seq`. Two lines with the same `id` are one line that was written twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Where the event comes from.
@@ -202,12 +201,12 @@ pub struct Cgroup {
     pub id: Option<String>,
 }
 
-/// A variant without fields, as a line has it.
+/// The name of a variant without fields, as in a line.
 fn word(variant: impl Serialize) -> String {
     serde_json::to_value(variant).ok().as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// A map of which nothing is known is absent.
+/// Whether nothing in a map is known; then it is absent.
 pub(crate) fn is_empty<T: Default + PartialEq>(map: &T) -> bool {
     *map == T::default()
 }

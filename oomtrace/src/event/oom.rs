@@ -1,4 +1,4 @@
-//! What the kernel's OOM killer did: the killed, those who died with them, and runs without a victim.
+//! What the kernel's OOM killer did: kills, processes that died with a victim, and runs without a victim.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct Oom {
     /// The kernel's name for the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub constraint: Option<Constraint>,
-    /// How the victim came to be one.
+    /// Why this process became the victim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kill: Option<Kill>,
     /// Allocation order, 2^order pages; -1 for sysrq.
@@ -113,7 +113,7 @@ impl Constraint {
     }
 }
 
-/// How a victim came to be one.
+/// Why a process became the victim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kill {

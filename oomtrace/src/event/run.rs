@@ -1,4 +1,4 @@
-//! oomtrace of itself: how a run begins and ends, and what it could not tell.
+//! Lines about oomtrace itself: how a run begins and ends, and what was lost.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub struct Start {
     pub runtimes: Vec<String>,
     /// True when programs were taken over that an earlier run had left attached.
     pub resumed: bool,
-    /// What this host keeps oomtrace from knowing, one sentence each.
+    /// What oomtrace cannot know on this host, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
     /// Keys whose text was cut so that the line stays under 4096 bytes.
@@ -38,13 +38,13 @@ pub struct HookStatus {
     pub name: String,
     /// `raw_tracepoint`, `fentry`, `fexit`, `kprobe`, `kretprobe` or `none`.
     pub attached: String,
-    /// Why not, where it is not.
+    /// Why it is not attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl HookStatus {
-    /// One that is attached, and does not run for this reason: said as none.
+    /// An attached hook that does not run, for this reason. It is reported as not attached.
     pub fn silent(self, why: &str) -> Self {
         let attached = self.attached;
         Self { attached: "none".into(), reason: Some(format!("attached as {attached}, and {why}")), ..self }
@@ -70,7 +70,7 @@ pub enum CgroupVersion {
     None,
 }
 
-/// Something could not be told.
+/// Events, lines or names were lost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Lost {
     /// The envelope.
@@ -80,14 +80,15 @@ pub struct Lost {
     pub count: u64,
     /// Why.
     pub reason: LossReason,
-    /// How many with this reason since the programs were attached. A line that comes twice has the same.
+    /// How many with this reason since the programs were attached. A line that is written twice has the same
+    /// number.
     pub total: u64,
     /// Keys whose text was cut so that the line stays under 4096 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,
 }
 
-/// Why something could not be told.
+/// Why something was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossReason {
@@ -103,11 +104,11 @@ pub enum LossReason {
     UnreadableRecord,
     /// Lines: the output refused them.
     Sink,
-    /// Cgroups: there was no place for them among those that are kept, or the kernel cut their path, so names may be unknown.
+    /// Cgroups: there was no room to keep them, or the kernel cut their path, so names may be unknown.
     CgroupNotKept,
-    /// Names of containers in kills: what the cgroups of one user, service or container may take was used up.
+    /// Names of containers in kills: the share of one user, service or container was used up.
     NameNotRead,
-    /// Verdicts: too many kills waited for theirs.
+    /// Verdicts: too many kills waited for their verdict.
     VerdictQueueFull,
     /// Kill events: `seq` jumped and no counter says why.
     Unexplained,
@@ -126,7 +127,7 @@ pub struct Hooks {
     /// The envelope.
     #[serde(flatten)]
     pub envelope: Envelope,
-    /// Whether those that are attached run.
+    /// Whether the attached function hooks run.
     pub state: HooksState,
     /// What oomtrace cannot know from here on, as in the `limits` of `start`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,17 +137,17 @@ pub struct Hooks {
     pub truncated: Vec<String>,
 }
 
-/// Whether the function hooks that are attached run.
+/// Whether the attached function hooks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HooksState {
-    /// They do not: a kill came that they did not see.
+    /// They do not run: a kill happened that they did not see.
     Silent,
-    /// They do again.
+    /// They run again.
     Running,
 }
 
-/// The kernel's own counter moved by more than what was reported.
+/// The kernel's own counter grew by more than what was reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// The envelope.
@@ -156,10 +157,10 @@ pub struct Gap {
     pub kernel_kills: u64,
     /// Kills reported, passes of group kills included.
     pub reported: u64,
-    /// Since when; RFC 3339.
+    /// Start of the time that the counts cover; RFC 3339.
     #[schemars(extend("format" = "date-time", "pattern" = TIME_PATTERN))]
     pub since: String,
-    /// Cgroups whose own counters say that kills in them were not reported, those with most first.
+    /// Cgroups whose own counters show unreported kills, the largest difference first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cgroups: Vec<GapCgroup>,
     /// Keys whose text was cut so that the line stays under 4096 bytes.
@@ -167,14 +168,14 @@ pub struct Gap {
     pub truncated: Vec<String>,
 }
 
-/// A cgroup whose counter moved by more than what was reported.
+/// A cgroup whose counter grew by more than what was reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GapCgroup {
     /// Its path.
     pub path: String,
-    /// Growth of its `oom_kill`: on v2 in it and below it, on v1 in it alone.
+    /// Growth of its `oom_kill`: on v2 including the cgroups below it, on v1 of the cgroup alone.
     pub kernel_kills: u64,
-    /// Kills there that were reported.
+    /// Reported kills in it.
     pub reported: u64,
 }
 
@@ -188,7 +189,7 @@ pub struct Stop {
     pub reason: String,
     /// Events printed in this run.
     pub events: u64,
-    /// Events that could not be told in this run.
+    /// Events that this run lost.
     pub lost: u64,
     /// Keys whose text was cut so that the line stays under 4096 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

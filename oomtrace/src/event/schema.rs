@@ -1,7 +1,7 @@
-//! The JSON Schema (draft 2020-12) of a line, out of the types that make it.
+//! The JSON Schema (draft 2020-12) of a line, made from the types.
 //!
-//! As strict as the contract: no unknown key, no null, no number above 2^53. A later version
-//! may add keys: a reader of several versions must not reject what this one does not know.
+//! It is as strict as the contract: no unknown key, no null, no number above 2^53. A later version may add
+//! keys, so a reader of several versions must not reject unknown ones.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,8 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Takes out nulls (an unknown fact has no key) and names of integer types (JSON has none), and bounds numbers.
+/// Removes nulls (an unknown fact has no key) and names of integer types (JSON has none), and sets bounds for
+/// numbers.
 fn tighten(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
@@ -32,7 +33,7 @@ fn tighten(schema: &mut Value) {
             without_null(map);
             bound_integers(map);
             forbid_empty(map);
-            // What `Event` writes itself is not "write only".
+            // A key that `Event` writes itself is not "write only".
             map.shift_remove("writeOnly");
         }
         Value::Array(list) => list.iter_mut().for_each(tighten),
@@ -71,7 +72,7 @@ fn bound_integers(map: &mut Map<String, Value>) {
     map.insert("maximum".to_owned(), most);
 }
 
-/// A list or map that may be absent is so when it is empty.
+/// An empty list or map that may be absent is absent.
 fn forbid_empty(map: &mut Map<String, Value>) {
     let required = map.get("required").cloned().unwrap_or_default();
     let is_required =
@@ -91,8 +92,8 @@ fn forbid_empty(map: &mut Map<String, Value>) {
     }
 }
 
-/// Rejects unknown keys. The type of an event stands beside a `$ref` to the rest of it, which only
-/// `unevaluatedProperties` sees as one object.
+/// Rejects unknown keys. The type of an event is beside a `$ref` to the other keys. Only
+/// `unevaluatedProperties` sees both as one object.
 fn close(schema: &mut Value) {
     let mut events = Vec::new();
     if let Some(Value::Array(variants)) = schema.get_mut("oneOf") {

@@ -1,7 +1,7 @@
-//! What became of cgroups: changes of the tree, from the ring of the programs into the tree of cgroups.
+//! Takes the changes of cgroups from the programs' ring into the cgroup tree.
 //!
-//! Who makes and renames cgroups without end must not keep kills from being reported: a turn is bounded. Where changes
-//! were lost, the tree is walked again.
+//! A turn is bounded, so that a user who makes and renames many cgroups cannot delay the report of kills.
+//! After changes were lost, the tree is walked again.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -17,29 +17,30 @@ use crate::{
     sources::{Rank, Source, kills::Records, probe::Ring},
 };
 
-/// How long changes are taken in without a look at anything else.
+/// How long changes are taken in before the loop does anything else.
 const TURN: Duration = Duration::from_millis(100);
 
-/// The cgroups are walked again, after changes were lost, no more often than this: 10,000 take 0.2 s.
+/// After changes were lost, cgroups are walked again, but not more often than this. 10,000 cgroups take 0.2
+/// s.
 const WALK_PAUSE: Duration = Duration::from_secs(10);
 
-/// The ring of changes, and where the cgroups are.
+/// Takes in the ring of changes.
 pub struct CgroupChanges {
     ring: Ring,
     records: Records,
-    /// Below which the cgroups are walked; `None` where they are not mounted.
+    /// Where the memory cgroups are mounted; `None` if they are not.
     mount: Option<PathBuf>,
-    /// Changes that were lost when they were walked last.
+    /// The number of lost changes at the last walk.
     lost_before: u64,
     not_before: Instant,
-    /// Cgroups that were not kept, and names that were not read, as far as they are accounted for.
+    /// Cgroups that were not kept and names that were not read, as last reported to the account.
     names_lost: (u64, u64),
-    /// When names are to be read for which there was no time.
+    /// When to try again to read names for which no time was left.
     names_due: Option<Instant>,
 }
 
 impl CgroupChanges {
-    /// Of this ring.
+    /// Reads from this ring.
     pub fn new(ring: Ring, records: Records, mount: Option<PathBuf>) -> Self {
         Self {
             ring,
@@ -52,7 +53,7 @@ impl CgroupChanges {
         }
     }
 
-    /// Takes in what the ring has. True if its turn was over before.
+    /// Takes in what the ring has. Returns true if the turn ended before the ring was empty.
     fn take_in(&mut self, enricher: &mut Enricher) -> bool {
         let began = Instant::now();
         while let Some(record) = self.ring.next() {
@@ -65,11 +66,12 @@ impl CgroupChanges {
         false
     }
 
-    /// Finds the cgroups that were made, and those that went, while nobody could be told.
+    /// Finds the cgroups that were made or removed while changes were lost.
     fn walk(&mut self, enricher: &mut Enricher, lost: u64) {
         if let Some(mount) = &self.mount {
-            // A cgroup that vanishes during the walk is no error; one that cannot be walked costs names only.
-            let _names_only = enricher.tree_mut().walk(mount, clock::boot_time());
+            // A cgroup that is removed during the walk is no error. One that cannot be walked only lacks its
+            // names.
+            let _walked = enricher.tree_mut().walk(mount, clock::boot_time());
             self.lost_before = lost;
         }
     }
@@ -84,12 +86,12 @@ impl Source for CgroupChanges {
         Some(self.ring.as_fd())
     }
 
-    /// The loop reads names after it was woken.
+    /// Wakes the loop, which then reads names.
     fn due(&self) -> Option<Instant> {
         self.names_due
     }
 
-    /// The cgroups that were there before. The programs are attached already, so nothing falls between.
+    /// Finds the cgroups that exist already. The programs are attached, so no new cgroup is missed.
     fn begin(&mut self, enricher: &mut Enricher, account: &mut Account) {
         self.take_in(enricher);
         self.walk(enricher, account.lost_for(LossReason::CgroupRingFull));

@@ -1,8 +1,8 @@
-//! Memory cgroups that ran out without a kill, where no function hook tells: found in their files.
+//! Finds memory cgroups that ran out of memory without a kill from their files, if no function hook runs.
 //!
-//! In: the cgroups that exist. Out: those whose own limit was hit since the last look while nobody in them
-//! or below was killed (cgroup v2), and those whose tasks hang because kills are disabled (v1). Asked after an
-//! event, it reads of a bounded number of cgroups, one after the other; it waits for nothing.
+//! On cgroup v2 these are cgroups whose own limit was hit since the last check while no process in them or
+//! below was killed. On v1 they are cgroups whose tasks hang because kills are disabled. After an event, the
+//! files of a limited number of cgroups are read, in turn. It never waits.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,49 +19,49 @@ use crate::{
     sources::{Next, Source},
 };
 
-/// Cgroups looked at after one event: a few milliseconds.
+/// How many cgroups are checked after one event. This takes a few milliseconds.
 const AT_A_TIME: usize = 256;
 
-/// Cgroups that are looked at before the first event; of others the first look is where counting starts.
+/// How many cgroups are read at the start. For others, counting starts at their first check.
 const AT_START: usize = 4096;
 
-/// The limit is counted before the killer's lock is asked for, the kill after it was got: only when nobody was killed
-/// anywhere for this long was there none. A report of 8 kB takes 0.7 s on a serial console, with the lock held, and on a starved
-/// processor a kill took more than 5 s.
+/// The kernel counts the limit before it asks for the OOM killer's lock, and the kill after it has the lock.
+/// So there was no kill only if no process was killed anywhere for this long. With the lock held, a report of
+/// 8 kB takes 0.7 s on a serial console, and on an overloaded processor a kill took more than 5 s.
 const SETTLED: Duration = Duration::from_secs(15);
 
-/// Where kills never cease, who still waits for the lock after this long does not wait for it.
+/// If kills never stop, a cgroup is reported after this: no task waits that long for the lock.
 const AT_MOST: Duration = Duration::from_secs(120);
 
 /// What is known of one cgroup.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// Counts of the last time; `None` until they are read first.
+    /// The counts of the last check; `None` before the first one.
     counts: Option<(u64, u64)>,
-    /// Since when the limit was hit and nobody killed.
+    /// Since when its limit was hit without a kill.
     suspect: Option<Instant>,
     hangs: bool,
 }
 
-/// Looks at the files of memory cgroups.
+/// Checks the files of memory cgroups.
 #[derive(Debug)]
 pub struct CgroupFiles {
     mount: PathBuf,
     v1: bool,
     known: HashMap<CgroupId, Known>,
     suspects: Vec<CgroupId>,
-    /// When somebody was killed last, anywhere.
+    /// When a process was last killed, anywhere.
     killed: Option<Instant>,
-    /// Something happened since the last look.
+    /// An event came since the last check.
     stirred: bool,
-    /// No function hook says more.
+    /// No function hook runs.
     needed: bool,
     next: usize,
     found: VecDeque<OomWithoutKill>,
 }
 
 impl CgroupFiles {
-    /// Below the mount of the memory hierarchy.
+    /// Checks the cgroups below `mount`, the mount of the memory hierarchy.
     pub fn new(mount: PathBuf, v1: bool) -> Self {
         Self {
             mount,
@@ -76,16 +76,16 @@ impl CgroupFiles {
         }
     }
 
-    /// What is counted of the cgroups that exist is the past.
+    /// Reads the current counts of the existing cgroups. They are from before the start and are not reported.
     fn start(&mut self, tree: &CgroupTree) {
         for (index, (id, path)) in tree.live().enumerate() {
             let counts = if index < AT_START { self.counts(&path) } else { None };
-            // One that hangs already is reported at the first look.
+            // A cgroup that hangs already is reported at its first check.
             self.known.insert(id, Known { counts, ..Known::default() });
         }
     }
 
-    /// Begins where function hooks turn out not to run, and ends where they do.
+    /// Starts when the function hooks do not run, and stops when they do.
     fn need(&mut self, enricher: &Enricher) {
         let needed = !enricher.hooks_run();
         if needed != self.needed {
@@ -99,24 +99,24 @@ impl CgroupFiles {
         }
     }
 
-    /// When the next suspect settles.
+    /// When it is certain for the next suspect that there was no kill.
     fn settles_next(&self) -> Option<Instant> {
         let settles = |id| Some(self.settles(self.known.get(id)?.suspect?));
         self.suspects.iter().filter_map(settles).min()
     }
 
-    /// When it is settled that a limit hit at `since` killed nobody.
+    /// When it is certain that a limit that was hit at `since` killed no process.
     fn settles(&self, since: Instant) -> Instant {
         let quiet = self.killed.map_or(since, |killed| killed.max(since));
         (quiet + SETTLED).min(since + AT_MOST)
     }
 
-    /// Somebody was killed: others may have waited for the same lock.
+    /// A process was killed. Tasks of other cgroups may have waited for the same lock.
     fn killed(&mut self, now: Instant) {
         self.killed = Some(now);
     }
 
-    /// What there is to report.
+    /// Checks the cgroups and returns what to report.
     fn look(&mut self, tree: &CgroupTree, now: Instant) -> Vec<OomWithoutKill> {
         let (live, _) = tree.counts();
         if self.known.len() > live.saturating_mul(2).max(AT_START) {
@@ -138,7 +138,7 @@ impl CgroupFiles {
     }
 
     fn look_at(&mut self, id: CgroupId, path: Vec<u8>, now: Instant) -> Option<OomWithoutKill> {
-        // Made since the start: its counts began at zero.
+        // Made since the start, so its counts began at zero.
         let mut known =
             self.known.get(&id).copied().unwrap_or(Known { counts: Some((0, 0)), ..Known::default() });
         let found =
@@ -155,10 +155,11 @@ impl CgroupFiles {
         Some(OomWithoutKill { id, path, limit, disabled: self.v1, events })
     }
 
-    /// Did the cgroup's own limit count an `oom`, and nothing in it or below an `oom_kill`?
+    /// Whether the cgroup's own limit counted an `oom`, but neither it nor a cgroup below counted an
+    /// `oom_kill`.
     fn ran_out(&self, known: &mut Known, path: &[u8], now: Instant) -> bool {
         let Some(counts) = self.counts(path) else {
-            // Its files are gone: there is no later look to wait for.
+            // Its files are gone, so no later check is needed.
             known.suspect = None;
             return false;
         };
@@ -177,7 +178,8 @@ impl CgroupFiles {
         settled
     }
 
-    /// Do its tasks hang, and was that not reported yet? Those of a parent that hangs are the parent's.
+    /// Whether its tasks hang and this was not reported yet. If its parent hangs, only the parent is
+    /// reported.
     fn hangs(&self, known: &mut Known, path: &[u8]) -> bool {
         let reported = known.hangs;
         known.hangs = self.files(path).hangs();
@@ -185,7 +187,8 @@ impl CgroupFiles {
         known.hangs && !reported && !parent.is_some_and(|parent| self.files(parent).hangs())
     }
 
-    /// `oom` of the cgroup alone, `oom_kill` of it and all below. Before 5.2 there is no telling them apart.
+    /// `oom` of the cgroup alone, and `oom_kill` including the cgroups below. Before 5.2 `oom` also includes
+    /// those below.
     fn counts(&self, path: &[u8]) -> Option<(u64, u64)> {
         let files = self.files(path);
         Some((files.own_ooms()?, files.oom_kills()?))

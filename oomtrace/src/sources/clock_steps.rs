@@ -1,4 +1,5 @@
-//! When the clock is set: it has no line of its own, but the sooner it is known, the better is the time of each event.
+//! Learns when the clock is set. This gives no line, but the sooner it is known, the more exact is the time
+//! of each event.
 
 use std::{
     io,
@@ -7,14 +8,13 @@ use std::{
 
 use crate::{accounting::Account, enrich::enricher::Enricher, host::calendar::ClockSet, sources::Source};
 
-/// Wakes when the clock is set.
+/// Becomes readable when the clock is set.
 pub struct ClockSteps(ClockSet);
 
 impl ClockSteps {
-    /// Starts to listen.
+    /// Starts to watch the clock.
     ///
-    /// # Errors
-    /// If no descriptor is left.
+    /// # Errors If no descriptor is left.
     pub fn new() -> io::Result<Self> {
         ClockSet::new().map(Self)
     }

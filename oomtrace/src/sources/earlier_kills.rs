@@ -1,9 +1,9 @@
-//! Kills from before the programs were attached: the kernel's log since boot in, one [`LoggedKill`] for each
-//! process that it says was killed out, oldest first.
+//! Kills from before the programs were attached. Reads the kernel log since boot and returns one
+//! [`LoggedKill`] for each process that was killed, the oldest first.
 //!
-//! Every `Killed process` line is a kill; the report around it adds to it, where the kernel was not over its rate
-//! limit. Where the live events begin is decided by the first of them, not by a clock: all kills are made under
-//! one lock, so the log and the ring have them in one order.
+//! Every `Killed process` line is a kill. The report around it adds facts, unless the kernel's rate limit
+//! suppressed it. The first live event, not a clock, decides where the live events begin: all kills happen
+//! under one lock, so the log and the ring have them in the same order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -25,27 +25,29 @@ use crate::{
     sources::{Next, Rank, Source, kills::Kills},
 };
 
-/// The log's clock and the other clocks drift apart by some seconds a month; process ids come back later than that.
+/// The log's clock and the other clocks drift apart by some seconds a month. A process id is not used again
+/// that soon.
 const SAME_KILL_NS: u64 = 600 * 1_000_000_000;
 
-/// Kills that are in the log and were not reported yet.
+/// Logged kills that were not reported yet.
 #[derive(Debug, Default)]
 pub struct EarlierKills {
     kills: VecDeque<LoggedKill>,
     limit: Option<String>,
 }
 
-/// How far back.
+/// How far back to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// As far as the log reaches.
+    /// To the beginning of the log.
     Boot,
-    /// So long ago.
+    /// This long ago.
     Ago(Duration),
 }
 
 impl EarlierKills {
-    /// Those before the first live one, if they are asked for. What the log no longer has is a limit of the run.
+    /// The logged kills before the first live one, if `--since` asks for them. If the log lost older ones, a
+    /// limit says so.
     pub fn before(
         live: &mut Kills,
         root: &Root,
@@ -53,7 +55,7 @@ impl EarlierKills {
         continues: bool,
         limits: &mut Vec<String>,
     ) -> Self {
-        // What an earlier run has seen live is reported already, or in its ring.
+        // An earlier run saw these kills live: it has reported them, or they are in its ring.
         let Some(since) = since.filter(|_| !continues) else {
             if since.is_some() {
                 limits.push(
@@ -65,7 +67,7 @@ impl EarlierKills {
         match Self::read(root, since) {
             Ok(mut earlier) => {
                 limits.extend(earlier.limit.take());
-                // A kill that the log has and that is live is in the ring by now.
+                // A live kill that is also in the log is in the ring already.
                 earlier.end_before(live.first());
                 earlier
             }
@@ -76,10 +78,10 @@ impl EarlierKills {
         }
     }
 
-    /// Reads the log to its end of now. To be called when the programs are attached, before the ring is looked at.
+    /// Reads the log to its current end. The programs must be attached, and the ring must not have been read
+    /// yet.
     ///
-    /// # Errors
-    /// If the log cannot be read: CAP_SYSLOG is missing, or `/dev/kmsg` is.
+    /// # Errors If the log cannot be read, because CAP_SYSLOG or `/dev/kmsg` is missing.
     fn read(root: &Root, since: Since) -> io::Result<Self> {
         let mut log = Backlog::open(root)?;
         let mut kills = kills_of(&mut log)?;
@@ -91,16 +93,16 @@ impl EarlierKills {
             }
         };
         kills.retain(|kill| log_ns(&kill.meta) >= from);
-        // Number 0 is the first since boot.
+        // Record 0 is the first since boot.
         let cut = |first: &RecordMeta| (first.seq > 0 && log_ns(first) > from) || log.overruns() > 0;
         let limit = log.begins().filter(cut).map(|first| {
             let begins = ClockOffset::sample().rfc3339(clock::boot_time_of_log(log_ns(&first)));
-            format!("the kernel log begins at about {begins}: what was before is overwritten")
+            format!("the kernel log begins at about {begins}: older records are overwritten")
         });
         Ok(Self { kills, limit })
     }
 
-    /// Drops what is live: `first` is the thread and the time of the first event in the ring.
+    /// Drops the live kills. `first` is the thread and the time of the first event in the ring.
     fn end_before(&mut self, first: Option<(Option<u32>, BootTime)>) {
         let Some((tid, time)) = first else { return };
         let time = monotonic_ns(time);
@@ -108,9 +110,10 @@ impl EarlierKills {
             Some(kill.killed.tid) == tid && log_ns(&kill.meta).abs_diff(time) < SAME_KILL_NS
         };
         let end = match self.kills.iter().rposition(same) {
-            // A process that is killed with its group stands there twice, the first time as the one chosen.
+            // A process that is killed with its group is logged twice. The first time it is logged as the
+            // chosen one.
             Some(last) => self.kills.iter().position(same).filter(|first| first + 1 == last).unwrap_or(last),
-            // Not a kill, or one that the log does not have.
+            // Not a kill, or the log does not have it: compare times.
             None => self.kills.iter().take_while(|kill| log_ns(&kill.meta) < time).count(),
         };
         self.kills.truncate(end);
@@ -134,17 +137,17 @@ fn log_ns(meta: &RecordMeta) -> u64 {
     meta.time_us.saturating_mul(1000)
 }
 
-/// What the log's clock read at about `time`.
+/// What the log's clock read at `time`, approximately.
 fn monotonic_ns(time: BootTime) -> u64 {
     time.0.saturating_sub(clock::suspended_ns())
 }
 
-/// Every kill that the lines tell of, once.
+/// Every kill in the lines, once.
 pub fn kills_of(
     lines: impl Iterator<Item = io::Result<(RecordMeta, OomLine)>>,
 ) -> io::Result<VecDeque<LoggedKill>> {
     let mut reports = Reports::default();
-    // The report of each run, by the number of its `oom-kill:` line, as it was when it was last added to.
+    // The report of each run, by the number of its `oom-kill:` line, with all that was added to it.
     let mut known: BTreeMap<u64, OomReport> = BTreeMap::new();
     let mut found: Vec<(RecordMeta, Killed, Option<u64>)> = Vec::new();
     for line in lines {
@@ -167,7 +170,7 @@ pub fn kills_of(
                 let own = after.filter(|_| before != after).map(|(_, run)| run);
                 found.push((meta, killed, own));
             }
-            // It turns out to be the first of a group kill of its own, over the rate limit.
+            // This line starts a group kill of its own, whose report the rate limit suppressed.
             (None, Some((had, run)), Some((has, same))) if run == same && has.killed < had.killed => {
                 if let Some(last) = found.last_mut() {
                     last.2 = None;
@@ -180,12 +183,12 @@ pub fn kills_of(
     for (meta, killed, run) in found {
         let report = run.and_then(|run| known.get(&run)).cloned();
         let chosen = report.as_ref().is_some_and(|report| report.killed.first() == Some(&killed));
-        // The kernel passes the one it chose once more when it kills his group.
+        // When the kernel kills a group, it logs the chosen process a second time.
         let again = kills
             .iter()
             .rev()
-            .take_while(|told| run.is_some() && told.report.as_ref().map(|r| r.meta.seq) == run);
-        if again.into_iter().any(|told| told.killed.tid == killed.tid) {
+            .take_while(|reported| run.is_some() && reported.report.as_ref().map(|r| r.meta.seq) == run);
+        if again.into_iter().any(|reported| reported.killed.tid == killed.tid) {
             continue;
         }
         kills.push_back(LoggedKill { meta, killed, report, chosen });
@@ -193,7 +196,7 @@ pub fn kills_of(
     Ok(kills)
 }
 
-/// How much of a report is there.
+/// How many parts of a report were read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Size {
     killed: usize,
@@ -284,10 +287,10 @@ mod tests {
         };
         let at = |ms: u64| BootTime(ms * 1_000_000 + clock::suspended_ns());
         assert_eq!(tids(None), [5, 6, 7, 8]);
-        // By the thread, however far off the clocks are.
+        // Found by the thread, even if the clocks differ much.
         assert_eq!(tids(Some((Some(7), at(60_000)))), [5, 6]);
         assert_eq!(tids(Some((Some(5), at(0)))), [0; 0]);
-        // An event that the log does not have: by the clock.
+        // The log does not have this event, so the clock decides.
         assert_eq!(tids(Some((Some(99), at(3)))), [5, 6]);
         assert_eq!(tids(Some((None, at(60_000)))), [5, 6, 7, 8]);
     }

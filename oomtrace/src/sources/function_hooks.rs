@@ -1,4 +1,4 @@
-//! Whether the function hooks run: a line when they turn out not to, and when they do again.
+//! Reports when the function hooks stop running, and when they run again.
 
 use crate::{
     accounting::Account,
@@ -7,20 +7,20 @@ use crate::{
     sources::{Next, Source},
 };
 
-/// What is lost where the function hooks are attached and do not run.
-pub const SILENT: &str = "the function hooks are attached and do not run (is kernel.ftrace_enabled 0?): a memory cgroup that runs \
+/// What is missing while the function hooks are attached but do not run.
+pub const SILENT: &str = "the function hooks are attached but do not run (is kernel.ftrace_enabled 0?): a memory cgroup that runs \
     out without a kill is found only at the next event, in the cgroups' files, and what the hooks would have said of a kill comes from \
     the kernel log, else from the cgroups' limits";
 
-/// The same, where the kernel's log cannot be read.
-const SILENT_WITHOUT_LOG: &str = "the function hooks are attached and do not run (is kernel.ftrace_enabled 0?), and the kernel log \
+/// The same, if the kernel log cannot be read.
+const SILENT_WITHOUT_LOG: &str = "the function hooks are attached but do not run (is kernel.ftrace_enabled 0?), and the kernel log \
     cannot be read: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' files, and whose limit \
     fired comes from the cgroups' limits";
 
-/// Says how it is with the hooks, when that changes.
+/// Reports the state of the hooks when it changes.
 #[derive(Debug, Default)]
 pub struct FunctionHooks {
-    /// An event came that may have shown it.
+    /// A kill came, which may have changed the state.
     stirred: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The kernel's log, followed where no function hook says more: the killer's report is written before its victim is
-//! marked, so it is read while the killer works, and a kill finds its own lines read.
+//! Follows the kernel log if no function hook runs. The kernel writes its report before it marks the victim.
+//! So the log is read while the OOM killer works, and when the kill arrives its lines are read already.
 
 use std::{
     io,
@@ -8,14 +8,13 @@ use std::{
 
 use crate::{accounting::Account, enrich::enricher::Enricher, sources::Source};
 
-/// Wakes when the log grows.
+/// Wakes the loop when the log grows.
 pub struct FollowKernelLog(OwnedFd);
 
 impl FollowKernelLog {
-    /// Of the log that this enricher reads; `None` if it reads none.
+    /// Follows the log that this enricher reads; `None` if it reads none.
     ///
-    /// # Errors
-    /// If no descriptor is left.
+    /// # Errors If no descriptor is left.
     pub fn of(enricher: &Enricher) -> io::Result<Option<Self>> {
         enricher.kernel_log().map(|log| log.as_fd().try_clone_to_owned().map(Self)).transpose()
     }

@@ -1,6 +1,6 @@
-//! What the killer did, as the programs recorded it: records of the ring of kills in, events out.
+//! Turns the records of the kill ring into events.
 //!
-//! A record that cannot be read and a fact that is missing end nothing: they are counted.
+//! A record that cannot be read, or a fact that is missing, stops nothing. It is counted.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Records to events.
+/// Turns records into events.
 #[derive(Clone, Debug)]
 pub struct Records {
     decoder: Decoder,
@@ -24,15 +24,15 @@ pub struct Records {
 }
 
 impl Records {
-    /// Of a host with pages of this size; the raw records go to the recorder too.
+    /// For a host with pages of this size. If there is a recorder, raw records are also written to it.
     pub fn new(page_bytes: u64, recorder: Option<Recorder>) -> Self {
         Self { decoder: Decoder::new(page_bytes), recorder }
     }
 
     /// The event of a record.
     ///
-    /// `missed`: how often the program was left out that follows signals. Once it was, a mark without a SIGKILL may be that
-    /// of one which it has not seen.
+    /// `missed`: how often the kernel skipped the program that follows signals. After that, a mark without a
+    /// SIGKILL may only mean that the program missed the SIGKILL.
     pub fn event(
         &self,
         record: &[u8],
@@ -74,7 +74,7 @@ impl Records {
         }
     }
 
-    /// Takes in a change of the cgroup tree. One that cannot be read costs a name, not an event.
+    /// Takes in a change of the cgroup tree. If it cannot be read, a name may be missing, but no event.
     pub fn cgroup(&self, record: &[u8], enricher: &mut Enricher) {
         self.record(record);
         if let Ok(Record::Cgroup(change)) = self.decoder.record(record) {
@@ -107,12 +107,12 @@ pub struct Kills {
 }
 
 impl Kills {
-    /// Of this ring; `missed_signals` is of the programs that fill it.
+    /// Reads this ring. `missed_signals` belongs to the programs that fill it.
     pub fn new(ring: Ring, missed_signals: Option<MissedRuns>, records: Records) -> Self {
         Self { ring, missed_signals, records }
     }
 
-    /// The thread and the time of the oldest event, which stays where it is.
+    /// The thread and the time of the oldest event. The event stays in the ring.
     pub fn first(&mut self) -> Option<(Option<u32>, BootTime)> {
         let record = self.ring.next()?;
         let moment = self.records.moment(&record);
@@ -133,7 +133,7 @@ impl Source for Kills {
     fn next(&mut self, enricher: &mut Enricher, account: &mut Account) -> Next {
         let Some(record) = self.ring.next() else { return Next::Nothing };
         let next = self.records.event(&record, self.missed_signals.as_ref(), enricher, account);
-        // It leaves the ring after its line was written.
+        // The record leaves the ring after its line is written.
         Ring::leave(record);
         next
     }

@@ -1,8 +1,7 @@
-//! Where facts come from. One file a source, each behind [`Source`]; which there are in a run is one list,
-//! `run/setup.rs`.
+//! The sources of facts. Each is one file behind [`Source`]. `run/setup.rs` lists the sources of a run.
 //!
-//! A source waits for nothing and prints nothing: it says what wakes it, takes in what there is, and hands out
-//! its next event. The loop decides whose turn it is and writes the lines.
+//! A source never waits and never prints. It says what wakes it, takes in what is there, and returns its next
+//! event. The loop decides which source is asked, and writes the lines.
 
 pub mod cgroup_changes;
 pub mod cgroup_files;
@@ -21,9 +20,9 @@ use crate::{accounting::Account, enrich::enricher::Enricher, event::Event};
 
 /// A source of facts.
 ///
-/// Every method may be left out. None of them waits.
+/// Every method has a default. None of them may wait.
 pub trait Source {
-    /// When it has its turn.
+    /// When it is asked.
     fn rank(&self) -> Rank {
         Rank::InTurn
     }
@@ -33,50 +32,51 @@ pub trait Source {
         None
     }
 
-    /// When it is to be asked without being woken. [`Self::learn`] is called then, and must move it on.
+    /// When to ask it without being woken. The loop then calls [`Self::learn`], after which this time must be
+    /// later.
     fn due(&self) -> Option<Instant> {
         None
     }
 
-    /// Called once, in the order of the list, when the programs are attached and the first line was written.
+    /// Called once, in the order of the list, after the programs are attached and the first line is written.
     fn begin(&mut self, _enricher: &mut Enricher, _account: &mut Account) {}
 
-    /// Takes in what there is, when it was woken or is due; also while the output takes no lines. True if there may
-    /// be more: it took too long, and others have their turn first.
+    /// Takes in what is there, when it is woken or due. Also called while the output takes no lines. Returns
+    /// true if there may be more, because the turn ended.
     fn learn(&mut self, _enricher: &mut Enricher, _account: &mut Account) -> bool {
         false
     }
 
-    /// Its next fact, while the output takes lines. Asked again until there is nothing.
+    /// Its next fact. Called only while the output takes lines, and again until it returns [`Next::Nothing`].
     fn next(&mut self, _enricher: &mut Enricher, _account: &mut Account) -> Next {
         Next::Nothing
     }
 
-    /// The output has the line of the last fact, or it had none: what it was read from can go.
+    /// The line of the last fact is written, or the fact had none: its record can be dropped.
     fn written(&mut self) {}
 
-    /// An event of any source: `printed` says whether it got a line, or the operator did not ask for it.
+    /// Shows it an event of any source. `printed` is false if the operator did not ask for that event.
     fn saw(&mut self, _event: &Event, _printed: bool, _enricher: &Enricher, _account: &mut Account) {}
 }
 
-/// When a source has its turn. Within a rank, the order is that of the list.
+/// When a source is asked. Within a rank, the order of the list counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rank {
-    /// It learns before each event of those that come first, woken or not.
+    /// It learns before each event of the sources of rank `First`, woken or not.
     BeforeFirst,
-    /// Its events come first, for as long as a turn lasts: kills.
+    /// Its events come before all others, for one turn at the most. These are the kills.
     First,
-    /// Woken or due, it learns, and has one event printed in each round.
+    /// It learns when woken or due, and prints one event in each round.
     InTurn,
 }
 
-/// What a source has next.
+/// What a source returns.
 #[derive(Debug)]
 pub enum Next {
-    /// Nothing, by now.
+    /// Nothing now.
     Nothing,
-    /// A fact that has no line.
+    /// A fact without a line.
     Silent,
-    /// A line to be.
+    /// An event to print.
     Event(Event),
 }

@@ -1,4 +1,4 @@
-//! `run --record`: raw records as they leave the rings, for `replay`.
+//! `run --record`: writes the raw records of the rings to a file for `replay`.
 
 use std::{
     cell::RefCell,
@@ -14,22 +14,22 @@ use crate::{
     stderr::say,
 };
 
-/// Writes records to a file. A clone writes to the same one.
+/// Writes records to a file. Clones write to the same file.
 #[derive(Clone, Debug)]
 pub struct Recorder(Rc<RefCell<Option<File>>>);
 
 impl Recorder {
-    /// Makes the file.
+    /// Creates the file.
     ///
-    /// # Errors
-    /// If it cannot be made.
+    /// # Errors If it cannot be created.
     pub fn create(path: &Path) -> Result<Self, Failure> {
         let failure =
             |error| Failure::message(Code::RunTime, format!("cannot create {}: {error}", path.display()));
         Ok(Self(Rc::new(RefCell::new(Some(create_private(path).map_err(failure)?)))))
     }
 
-    /// Length, then bytes: what `replay` reads. The first failure is said, and ends the recording, not the run.
+    /// Writes a length and the bytes, the format that `replay` reads. The first error is printed and ends the
+    /// recording, not the run.
     pub fn write(&self, record: &[u8]) {
         let mut to = self.0.borrow_mut();
         let Some(file) = &mut *to else { return };

@@ -12,7 +12,7 @@ use crate::{
     host::root::Root,
 };
 
-/// Memory cgroups of which the files alone are there.
+/// Memory cgroups of which only the files exist.
 struct Host {
     mount: TempDir,
     tree: CgroupTree,
@@ -45,7 +45,7 @@ impl Host {
         fs::write(self.mount.path().join(path.trim_start_matches('/')).join(file), text).unwrap();
     }
 
-    /// What v2 counts: limits hit of the cgroup alone, kills in it and below.
+    /// The counters of v2: limit hits of the cgroup alone, kills in it and below.
     fn counts(&self, path: &str, oom: u64, kills_below: u64) {
         self.write(path, "memory.events.local", &format!("max 9\noom {oom}\noom_kill 0\n"));
         self.write(path, "memory.events", &format!("oom 77\noom_kill {kills_below}\noom_group_kill 5\n"));

@@ -1,5 +1,5 @@
-//! Asks a runtime itself, where its files leave it open: Docker over its socket, Podman by its
-//! program, which is all there is of it. One that does not answer is left alone for a while.
+//! Asks a runtime itself if its files do not answer: Docker through its socket, Podman through its program,
+//! because Podman has no daemon. A runtime that does not answer is not asked again for a while.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,33 +22,33 @@ use crate::{
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long a daemon that did not answer is left alone: a hundred kills must not wait for it one by one.
+/// How long a daemon that did not answer is not asked again. A hundred kills must not each wait for it.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Podman starts anew for each question, and reads its database first.
+/// Podman starts a new process for each question, and it reads its database first.
 const PODMAN_ANSWER: Duration = Duration::from_secs(10);
 const PODMAN: &str = "/usr/bin/podman";
 
-/// Those that can be asked, and whether they answer.
+/// The runtimes that can be asked, and whether they answer.
 #[derive(Debug, Default)]
 pub(super) struct Daemon {
     docker_silent_since: Option<Instant>,
     podman_silent_since: Option<Instant>,
 }
 
-/// Did not answer in time, a moment ago?
+/// Whether it recently did not answer in time.
 fn is_silent(since: Option<Instant>) -> bool {
     since.is_some_and(|since| since.elapsed() < SILENCE)
 }
 
 impl Daemon {
-    /// What the runtime says of its container; `None` where there is nobody to ask: the files stand.
+    /// What the runtime says about its container; `None` if it cannot be asked, and the files decide.
     pub(super) fn ask(&mut self, home: &Home, dirs: &StateDirs, id: &str) -> Option<Says> {
         match home {
             Home::Docker { asked: true, .. } => {
                 if is_silent(self.docker_silent_since) {
                     return None;
                 }
-                // Those that do not know it are other daemons: their word does not count.
+                // A daemon that does not know the container is another daemon, and its answer does not count.
                 dirs.docker_sockets.iter().find_map(|socket| match docker(socket, id) {
                     Ok(says) => says,
                     Err(error) => {
@@ -62,7 +62,7 @@ impl Daemon {
                 })
             }
             Home::Podman(_) if is_silent(self.podman_silent_since) => {
-                Some(Says::Unknown("podman did not answer in time when it was asked last".to_owned()))
+                Some(Says::Unknown("podman did not answer in time when it was last asked".to_owned()))
             }
             Home::Podman(dir) => {
                 let began = Instant::now();
@@ -70,8 +70,8 @@ impl Daemon {
                 self.podman_silent_since = (began.elapsed() >= PODMAN_ANSWER).then(Instant::now);
                 Some(says)
             }
-            // The files say all that the CRI runtimes know. What a user's socket or program answers is not asked
-            // for: it could be any other.
+            // The files say all that the CRI runtimes know. A user's socket or program is not asked: it could
+            // be anything.
             Home::Docker { asked: false, .. } | Home::Cri(_) | Home::CriO(_) | Home::UserPodman => None,
         }
     }
@@ -88,7 +88,7 @@ struct Inspected {
 fn docker(socket: &Path, id: &str) -> std::io::Result<Option<Says>> {
     let deadline = Instant::now() + ANSWER;
     let mut stream = connect(socket)?;
-    // Of HTTP 1.0 because the answer then comes in one piece and ends with the connection.
+    // HTTP 1.0, because the answer then comes in one piece and ends with the connection.
     write!(stream, "GET /containers/{id}/json HTTP/1.0\r\nHost: docker\r\n\r\n")?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
@@ -109,8 +109,8 @@ fn docker(socket: &Path, id: &str) -> std::io::Result<Option<Says>> {
     }
 }
 
-/// One that a daemon does not take, as it hangs and others wait already, is given up like an answer: `connect` waits for as
-/// long as a write may.
+/// If the daemon hangs and its queue is full, `connect` fails after the same time as an answer: it uses the
+/// timeout of writes.
 fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_timeout(&stream, Timeout::Send, Some(ANSWER))?;
@@ -118,7 +118,7 @@ fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     Ok(UnixStream::from(stream))
 }
 
-/// The state in an answer that says `200` and is about the container.
+/// The state in an answer with status `200` about this container.
 fn parse(answer: &[u8], id: &str) -> Option<Says> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     let status = answer.split(|byte| *byte == b' ').nth(1)?;
@@ -127,13 +127,13 @@ fn parse(answer: &[u8], id: &str) -> Option<Says> {
     (inspected.id == id).then(|| inspected.state.says())
 }
 
-/// `podman container inspect`; or why it says nothing.
+/// Runs `podman container inspect`. The error says why there is no answer.
 fn podman(root: &Path, id: &str) -> Result<Says, String> {
     let root = root.as_os_str();
     let words = ["container", "inspect", "--format", "{{json .State}}", id].map(AsRef::as_ref);
     let words = ["--root".as_ref(), root].into_iter().chain(words);
     let said = program::run(Path::new(PODMAN), words, PODMAN_ANSWER);
-    let said = said.map_err(|error| format!("{PODMAN}, which would have to be asked: {error}"))?;
+    let said = said.map_err(|error| format!("cannot run {PODMAN}: {error}"))?;
     let Some(ended) = said.status else {
         return Err(format!("podman did not answer within {} s", PODMAN_ANSWER.as_secs()));
     };
@@ -141,7 +141,7 @@ fn podman(root: &Path, id: &str) -> Result<Says, String> {
         return Ok(podman_says(&said.stdout));
     }
     let words = String::from_utf8_lossy(&said.stderr);
-    Err(format!("podman, when asked: {ended}: {}", words.trim_end().lines().next_back().unwrap_or_default()))
+    Err(format!("podman failed: {ended}: {}", words.trim_end().lines().next_back().unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -176,7 +176,7 @@ mod tests {
             socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         rustix::net::bind(&listener, &SocketAddrUnix::new(&socket).unwrap()).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
-        // It takes nobody, and has room for one who waits.
+        // The listener accepts no connection, and its queue has room for one.
         let _waits = connect(&socket).unwrap();
         assert_eq!(connect(&socket).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     }

@@ -1,14 +1,14 @@
-//! What a container's runtime says of a kill, once it has settled: an `oom_kill` event in, a
-//! `verdict` event out seconds later. It is evidence about the runtime, never about the kill.
+//! What a container's runtime says about a kill, some seconds later: takes an `oom_kill` event, returns a
+//! `verdict` event. A verdict is evidence about the runtime, never about the kill.
 //!
-//! - `state`: what the runtimes' files and, where these leave it open, the runtimes themselves say.
-//! - `api`: how a daemon is asked.
-//! - `program`: how a program is asked that is no daemon.
-//! - `watch`: when; a thread of its own, which sleeps while there is nothing to ask.
-//! - `shares`: how much of the queue one container or one user may take.
+//! - `state`: reads the runtimes' files and, if these do not answer, asks the runtimes.
+//! - `api`: asks a daemon.
+//! - `program`: runs a program and reads its answer.
+//! - `watch`: decides when. Its thread sleeps while there is nothing to ask.
+//! - `shares`: how much of the queue one container or one user can take.
 //!
-//! It must not delay a kill: the event path hands over a note and goes on. A queue that is full
-//! takes no more notes.
+//! Verdicts must not delay a kill: the event path adds a note to a queue and goes on. If the queue is full,
+//! the kill gets no verdict.
 
 mod api;
 mod program;
@@ -36,18 +36,18 @@ use crate::{
     sources::{Next, Source},
 };
 
-/// Containers below the cgroup whose limit fired that are looked at.
+/// The most containers below the cgroup whose limit fired that are checked.
 const BYSTANDERS_MAX: usize = 64;
-/// The thread reads files of up to a megabyte, onto the heap.
+/// The thread reads files of up to a megabyte, but these are on the heap.
 const STACK_BYTES: usize = 256 << 10;
 
-/// A kill whose verdict is wanted.
+/// A kill that needs a verdict.
 #[derive(Debug)]
 struct Note {
     of: u64,
-    /// What counts `of`.
+    /// Names the programs that count `of`.
     stream: Option<String>,
-    /// When the kernel killed: nanoseconds since 1970.
+    /// The time of the kill, in nanoseconds since 1970.
     time_ns: i128,
     runtime: Runtime,
     container: Container,
@@ -55,7 +55,7 @@ struct Note {
     bystanders: Vec<Bystander>,
     dirs: Arc<StateDirs>,
     root: Root,
-    /// Bytes of all this.
+    /// The size of this note in bytes.
     bytes: usize,
 }
 
@@ -65,7 +65,7 @@ struct Bystander {
     runtime: Runtime,
     id: String,
     name: String,
-    /// The user whose runtime it is of.
+    /// The user, if the runtime is a user's own.
     user: Option<u32>,
 }
 
@@ -75,34 +75,34 @@ impl Bystander {
     }
 }
 
-/// Why there is no word of a runtime's.
+/// Why there is no statement of a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsaid {
-    /// The runtime does not know the container any more: it will never show the kill.
+    /// The runtime does not know the container any more, so it will never show the kill.
     Gone,
-    /// Its word could not be had: whether it shows the kill is not known.
+    /// The runtime's state could not be read, so it is not known whether it shows the kill.
     Unknown(String),
 }
 
-/// What a runtime says of a kill.
+/// What a runtime says about a kill.
 #[derive(Debug)]
 pub struct Answer {
     /// The `seq` of the kill.
     pub of: u64,
-    /// The set of programs that counts it.
+    /// Names the programs that count this `seq`.
     pub stream: Option<String>,
     /// The container.
     pub container: Container,
     /// The runtime's view, or why there is none.
     pub says: Result<RuntimeSays, Unsaid>,
-    /// Bystanders that are flagged by now and were not before the kill.
+    /// Bystanders that are flagged now and were not before the kill.
     flagged: Vec<Bystander>,
-    /// Bytes of the note.
+    /// The size of the note in bytes.
     bytes: usize,
 }
 
 impl Answer {
-    /// True when the runtime does not show an OOM kill; `None` where that is not known.
+    /// True if the runtime does not show an OOM kill; `None` if that is not known.
     pub fn missed(&self) -> Option<bool> {
         match &self.says {
             Ok(says) => says.oom_killed.map(|shown| !shown),
@@ -111,7 +111,7 @@ impl Answer {
         }
     }
 
-    /// Why there is no view.
+    /// Why the runtime says nothing.
     pub fn missing(&self) -> Missing {
         match &self.says {
             Ok(_) => Missing::new(),
@@ -126,14 +126,14 @@ impl Answer {
     }
 }
 
-/// Verdicts to come.
+/// Verdicts that are not there yet.
 #[derive(Debug)]
 pub struct Verdicts {
     notes: SyncSender<Box<Note>>,
     answers: Receiver<Answer>,
-    /// Readable when there is an answer.
+    /// Becomes readable when there is an answer.
     wake: Arc<OwnedFd>,
-    /// Notes whose answer has not come.
+    /// Notes without an answer yet.
     waiting: Waiting,
     killed: Killed,
 }
@@ -141,8 +141,7 @@ pub struct Verdicts {
 impl Verdicts {
     /// Starts the thread that asks.
     ///
-    /// # Errors
-    /// Where no thread can be started.
+    /// # Errors If no thread can be started.
     pub fn start() -> std::io::Result<Self> {
         let (notes, theirs) = sync_channel(PENDING_MAX);
         let (to, answers) = sync_channel(PENDING_MAX);
@@ -155,13 +154,14 @@ impl Verdicts {
         Ok(Self { notes, answers, wake, waiting: Waiting::default(), killed: Killed::default() })
     }
 
-    /// A kill was seen: it is its container's own, whoever is asked about.
+    /// Remembers that this container had a kill, so that it is not called a false positive.
     fn remember(&mut self, kill: &OomKill) {
         let Some(container) = kill.container.as_ref().filter(|_| was_made(kill)) else { return };
         self.killed.saw(key(container));
     }
 
-    /// A kill was told: its verdict is wanted. Reads no file. False if too many are wanted already.
+    /// Asks for the verdict of a printed kill. Reads no file. Returns false if too many verdicts are waited
+    /// for.
     fn want(&mut self, kill: &OomKill, tree: &CgroupTree) -> bool {
         let (Some(container), Some(of)) = (&kill.container, kill.envelope.seq) else { return true };
         if !was_made(kill) {
@@ -169,7 +169,7 @@ impl Verdicts {
         }
         let Some(runtime) = Runtime::with_files(&container.runtime.name) else { return true };
         let Ok(time) = kill.envelope.time.parse::<jiff::Timestamp>() else { return true };
-        // Of a pod's sandbox only Docker says how it ended.
+        // Only Docker says how the sandbox of a pod ended.
         let sandbox = kill.k8s.as_ref().is_some_and(|k8s| k8s.pod.name.is_some() && k8s.container.is_none())
             && runtime != Runtime::Docker;
         if !state::has_verdicts(runtime, kill.k8s.is_some()) || sandbox {
@@ -180,7 +180,7 @@ impl Verdicts {
         if !self.waiting.has_room(&key) {
             return false;
         }
-        // A limit of the container's own has no bystanders.
+        // If the limit is the container's own, there are no bystanders.
         let fired = kill.oom.cgroup.as_ref().and_then(|fired| fired.cgroup.path.as_deref());
         let above = fired.filter(|path| !path.contains(container.id.as_str()));
         let bystanders = above.map(|path| bystanders(tree, path, container)).unwrap_or_default();
@@ -207,7 +207,7 @@ impl Verdicts {
         taken
     }
 
-    /// Those that the answer shows as flagged without a kill of their own.
+    /// The flagged containers of the answer that had no kill of their own.
     fn false_positives(&self, answer: &Answer) -> Vec<String> {
         let own_kill = |one: &&Bystander| self.killed.contains(&(one.id.clone(), one.user));
         let others = answer.flagged.iter().filter(|one| !own_kill(one));
@@ -221,7 +221,7 @@ impl Source for Verdicts {
     }
 
     fn learn(&mut self, _: &mut Enricher, _: &mut Account) -> bool {
-        let _woken_for_nothing = rustix::io::read(&*self.wake, &mut [0; 8]);
+        let _may_be_empty = rustix::io::read(&*self.wake, &mut [0; 8]);
         false
     }
 
@@ -231,7 +231,7 @@ impl Source for Verdicts {
         let false_positive = self.false_positives(&answer);
         Next::Event(Event::Verdict(Box::new(Verdict {
             envelope: Envelope {
-                // The kill may be reported once more by the next run, and its verdict too.
+                // The next run may report the kill again, and then its verdict too.
                 id: answer.stream.as_ref().map(|stream| format!("{stream}-verdict-{}", answer.of)),
                 stream: answer.stream.clone(),
                 origin: Origin::Runtime,
@@ -249,7 +249,7 @@ impl Source for Verdicts {
 
     fn saw(&mut self, event: &Event, printed: bool, enricher: &Enricher, account: &mut Account) {
         let Event::OomKill(kill) = event else { return };
-        // One that only the log has is of the past: its container's runtime was never asked about it.
+        // A kill that is only in the log is old: its runtime was not watched then.
         if kill.envelope.seq.is_none() {
             return;
         }
@@ -260,23 +260,23 @@ impl Source for Verdicts {
     }
 }
 
-/// Where answers go.
+/// Where the thread sends its answers.
 struct Answers {
     to: SyncSender<Answer>,
     wake: Arc<OwnedFd>,
 }
 
 impl Answers {
-    /// Hands one over, when there is room. False if nobody takes any.
+    /// Sends an answer, after waiting for room. Returns false if the receiver is gone.
     fn send(&self, answer: Answer) -> bool {
         let sent = self.to.send(answer).is_ok();
-        // It is full only where the reader is woken already.
-        let _woken = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        // This fails only if the reader is woken already.
+        let _ignored = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         sent
     }
 }
 
-/// No runtime can show, or miss, a kill that was not made.
+/// A kill that did not happen has no verdict.
 fn was_made(kill: &OomKill) -> bool {
     kill.oom.kill != Some(Kill::AlreadyExiting)
 }
@@ -293,7 +293,7 @@ fn bystanders(tree: &CgroupTree, fired: &str, victim: &Container) -> Vec<Bystand
         .collect()
 }
 
-/// What a container's texts take.
+/// The bytes of a container's texts.
 fn bytes_of(container: &Container) -> usize {
     let image = container.image.as_ref().map_or(0, |image| image.name.len());
     let labels = container.label.iter().map(|(key, value)| key.len() + value.len() + 2 * size_of::<String>());

@@ -1,6 +1,6 @@
-//! A program that is asked a question: words in, what it says out, within a bound of time and bytes.
+//! Runs a program and reads its answer, within a limit of time and bytes.
 //!
-//! Neither it nor a process that it leaves behind with its pipes can keep anybody waiting for longer.
+//! Neither the program nor a child that keeps its pipes can make the caller wait longer.
 
 use std::{
     ffi::OsStr,
@@ -20,21 +20,21 @@ use rustix::{
     process::{Pid, Signal, kill_process_group},
 };
 
-/// Bytes that are taken of each of its outputs: an answer has a few hundred.
+/// The most bytes that are read from each output. An answer has a few hundred.
 const OUTPUT_MAX: usize = 64 << 10;
-/// How often it is looked at whether it has ended, where its outputs do not tell.
+/// How often to check if it has ended, if its outputs do not show it.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What a program said.
+/// The result of a program.
 #[derive(Debug)]
 pub(super) struct Said {
-    /// How it ended; `None` if it had not in time, and was killed.
+    /// How it ended; `None` if it ran too long and was killed.
     pub(super) status: Option<ExitStatus>,
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
 }
 
-/// Runs `program` for `limit` at most.
+/// Runs `program` for at most `limit`.
 pub(super) fn run<'a>(
     program: &Path,
     words: impl IntoIterator<Item = &'a OsStr>,
@@ -44,8 +44,8 @@ pub(super) fn run<'a>(
     let mut command = Command::new(program);
     command.args(words).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // SAFETY: between fork and exec it makes four system calls and takes no memory.
-    unsafe { command.pre_exec(as_any_other) };
+    // SAFETY: between fork and exec it makes four system calls and allocates nothing.
+    unsafe { command.pre_exec(undo_protection) };
     let mut child = command.spawn()?;
     let mut pipes = (child.stdout.take(), child.stderr.take());
     for pipe in [pipes.0.as_ref().map(AsFd::as_fd), pipes.1.as_ref().map(AsFd::as_fd)].into_iter().flatten() {
@@ -53,7 +53,7 @@ pub(super) fn run<'a>(
     }
     let mut said = Said { status: None, stdout: Vec::new(), stderr: Vec::new() };
     loop {
-        // Before its pipes are looked at for the last time: what it has said is in them by then.
+        // Check first, then read the pipes a last time: after its end they hold all its output.
         said.status = child.try_wait()?;
         let open = [take(&mut pipes.0, &mut said.stdout), take(&mut pipes.1, &mut said.stderr)];
         if said.status.is_some() {
@@ -69,9 +69,9 @@ pub(super) fn run<'a>(
     }
 }
 
-/// Takes back what this process has and an ordinary one has not: that it may not be a victim, and leaves no core.
-fn as_any_other() -> io::Result<()> {
-    // SAFETY: numbers in. With it, /proc/self is this user's again.
+/// Undoes the special settings of this process: that it is never a victim, and that it leaves no core dump.
+fn undo_protection() -> io::Result<()> {
+    // SAFETY: takes numbers only. After it, this user owns /proc/self again.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
@@ -79,11 +79,11 @@ fn as_any_other() -> io::Result<()> {
     Ok(())
 }
 
-/// With all that it has started.
+/// Kills the program and the processes that it started.
 fn end(child: &mut Child) {
     let _gone = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0))
         .map(|group| kill_process_group(group, Signal::KILL));
-    // It may hang in the kernel: then nobody waits for it any longer.
+    // It may hang in the kernel, so the wait is limited.
     for _ in 0..10 {
         if !matches!(child.try_wait(), Ok(None)) {
             break;
@@ -92,7 +92,7 @@ fn end(child: &mut Child) {
     }
 }
 
-/// Takes what is in a pipe. True if more may come.
+/// Reads what is in a pipe. Returns true if more may come.
 fn take(pipe: &mut Option<impl Read>, into: &mut Vec<u8>) -> bool {
     let Some(from) = pipe else { return false };
     let mut chunk = [0; 4096];
@@ -102,7 +102,7 @@ fn take(pipe: &mut Option<impl Read>, into: &mut Vec<u8>) -> bool {
             Ok(read) => {
                 let room = OUTPUT_MAX.saturating_sub(into.len()).min(read);
                 into.extend_from_slice(chunk.get(..room).unwrap_or_default());
-                // One that says more is not heard out.
+                // Too much output: the rest is not read.
                 if room < read {
                     break;
                 }
@@ -120,7 +120,7 @@ fn wait<'a>(pipes: impl Iterator<Item = BorrowedFd<'a>>, limit: Duration) {
     let mut polled: Vec<PollFd<'_>> =
         pipes.map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)).collect();
     let limit = Timespec { tv_sec: 0, tv_nsec: i64::from(limit.subsec_nanos()) };
-    let _looked_again_anyway = poll(&mut polled, Some(&limit));
+    let _ignored = poll(&mut polled, Some(&limit));
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(600);
 
-    /// In a thread of its own: what would wait for ever fails instead.
+    /// Runs in a thread of its own, so that a test that hangs fails.
     fn said(script: &'static str, limit: Duration) -> Said {
         let (done, waits) = std::sync::mpsc::channel();
         std::thread::spawn(move || {

@@ -1,26 +1,27 @@
-//! How much of the queue one container, or one user, may take: kills come a hundred a second, verdicts take seconds. Pure.
+//! Limits how much of the queue one container or one user can take: there may be a hundred kills a second,
+//! and a verdict takes seconds. Pure.
 
 use std::collections::HashMap;
 
 use crate::event::Container;
 
-/// Kills that wait for their verdict, at most.
+/// The most kills that wait for a verdict.
 pub(super) const PENDING_MAX: usize = 1024;
-/// Of these, in one container; and in all containers of one user's own runtimes.
+/// The most of these in one container, and in all containers of one user's own runtimes.
 const OF_CONTAINER_MAX: usize = 64;
 const OF_USER_MAX: usize = 16;
-/// Bytes of what is noted of all that wait. A kill below a limit that fired for many containers notes them all.
+/// The most bytes of all notes. If a limit fired for many containers, a note holds them all.
 const BYTES_MAX: usize = 4 << 20;
 
-/// A container: by its id, and the user whose runtime it is of.
+/// A container: its id, and the user if the runtime is a user's own.
 pub(super) type Key = (String, Option<u32>);
 
-/// The container's.
+/// The key of a container.
 pub(super) fn key(container: &Container) -> Key {
     (container.id.clone(), container.runtime.user)
 }
 
-/// What waits.
+/// What is waiting.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     of: HashMap<Key, usize>,
@@ -30,14 +31,14 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Whether a kill in the container may wait too.
+    /// Whether a kill in this container may wait too.
     pub(super) fn has_room(&self, key: &Key) -> bool {
         let users = key.1.map_or(0, |user| self.of_user.get(&user).copied().unwrap_or(0));
         let own = self.of.get(key).copied().unwrap_or(0);
         self.count < PENDING_MAX && own < OF_CONTAINER_MAX && users < OF_USER_MAX
     }
 
-    /// It waits, and takes so many bytes. False if there is no room.
+    /// Adds a kill of this size. Returns false if there is no room.
     pub(super) fn add(&mut self, key: &Key, bytes: usize) -> bool {
         if !self.has_room(key) || self.bytes.saturating_add(bytes) > BYTES_MAX {
             return false;
@@ -51,7 +52,7 @@ impl Waiting {
         true
     }
 
-    /// It waits no longer.
+    /// Removes a kill.
     pub(super) fn remove(&mut self, key: &Key, bytes: usize) {
         fn less<K: std::hash::Hash + Eq + Clone>(of: &mut HashMap<K, usize>, key: &K) {
             if let Some(count) = of.get_mut(key) {
@@ -70,8 +71,8 @@ impl Waiting {
     }
 }
 
-/// Containers in which kills were seen: none of them is flagged without a kill of its own. Those of users apart, who
-/// have as many containers killed as they like.
+/// Containers in which a kill was seen, so that their flag is no false positive. Those of users are kept
+/// apart, because a user can make any number of kills.
 #[derive(Debug, Default)]
 pub(super) struct Killed {
     of_host: HashMap<Key, u64>,
@@ -80,15 +81,15 @@ pub(super) struct Killed {
 }
 
 impl Killed {
-    /// How many of each are remembered at the most.
+    /// The most containers of each kind.
     const MAX: usize = 4096;
 
-    /// A kill was seen in it.
+    /// Adds a container in which a kill was seen.
     pub(super) fn saw(&mut self, key: Key) {
         self.seen += 1;
         let all = if key.1.is_some() { &mut self.of_users } else { &mut self.of_host };
         if all.len() >= Self::MAX && !all.contains_key(&key) {
-            // Half of them at once: to find the oldest takes a look at each.
+            // Drops half of them at once, because finding the oldest needs a look at each.
             let mut when: Vec<u64> = all.values().copied().collect();
             let middle = when.len() / 2;
             let middle = *when.select_nth_unstable(middle).1;
@@ -97,7 +98,7 @@ impl Killed {
         all.insert(key, self.seen);
     }
 
-    /// Whether one was.
+    /// Whether a kill was seen in this container.
     pub(super) fn contains(&self, key: &Key) -> bool {
         self.of_host.contains_key(key) || self.of_users.contains_key(key)
     }

@@ -1,4 +1,4 @@
-//! What the runtimes' own files say of a container's end.
+//! What the runtimes' own files say about the end of a container.
 
 use std::path::{Path, PathBuf};
 
@@ -17,61 +17,61 @@ use crate::{
 
 /// Where containerd's CRI plugin keeps its containers, below its root.
 const CRI: &str = "io.containerd.grpc.v1.cri/containers";
-/// A container's end is a byte or three there.
+/// The file with the exit code has up to three digits.
 const EXIT_MAX_BYTES: u64 = 64;
 
-/// Which runtime's directory a container is in.
+/// The runtime's directory that holds a container.
 #[derive(Clone, Debug)]
 pub(super) enum Home {
-    /// A data-root of Docker's; `asked`: its daemon may be asked too.
+    /// Docker's data-root. If `asked`, its daemon can be asked too.
     Docker {
         /// The data-root.
         dir: StateDir,
-        /// Not of an unprivileged user's.
+        /// It is not an unprivileged user's.
         asked: bool,
     },
-    /// A root of a containerd with containers of Kubernetes.
+    /// A root of containerd with containers of Kubernetes.
     Cri(StateDir),
-    /// CRI-O's directories: one has what is gone with a reboot, another what stays.
+    /// CRI-O's directories: one is lost at a reboot, another stays.
     CriO(Vec<StateDir>),
-    /// A graph root of Podman's.
+    /// Podman's graph root.
     Podman(StateDir),
-    /// A graph root of an unprivileged user's Podman.
+    /// The graph root of an unprivileged user's Podman.
     UserPodman,
 }
 
-/// What is said.
+/// What the runtime says.
 #[derive(Clone, Debug)]
 pub(super) enum Says {
-    /// It stays so: the container ended, or the kill is shown.
+    /// This will not change: the container ended, or the kill is shown.
     Settled(RuntimeSays),
-    /// The container runs and no kill is shown: it may be yet.
+    /// The container runs and no kill is shown yet.
     Open(RuntimeSays),
-    /// No such container any more.
+    /// There is no such container any more.
     Gone,
-    /// Nothing can be had: why.
+    /// Nothing could be read, for this reason.
     Unknown(String),
 }
 
-/// Does this runtime say anything of OOM kills that can be read?
+/// Whether this runtime shows OOM kills in a form that can be read.
 pub(super) fn has_verdicts(runtime: Runtime, in_pod: bool) -> bool {
     has_flags(runtime, in_pod) || runtime == Runtime::Podman
 }
 
-/// Does a file of its say so, cheaply enough to look at bystanders?
+/// Whether a file of this runtime shows them, so that checking bystanders is cheap.
 pub(super) fn has_flags(runtime: Runtime, in_pod: bool) -> bool {
     matches!(runtime, Runtime::Docker | Runtime::CriO) || runtime == Runtime::Containerd && in_pod
 }
 
-/// Podman has no file that says it: it is asked at once.
+/// Podman has no such file, so it is asked at once.
 pub(super) fn is_asked_first(home: &Home) -> bool {
     matches!(home, Home::Podman(_))
 }
 
-/// The directory of the host's own runtime that knows the container now. `known`: its state was read before.
+/// The directory of the host's own runtime that has the container. `known`: its state was read before.
 pub(super) fn home(dirs: &StateDirs, runtime: Runtime, id: &str, known: bool) -> Result<Home, Unsaid> {
     is_an_id(id)?;
-    // Whether a directory is there in which the container would be, and the one in which it is.
+    // Whether a directory exists that could have the container, and the one that has it.
     let (there, found) = match runtime {
         Runtime::Docker => {
             let file = docker_file(id);
@@ -93,11 +93,11 @@ pub(super) fn home(dirs: &StateDirs, runtime: Runtime, id: &str, known: bool) ->
         }
         Runtime::Lxc | Runtime::Nspawn => (false, None),
     };
-    // One that was never read may be in a directory that is not known.
+    // A container that was never read may be in an unknown directory.
     found.ok_or_else(|| if known && there { Unsaid::Gone } else { no_directory() })
 }
 
-/// The same of a user's own runtime.
+/// The same for a user's own runtime.
 pub(super) fn home_of_user(
     dirs: Option<&UserDirs>,
     runtime: Runtime,
@@ -118,15 +118,15 @@ pub(super) fn home_of_user(
 }
 
 fn is_an_id(id: &str) -> Result<(), Unsaid> {
-    let why = "the container's id is not one that its runtime makes";
+    let why = "the container's id has another form than its runtime's ids";
     if grammar::is_hex_id(id) { Ok(()) } else { Err(Unsaid::Unknown(why.to_owned())) }
 }
 
 fn no_directory() -> Unsaid {
-    Unsaid::Unknown("no directory of its runtime is known that has its state".to_owned())
+    Unsaid::Unknown("no known directory of its runtime has its state".to_owned())
 }
 
-/// Podman's list in `dir` has the container.
+/// Whether Podman's list in `dir` has the container.
 fn lists(dir: &StateDir, id: &str) -> bool {
     podman::container(dir, id, &mut podman::Lists::default(), &mut Texts::unshared()).is_ok()
 }
@@ -139,36 +139,37 @@ pub(super) fn read(home: &Home, id: &str) -> Says {
         }
         Home::Cri(dir) => dir.json(&cri_file(id), FILE_MAX_BYTES).map(|status: CriStatus| status.says()),
         Home::CriO(dirs) => crio(dirs, id),
-        // The list has no state; that it cannot be read would be no sign of the container's end.
+        // The list has no state. If it cannot be read, that does not mean that the container ended.
         Home::Podman(dir) => {
             podman::container(dir, id, &mut podman::Lists::default(), &mut Texts::unshared())
-                .map(|_| Says::Unknown("its files do not tell".to_owned()))
+                .map(|_| Says::Unknown("its files do not say".to_owned()))
         }
         Home::UserPodman => Ok(Says::Unknown(
-            "it is in a database that an unprivileged user may write, which is not read".to_owned(),
+            "it is in a database that an unprivileged user can write, so it is not read".to_owned(),
         )),
     };
     match read {
         Ok(says) => says,
         Err(FileError::Absent) => Says::Gone,
-        Err(why) => Says::Unknown(format!("the runtime's file: {why}")),
+        Err(why) => Says::Unknown(format!("cannot read the runtime's file: {why}")),
     }
 }
 
-/// Do the files show an OOM kill?
+/// Whether the files show an OOM kill.
 pub(super) fn is_flagged(home: &Home, id: &str) -> bool {
     matches!(read(home, id), Says::Settled(says) | Says::Open(says) if says.oom_killed == Some(true))
 }
 
-/// How far the clock of file times is behind: a tick of the slowest kernels.
+/// How late the clock of file times can be: a tick of the slowest kernels.
 const TICK_NS: i128 = 10_000_000;
 
-/// Were they flagged before `kill_ns`, of the calendar? A runtime may be quicker than who asks after the kill.
+/// Whether the files showed an OOM kill before `kill_ns`, a calendar time. The runtime may write sooner than
+/// it is asked.
 pub(super) fn was_flagged_before(home: &Home, id: &str, kill_ns: i128) -> bool {
     let written = match home {
         Home::Docker { dir, .. } => dir.modified_ns(&docker_file(id)),
         Home::Cri(dir) => dir.modified_ns(&cri_file(id)),
-        // Flagged is who has ended and has the other file: the later of the two.
+        // The flag needs both files, so the later one counts.
         Home::CriO(dirs) => dirs
             .iter()
             .flat_map(|dir| {
@@ -192,9 +193,9 @@ fn crio_file(id: &str, name: &str) -> PathBuf {
     ["overlay-containers", id, "userdata", name].iter().collect()
 }
 
-/// CRI-O's own view is made of two files that the container's monitor leaves: `exit`, with the code, and `oom`, if
-/// an OOM kill was counted. It looks at the second once the first is there (its `UpdateContainerStatus`), and
-/// writes its view down only when the container is stopped or it starts anew.
+/// CRI-O derives its state from two files that the container's monitor leaves: `exit`, with the exit code,
+/// and `oom`, if an OOM kill was counted. It checks the second once the first exists
+/// (`UpdateContainerStatus`), and writes its own state only when the container is stopped or CRI-O restarts.
 fn crio(dirs: &[StateDir], id: &str) -> Result<Says, FileError> {
     if !dirs.iter().any(|dir| dir.holds(&crio_file(id, ""))) {
         return Ok(Says::Gone);
@@ -219,7 +220,7 @@ struct DockerFile {
     state: DockerState,
 }
 
-/// Docker's own view: in its file without, over its API with a word for the state.
+/// Docker's state. The API gives `status`, the file does not.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct DockerState {
@@ -241,7 +242,7 @@ pub(super) struct DockerState {
 }
 
 impl DockerState {
-    /// What it means.
+    /// The meaning of this state.
     pub(super) fn says(self) -> Says {
         let lives = self.running || self.restarting;
         let word = match &self {
@@ -254,7 +255,7 @@ impl DockerState {
         };
         let says = RuntimeSays {
             oom_killed: Some(self.oom_killed),
-            // Of a container that runs it is that of an earlier run, or none.
+            // While a container runs, the code is from an earlier run, or there is none.
             exit_code: (!self.running || self.restarting).then_some(self.exit_code),
             status: Some(self.status.unwrap_or_else(|| word.to_owned())),
         };
@@ -262,11 +263,11 @@ impl DockerState {
     }
 }
 
-/// containerd's CRI plugin's own view, as its checkpoint has it.
+/// The state in the checkpoint of containerd's CRI plugin.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct CriStatus {
-    /// Nanoseconds of the calendar; 0 while it runs.
+    /// Calendar time in nanoseconds; 0 while it runs.
     finished_at: i64,
     exit_code: i64,
     reason: Option<String>,
@@ -285,14 +286,14 @@ impl CriStatus {
     }
 }
 
-/// What `podman container inspect` prints with its state's format.
+/// Parses the output of `podman container inspect`, formatted as its state.
 pub(super) fn podman_says(output: &[u8]) -> Says {
     if u64::try_from(output.len()).is_ok_and(|len| len > LIST_MAX_BYTES) {
-        return Says::Unknown("podman said more than is read".to_owned());
+        return Says::Unknown("podman's answer is too long".to_owned());
     }
     match serde_json::from_slice::<DockerState>(output) {
         Ok(state) => state.says(),
-        Err(why) => Says::Unknown(format!("podman said what is not a state: {why}")),
+        Err(why) => Says::Unknown(format!("podman's answer is not a state: {why}")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! When a runtime is asked: 2 s after the kill, and at 10 s if it had not settled by then.
+//! Decides when a runtime is asked: 2 s after the kill, and again at 10 s if its state was still open.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -15,20 +15,20 @@ use crate::{
     },
 };
 
-/// Docker has written a container's end by then, under load too.
+/// By then Docker has written a container's end, even under load.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Whatever is not written by then is not coming.
+/// The last time to look. What is not written by then will not be written.
 const LATEST: Duration = Duration::from_secs(10);
 
 struct Pending {
     note: Box<Note>,
     home: Result<Home, Unsaid>,
-    /// Bystanders that were not flagged before the kill, by their place in the note.
+    /// Bystanders that were not flagged before the kill, by index in the note.
     clean: Vec<(usize, Home)>,
     since: Instant,
 }
 
-/// Notes in, answers out, until one of the two ends.
+/// Receives notes and sends answers, until one of the two channels ends.
 pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Answers) {
     protection::ordinary();
     let mut soon = VecDeque::<Pending>::new();
@@ -60,7 +60,9 @@ pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Answers) {
         }
         while let Some(pending) = later.pop_front_if(|pending| pending.since.elapsed() >= LATEST) {
             let said = says(&pending, &mut daemon, true).unwrap_or_else(|| {
-                Err(Unsaid::Unknown("neither its files nor the runtime itself say anything".to_owned()))
+                Err(Unsaid::Unknown(
+                    "neither the runtime's files nor the runtime itself gave an answer".to_owned(),
+                ))
             });
             if !answers.send(answer(pending, said)) {
                 return;
@@ -69,7 +71,7 @@ pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Answers) {
     }
 }
 
-/// Notes where the runtime keeps the container, while it still does.
+/// Finds the runtime's directory of the container, while it still exists.
 fn pending(note: Box<Note>, readers: &Readers) -> Pending {
     let root = note.root.clone().guarded_by(readers);
     let known = note.container.name.is_some();
@@ -86,7 +88,7 @@ fn pending(note: Box<Note>, readers: &Readers) -> Pending {
     Pending { home: own, clean, since: Instant::now(), note }
 }
 
-/// What the runtime says; `None` while it may still change its mind.
+/// What the runtime says; `None` while it may still change.
 fn says(pending: &Pending, daemon: &mut Daemon, last: bool) -> Option<Result<RuntimeSays, Unsaid>> {
     let id = &pending.note.container.id;
     let home = match &pending.home {

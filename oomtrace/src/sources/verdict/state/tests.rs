@@ -5,7 +5,7 @@ use crate::host::root::Root;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// What is said of a container whose file holds `text`.
+/// What is read from a file with this `text`.
 fn said(runtime: Runtime, file: &Path, text: &str) -> Says {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(file);
@@ -72,7 +72,7 @@ fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-/// Not run for real: as CRI-O's source has it.
+/// Not tested with CRI-O itself; follows its source code.
 #[test]
 fn cri_o_is_flagged_by_what_its_monitor_left() {
     let (stays, goes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -83,7 +83,7 @@ fn cri_o_is_flagged_by_what_its_monitor_left() {
     write(&goes.path().join(crio_file(ID, "config.json")), "{}");
     let home = found().unwrap();
     open(read(&home, ID), says(false, None, "CONTAINER_RUNNING"));
-    // The kill of a child is counted too: it shows once the container ends.
+    // The kill of a child process is counted too. It shows when the container ends.
     write(&goes.path().join(crio_file(ID, "oom")), "");
     open(read(&home, ID), says(false, None, "CONTAINER_RUNNING"));
     assert!(!is_flagged(&home, ID));
@@ -101,7 +101,7 @@ fn cri_o_is_flagged_by_what_its_monitor_left() {
     assert!(matches!(read(&home, ID), Says::Gone));
 }
 
-/// A host where `ann`, whose uid is 1000, has containers of her own.
+/// A host where `ann`, uid 1000, has her own containers.
 fn anns() -> (tempfile::TempDir, UserDirs) {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("etc/passwd"), "ann:x:1000:1000::/home/ann:/bin/sh\n");
@@ -119,7 +119,7 @@ fn a_user_s_docker_is_read_and_its_daemon_not_asked() {
     assert!(matches!(home, Home::Docker { asked: false, .. }));
     settled(read(&home, ID), says(true, Some(137), "exited"));
     assert!(matches!(found(None), Err(Unsaid::Unknown(_))), "another user's files do not count");
-    // A link leads nowhere.
+    // Links are not followed.
     let file = data.join(docker_file(ID));
     std::fs::rename(&file, host.path().join("secret")).unwrap();
     std::os::unix::fs::symlink(host.path().join("secret"), &file).unwrap();
