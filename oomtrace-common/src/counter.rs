@@ -1,8 +1,7 @@
 //! The counters of the eBPF side: indices into its per-CPU array `COUNTERS`.
 //!
-//! Every place where an event or a fact can vanish has one, and user space reads them
-//! all: events that vanished become `lost` lines, facts that vanished are named in the
-//! event's `missing`.
+//! Each place where an event or a fact can be lost has a counter, and user space reads all of them. Lost
+//! events become `lost` lines. Lost facts are named in `missing` of the event.
 
 /// Records committed to the kill ring.
 pub const EMITTED: u32 = 0;
@@ -16,15 +15,16 @@ pub const CGROUP_RING_FULL: u32 = 3;
 pub const READ_FAILED: u32 = 4;
 /// A victim's task could not be found: only with the pid-only layout of `mark_victim`.
 pub const TASK_UNKNOWN: u32 = 5;
-/// A scratch buffer could not be had: the record could not be made. Leaves a hole in `seq`.
+/// No scratch buffer was free, so the record could not be made. Leaves a hole in `seq`.
 pub const NO_SCRATCH: u32 = 6;
-/// Victims that were sent their SIGKILL and then marked: each moved the kernel's `oom_kill` by one.
+/// Victims that got a SIGKILL and then a mark. Each raised the kernel's `oom_kill` by one.
 pub const KILLED: u32 = 7;
-/// SIGKILLs of the killer's to a process it had marked before, which it does not mark again: each moved
-/// the kernel's `oom_kill` by one. A group kill does that to its first victim.
+/// SIGKILLs of the OOM killer to a process that it had marked before and does not mark again. Each raised the
+/// kernel's `oom_kill` by one. A group kill does this to its first victim.
 pub const REPEATED: u32 = 8;
 
-/// Records without a number dropped because the kill ring was full: of memory cgroups that ran out without a kill.
+/// Records without a number, dropped because the kill ring was full: memory cgroups that ran out without a
+/// kill.
 pub const UNNUMBERED_RING_FULL: u32 = 9;
 
 /// How many counters there are.

@@ -1,8 +1,8 @@
-//! Where the running kernel keeps what the programs read: one global of the eBPF object,
-//! filled in by user space from the kernel's own BTF before the programs are loaded.
+//! Where the running kernel keeps what the programs read. User space fills in this global of the eBPF object
+//! from the kernel's own BTF before it loads the programs.
 //!
-//! It becomes frozen read-only data, so the verifier prunes on the values: a fact whose
-//! member this kernel does not have costs nothing there.
+//! It becomes frozen read-only data, so the verifier knows the values: a fact whose member this kernel does
+//! not have costs the verifier nothing.
 
 /// The offset of a member this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -12,9 +12,9 @@ pub const MARK_VICTIM_TASK: u32 = 1;
 /// `mark_victim` passes `(int pid)` only: before 6.9 and its backports.
 pub const MARK_VICTIM_PID: u32 = 2;
 
-/// All arguments, as far as there is room.
+/// All arguments that fit.
 pub const COMMAND_LINE_FULL: u32 = 1;
-/// The first argument alone.
+/// Only the first argument.
 pub const COMMAND_LINE_PROGRAM: u32 = 2;
 
 /// The memory events of one cgroup that are reported, in the order of
@@ -35,7 +35,7 @@ macro_rules! layout {
         }
 
         impl KernelLayout {
-            /// A layout that knows nothing: every read is skipped.
+            /// A layout in which nothing is known: every read is skipped.
             pub const UNKNOWN: Self = Self { $($field: ABSENT,)* mem_cgroup_events: [ABSENT; 6] };
         }
     };
@@ -44,8 +44,8 @@ macro_rules! layout {
 layout! {
     /// Which arguments `mark_victim` passes: [`MARK_VICTIM_TASK`] or [`MARK_VICTIM_PID`].
     mark_victim,
-    /// Whether a mark without a SIGKILL is one of a process that was already exiting: [`ABSENT`] where a run of a
-    /// program may go unseen.
+    /// Whether a mark without a SIGKILL means that the process was already exiting. [`ABSENT`] where a run of
+    /// a program can be skipped.
     follow_signals,
     /// How much of a victim's command line is copied: [`COMMAND_LINE_FULL`], [`COMMAND_LINE_PROGRAM`], or [`ABSENT`]
     /// for nothing.
@@ -74,7 +74,7 @@ layout! {
     task_real_cred,
     /// `task_struct.start_boottime`.
     task_start_boottime,
-    /// `task_struct.memcg_in_oom`: the memory cgroup that the task waits for. Only where that is on cgroup v1.
+    /// `task_struct.memcg_in_oom`: the memory cgroup that the task waits for. Only for memory on cgroup v1.
     task_memcg_in_oom,
     /// `task_struct.memcg_oom_gfp_mask`; not since 6.12.
     task_memcg_oom_gfp_mask,

@@ -1,11 +1,9 @@
-//! What the eBPF programs and the user side agree on: the records in the ring buffers
-//! ([`record`]), the kernel offsets handed to the programs ([`layout`]) and the counters
-//! they keep ([`counter`]).
+//! What the eBPF programs and user space share: the records in the ring buffers ([`record`]), the kernel
+//! offsets for the programs ([`layout`]) and the counters ([`counter`]).
 //!
-//! Integers and byte arrays only: no `bool`, no `enum`, no implicit padding, so that no
-//! bit pattern is invalid and each byte that crosses is one that was written. Sizes and
-//! offsets are asserted at compile time; a change to any of them is a change of
-//! [`WIRE_VERSION`].
+//! Only integers and byte arrays: no `bool`, no `enum`, no implicit padding. So every bit pattern is valid,
+//! and every byte that crosses was written. Sizes and offsets are asserted at compile time. A change to any
+//! of them changes [`WIRE_VERSION`].
 #![no_std]
 
 pub mod counter;

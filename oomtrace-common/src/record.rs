@@ -1,14 +1,14 @@
-//! The records that travel through the ring buffers.
+//! The records in the ring buffers.
 //!
-//! Each starts with a [`Header`]. Each fact that had to be read from the kernel has a bit
-//! in a `present` mask of its struct: a clear bit means that the read failed or that this
-//! kernel has no such member, and then the value is meaningless.
+//! Each starts with a [`Header`]. Each fact that is read from the kernel has a bit in the `present` mask of
+//! its struct. A clear bit means that the read failed or that this kernel has no such member; then the value
+//! has no meaning.
 
 mod memory;
 
 pub use memory::{Memory, memory_fact};
 
-/// [`Header::kind`]: the killer marked a victim ([`OomKill`]).
+/// [`Header::kind`]: the OOM killer marked a victim ([`OomKill`]).
 pub const KIND_OOM_KILL: u32 = 1;
 /// [`Header::kind`]: a memory cgroup was made ([`CgroupChange`]).
 pub const KIND_CGROUP_MKDIR: u32 = 2;
@@ -18,22 +18,23 @@ pub const KIND_CGROUP_RMDIR: u32 = 3;
 pub const KIND_CGROUP_RENAME: u32 = 4;
 /// [`Header::kind`]: a process that shares a victim's memory was killed with it ([`SharedMmKill`]).
 pub const KIND_SHARED_MM_KILL: u32 = 5;
-/// [`Header::kind`]: a memory cgroup ran out and the killer ended without a victim ([`MemcgOom`]).
+/// [`Header::kind`]: a memory cgroup ran out and the OOM killer ended without a victim ([`MemcgOom`]).
 pub const KIND_MEMCG_OOM: u32 = 6;
 
 /// `TASK_COMM_LEN`.
 pub const COMM_LEN: usize = 16;
-/// How many memory cgroups are read, from the victim's up: deeper trees are marked [`FLAG_LEVELS_CUT`].
+/// How many memory cgroups are read, from the victim's upwards. Deeper trees get [`FLAG_LEVELS_CUT`].
 pub const MAX_LEVELS: usize = 24;
-/// The last byte at which a cgroup name may start: one less than a power of two, a mask that every verifier follows.
+/// The last byte at which a cgroup name may start. One less than a power of two, so that a mask bounds it for
+/// every verifier.
 pub const PATH_FULL: usize = 511;
-/// `NAME_MAX` + 1: what one cgroup name can need.
+/// `NAME_MAX` + 1: the largest size of a cgroup name.
 pub const NAME_LEN: usize = 256;
 /// Room for the names of a path: the last one may start at [`PATH_FULL`].
 pub const PATH_LEN: usize = PATH_FULL + 1 + NAME_LEN;
 /// The kernel builds the path of a cgroup tracepoint in a buffer of this size (`TRACE_CGROUP_PATH_LEN`).
 pub const CGROUP_PATH_LEN: usize = 1024;
-/// Room for the start of a command line: one more than the mask that bounds its length.
+/// Room for the start of a command line. The mask that bounds its length is one less.
 pub const COMMAND_LINE_LEN: usize = 512;
 /// Room for the `message` argument of `oom_kill_process`.
 pub const MESSAGE_LEN: usize = 64;
@@ -50,7 +51,7 @@ pub struct Header {
     pub kind: u32,
     /// Bytes of the whole record, this header included.
     pub len: u32,
-    /// Counts every kill-ring record since the programs were attached, from 1; 0 in the cgroup ring.
+    /// Counts the records of the kill ring since the programs were attached, from 1; 0 in the cgroup ring.
     pub seq: u64,
     /// `CLOCK_BOOTTIME` at the tracepoint, ns.
     pub boot_time_ns: u64,
@@ -138,7 +139,7 @@ pub struct MemcgLevel {
     pub cgroup_id: u64,
     /// `memory.usage`.
     pub usage_pages: u64,
-    /// `memory.max`; the kernel's `PAGE_COUNTER_MAX` for none.
+    /// `memory.max`; the kernel's `PAGE_COUNTER_MAX` if there is no limit.
     pub max_pages: u64,
     /// `memory.watermark`.
     pub watermark_pages: u64,
@@ -165,7 +166,7 @@ pub const SOURCE_KPROBE: u32 = 2;
 pub mod oc_fact {
     /// `oom_memcg_id`; clear together with [`GLOBAL`] when it could not be read.
     pub const MEMCG: u32 = 1 << 0;
-    /// `oc->memcg` is NULL: the machine, a cpuset or a policy ran out, not a cgroup.
+    /// `oc->memcg` is NULL: the whole host, a cpuset or a policy ran out, not a cgroup.
     pub const GLOBAL: u32 = 1 << 1;
     /// `gfp_mask`.
     pub const GFP_MASK: u32 = 1 << 2;
@@ -173,7 +174,7 @@ pub mod oc_fact {
     pub const ORDER: u32 = 1 << 3;
     /// `total_pages`.
     pub const TOTAL_PAGES: u32 = 1 << 4;
-    /// `chosen_points`: only where the killer chose by score.
+    /// `chosen_points`: only if the OOM killer chose by score.
     pub const CHOSEN_POINTS: u32 = 1 << 5;
     /// `constraint`.
     pub const CONSTRAINT: u32 = 1 << 6;
@@ -181,7 +182,7 @@ pub mod oc_fact {
     pub const MESSAGE: u32 = 1 << 7;
 }
 
-/// What `struct oom_control` and the arguments of `oom_kill_process` said, if a function hook saw them.
+/// The contents of `struct oom_control` and the arguments of `oom_kill_process`, if a function hook ran.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -211,20 +212,20 @@ pub struct OomControl {
     pub message: [u8; MESSAGE_LEN],
 }
 
-/// [`Lineage::flags`]: names were left out, the path is only its last part.
+/// [`Lineage::flags`]: names were left out, so the path is only the last part.
 pub const FLAG_PATH_CUT: u32 = 1 << 0;
 /// [`Lineage::flags`]: the cgroup has more ancestors than [`MAX_LEVELS`].
 pub const FLAG_LEVELS_CUT: u32 = 1 << 1;
-/// [`OomKill::flags`]: the kernel sent the victim its SIGKILL in this run, before it marked it: a kill was made.
+/// [`OomKill::flags`]: in this run the kernel sent the victim a SIGKILL before the mark, so this is a kill.
 pub const FLAG_SIGNALLED: u32 = 1 << 2;
-/// [`OomKill::flags`]: signals were being followed, so a clear [`FLAG_SIGNALLED`] means that no kill was made.
+/// [`OomKill::flags`]: signals were followed, so a clear [`FLAG_SIGNALLED`] means that there was no kill.
 pub const FLAG_SIGNALS_FOLLOWED: u32 = 1 << 3;
-/// [`OomKill::flags`]: only the pid is known; the task could not be found.
+/// [`OomKill::flags`]: only the pid is known, because the task was not found.
 pub const FLAG_PID_ONLY: u32 = 1 << 4;
-/// [`OomKill::flags`]: the command line is longer than what is sent of it.
+/// [`OomKill::flags`]: the command line is longer than what the record holds.
 pub const FLAG_COMMAND_LINE_CUT: u32 = 1 << 5;
 
-/// A memory cgroup and its ancestors, as a walk from it to the root found them.
+/// A memory cgroup and its ancestors up to the root.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -242,7 +243,8 @@ pub struct Lineage {
     pub reserved: u32,
     /// The names of the cgroup and of its ancestors below the root, leaf first, each NUL-terminated.
     pub path: [u8; PATH_LEN],
-    /// The cgroup and its ancestors, leaf first, the root included. A record is sent without its unused tail.
+    /// The cgroup and its ancestors, leaf first, including the root. A record is sent without its unused
+    /// tail.
     pub levels: [MemcgLevel; MAX_LEVELS],
 }
 
@@ -256,21 +258,22 @@ pub struct Lineage {
 pub struct OomKill {
     /// [`KIND_OOM_KILL`].
     pub header: Header,
-    /// `seq` of the first victim of this run of the killer; 0 where no hook marks where a run starts.
+    /// `seq` of the first victim of this run of the OOM killer; 0 if no hook shows where a run starts.
     pub run: u64,
     /// The victim.
     pub victim: Task,
-    /// The task in whose context the killer ran.
+    /// The task in whose context the OOM killer ran.
     pub trigger: Task,
     /// The victim's memory.
     pub memory: Memory,
-    /// What only the killer's own state knows.
+    /// Facts of the OOM killer's own state.
     pub oom: OomControl,
     /// Bits of the `FLAG_*` constants.
     pub flags: u32,
     /// Bytes used in `command_line`; 0 where it could not be read in the kernel.
     pub command_line_len: u32,
-    /// The victim's arguments, NUL-separated. Only where the victim itself ran the killer: its memory is at hand then.
+    /// The victim's arguments, separated by NUL. Only if the victim itself ran the OOM killer: then its
+    /// memory can be read.
     pub command_line: [u8; COMMAND_LINE_LEN],
     /// The victim's memory cgroup and those above it.
     pub lineage: Lineage,
@@ -296,7 +299,7 @@ pub struct CgroupChange {
     pub path: [u8; CGROUP_PATH_LEN],
 }
 
-/// A process that shares the memory of a victim got SIGKILL with it: neither counted nor logged by the kernel.
+/// A process that shares a victim's memory got SIGKILL with it. The kernel neither counts nor logs it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -314,12 +317,13 @@ pub struct SharedMmKill {
 
 /// [`MemcgOom::outcome`]: nothing in the cgroup may be killed.
 pub const OUTCOME_NO_KILLABLE_PROCESS: u32 = 1;
-/// [`MemcgOom::outcome`]: enough was freed by somebody's exit.
+/// [`MemcgOom::outcome`]: enough memory was freed, because a process exited.
 pub const OUTCOME_RELIEVED: u32 = 2;
-/// [`MemcgOom::outcome`]: v1 `oom_kill_disable`: whoever asks for memory hangs.
+/// [`MemcgOom::outcome`]: v1 `oom_kill_disable`: tasks that ask for memory hang.
 pub const OUTCOME_KILL_DISABLED: u32 = 3;
 
-/// A memory cgroup ran out and the killer ended without a victim. Sent without the unused tail of `lineage.levels`.
+/// A memory cgroup ran out and the OOM killer ended without a victim. Sent without the unused tail of
+/// `lineage.levels`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -329,9 +333,9 @@ pub const OUTCOME_KILL_DISABLED: u32 = 3;
 pub struct MemcgOom {
     /// [`KIND_MEMCG_OOM`].
     pub header: Header,
-    /// The task in whose context the killer ran.
+    /// The task in whose context the OOM killer ran.
     pub trigger: Task,
-    /// What the killer was called with.
+    /// The arguments of the OOM killer.
     pub oom: OomControl,
     /// One of the `OUTCOME_*` constants.
     pub outcome: u32,

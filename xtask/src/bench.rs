@@ -1,6 +1,8 @@
-//! `cargo xtask bench`: what oomtrace costs, beside other tracers or another build of it, in the same run.
+//! `cargo xtask bench`: measures the cost of oomtrace, of other tracers or of another build of oomtrace, in
+//! the same run.
 //!
-//! Measures what `cargo xtask build` leaves, prints the table, and with `--write` puts it into a page.
+//! Measures the binary of `cargo xtask build`, prints the table, and with `--write` also writes it into a
+//! page.
 
 use std::{
     ffi::OsString,
@@ -13,26 +15,28 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{build, page::Place, setup, workspace};
 
-/// Where the table is if nothing else is said.
+/// The page with the table, unless `--write` names another.
 pub const PAGE: &str = "docs/BENCHMARKS.md";
 
 /// Measure latency, start, memory and throughput, beside other tracers or another build (as root)
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also put the table into its place on this page of the checkout [default: docs/BENCHMARKS.md]
+    /// Also write the table into its place on this page of the checkout [default: docs/BENCHMARKS.md]
     #[arg(long, value_name = "PAGE", num_args = 0..=1, require_equals = true, default_missing_value = PAGE)]
     write: Option<PathBuf>,
-    /// Another build of oomtrace, that takes turns with this one: each figure as a ratio with its 95 % interval
+    /// Another build of oomtrace that takes turns with this one: each figure becomes a ratio with its 95 %
+    /// interval
     #[arg(long, value_name = "BINARY")]
     against: Option<PathBuf>,
-    /// Options for the measuring program, after those above, as `--kills 40`; `cargo xtask bench -- --help` lists them
+    /// Options for the measuring program, after the options above, such as `--kills 40`; `cargo xtask bench
+    /// -- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
 pub fn main(args: &Args) -> Result<()> {
     if let Some(before) = &args.against {
-        ensure!(before.is_file(), "--against: {} is no file", before.display());
+        ensure!(before.is_file(), "--against: {} is not a file", before.display());
     }
     let place = args.write.as_deref().map(|page| Place::of_table(page, "bench")).transpose()?;
     setup::ensure(setup::BENCH)?;
@@ -77,7 +81,7 @@ mod tests {
         args: Args,
     }
 
-    /// The page, and what the measuring program gets.
+    /// The page, and the options for the measuring program.
     fn parsed(words: &str) -> (Option<PathBuf>, String) {
         let Cli { args } =
             clap::Parser::try_parse_from(std::iter::once("bench").chain(words.split_whitespace())).unwrap();

@@ -16,10 +16,10 @@ pub fn main(_: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the binary and tells where it is.
+/// Builds the binary and returns its path.
 ///
-/// It is linked statically (a static-pie: small, and at home in any container or guest of this machine's
-/// kind). That takes an explicit `--target`, as a static procedural macro cannot be loaded.
+/// It is linked statically (a static-pie: small, and it runs in any container or guest of this architecture).
+/// This needs an explicit `--target`, because a procedural macro cannot be static.
 pub fn binary() -> Result<PathBuf> {
     setup::ensure(setup::BUILD)?;
     let host = workspace::host();
@@ -33,13 +33,13 @@ pub fn binary() -> Result<PathBuf> {
     let release = workspace::target_dir().join("release");
     let (binary, fresh) = (release.join("oomtrace"), release.join(".oomtrace.new"));
     fs::create_dir_all(&release).with_context(|| release.display().to_string())?;
-    // A running binary cannot be written to, but another can take its name.
+    // A running binary cannot be overwritten, but a new file can take its name.
     fs::copy(&built, &fresh).with_context(|| format!("{} to {}", built.display(), fresh.display()))?;
     fs::rename(&fresh, &binary).with_context(|| binary.display().to_string())?;
     Ok(binary)
 }
 
-/// What the compiler gets for a binary that is released.
+/// The compiler flags for a released binary.
 pub fn flags() -> Vec<String> {
     let mut flags = vec![String::from("-Ctarget-feature=+crt-static")];
     flags.extend(toolchain::remapped(&workspace::root()));

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: mutated input for every parser; the corpus is in `fuzz/corpus`.
+//! `cargo xtask fuzz`: runs every parser with mutated input. The corpus is in `fuzz/corpus`.
 
 use std::{ffi::OsString, process::Command};
 
@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::{setup, workspace};
 
-/// Give every parser mutated input: 10 million of them, unless told otherwise
+/// Run every parser with mutated input: 10 million inputs by default
 #[derive(clap::Args)]
 pub struct Args {
     /// `--inputs N`, `--seconds N`, `--target NAME`, `--seed N`, `--batch N`
@@ -21,7 +21,7 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// For `cargo xtask test`: as long as a person may be made to wait, built as the other tests are.
+/// For `cargo xtask test`: a short run, built like the other tests.
 pub fn shortly() -> Command {
     let mut command = fuzz("dev");
     command.args(["--seconds", "20"]);

@@ -13,7 +13,7 @@ use crate::{setup, stage::Stages, toolchain, workspace};
 pub struct Args {}
 
 pub fn main(_: &Args) -> Result<()> {
-    // Also checks the user side, whose build script builds the eBPF object.
+    // This also checks the user side, whose build script builds the eBPF object.
     setup::ensure(setup::BUILD)?;
     setup::ensure(setup::DENY)?;
 
@@ -27,7 +27,7 @@ pub fn main(_: &Args) -> Result<()> {
         "clippy, user side",
         workspace::cargo("clippy").args(["--locked", "--workspace", "--all-targets"]).args(deny),
     );
-    // For the host's target: the compiler that knows the eBPF target has no clippy.
+    // For the host's target, because the compiler for the eBPF target has no clippy.
     stages.run(
         "clippy, eBPF",
         workspace::cargo("clippy")
@@ -48,8 +48,8 @@ pub fn main(_: &Args) -> Result<()> {
     stages.finish()
 }
 
-/// Which crates may be built in, under which licenses, from where. Security advisories are left out: they come from the
-/// network and change without a change here.
+/// Checks which crates may be used, with which licenses, and from where. Security advisories are left out:
+/// they come from the network and change without a change here.
 fn dependencies(directory: &Path) -> Result<Command> {
     let mut deny = Command::new(toolchain::made("cargo-deny").context("cargo-deny is not there")?);
     deny.args(["--locked", "--config"])

@@ -1,6 +1,6 @@
-//! `cargo xtask`: everything that is done to oomtrace, one file a command.
+//! `cargo xtask`: all commands of this checkout, one file for each.
 //!
-//! Each command first sets up what it needs, so that none has to be remembered in an order.
+//! Each command first installs what it needs, so no order has to be remembered.
 
 mod bench;
 mod build;
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A guest that fails ends this with the exit code of its own.
+/// If a guest fails, its exit code becomes the exit code of this command.
 fn vm(args: &vm::Args) -> ExitCode {
     match vm::run(args) {
         Ok(code) => code,

@@ -1,4 +1,5 @@
-//! The pages that commands write what they found into, each between two marks; all else on them is written by hand.
+//! Pages into which commands write their results, between two marks. Everything else on them is written by
+//! hand.
 
 use std::{
     fs,
@@ -17,52 +18,47 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place for the table of `cargo xtask COMMAND`.
+    /// The place for the table of `cargo xtask COMMAND`. To be called before anything is measured.
     ///
-    /// # Errors
-    /// If the page cannot be read, or has no such place: before anything was measured.
+    /// # Errors If the page cannot be read or has no such place.
     pub fn of_table(page: &Path, command: &str) -> Result<Self> {
         let begin = format!("<!-- table: cargo xtask {command} --write -->\n");
         Self::find(page, begin, "<!-- end of table -->\n".to_owned())
     }
 
-    /// The place for what guests of an architecture told.
+    /// The place for the results of the guests of an architecture.
     ///
-    /// # Errors
-    /// As [`Self::of_table`].
+    /// # Errors As [`Self::of_table`].
     pub fn of_guests(page: &Path, arch: &str) -> Result<Self> {
         let begin = format!("<!-- {arch}: from here on by cargo xtask vm -->\n");
         Self::find(page, begin, format!("<!-- {arch}: up to here -->\n"))
     }
 
-    /// The place for what programs cost the verifiers of an architecture's kernels.
+    /// The place for the verifier's costs on an architecture.
     ///
-    /// # Errors
-    /// As [`Self::of_table`].
+    /// # Errors As [`Self::of_table`].
     pub fn of_verifier(page: &Path, arch: &str) -> Result<Self> {
         let begin = format!("<!-- verifier, {arch}: from here on by cargo xtask vm -->\n");
         Self::find(page, begin, format!("<!-- verifier, {arch}: up to here -->\n"))
     }
 
-    /// A relative path is one of the checkout.
+    /// A relative path is relative to the checkout.
     fn find(page: &Path, begin: String, end: String) -> Result<Self> {
         let place = Self { path: workspace::root().join(page), begin, end };
         place.with("").map(|_| place)
     }
 
-    /// Puts `text` there instead of what is there.
+    /// Replaces the text at this place.
     ///
-    /// # Errors
-    /// If the page cannot be read or written, or has lost its place.
+    /// # Errors If the page cannot be read or written, or no longer has this place.
     pub fn fill(&self, text: &str) -> Result<()> {
         fs::write(&self.path, self.with(text)?)
             .with_context(|| format!("{} cannot be written", self.path.display()))
     }
 
-    /// What is there.
+    /// The text at this place.
     ///
-    /// # Errors
-    /// If the page cannot be read, or has lost its place.
+    /// # Errors If the page cannot be read, or no longer has this place.
     pub fn text(&self) -> Result<String> {
         let page = fs::read_to_string(&self.path)
             .with_context(|| format!("{} cannot be read", self.path.display()))?;

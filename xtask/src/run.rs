@@ -1,4 +1,4 @@
-//! `cargo xtask run`: builds, then becomes `oomtrace run`.
+//! `cargo xtask run`: builds, then executes `oomtrace run`.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -29,6 +29,6 @@ pub fn main(args: &Args) -> Result<()> {
         sudo
     };
     let program = OsStr::to_owned(command.get_program());
-    // Only comes back if it could not start.
+    // exec returns only if it fails.
     Err(command.arg("run").args(&args.args).exec()).with_context(|| program.display().to_string())
 }

@@ -1,8 +1,8 @@
-//! `cargo xtask setup`: brings what the machine lacks.
+//! `cargo xtask setup`: installs what the machine lacks.
 //!
-//! What is there is found by looking at files, so that a machine that lacks nothing is done in a blink. What
-//! is missing comes by apt as root; elsewhere the eBPF compiler is a rustup nightly. Where nothing can be
-//! installed, the error is the command that would.
+//! It checks files to see what is there, so it is quick if nothing is missing. As root it installs with apt.
+//! Without Debian's compiler the eBPF compiler is a rustup nightly. If it cannot install something, the error
+//! is the command to run.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use crate::{
     workspace,
 };
 
-/// Install what building and testing need and this machine lacks
+/// Install what building and testing need
 #[derive(clap::Args)]
 pub struct Args {
     /// Also the container runtimes that tests start: Docker, containerd, Podman
@@ -40,10 +40,10 @@ pub struct Args {
 pub enum Need {
     /// The eBPF compiler and bpf-linker.
     Build,
-    /// Debian packages, each with the program that shows it is there (or its like from elsewhere, as
-    /// Docker's own packages); without a program, only dpkg knows.
+    /// Debian packages, each with a program that shows that it is installed, also from another source such as
+    /// Docker's own packages. Without a program, only dpkg knows.
     Packages(&'static [(&'static str, Option<&'static str>)]),
-    /// A program that cargo builds into the directory of tools.
+    /// A program that cargo builds into the tools' directory.
     Tool {
         name: &'static str,
         version: &'static str,
@@ -52,41 +52,41 @@ pub enum Need {
     },
 }
 
-/// To build.
+/// For building.
 pub const BUILD: Need = Need::Build;
-/// To test on this host. The static busybox fills images and guests.
+/// For tests on this host. Images and guests contain the static busybox.
 pub const TEST: Need = Need::Packages(&[("busybox-static", None)]);
-/// To start real containers.
+/// For real containers.
 pub const CONTAINERS: Need = Need::Packages(&[
     ("docker.io", Some("dockerd")),
     ("containerd", Some("containerd")),
     ("podman", Some("podman")),
     ("runc", Some("runc")),
 ]);
-/// The client of Docker, which from Debian 13 on is a package of its own: to be asked for after [`CONTAINERS`].
+/// Docker's client, a separate package since Debian 13. To be ensured after [`CONTAINERS`].
 pub const DOCKER_CLI: Need = Need::Packages(&[("docker-cli", Some("docker"))]);
-/// To boot other kernels.
+/// For booting other kernels.
 pub const VM: Need = Need::Packages(&[("qemu-system-x86", Some("qemu-system-x86_64"))]);
-/// To have something to compare with.
+/// For the benchmark: a tracer to compare with.
 pub const BENCH: Need = Need::Packages(&[("bpftrace", Some("bpftrace"))]);
 
-/// To hold dependencies to `deny.toml`.
+/// For checking dependencies against `deny.toml`.
 pub const DENY: Need = Need::Tool {
     name: "cargo-deny",
     version: "0.20.2",
     options: &["--no-default-features"],
     expected: "about 3 min on 2 cores, once",
 };
-/// To make packages.
+/// For making packages.
 pub const CARGO_DEB: Need = packager("cargo-deb", "3.8.0");
 pub const CARGO_GENERATE_RPM: Need = packager("cargo-generate-rpm", "0.21.1");
 pub const CARGO_CYCLONEDX: Need = packager("cargo-cyclonedx", "0.5.9");
-/// To link for arm64.
+/// For linking for arm64.
 pub const ARM64: Need = Need::Packages(&[
     ("gcc-aarch64-linux-gnu", Some("aarch64-linux-gnu-gcc")),
     ("libc6-dev-arm64-cross", None),
 ]);
-/// To test packages.
+/// For testing packages.
 pub const PACKAGE_TESTS: Need = Need::Packages(&[
     ("lintian", Some("lintian")),
     ("rpm", Some("rpm")),
@@ -94,7 +94,7 @@ pub const PACKAGE_TESTS: Need = Need::Packages(&[
     ("qemu-user-static", Some("qemu-aarch64-static")),
 ]);
 
-/// To run the recipes of docs/.
+/// For running the recipes of docs/.
 pub const RECIPES: Need = Need::Packages(&[
     ("prometheus", Some("promtool")),
     ("prometheus-alertmanager", Some("amtool")),
@@ -102,13 +102,13 @@ pub const RECIPES: Need = Need::Packages(&[
     ("npm", Some("npm")),
 ]);
 
-/// Without optimization: it is built faster than it would pay off.
+/// Built without optimization, because compiling it optimized takes longer than it saves.
 const fn packager(name: &'static str, version: &'static str) -> Need {
     Need::Tool { name, version, options: &["--debug"], expected: "about 1 min on 2 cores, once" }
 }
 
 const BPF_LINKER: &str = "0.13.0";
-/// The LLVM versions that this bpf-linker can be built for.
+/// The LLVM versions that this bpf-linker supports.
 const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 pub fn main(args: &Args) -> Result<()> {
@@ -122,12 +122,12 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing of one need. Quick if nothing is.
+/// Installs what is missing of one need. Quick if nothing is missing.
 pub fn ensure(need: Need) -> Result<()> {
     if is_met(need) {
         return Ok(());
     }
-    // Two set-ups at once would break each other's apt, and make bpf-linker twice.
+    // Two set-ups at the same time would break each other's apt and build bpf-linker twice.
     let tools = tools_dir()?;
     fs::create_dir_all(&tools).with_context(|| tools.display().to_string())?;
     let lock = File::create(tools.join("setup.lock"))?;
@@ -155,7 +155,7 @@ fn is_met(need: Need) -> bool {
 
 fn missing(packages: &[(&'static str, Option<&'static str>)]) -> Vec<&'static str> {
     let is_there = |program: &str| {
-        // Where `PATH` leaves out what only root runs.
+        // `PATH` may lack the directories for root's programs.
         toolchain::in_path(program).is_some() || Path::new("/usr/sbin").join(program).is_file()
     };
     let is_installed = |package| {
@@ -168,7 +168,7 @@ fn missing(packages: &[(&'static str, Option<&'static str>)]) -> Vec<&'static st
     packages.iter().filter_map(lacks).collect()
 }
 
-/// The eBPF compiler, installed if need be: Debian's if apt has it, else the pinned nightly of rustup.
+/// The eBPF compiler, installed if necessary: Debian's if apt has it, else the pinned nightly of rustup.
 fn compiler() -> Result<Compiler> {
     const DEBIAN: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
     if let Some(compiler) = Compiler::find() {
@@ -189,7 +189,7 @@ fn compiler() -> Result<Compiler> {
     Compiler::find().context("the eBPF compiler was installed but has no core library for eBPF")
 }
 
-/// bpf-linker, built for the compiler's LLVM, whose bitcode it must read.
+/// bpf-linker, built for the LLVM of the compiler whose bitcode it reads.
 fn linker(compiler: Compiler) -> Result<()> {
     if linker_starts() {
         return Ok(());
@@ -214,7 +214,7 @@ fn linker(compiler: Compiler) -> Result<()> {
     Ok(())
 }
 
-/// Builds a program into the directory of tools, of the versions that it was tested with.
+/// Builds a program into the tools' directory, with the locked versions of its dependencies.
 fn install(name: &str, version: &str) -> Result<Command> {
     let mut install = workspace::cargo("install");
     install.args([name, "--version", version, "--locked", "--force", "--root"]).arg(tools_dir()?);
@@ -237,13 +237,13 @@ fn llvm_prefix(version: u32) -> Option<String> {
     })
 }
 
-/// By cargo's own list, because not every program has a `--version`.
+/// From cargo's own list, because not every program has a `--version`.
 fn is_listed(name: &str, version: &str) -> bool {
     let list = tools_dir().and_then(|tools| Ok(fs::read_to_string(tools.join(".crates.toml"))?));
     list.is_ok_and(|list| list.contains(&format!("\"{name} {version} ")))
 }
 
-/// A program that [`Need::Tool`] brought.
+/// A program that [`Need::Tool`] installed.
 pub fn tool(name: &str) -> Result<PathBuf> {
     toolchain::made(name).with_context(|| format!("{name} was installed but is not there"))
 }
@@ -252,7 +252,7 @@ pub fn tools_dir() -> Result<PathBuf> {
     toolchain::tools_dir().context("no place for tools: neither XDG_CACHE_HOME nor HOME is set")
 }
 
-/// Installs Debian packages, or tells which to install.
+/// Installs Debian packages, or fails with the command that would.
 fn apt(packages: &[&str], expected: &str) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
@@ -270,7 +270,7 @@ fn apt(packages: &[&str], expected: &str) -> Result<()> {
     quietly(&format!("apt: {names}"), expected, &mut install)
 }
 
-/// Brings apt's lists up to date, once; as root and where there is apt.
+/// Updates apt's lists once, if this is root and there is an apt.
 fn apt_update() -> Result<()> {
     static ONCE: Once = Once::new();
     const TRIES: u32 = 24;
@@ -284,7 +284,8 @@ fn apt_update() -> Result<()> {
             outcome?;
             break;
         }
-        // apt waits for dpkg's lock but not for the lists': another apt at work ends this one at once.
+        // apt waits for dpkg's lock but not for the lock of the lists: if another apt runs, this one fails at
+        // once.
         eprintln!("  once more in 5 s");
         sleep(Duration::from_secs(5));
     }

@@ -1,6 +1,6 @@
-//! `cargo xtask soak`: victims that are all known, against a tracer that everything happens to.
+//! `cargo xtask soak`: kills known victims while all kinds of faults happen to the tracer.
 //!
-//! Prints the table of what became of each victim, and with `--write` puts it into a page.
+//! Prints a table of what happened to each victim, and with `--write` also writes it into a page.
 
 use std::{
     ffi::OsString,
@@ -13,19 +13,19 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{build, page::Place, setup, workspace};
 
-/// Where the table is if nothing else is said.
+/// The page with the table, unless `--write` names another.
 pub const PAGE: &str = "docs/RELIABILITY.md";
 
 /// Kill processes while the tracer is killed, stopped, upgraded, and its output fails: each victim must be accounted for (as root)
 #[derive(clap::Args)]
 pub struct Args {
-    /// For how long
+    /// How long it runs
     #[arg(long, default_value = "10")]
     minutes: String,
-    /// The same faults in the same order again
+    /// Repeat the faults of this seed in the same order
     #[arg(long)]
     seed: Option<String>,
-    /// Also put the table into its place on this page of the checkout [default: docs/RELIABILITY.md]
+    /// Also write the table into its place on this page of the checkout [default: docs/RELIABILITY.md]
     #[arg(long, value_name = "PAGE", num_args = 0..=1, default_missing_value = PAGE)]
     write: Option<PathBuf>,
 }

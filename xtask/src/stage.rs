@@ -1,4 +1,4 @@
-//! Steps that a person watches: what runs, how long it may take, how long it took.
+//! Progress for the user: what runs, how long it may take, and how long it took.
 //!
 //! Everything goes to stderr.
 
@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Runs a command whose output matters only if it fails: all of it then, and till then its last line on a
-/// terminal. `expected` says how long it may take.
+/// Runs a command and shows all its output only if it fails. Meanwhile a terminal shows its last line.
+/// `expected` says how long it may take.
 pub fn quietly(title: &str, expected: &str, command: &mut Command) -> Result<()> {
     eprintln!("{title} ({expected})");
     let started = Instant::now();
@@ -22,7 +22,7 @@ pub fn quietly(title: &str, expected: &str, command: &mut Command) -> Result<()>
         .stderr(writer)
         .spawn()
         .with_context(|| program(command))?;
-    // The command keeps its copies of the pipe's writing end, and this end would wait for them.
+    // The command keeps copies of the pipe's writing end. They must be dropped, or the reader waits for ever.
     command.stdout(Stdio::null()).stderr(Stdio::null());
 
     let mut output = String::new();
@@ -48,14 +48,14 @@ pub fn quietly(title: &str, expected: &str, command: &mut Command) -> Result<()>
     Ok(())
 }
 
-/// Stages of which each is worth running even if an earlier one failed.
+/// Stages that all run, even if an earlier one failed.
 #[derive(Default)]
 pub struct Stages {
     ended: Vec<(String, Duration, bool)>,
 }
 
 impl Stages {
-    /// Runs one stage, with the terminal to itself.
+    /// Runs one stage, with direct access to the terminal.
     pub fn run(&mut self, title: &str, command: &mut Command) {
         self.call(title, || {
             let status = command.status().with_context(|| program(command))?;
@@ -63,7 +63,7 @@ impl Stages {
         });
     }
 
-    /// Runs one stage that is more than a command. Tells whether it passed.
+    /// Runs one stage that is more than a command. Returns whether it passed.
     pub fn call(&mut self, title: &str, stage: impl FnOnce() -> Result<()>) -> bool {
         eprintln!("── {title}");
         let started = Instant::now();
@@ -75,7 +75,7 @@ impl Stages {
         outcome.is_ok()
     }
 
-    /// Prints what passed and how long each stage took. An error if one failed.
+    /// Prints the result and the time of each stage. Fails if one failed.
     pub fn finish(self) -> Result<()> {
         eprintln!();
         for (title, took, passed) in &self.ended {

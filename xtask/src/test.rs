@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test of this host, those that need no privilege first.
+//! `cargo xtask test`: runs every test of this host, first those that need no privilege.
 
 mod busy;
 mod matching;
@@ -18,25 +18,25 @@ const KILLS: &str = "oomtrace-tests";
 /// Run the tests: pure ones, fixtures and replay, then real OOM kills (as root)
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only what needs neither root nor a daemon: under a minute once it is built
+    /// Only what needs neither root nor a daemon: under a minute after the build
     #[arg(long, conflicts_with = "busy")]
     quick: bool,
-    /// Beside 2,000 cgroups and a kill each second of somebody else, made in a cgroup of their own and removed again
+    /// While another program makes 2,000 cgroups and a kill each second, in its own cgroup, which is removed
+    /// at the end
     #[arg(long)]
     busy: bool,
-    /// Only the tests whose names contain this, and the suites (files of tests) that are called so; and options for the test
-    /// harness
+    /// Only the tests and suites (files of tests) whose names contain this; and options for the test harness
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     filter: Vec<OsString>,
 }
 
 impl Args {
-    /// The name that is asked for.
+    /// The name that was asked for.
     fn name(&self) -> Option<&OsString> {
         self.filter.iter().find(|word| !word.as_encoded_bytes().starts_with(b"-"))
     }
 
-    /// All but the name: a suite runs whole.
+    /// All words but the name: a suite runs as a whole.
     fn options(&self) -> impl Iterator<Item = &OsString> {
         self.filter.iter().filter(|word| word.as_encoded_bytes().starts_with(b"-"))
     }
@@ -69,7 +69,7 @@ pub fn main(args: &Args) -> Result<()> {
 /// A run of tests.
 struct Tests<'a> {
     args: &'a Args,
-    /// How many had the name that was asked for.
+    /// How many tests had the name that was asked for.
     matching: usize,
     stages: Stages,
 }
@@ -78,7 +78,7 @@ impl Tests<'_> {
     fn unprivileged(&mut self, suites: &[Suite]) {
         let all = ["--workspace", "--exclude", KILLS, "--no-fail-fast", "--"];
         self.run("tests without privilege", workspace::cargo("test").args(all).args(&self.args.filter));
-        // What the harness of real kills is made of is tested without them.
+        // The harness of the real kills has tests of its own, which need no kill.
         let harness = ["--package", KILLS, "--lib", "--bins", "--no-fail-fast", "--"];
         if self.args.quick {
             self.run(
@@ -111,7 +111,7 @@ impl Tests<'_> {
             self.suite(suite, binary.as_ref());
         }
         if let Some(busy) = busy {
-            // Else nothing was tested beside it.
+            // If it failed, the tests did not run beside any load.
             self.stages.call("other people's cgroups and kills, to the end", || busy.end());
         }
         Ok(())
@@ -133,7 +133,7 @@ impl Tests<'_> {
     }
 }
 
-/// Tests with this binary are run as root.
+/// Runs the tests with this binary as root.
 fn as_root(command: &mut Command, binary: Option<&PathBuf>) {
     let Some(binary) = binary else { return };
     command.env("OOMTRACE_BIN", binary);

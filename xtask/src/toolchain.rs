@@ -1,9 +1,10 @@
 //! Finds what builds the eBPF object: a compiler and bpf-linker.
 //!
-//! In: the machine (`PATH`, `/usr/bin/rustc`, rustup, the cache directory). Out: what is there. It installs
-//! nothing; `cargo xtask setup` does.
+//! Looks at `PATH`, `/usr/bin/rustc`, rustup and the cache directory. It installs nothing; `cargo xtask
+//! setup` does.
 //!
-//! Compiled twice: as a module of xtask, and by `#[path]` into `oomtrace/build.rs`. So: only `std`.
+//! It is compiled twice, as a module of xtask and by `#[path]` into `oomtrace/build.rs`, so it uses only
+//! `std`.
 
 use std::{
     env,
@@ -11,24 +12,24 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The eBPF object is little-endian, like every machine oomtrace runs on.
+/// The eBPF object is little-endian, like every machine that oomtrace runs on.
 pub const BPF_TARGET: &str = "bpfel-unknown-none";
 
-/// The nightly that builds the eBPF object where Debian's compiler is not to be had: one named day, so that two machines
-/// build the same and no new nightly breaks a build. Its LLVM is one that bpf-linker is built for.
+/// The nightly that builds the eBPF object if Debian's compiler is not available. The date is fixed, so that
+/// two machines build the same and a new nightly breaks nothing. bpf-linker can be built for its LLVM.
 pub const NIGHTLY: &str = "nightly-2026-05-20";
 
 /// Where the core library for eBPF comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compiler {
-    /// `rustc-web` with `libstd-rust-web-dev-bpf`: the core library is there, compiled.
+    /// `rustc-web` with `libstd-rust-web-dev-bpf`, which has the core library already compiled.
     Debian,
     /// [`NIGHTLY`] of rustup, with `rust-src`: cargo compiles the core library.
     Nightly,
 }
 
 impl Compiler {
-    /// Debian's compiler if it is whole, else the nightly.
+    /// Debian's compiler if it is complete, else the nightly.
     pub fn find() -> Option<Self> {
         let has = |compiler: Self, path: &str| {
             let sysroot = says(compiler.tool("rustc").args(["--print", "sysroot"]))?;
@@ -53,12 +54,12 @@ impl Compiler {
     }
 }
 
-/// `bpf-linker`: the user's own before the one that the set-up made.
+/// `bpf-linker`: the user's own, else the one that the set-up built.
 pub fn linker() -> Option<PathBuf> {
     in_path("bpf-linker").or_else(|| made("bpf-linker"))
 }
 
-/// A program that the set-up made.
+/// A program that the set-up built.
 pub fn made(name: &str) -> Option<PathBuf> {
     let made = tools_dir()?.join("bin").join(name);
     made.is_file().then_some(made)
@@ -71,7 +72,7 @@ pub fn tools_dir() -> Option<PathBuf> {
     Some(cache.join("oomtrace/tools"))
 }
 
-/// What keeps the places of this machine out of what is compiled, so that two builds are the same, byte for byte.
+/// Compiler flags that remove this machine's paths, so that two builds are the same, byte for byte.
 pub fn remapped(root: &Path) -> Vec<String> {
     let places = [(Some(root.to_owned()), "/oomtrace"), (cargo_home(), "/cargo")];
     let given = places.into_iter().filter_map(|(place, name)| Some((place?, name)));
@@ -89,7 +90,7 @@ pub fn in_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
-/// What a command says on its standard output, if it starts and succeeds.
+/// The standard output of a command, if it starts and succeeds.
 pub fn says(command: &mut Command) -> Option<String> {
     // Without `RUSTUP_AUTO_INSTALL=0`, asking rustup about a toolchain may download it.
     let output = command.env("RUSTUP_AUTO_INSTALL", "0").stderr(Stdio::null()).output().ok()?;

@@ -1,4 +1,4 @@
-//! Where things lie in this checkout, and how its programs are run: `cargo`, and what must be root.
+//! The paths of this checkout, and how its programs are run: `cargo`, and what must be root.
 
 use std::{
     env,
@@ -6,13 +6,14 @@ use std::{
     process::Command,
 };
 
-/// The checkout. Asked at run time first: a shared target directory may hold another checkout's xtask.
+/// The checkout. The environment is read at run time first: a shared target directory may hold another
+/// checkout's xtask.
 pub fn root() -> PathBuf {
     let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
     PathBuf::from(xtask).join("..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
 }
 
-/// The crate that is a workspace of its own.
+/// The eBPF crate, which is a workspace of its own.
 pub fn ebpf() -> PathBuf {
     root().join("oomtrace-ebpf")
 }
@@ -22,19 +23,19 @@ pub fn target_dir() -> PathBuf {
     root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into()))
 }
 
-/// The target of the user side, named: what `--target` builds, `RUSTFLAGS` do not reach build scripts.
+/// The user side's target. With an explicit `--target`, `RUSTFLAGS` do not reach build scripts.
 pub fn host() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }
 
-/// The cargo that started this, in the checkout.
+/// The cargo that started this program, in the checkout.
 pub fn cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.arg(subcommand).current_dir(root());
     cargo
 }
 
-/// A program as root, by sudo where this is not.
+/// A program as root, with sudo if necessary.
 pub fn as_root(program: &Path) -> Command {
     if rustix::process::geteuid().is_root() {
         return Command::new(program);

@@ -1,4 +1,4 @@
-//! What a victim's memory held.
+//! The memory of a victim.
 
 /// [`Memory::present`] bits.
 pub mod memory_fact {

@@ -1,4 +1,4 @@
-//! How long a source file may be, and the few that may be longer.
+//! Limits the length of source files, with a few exceptions.
 
 use std::{
     fs,
@@ -7,28 +7,27 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// Lines of a Rust file.
+/// The most lines of a Rust file.
 const LINES: usize = 400;
 
-/// How many files may be longer.
+/// The most exceptions.
 const EXCEPTIONS: usize = 5;
 
-/// Files that may be longer, each with its reason: splitting it would make it harder to read.
+/// Files that may be longer, each with the reason why splitting it would make it harder to read.
 const LONGER: &[(&str, &str)] = &[
     (
         "oomtrace/src/enrich/enricher.rs",
         "the facts of a kill come together here; each other event has a file of its own",
     ),
-    ("oomtrace/src/host/process.rs", "one protocol between a reader thread and the one that asks"),
+    ("oomtrace/src/host/process.rs", "one protocol between a reader thread and its caller"),
     ("oomtrace/tests/cli.rs", "one table of what can be typed and what comes out"),
     ("tests/src/tracer.rs", "one running tracer and what can be done to it"),
     ("tests/src/session.rs", "one session of scenarios, from its set-up to its end"),
 ];
 
-/// Fails if a Rust file of the checkout is too long, or an exception is not needed any more.
+/// Fails if a Rust file of the checkout is too long, or if an exception is no longer needed.
 ///
-/// # Errors
-/// Names every such file.
+/// # Errors Names every such file.
 pub fn check(root: &Path) -> Result<()> {
     check_with(root, LONGER)
 }
@@ -64,7 +63,7 @@ fn complaints(lengths: &[(String, usize)], longer: &[(&str, &str)]) -> Vec<Strin
     complaints
 }
 
-/// Every Rust file below a directory, but what cargo built and what is hidden.
+/// Every Rust file below a directory, except what cargo built and hidden files.
 fn find(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
         let entry = entry?;

@@ -1,6 +1,6 @@
-//! The machines that packages are for, by each of the names they have.
+//! The machines that packages are built for, and their names.
 
-/// A machine that packages are for.
+/// A machine that packages are built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Architecture {
     Amd64,
@@ -10,7 +10,7 @@ pub enum Architecture {
 impl Architecture {
     pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
 
-    /// As Debian, Go and container images say.
+    /// The name that Debian, Go and container images use.
     pub fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -18,7 +18,7 @@ impl Architecture {
         }
     }
 
-    /// As the kernel and RPM say.
+    /// The name that the kernel and RPM use.
     pub fn kernel(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64",
@@ -26,7 +26,7 @@ impl Architecture {
         }
     }
 
-    /// As Rust says.
+    /// The name that Rust uses.
     pub fn target(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
@@ -34,7 +34,7 @@ impl Architecture {
         }
     }
 
-    /// Whether this is the machine that builds.
+    /// Whether this is the building machine's own architecture.
     pub fn is_host(self) -> bool {
         self.kernel() == std::env::consts::ARCH
     }

@@ -1,4 +1,4 @@
-//! Archives whose bytes depend on nothing but the files in them.
+//! Archives whose bytes depend only on the files in them.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use flate2::{Compression, GzBuilder};
 
 use super::{release::Release, tree::File};
 
-/// A tar archive of these files and the directories above them, all root's.
+/// A tar archive of these files and their directories, all owned by root.
 pub fn tar(files: &[File], release: &Release) -> Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut directories = std::collections::BTreeSet::new();
@@ -37,7 +37,7 @@ fn header(release: &Release, mode: u32, size: u64) -> tar::Header {
     header
 }
 
-/// Compressed, without a name or a date.
+/// Compresses, without a name or a date.
 pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
     encoder.write_all(bytes)?;

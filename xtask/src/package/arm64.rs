@@ -1,8 +1,8 @@
 //! The binary for arm64, built on amd64.
 //!
-//! Where rustup has the target, its compiler is used. Debian has no package that brings the standard library for
-//! another architecture, but each architecture's own package holds it: that of arm64 is unpacked into the tools'
-//! directory, for Debian's compiler of the same version.
+//! If rustup has the target, its compiler is used. Debian has no package with the standard library of another
+//! architecture, but the package of that architecture has it. So the arm64 package is unpacked into the
+//! tools' directory, for Debian's compiler of the same version.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ const TARGET: &str = "aarch64-unknown-linux-gnu";
 /// Debian's package of the standard library for its newer compiler.
 const LIBRARY: &str = "libstd-rust-web-dev";
 
-/// Builds the binary and returns where it is.
+/// Builds the binary and returns its path.
 pub fn binary() -> Result<PathBuf> {
     setup::ensure(setup::ARM64)?;
     let target_dir = workspace::target_dir().join("arm64");
@@ -26,7 +26,7 @@ pub fn binary() -> Result<PathBuf> {
     if !rustup_has_it() {
         let library = library()?;
         flags.push(format!("--sysroot={}", library.display()));
-        // Its path is no part of what is compiled.
+        // The compiler's path does not become part of the binary.
         cargo = Command::new("/usr/bin/cargo");
         cargo.arg("build").current_dir(workspace::root()).env("RUSTC", "/usr/bin/rustc");
     }
@@ -45,7 +45,7 @@ fn rustup_has_it() -> bool {
     sysroot.is_some_and(|path| Path::new(path.trim_end()).join("lib/rustlib").join(TARGET).is_dir())
 }
 
-/// Where Debian's standard library for arm64 is unpacked, of the version of Debian's compiler.
+/// Unpacks Debian's standard library for arm64, in the version of Debian's compiler.
 fn library() -> Result<PathBuf> {
     let version = says(Command::new("dpkg-query").args(["-W", "-f", "${Version}", "rustc-web"])).context(
         "no standard library for arm64: run `rustup target add aarch64-unknown-linux-gnu`, or install Debian's rustc-web",
@@ -72,7 +72,7 @@ fn library() -> Result<PathBuf> {
     Ok(library)
 }
 
-/// apt for another architecture, with lists of its own: this machine's apt is left as it is.
+/// apt for another architecture, with its own lists. This machine's apt is not changed.
 fn foreign_apt(directory: &Path) -> Result<Command> {
     for name in ["lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(directory.join(name))?;

@@ -1,4 +1,4 @@
-//! The binary for each machine: the one that builds, or arm64 from amd64.
+//! Builds the binary for each architecture: the machine's own, or arm64 on amd64.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use super::{architecture::Architecture, arm64};
 use crate::{build, toolchain, workspace};
 
-/// Builds the binary and returns where it is.
+/// Builds the binary and returns its path.
 pub fn binary(architecture: Architecture) -> Result<PathBuf> {
     let binary = match architecture {
         host if host.is_host() => build::binary()?,
@@ -20,7 +20,7 @@ pub fn binary(architecture: Architecture) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// A path of this machine in the binary would be another one elsewhere.
+/// Fails if the binary contains a path of this machine: it would differ if it were built elsewhere.
 fn names_no_place(binary: &[u8]) -> Result<()> {
     let places = [Some(workspace::root()), toolchain::cargo_home()];
     for place in places.into_iter().flatten() {

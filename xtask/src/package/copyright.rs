@@ -1,4 +1,5 @@
-//! The copyright file: who owns what is in the binary, and under which licence, in Debian's format (DEP-5).
+//! Writes the copyright file in Debian's format (DEP-5): who owns the code in the binary, and under which
+//! licence.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,13 +34,13 @@ pub fn text() -> Result<String> {
     Ok(text)
 }
 
-/// A crate that is compiled into the binary or the eBPF object.
+/// A crate that is part of the binary or of the eBPF object.
 struct Part {
     licence: String,
     owners: Vec<String>,
 }
 
-/// All of them, by name and version.
+/// All these crates, by name and version.
 fn parts() -> Result<BTreeMap<String, Part>> {
     let mut parts = BTreeMap::new();
     let trees = [
@@ -80,7 +81,8 @@ fn metadata(manifest: &str, target: &str) -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The packages that `root` is linked with: neither procedural macros nor what only builds or tests.
+/// The packages that `root` is linked with, without procedural macros, build dependencies and test
+/// dependencies.
 fn linked(metadata: &Value, root: &str) -> Result<Vec<Value>> {
     let list =
         |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -111,14 +113,14 @@ fn linked(metadata: &Value, root: &str) -> Result<Vec<Value>> {
     Ok(found.into_values().collect())
 }
 
-/// Of several licences to choose from: MIT, which asks for least that all others allow too.
+/// If there is a choice of licences: MIT, which demands the least of those that all others allow too.
 fn taken(expression: &str) -> String {
     let choices = expression.replace('/', " OR ");
     let mut choices = choices.split(" OR ");
     if choices.any(|choice| choice.trim() == "MIT") { String::from("MIT") } else { expression.to_owned() }
 }
 
-/// By the notices in the crate's licence files; else its authors.
+/// The owners in the notices of the crate's licence files, else its authors.
 fn owners(package: &Value) -> Vec<String> {
     let manifest = package.get("manifest_path").and_then(Value::as_str).unwrap_or_default();
     let mut found = BTreeSet::new();
@@ -145,7 +147,7 @@ fn owners(package: &Value) -> Vec<String> {
     found.into_iter().collect()
 }
 
-/// What follows "Copyright" in a notice, not in a text about notices.
+/// The text after "Copyright" in a notice. A text about notices gives `None`.
 fn notice(line: &str) -> Option<String> {
     let rest = line.trim().strip_prefix("Copyright")?.trim_start();
     let rest = ["(c)", "(C)", "©"].iter().find_map(|sign| rest.strip_prefix(sign)).unwrap_or(rest).trim();

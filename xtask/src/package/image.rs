@@ -1,7 +1,8 @@
-//! The container image by the Open Container Initiative's image-spec 1.0: one layer on nothing, for each machine.
+//! Builds the container image (Open Container Initiative image-spec 1.0): one layer without a base, for each
+//! architecture.
 //!
-//! Out: `oomtrace-VERSION-image/` (an image layout) and the same as an archive, which `podman load`,
-//! `ctr image import` and `skopeo copy oci-archive:` read.
+//! Writes `oomtrace-VERSION-image/` (an image layout), and the same as an archive for `podman load`, `ctr
+//! image import` and `skopeo copy oci-archive:`.
 
 use std::{fs, path::Path};
 
@@ -20,7 +21,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// The name that the image has once it is loaded.
+/// The name of the image after it is loaded.
 pub fn reference(release: &Release) -> String {
     format!("localhost/oomtrace:{}", release.version)
 }
@@ -38,7 +39,7 @@ pub fn write(layers: &[(Architecture, Vec<File>)], release: &Release, out: &Path
     let mut named = blobs.add(INDEX, serde_json::to_vec(&index)?);
     let names = json!({
         "org.opencontainers.image.ref.name": release.version,
-        // Where containerd looks for the whole name.
+        // Where containerd looks for the full name.
         "io.containerd.image.name": reference(release),
     });
     set(&mut named, "annotations", names);
@@ -58,7 +59,7 @@ pub fn write(layers: &[(Architecture, Vec<File>)], release: &Release, out: &Path
     Ok(())
 }
 
-/// Adds one machine's image. Returns the descriptor of its manifest.
+/// Adds the image of one architecture. Returns the descriptor of its manifest.
 fn image(blobs: &mut Blobs, architecture: Architecture, files: &[File], release: &Release) -> Result<Value> {
     let layer = archive::tar(files, release)?;
     let date = release.date()?;
@@ -90,14 +91,14 @@ fn annotations(release: &Release) -> Result<Value> {
     }))
 }
 
-/// What the layout holds, each by the checksum of its bytes.
+/// The blobs of the layout, each named by its checksum.
 #[derive(Default)]
 struct Blobs {
     files: Vec<File>,
 }
 
 impl Blobs {
-    /// Returns its descriptor.
+    /// Adds a blob and returns its descriptor.
     fn add(&mut self, media_type: &str, data: Vec<u8>) -> Value {
         let (digest, size) = (sha256(&data), data.len());
         self.files.push(file(&format!("blobs/sha256/{digest}"), data));

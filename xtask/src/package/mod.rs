@@ -1,7 +1,8 @@
-//! `cargo xtask package`: what people install, in `dist/`: .deb, .rpm, tarball, container image, SBOM, checksums.
+//! `cargo xtask package`: builds what users install, in `dist/`: .deb, .rpm, tarball, container image, SBOM,
+//! checksums.
 //!
-//! The same commit gives the same bytes in any directory: paths of this machine are left out of what is
-//! compiled, and every date is that of the newest entry in packaging/changelog.
+//! The same commit gives the same bytes in any directory: paths of this machine are removed from the build,
+//! and every date is the date of the newest entry in packaging/changelog.
 
 mod architecture;
 mod archive;
@@ -33,11 +34,11 @@ pub struct Args {
     /// Only for this machine: amd64 or arm64 [default: both]
     #[arg(long, value_enum)]
     arch: Vec<Architecture>,
-    /// Where to leave the packages [default: dist]
+    /// Directory for the packages [default: dist]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Then test them: lint, install, upgrade, remove, run the image, and build all a second time elsewhere (as root).
-    /// With a name, only the tests that contain it, on the packages that are there
+    /// Then test them: lint, install, upgrade, remove, run the image, and build everything again elsewhere
+    /// (as root). With a name: run only the tests that contain it, with the existing packages
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     check: Option<String>,
 }
@@ -53,7 +54,7 @@ pub fn main(args: &Args) -> Result<()> {
     args.check.as_ref().map_or(Ok(()), |name| check::run(architectures, &out, name))
 }
 
-/// Makes every package. Returns the files.
+/// Makes every package. Returns their files.
 fn make(architectures: &[Architecture], out: &Path) -> Result<Vec<PathBuf>> {
     for need in [setup::BUILD, setup::CARGO_DEB, setup::CARGO_GENERATE_RPM, setup::CARGO_CYCLONEDX] {
         setup::ensure(need)?;
@@ -81,7 +82,7 @@ fn make(architectures: &[Architecture], out: &Path) -> Result<Vec<PathBuf>> {
     release::sums(out)
 }
 
-/// What makes a package, with the paths and the date that it needs.
+/// The command of a packager, with its paths and date.
 fn packager(tool: &str, release: &Release) -> Result<Command> {
     let mut command = Command::new(setup::tool(tool)?);
     command.current_dir(workspace::root()).env("SOURCE_DATE_EPOCH", release.epoch.to_string());

@@ -1,4 +1,4 @@
-//! What is released: the version and its date, by packaging/changelog; and the checksums of what was made.
+//! The release: its version and date from packaging/changelog, and the checksums of its files.
 
 use std::{
     fmt::Write as _,
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::workspace;
 
-/// A version and when it was released.
+/// A version and its release date.
 pub struct Release {
     pub version: String,
     /// Seconds since 1970: the date of every file.
@@ -19,7 +19,7 @@ pub struct Release {
 }
 
 impl Release {
-    /// The newest entry of the changelog, which must be of the version that is built.
+    /// Reads the newest entry of the changelog. Its version must be the one that is built.
     pub fn read() -> Result<Self> {
         let path = workspace::root().join("packaging/changelog");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -44,13 +44,13 @@ impl Release {
         Ok(Self { version: version.to_owned(), epoch: date.timestamp().as_second().try_into()? })
     }
 
-    /// As container images say it.
+    /// In the format of container images.
     pub fn date(&self) -> Result<String> {
         Ok(jiff::Timestamp::from_second(self.epoch.try_into()?)?.to_string())
     }
 }
 
-/// The sum of these bytes, in hexadecimal.
+/// The checksum of these bytes, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in Sha256::digest(bytes) {
@@ -59,7 +59,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     text
 }
 
-/// Writes SHA256SUMS of the files in `out`. Returns these files and it.
+/// Writes SHA256SUMS of the files in `out`. Returns these files and SHA256SUMS.
 pub fn sums(out: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(out)? {

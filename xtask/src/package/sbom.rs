@@ -1,4 +1,5 @@
-//! The bills of materials (CycloneDX): the crates of the binary, and those of the eBPF object in it.
+//! The bills of materials (CycloneDX): one for the crates of the binary, one for the crates of its eBPF
+//! object.
 
 use std::{fs, path::Path};
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 use super::{packager, release::Release};
 use crate::{stage::quietly, workspace};
 
-/// Writes both.
+/// Writes both bills.
 pub fn write(release: &Release, out: &Path) -> Result<()> {
     for (name, target) in [("oomtrace", "all"), ("oomtrace-ebpf", "bpfel-unknown-none")] {
         let bill = bill(name, target, release)?;
@@ -27,7 +28,7 @@ fn bill(name: &str, target: &str, release: &Release) -> Result<String> {
         .arg(root.join(name).join("Cargo.toml"));
     let outcome = quietly(&format!("cargo-cyclonedx, {name}"), "some seconds", &mut cyclonedx);
     let text = fs::read_to_string(root.join(name).join(format!("{FILE}.json")));
-    // It leaves one beside each crate of the workspace.
+    // cargo-cyclonedx writes one beside each crate of the workspace.
     for entry in fs::read_dir(&root)?.flatten() {
         let left = entry.path().join(format!("{FILE}.json"));
         if left.is_file() {

@@ -1,4 +1,4 @@
-//! The files that are installed, each made once for all kinds of packages.
+//! The files to install, made once for all kinds of packages.
 
 use std::{
     fs,
@@ -14,13 +14,13 @@ use crate::{build, toolchain::says, workspace};
 /// A file of a package.
 #[derive(Clone)]
 pub struct File {
-    /// Below the root, without a slash in front.
+    /// Path below the root, without a leading slash.
     pub path: String,
     pub mode: u32,
     pub data: Vec<u8>,
 }
 
-/// What a system that has the package has: paths as RPM has them.
+/// The files that a package installs, with the paths of RPM.
 pub struct Tree {
     files: Vec<File>,
     copyright: String,
@@ -28,7 +28,7 @@ pub struct Tree {
     local_unit: String,
 }
 
-/// The commands that have a page: oomtrace as a whole and each that its page names.
+/// The manual pages: oomtrace's own, and one for each command that it names.
 fn pages(program: &Path) -> Result<Vec<(String, String)>> {
     let page = |arguments: &[&str]| {
         let mut man = std::process::Command::new(program);
@@ -47,7 +47,7 @@ fn pages(program: &Path) -> Result<Vec<(String, String)>> {
 }
 
 impl Tree {
-    /// With this binary.
+    /// For this binary.
     pub fn new(binary: &Path, release: &Release) -> Result<Self> {
         let copyright = copyright::text()?;
         let source = |path: &str| fs::read(workspace::root().join(path)).with_context(|| path.to_owned());
@@ -64,7 +64,7 @@ impl Tree {
                 source(&format!("docs/{document}"))?,
             ));
         }
-        // Another machine's binary does not run here, and its texts are the same.
+        // A binary of another architecture does not run here, but its texts are the same.
         let program = build::binary()?;
         for (name, page) in pages(&program)? {
             let page = dated(&page, release);
@@ -86,7 +86,7 @@ impl Tree {
         Ok(Self { files, copyright, local_unit: packaged(&unit, "/usr/local")? })
     }
 
-    /// Leaves the files where the packagers read them, as oomtrace/Cargo.toml says: target/package.
+    /// Writes the files to target/package, where the packagers read them (see oomtrace/Cargo.toml).
     pub fn lay_out(&self) -> Result<()> {
         let base = workspace::root().join("target/package");
         if base.is_dir() {
@@ -94,7 +94,7 @@ impl Tree {
         }
         for file in &self.files {
             write(&base.join("root").join(&file.path), &file.data, file.mode)?;
-            // cargo-deb takes a unit from beside the scripts, and makes the scripts' systemd part for it.
+            // cargo-deb takes a unit from beside the scripts and adds systemd's part to the scripts.
             if file.path.ends_with(".service") {
                 write(&base.join("deb/service"), &file.data, file.mode)?;
             }
@@ -109,7 +109,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The files of the tarball, below `name`: to be unpacked into /usr/local.
+    /// The files of the tarball, below `name`. It is unpacked into /usr/local.
     pub fn tarball(&self, name: &str) -> Vec<File> {
         let mut files = Vec::new();
         for installed in &self.files {
@@ -148,7 +148,7 @@ fn write(path: &PathBuf, data: &[u8], mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(name)
 }
 
-/// The page with the release's date, in the place where clap leaves none.
+/// The page with the release's date, which clap leaves out.
 fn dated(page: &str, release: &Release) -> String {
     let date = release.date().unwrap_or_default();
     let day = date.split('T').next().unwrap_or_default();
@@ -159,7 +159,7 @@ fn dated(page: &str, release: &Release) -> String {
     page.lines().map(dated).fold(String::new(), |text, line| text + &line + "\n")
 }
 
-/// The unit of docs/ for a package: settings come from a file, and paths are those below `prefix`.
+/// The unit of docs/ for a package: settings come from a file, and paths are below `prefix`.
 fn packaged(unit: &str, prefix: &str) -> Result<String> {
     let settings = "EnvironmentFile=-/etc/default/oomtrace\n";
     let changes = [

@@ -1,5 +1,5 @@
-//! A program that is started by a test and ended with it, from Debian packages that are unpacked and not installed:
-//! rsyslog and syslog-ng cannot both be installed.
+//! A program that a test starts and ends. Its Debian packages are unpacked, not installed, because rsyslog
+//! and syslog-ng cannot be installed together.
 
 use std::{
     ffi::OsStr,
@@ -15,10 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{setup, stage::quietly};
 
-/// How long a shipper may take for what it has to do.
+/// How long a shipper may take for each step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where these packages are unpacked.
+/// The directory where these packages are unpacked.
 pub fn unpacked(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let root = setup::tools_dir()?.join("recipes").join(name);
     if root.is_dir() {
@@ -48,7 +48,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a program of an unpacked tree, whose libraries are there too. Its words go to `log`.
+    /// Starts a program of an unpacked tree with the libraries of that tree. Its output goes to `log`.
     pub fn start(root: &Path, command: &mut Command, log: &Path) -> Result<Self> {
         let machine = format!("{}-linux-gnu", std::env::consts::ARCH);
         let places =
@@ -78,7 +78,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends it in order.
+    /// Ends it with SIGTERM.
     pub fn stop(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let began = Instant::now();

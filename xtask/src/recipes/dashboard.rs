@@ -1,4 +1,5 @@
-//! The dashboard, without a Grafana: its queries by promtool, its shape by the types that Grafana publishes.
+//! Checks the dashboard without a Grafana: its queries with promtool, its shape with the types that Grafana
+//! publishes.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path, process::Command};
 
@@ -10,7 +11,7 @@ use crate::{setup, stage::quietly};
 
 const SCHEMA: &str = "@grafana/schema@13.2.3";
 const TYPESCRIPT: &str = "typescript@5.9.3";
-/// Panels that the dashboard may have, and the file that has the types of their options.
+/// Panels that the dashboard may have, and the files with the types of their options.
 const PANELS: [(&str, &str); 3] = [("stat", "Stat"), ("table", "Table"), ("timeseries", "TimeSeries")];
 /// In JSON an enumeration is its text.
 const JSON: &str = "type Json<T> = T extends string ? `${T}` : T extends (infer E)[] ? Json<E>[] : \
@@ -24,7 +25,7 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Each query parses, and asks for no series that nobody writes.
+/// Checks that each query parses and uses only series that exist.
 pub fn queries(directory: &Path) -> Result<()> {
     let dashboard = read(directory)?;
     let mut rules = String::from("groups:\n  - name: dashboard\n    rules:\n");
@@ -58,7 +59,7 @@ pub fn queries(directory: &Path) -> Result<()> {
     passes(Command::new("promtool").args(["check", "rules"]).arg(file.path()))
 }
 
-/// The whole of it has the types of @grafana/schema.
+/// Checks the whole dashboard against the types of @grafana/schema.
 pub fn types(directory: &Path) -> Result<()> {
     let home = setup::tools_dir()?.join("recipes-npm");
     let wanted = format!("{SCHEMA} {TYPESCRIPT}");
@@ -79,7 +80,7 @@ pub fn types(directory: &Path) -> Result<()> {
     passes(Command::new(home.join("node_modules/.bin/tsc")).args(options).arg(&program))
 }
 
-/// A program whose only purpose is that it compiles.
+/// A program that is only compiled, to check the types.
 fn typescript(dashboard: &Value) -> Result<String> {
     let mut text = String::from("import type { Dashboard } from \"@grafana/schema\";\n");
     for (kind, name) in PANELS {

@@ -1,7 +1,8 @@
-//! `cargo xtask recipes`: the files of docs/prometheus, docs/kubernetes and docs/recipes, as far as they can be run.
+//! `cargo xtask recipes`: runs the files of docs/prometheus, docs/kubernetes and docs/recipes, as far as
+//! possible.
 //!
-//! The lines are those of docs/EVENTS.md, and copies of its kills. What is run is the very file of the docs, with
-//! paths and addresses of this test in the place of its own.
+//! The input is the lines of docs/EVENTS.md, and copies of its kills. The files of docs are run as they are;
+//! only paths and addresses are replaced by those of the test.
 
 mod daemon;
 mod dashboard;
@@ -22,7 +23,7 @@ pub struct Args {
     name: Option<String>,
 }
 
-/// The versions that the recipes name as run.
+/// The versions with which the recipes say they were tested.
 const PYTHON: [&str; 3] = ["duckdb==2.0.1", "chdb-core-lite==26.5.0", "kubernetes-validate==1.37.0"];
 /// The three newest releases of Kubernetes that this validator knows.
 const KUBERNETES: [&str; 3] = ["1.35.0", "1.36.0", "1.37.0"];
@@ -63,7 +64,8 @@ pub fn main(args: &Args) -> Result<()> {
     stages.finish()
 }
 
-/// Each line of docs/EVENTS.md, its kills a hundred times over: each with a `seq` of its own, as it is in a stream.
+/// Each line of docs/EVENTS.md, and a hundred copies of its kills, each with its own `seq` as in a real
+/// stream.
 fn lines(docs: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(docs.join("EVENTS.md"))?;
     let samples = text.lines().filter(|line| line.starts_with("{\"schema\":1,"));
@@ -87,7 +89,7 @@ fn kubernetes(manifest: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A Python with the packages, in the directory of tools.
+/// A Python with the packages, in the tools' directory.
 fn python() -> Result<PathBuf> {
     let home = setup::tools_dir()?.join("recipes-python");
     let python = home.join("bin/python");
@@ -104,7 +106,7 @@ fn python() -> Result<PathBuf> {
     Ok(python)
 }
 
-/// Shows what the command says only if it fails.
+/// Shows the output of a command only if it fails.
 fn passes(command: &mut Command) -> Result<()> {
     let name = command.get_program().display().to_string();
     let output = command.output().with_context(|| name.clone())?;

@@ -1,4 +1,4 @@
-//! The other end of a shipper: a port on loopback that keeps what it gets.
+//! The receiver of a shipper: a port on loopback that keeps what arrives.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -36,14 +36,14 @@ pub fn listen(read: fn(TcpStream, &Arrived) -> Result<()>) -> Result<(u16, Arriv
     thread::spawn(move || {
         for connection in listener.incoming().flatten() {
             let kept = kept.clone();
-            // A connection that breaks off has brought what it brought.
+            // If the connection breaks, what has arrived so far is kept.
             thread::spawn(move || read(connection, &kept));
         }
     });
     Ok((port, arrived))
 }
 
-/// Syslog over TCP by RFC 6587: a length, a space, as many bytes. Keeps what follows the header of RFC 5424.
+/// Syslog over TCP (RFC 6587): a length, a space, that many bytes. Keeps what follows the header of RFC 5424.
 pub fn octet_counted(connection: TcpStream, arrived: &Arrived) -> Result<()> {
     let mut reader = BufReader::new(connection);
     loop {
@@ -59,7 +59,7 @@ pub fn octet_counted(connection: TcpStream, arrived: &Arrived) -> Result<()> {
     }
 }
 
-/// Elasticsearch's bulk interface: an action, a document, an action, … Answers that all is well.
+/// Elasticsearch's bulk interface: an action, a document, an action, … Always answers with success.
 pub fn bulk(connection: TcpStream, arrived: &Arrived) -> Result<()> {
     let mut writer = connection.try_clone()?;
     let mut reader = BufReader::new(connection);

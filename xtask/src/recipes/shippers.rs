@@ -1,4 +1,5 @@
-//! rsyslog and syslog-ng with their recipes: what arrives is what was written, over a rotation and a restart.
+//! Runs rsyslog and syslog-ng with their recipes. What arrives must be what was written, across a rotation
+//! and a restart.
 
 use std::{
     fs::{self, File},
@@ -68,7 +69,7 @@ pub fn syslog_ng(recipe: &Path, lines: &[String]) -> Result<()> {
     })
 }
 
-/// The recipe with the places of the test. Each must be in it.
+/// The recipe with the paths of the test. Each path must be in the recipe.
 fn replaced(recipe: &Path, test: &Test, more: &[(&str, &str)]) -> Result<String> {
     let mut text = fs::read_to_string(recipe).with_context(|| recipe.display().to_string())?;
     let (input, kills) =
@@ -101,7 +102,7 @@ impl Test {
         self.directory.path().join(name)
     }
 
-    /// A third of the lines, a rotation, a third, a restart while the last third is written.
+    /// Writes a third of the lines, rotates, writes a third, and restarts while the last third is written.
     fn run(&self, root: &Path, lines: &[String], command: &dyn Fn() -> Command) -> Result<()> {
         let (first, rest) = lines.split_at(lines.len() / 3);
         let (second, third) = rest.split_at(rest.len() / 2);

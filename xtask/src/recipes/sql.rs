@@ -1,4 +1,5 @@
-//! The SQL files: each runs as it is, on lines of which some come twice, and its first question has the right answer.
+//! Runs each SQL file as it is, on lines of which some are there twice. Its first query must give the right
+//! answer.
 
 use std::{fs, path::Path, process::Command};
 
@@ -9,7 +10,7 @@ const RUNNER: &str = include_str!("sql.py");
 /// Runs the file with this engine (`duckdb`, `chdb`).
 pub fn run(engine: &str, file: &Path, lines: &[String], python: &Path) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    // As a shipper or a tracer that is replaced may report them: the first half twice.
+    // The first half twice, as a shipper or a replaced tracer may report them.
     let twice = lines.iter().chain(lines.iter().take(lines.len() / 2));
     let text: String = twice.map(|line| format!("{line}\n")).collect();
     fs::write(directory.path().join("oom.jsonl"), text)?;
@@ -23,7 +24,7 @@ pub fn run(engine: &str, file: &Path, lines: &[String], python: &Path) -> Result
     let kills = |text: &str| {
         lines.iter().filter(|line| line.contains("\"type\":\"oom_kill\"") && line.contains(text)).count()
     };
-    // In a pod, and in a container that is in none.
+    // Kills in a pod, and kills in a container without a pod.
     let in_pods = kills("\"k8s\":{");
     let expected = [
         format!("shop|api|{in_pods}|1|52428800"),

@@ -1,4 +1,4 @@
-//! Other people's work on this host while tests run: made by the program of the scenarios, below a cgroup of its own.
+//! Other load on this host while tests run, made by the program of the scenarios below its own cgroup.
 
 use std::{
     fs,
@@ -10,20 +10,19 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::workspace;
 
-/// A host that is busy, until this ends.
+/// Other load on this host, until it is ended.
 pub struct Busy(Child);
 
 impl Busy {
-    /// Builds the program, starts it, and waits until all is there.
+    /// Builds the program, starts it, and waits until everything is there.
     ///
-    /// # Errors
-    /// If it cannot be built, or makes nothing.
+    /// # Errors If it cannot be built, or makes nothing.
     pub fn start() -> Result<Self> {
         let status = workspace::cargo("build")
             .args(["--package", "oomtrace-tests", "--no-default-features", "--bin", "oomtrace-scenarios"])
             .status()?;
         ensure!(status.success(), "cargo build: {status}");
-        // A copy: the tests build theirs anew, and this one must be able to start itself again.
+        // A copy, because the tests build the program again, and this one must be able to start itself again.
         let directory = workspace::target_dir().join("busy");
         fs::create_dir_all(&directory)?;
         let program = directory.join("oomtrace-scenarios");
@@ -40,10 +39,9 @@ impl Busy {
         Ok(busy)
     }
 
-    /// Ends it: its cgroups go.
+    /// Ends it and removes its cgroups.
     ///
-    /// # Errors
-    /// If it did not do its work to here.
+    /// # Errors If it did not work until now.
     pub fn end(mut self) -> Result<()> {
         drop(self.0.stdin.take());
         let status = self.0.wait()?;
@@ -54,7 +52,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        // It ends with its stdin, and must be gone before somebody else counts cgroups.
+        // It ends when its stdin ends. It must be gone before others count cgroups.
         drop(self.0.stdin.take());
         let _ended = self.0.wait();
     }

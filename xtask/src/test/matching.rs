@@ -1,4 +1,4 @@
-//! Tests of one name: what `cargo test` says, without the binaries that have no such test.
+//! Runs the tests with a name and hides the output of binaries without such a test.
 
 use std::{
     io::{BufRead, BufReader, IsTerminal, Write, stderr, stdout},
@@ -7,20 +7,19 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// Runs `cargo test` and shows what matters of its output; adds how many tests were run to `count`.
+/// Runs `cargo test` and shows the relevant output. Adds the number of tests that ran to `count`.
 ///
-/// # Errors
-/// If it cannot be run, or fails.
+/// # Errors If it cannot be run, or fails.
 pub fn run(command: &mut Command, count: &mut usize) -> Result<()> {
     let program = command.get_program().display().to_string();
-    // One pipe for both: which binary a test belongs to is said on stderr, by cargo.
+    // One pipe for both outputs, because cargo names the binary of a test on stderr.
     let (reader, writer) = std::io::pipe()?;
     if stderr().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
     let mut child =
         command.stdout(writer.try_clone()?).stderr(writer).spawn().with_context(|| program.clone())?;
-    // The command keeps its copies of the pipe's writing end, and this end would wait for them.
+    // The command keeps copies of the pipe's writing end. They must be dropped, or the reader waits for ever.
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut matching = Matching::default();
     for line in BufReader::new(reader).split(b'\n') {
@@ -33,17 +32,18 @@ pub fn run(command: &mut Command, count: &mut usize) -> Result<()> {
     Ok(())
 }
 
-/// Goes through the output line by line.
+/// Filters the output line by line.
 #[derive(Default)]
 struct Matching {
-    /// Tests that were run.
+    /// Tests that ran.
     count: usize,
-    /// What was not shown yet: the name of a binary, and blank lines. Gone if the binary runs no test.
+    /// Lines that were not shown yet: the name of a binary, and blank lines. Dropped if the binary runs no
+    /// test.
     held: String,
 }
 
 impl Matching {
-    /// What there is to show once this line has come. All that is ever left out is what a binary without such a test says.
+    /// What to show after this line. Only the output of binaries without such a test is left out.
     fn shown(&mut self, line: String) -> String {
         let words = plain(&line);
         let words = words.trim();
@@ -52,7 +52,7 @@ impl Matching {
             let shown = if names_a_binary { std::mem::take(&mut self.held) } else { String::new() };
             self.held.push_str(&line);
             self.held.push('\n');
-            // Blank lines before a binary belong to what came before, most likely nothing.
+            // Blank lines before a binary belong to the output before it, which is most likely hidden.
             return if shown.trim().is_empty() { String::new() } else { shown };
         }
         if let Some(number) = tests(words) {

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-/// A suite, as cargo knows it.
+/// A suite, named as cargo names it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Suite {
     pub package: String,

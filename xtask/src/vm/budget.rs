@@ -1,20 +1,21 @@
-//! What each program costs the verifier of each kernel, held against what the page has on record.
+//! Compares the verifier's cost of each program on each kernel with the recorded costs on the page.
 //!
-//! In: console lines of guests, and the page's table. Out: the table anew, and the programs that grew by more than a fifth. The
-//! verifier ends at a million instructions, and a start waits for it: growth is to be seen before it hurts. Pure.
+//! Takes the guests' console lines and the page's table. Returns the new table and the programs that grew by
+//! more than a fifth. The verifier stops at a million instructions, and a start waits for it, so growth must
+//! be noticed early. Pure.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-/// What one program costs on one kernel.
+/// The cost of one program on one kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Instructions that the verifier went through.
+    /// Instructions that the verifier processed.
     pub instructions: u64,
-    /// Of the load, emulated.
+    /// Time of the load, in the emulator.
     pub microseconds: u64,
 }
 
-/// A line of the scenario program on one program: `verified NAME: INSTRUCTIONS in MICROSECONDS`.
+/// A line of the scenario program about one program: `verified NAME: INSTRUCTIONS in MICROSECONDS`.
 pub fn verified_by(line: &str) -> Option<(&str, Cost)> {
     let (program, cost) = line.strip_prefix("verified ")?.rsplit_once(": ")?;
     let (instructions, microseconds) = cost.split_once(" in ")?;
@@ -32,7 +33,7 @@ pub struct VerifierCosts {
 }
 
 impl VerifierCosts {
-    /// Reads the table of the page; what is no table is passed over.
+    /// Reads the table of the page. Other text is ignored.
     pub fn parse(text: &str) -> Self {
         let mut budget = Self::default();
         let mut rows = text.lines().filter_map(cells);
@@ -50,7 +51,8 @@ impl VerifierCosts {
         budget
     }
 
-    /// Notes a cost; of several on one kernel the highest counts, as programs see what is there.
+    /// Adds a cost. The highest one of a kernel counts, because the programs differ with what the kernel
+    /// offers.
     pub fn add(&mut self, kernel: &str, program: &str, cost: Cost) {
         if self.kernels.iter().all(|known| known != kernel) {
             self.kernels.push(kernel.to_owned());
@@ -60,7 +62,7 @@ impl VerifierCosts {
         known.microseconds = known.microseconds.max(cost.microseconds);
     }
 
-    /// Takes over what another one has of kernels and programs that were not met now.
+    /// Takes over the recorded costs of kernels and programs that did not run now.
     pub fn keep(&mut self, recorded: &Self) {
         let mut kernels = recorded.kernels.clone();
         kernels.extend(self.kernels.iter().filter(|kernel| !recorded.kernels.contains(kernel)).cloned());
@@ -72,7 +74,7 @@ impl VerifierCosts {
         }
     }
 
-    /// Why this cost of a program is too high: it is more than a fifth above what is on record.
+    /// Why this cost is too high: it is more than a fifth above the recorded one.
     pub fn too_high(&self, kernel: &str, program: &str, cost: Cost) -> Option<String> {
         let recorded = self.costs.get(program)?.get(kernel)?.instructions;
         (cost.instructions.saturating_mul(5) > recorded.saturating_mul(6)).then(|| {
@@ -87,7 +89,7 @@ impl VerifierCosts {
     pub fn table(&self) -> String {
         let mut text = String::from("| program |");
         for kernel in &self.kernels {
-            // A `String` takes all that is written.
+            // Writing to a `String` cannot fail.
             let _ok = write!(text, " {kernel} |");
         }
         text.push_str("\n|---|");
@@ -108,7 +110,7 @@ impl VerifierCosts {
     }
 }
 
-/// The cells of a row of a table; none of the line between its head and its body.
+/// The cells of a table row. The line between head and body has none.
 fn cells(line: &str) -> Option<Vec<&str>> {
     let inner = line.strip_prefix('|')?.strip_suffix('|')?;
     (!inner.starts_with("---")).then(|| inner.split('|').map(str::trim).collect())

@@ -1,8 +1,8 @@
-//! A kernel with what Debian's lack: the memory controller of cgroup v1.
+//! Builds a kernel with what Debian's kernels lack: the memory controller of cgroup v1.
 //!
-//! In: Debian's source of a kernel, and `memcg_v1.config`, the little that a guest asks of it. Out: an image in the cache, built
-//! once, and once more when that configuration changes. Needs a compiler and some 20 minutes of a processor; installs the tools
-//! that are missing, as the emulator is.
+//! Takes Debian's kernel source and `memcg_v1.config`, the few options that a guest needs. Leaves an image in
+//! the cache, which is built again only when that configuration changes. Needs a compiler and about 20
+//! minutes of a processor, and installs missing tools.
 
 use std::{
     fs::{self, File},
@@ -16,13 +16,13 @@ use tempfile::TempDir;
 
 use super::tools::{install, installed};
 
-/// What such a kernel is called behind its version, here and in its own `uname -r`.
+/// Suffix of such a kernel's name, here and in its `uname -r`.
 pub const NAME: &str = "memcg-v1";
 
-/// Lines of a `.config`; all else is off.
+/// Lines of a `.config`. All other options are off.
 const CONFIGURATION: &str = include_str!("memcg_v1.config");
 
-/// What a kernel's build runs, and the packages that have it.
+/// The programs of a kernel build, and their packages.
 const TOOLS: [(&str, &str); 7] = [
     ("make", "make"),
     ("gcc", "gcc"),
@@ -33,13 +33,12 @@ const TOOLS: [(&str, &str); 7] = [
     ("xz", "xz-utils"),
 ];
 
-/// A library that it needs, and no program.
+/// A library that the build needs, which has no program.
 const LIBELF: &str = "/usr/include/libelf.h";
 
-/// Makes `image`, unless it was made of this configuration before. `source` unpacks Debian's package.
+/// Makes `image`, unless it was already made with this configuration. `source` unpacks Debian's package.
 ///
-/// # Errors
-/// If a tool or the source cannot be had, the kernel has not all that is asked of it, or its build fails.
+/// # Errors If a tool or the source is missing, the kernel does not accept an option, or its build fails.
 pub fn build(image: &Path, source: impl FnOnce() -> Result<TempDir>) -> Result<()> {
     let directory = image.parent().context("a path in the cache has a parent")?;
     let configuration = directory.join("config");
@@ -65,7 +64,7 @@ pub fn build(image: &Path, source: impl FnOnce() -> Result<TempDir>) -> Result<(
         ensure!(status.success(), "see the end of {}", log.display());
         Ok(())
     };
-    // A build that was broken off goes on where it was.
+    // An interrupted build continues where it stopped.
     let tree = directory.join("tree");
     if !tree.exists() {
         let unpacked = source()?;
@@ -87,18 +86,18 @@ pub fn build(image: &Path, source: impl FnOnce() -> Result<TempDir>) -> Result<(
     let taken = fs::read_to_string(tree.join(".config"))?;
     let refused: Vec<&str> = asked().filter(|line| taken.lines().all(|taken| taken != *line)).collect();
     ensure!(refused.is_empty(), "its configuration does not take {}", refused.join(", "));
-    eprintln!("vm: building a kernel with cgroup v1, once; {} tells how far it is", log.display());
+    eprintln!("vm: building a kernel with cgroup v1, once; {} shows the progress", log.display());
     let jobs = thread::available_parallelism().map_or(1, usize::from);
     run(make().args(["bzImage", &format!("-j{jobs}")]))?;
     let release = fs::read_to_string(tree.join("include/config/kernel.release"))?;
     fs::write(directory.join("package"), format!("{}, built of Debian's source", release.trim()))?;
-    // Last and in one step: what exists under its final name is whole.
+    // Renamed at the end, so that a file with the final name is always complete.
     fs::rename(tree.join("arch/x86/boot/bzImage"), image)?;
     fs::remove_dir_all(&tree)?;
     Ok(())
 }
 
-/// What is asked of the configuration: its lines but for comments and blanks.
+/// The options in the configuration, without comments and blank lines.
 fn asked() -> impl Iterator<Item = &'static str> {
     CONFIGURATION.lines().filter(|line| line.contains("CONFIG_"))
 }

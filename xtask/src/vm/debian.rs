@@ -1,7 +1,7 @@
-//! Packages of Debian, without touching this machine's own apt state.
+//! Fetches packages of Debian without changing this machine's apt.
 //!
-//! In: the mirrors that the machine's own apt sources name. Out: a package's files in a directory of the cache.
-//! Must not write a mirror's address anywhere but in that cache, and must not install anything.
+//! Uses the mirrors of the machine's own apt sources, and unpacks a package into a directory of the cache. A
+//! mirror's address is written only in that cache. Nothing is installed.
 
 use std::{
     ffi::OsStr,
@@ -14,10 +14,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::tools::output;
 
-/// Trusts the archive keys that Debian itself installs; they reach from bullseye to the suites after stable.
+/// The archive keys that Debian itself installs. They cover bullseye to the suites after stable.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Which suites hold the kernels that are tested, by the archive that they live in.
+/// The suites with the tested kernels, and the archive of each.
 const SUITES: [(Archive, &str); 6] = [
     (Archive::Main, "bookworm"),
     (Archive::Main, "trixie"),
@@ -40,10 +40,9 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// Prepares the configuration and fetches the lists of all suites.
+    /// Writes the configuration and fetches the lists of all suites.
     ///
-    /// # Errors
-    /// If the machine's sources name no Debian mirror, or the lists cannot be fetched.
+    /// # Errors If the machine's sources name no Debian mirror, or the lists cannot be fetched.
     pub fn update(cache: &Path, architecture: &str) -> Result<Self> {
         let directory = cache.join(format!("apt-{architecture}"));
         for part in ["lists/partial", "archives/partial"] {
@@ -92,7 +91,7 @@ Dir::Etc::preferencesparts "/dev/null";
         Ok(names
             .lines()
             .filter(|name| name.starts_with(prefix) && name.ends_with(suffix))
-            // Of a long-term kernel that was rebuilt for an older Debian, take the original.
+            // If a long-term kernel was also built for an older Debian, take the original.
             .filter(|name| !name.contains("deb11"))
             .max_by_key(|name| numbers(name))
             .map(str::to_owned))
@@ -111,10 +110,9 @@ Dir::Etc::preferencesparts "/dev/null";
         Ok(found)
     }
 
-    /// Unpacks `package` into `directory`, which must not exist; nothing of it is run.
+    /// Unpacks `package` into `directory`, which must not exist. Runs nothing of it.
     ///
-    /// # Errors
-    /// If the package cannot be fetched or unpacked.
+    /// # Errors If the package cannot be fetched or unpacked.
     pub fn unpack(&self, package: &str, directory: &Path) -> Result<()> {
         let download = tempfile::tempdir_in(&self.directory)?;
         let mut apt = self.command("apt-get");
@@ -171,7 +169,7 @@ fn sources_list(machine: &str) -> Result<String> {
             "this machine's apt sources name no mirror of Debian; give a kernel with --kernel-image instead"
         );
     };
-    // A mirror of the archive usually carries the security updates next to it.
+    // A mirror of the archive usually has the security updates beside it.
     let security = mirrors
         .iter()
         .find(|uri| uri.ends_with("/debian-security"))

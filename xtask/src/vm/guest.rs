@@ -1,7 +1,7 @@
-//! One guest: packs it, boots it, and enters in the table what it told.
+//! One guest: packs it, boots it, and adds its results to the table.
 //!
-//! In: a kernel, a layout of cgroups, a hook, scenarios. Out: rows of the table; on stderr what happens meanwhile and, of a guest that
-//! failed, the end of its console. A scenario that did not tell how it ended has failed.
+//! Takes a kernel, a layout of cgroups, a hook and scenarios. Progress goes to stderr, and for a guest that
+//! failed also the end of its console. A scenario without a result has failed.
 
 use std::{
     fs::{self, File},
@@ -24,10 +24,11 @@ use super::{
     word,
 };
 
-/// How long a guest with scenarios may say nothing. A stock kernel boots in 5 to 10 s, several times that on a busy machine.
+/// How long a guest with scenarios may print nothing. A stock kernel boots in 5 to 10 s, much longer on a
+/// busy machine.
 const SILENCE: Duration = Duration::from_secs(150);
 
-/// Swap of a guest whose scenario needs it, in MiB.
+/// Swap for a scenario that needs it, in MiB.
 const SWAP: u64 = 64;
 
 /// What all guests of a run share.
@@ -36,41 +37,41 @@ pub struct Kit {
     pub arch: Arch,
     /// The emulator.
     pub qemu: PathBuf,
-    /// The programs packed, with their names there.
+    /// The packed programs, with their names in the guest.
     pub programs: Vec<(&'static str, PathBuf)>,
     /// Where consoles are written.
     pub directory: PathBuf,
     /// How long one guest may take.
     pub timeout: Duration,
-    /// What programs may cost the verifier.
+    /// The recorded costs of the verifier.
     pub recorded: VerifierCosts,
 }
 
 /// One boot.
 pub struct Guest<'a> {
-    /// What it is called in the table.
+    /// Its column in the table.
     pub column: String,
     /// The kernel's image.
     pub image: &'a Path,
     /// `v1` or `v2`.
     pub cgroup: String,
-    /// What `--hook` of oomtrace is given.
+    /// The value of oomtrace's `--hook`.
     pub hook: String,
     /// What is wrong with the machine.
     pub condition: Option<Condition>,
-    /// What the machine has more than others.
+    /// What this machine has or lacks, unlike others.
     pub special: Option<Special>,
-    /// The scenarios to run; none if there is a command.
+    /// The scenarios to run; none if a command runs.
     pub scenarios: Vec<&'a str>,
-    /// What else was asked for.
+    /// The options of the command line.
     pub args: &'a Args,
 }
 
 impl Guest<'_> {
     /// Boots it.
     ///
-    /// # Errors
-    /// If it cannot be packed or the emulator cannot be started. All else is a failure in the table.
+    /// # Errors If it cannot be packed or the emulator cannot be started. Everything else is a failure in the
+    /// table.
     pub fn run(&self, kit: &Kit, table: &Mutex<Table>) -> Result<()> {
         let table = || table.lock().unwrap_or_else(PoisonError::into_inner);
         let mut name = self.column.replace(' ', "-");
@@ -84,7 +85,7 @@ impl Guest<'_> {
         let mut failed = false;
         let (mut verified, mut too_high) = (0, Vec::new());
         let console = self.boot(kit, &format!("{name}.log"), |line| {
-            if let Some((scenario, outcome)) = table::told_by(line) {
+            if let Some((scenario, outcome)) = table::reported_by(line) {
                 eprintln!("vm:   {name}: {line}");
                 failed |= matches!(outcome, Outcome::Fail(_));
                 table().add(&self.column, scenario, outcome);
@@ -103,7 +104,7 @@ impl Guest<'_> {
         if self.measures_programs() {
             let outcome = match (verified, &*too_high) {
                 (0, _) => Outcome::Fail("the guest named no program".to_owned()),
-                // What is written anew is the record.
+                // With `--write`, the new costs become the recorded ones.
                 (_, []) => Outcome::Pass,
                 _ if self.args.write.is_some() => Outcome::Pass,
                 (_, grown) => Outcome::Fail(grown.join("; ")),
@@ -120,7 +121,7 @@ impl Guest<'_> {
         Ok(())
     }
 
-    /// Once for each kernel and way: what is wrong with a machine, or special, changes no program.
+    /// Costs are measured once for each kernel and way. A condition or a special machine changes no program.
     fn measures_programs(&self) -> bool {
         self.args.command.is_none() && self.special.is_none() && self.condition.is_none()
     }
@@ -152,13 +153,13 @@ impl Guest<'_> {
             swap: swap.as_ref().map(NamedTempFile::path),
             command_line: &command_line,
         };
-        // A command may have nothing to say for long.
+        // A command may print nothing for long.
         let silence = if self.args.command.is_some() { kit.timeout } else { SILENCE };
         let budget = Budget { total: kit.timeout, silence };
         machine.boot(&kit.directory.join(log), &budget, each)
     }
 
-    /// What init.sh reads.
+    /// The file that init.sh reads.
     fn job(&self) -> String {
         let command = self.args.command.clone().unwrap_or_else(|| {
             let names: String = self.scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
@@ -180,8 +181,8 @@ impl Guest<'_> {
         format!("CGROUP={}\nWITHOUT='{}'\njob() {{\n{command}\n}}\n", self.cgroup, without.join(" "))
     }
 
-    /// Enters what the guest's end adds to what its scenarios told, of which one `failed` or not. Whether its console
-    /// is worth showing.
+    /// Adds to the table what the end of the guest means. `failed`: a scenario failed. Returns whether to
+    /// show the console.
     fn enter(&self, end: &End, failed: bool, table: &mut Table) -> bool {
         let reason = match end {
             End::Exit(0) => None,
@@ -197,10 +198,11 @@ impl Guest<'_> {
             self.scenarios.iter().copied().filter(|scenario| !table.has(&self.column, scenario)).collect();
         for scenario in &silent {
             let reason = reason.as_deref().unwrap_or("ended well");
-            let text = format!("did not tell how it ended; the guest: {reason}");
+            let text = format!("no result; the guest: {reason}");
             table.add(&self.column, scenario, Outcome::Fail(text));
         }
-        // The code of a guest in which a scenario failed only repeats that; any other bad end is a failure of its own.
+        // If a scenario failed, the guest's exit code only repeats that. Any other bad end is a failure of
+        // its own.
         let repeated = failed && matches!(end, End::Exit(_));
         if let Some(reason) = reason.filter(|_| silent.is_empty() && !repeated) {
             table.add(&self.column, "guest", Outcome::Fail(reason));

@@ -1,13 +1,14 @@
-//! The guest's whole file system: busybox, an init script and the programs under test, as one cpio archive.
+//! The guest's whole file system as one cpio archive: busybox, an init script and the programs under test.
 //!
-//! In: paths of static programs. Out: bytes in the `newc` format that the kernel unpacks
-//! (Documentation/driver-api/early-userspace/buffer-format.rst). Left uncompressed: emulated CPUs unpack slowly.
+//! Writes the `newc` format that the kernel unpacks
+//! (Documentation/driver-api/early-userspace/buffer-format.rst). It is not compressed, because emulated
+//! processors unpack slowly.
 
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// What the kernel starts as process 1.
+/// The kernel starts this as process 1.
 const INIT: &str = include_str!("init.sh");
 
 /// File types and modes, as in `st_mode`.
@@ -16,11 +17,10 @@ const PROGRAM: u32 = 0o100_755;
 const TEXT: u32 = 0o100_644;
 const SYMLINK: u32 = 0o120_777;
 
-/// Packs the archive: static `programs` under their names in `/bin`, `busybox` among them, and `job`, a shell fragment
-/// that init.sh reads: its variables and the function `job`.
+/// Packs the archive: static `programs` under their names in `/bin`, including `busybox`, and `job`, a shell
+/// fragment for init.sh with its variables and the function `job`.
 ///
-/// # Errors
-/// If a program cannot be read, or is too large for the format (4 GiB).
+/// # Errors If a program cannot be read, or is too large for the format (4 GiB).
 pub fn pack(programs: &[(&str, PathBuf)], job: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var", "var/log"] {
@@ -49,9 +49,11 @@ struct Archive {
 }
 
 impl Archive {
-    /// Appends one file: a header of hexadecimal fields, the name, the content; name and content padded to 4 bytes.
+    /// Appends one file: a header of hexadecimal fields, the name, the content. Name and content are padded
+    /// to 4 bytes.
     ///
-    /// Never a device node: `/dev/console` is in the kernel's own archive, devtmpfs has the others.
+    /// Device nodes are not needed: `/dev/console` is in the kernel's own archive, and devtmpfs has the
+    /// others.
     fn entry(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
         self.inode += 1;
         let size = u32::try_from(content.len())?;
@@ -94,7 +96,7 @@ mod tests {
             00000001000081a400000000000000000000000100000000\
             0000000500000000000000000000000000000000\
             0000000300000000ab\0\0\0\0hello\0\0\0";
-        // 110 bytes of header and 3 of name make 113: padded to 116; then 5 of content, padded to 8.
+        // 110 bytes of header and 3 of name make 113, padded to 116; then 5 of content, padded to 8.
         assert_eq!(String::from_utf8(archive.bytes).unwrap(), expected);
     }
 }

@@ -1,7 +1,8 @@
-//! The kernels that guests boot, and the two programs that a guest needs besides: QEMU and busybox.
+//! The kernels that guests boot, and the two programs that a guest also needs: QEMU and busybox.
 //!
-//! In: a kernel's name (`6.12`). Out: the path of its image in the cache, fetched once. With everything cached there is
-//! no network. What cannot be fetched is an error, never a kernel less.
+//! Takes a kernel's name (`6.12`) and returns the path of its image in the cache, fetched once. If everything
+//! is cached, no network is used. A kernel that cannot be fetched is an error, and is never left out
+//! silently.
 
 use std::{
     cell::OnceCell,
@@ -29,7 +30,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// Whether its programs run here.
+    /// Whether its programs run on this machine.
     pub fn is_this_machine(self) -> bool {
         match self {
             Self::X86_64 => cfg!(target_arch = "x86_64"),
@@ -37,7 +38,7 @@ impl Arch {
         }
     }
 
-    /// What Debian calls it.
+    /// Debian's name for it.
     fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
@@ -45,7 +46,7 @@ impl Arch {
         }
     }
 
-    /// The emulator, and the package that has it.
+    /// The emulator and its package.
     fn qemu(self) -> (&'static str, &'static str) {
         match self {
             Self::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
@@ -55,8 +56,8 @@ impl Arch {
 
     /// The kernels of this architecture.
     ///
-    /// From 6.19 on `linux-image-*` is a stub and the image is in `linux-binary-*`; before a version is signed there is
-    /// only `linux-binary-unsigned-*`.
+    /// Since 6.19 `linux-image-*` is a stub and the image is in `linux-binary-*`. Before a version is signed
+    /// there is only `linux-binary-unsigned-*`.
     pub fn kernels(self) -> &'static [Kernel] {
         const fn kernel(name: &'static str, v1: V1, packages: &'static [&'static str]) -> Kernel {
             Kernel { name, v1, packages, flavour: "cloud" }
@@ -86,26 +87,26 @@ impl Arch {
 pub struct Kernel {
     /// Its version.
     pub name: &'static str,
-    /// Where it has the memory controller of cgroup v1.
+    /// Whether it has the memory controller of cgroup v1.
     pub v1: V1,
-    /// The beginnings of its package's name, best first.
+    /// Prefixes of its package's name, the best first.
     packages: &'static [&'static str],
     /// Which of Debian's builds: `cloud` is the smallest, `rt` has PREEMPT_RT.
     flavour: &'static str,
 }
 
-/// The memory controller of cgroup v1: an option since 6.11 (`CONFIG_MEMCG_V1`), which Debian leaves out.
+/// The memory controller of cgroup v1 is an option since 6.11 (`CONFIG_MEMCG_V1`), which Debian turns off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum V1 {
-    /// In Debian's own kernel.
+    /// Debian's own kernel has it.
     Packaged,
-    /// In one that is built of Debian's source: see `build_kernel.rs`.
+    /// A kernel that is built from Debian's source has it: see `build_kernel.rs`.
     Built,
-    /// Nowhere.
+    /// No kernel of this version has it.
     Nowhere,
 }
 
-/// What was fetched for guests of one architecture, under `~/.cache/oomtrace`.
+/// Everything that was fetched for guests of one architecture, in `~/.cache/oomtrace`.
 pub struct Store {
     cache: PathBuf,
     arch: Arch,
@@ -125,7 +126,7 @@ impl Store {
         Ok(Self { cache: cache.join("oomtrace"), arch, apt: OnceCell::new() })
     }
 
-    /// Where the image of the kernel `name` lies, cached or not.
+    /// The path of the image of kernel `name`, cached or not.
     pub fn image_path(&self, name: &str) -> PathBuf {
         let directory = match self.arch {
             Arch::X86_64 => name.to_owned(),
@@ -134,10 +135,9 @@ impl Store {
         self.cache.join("kernels").join(directory).join("vmlinuz")
     }
 
-    /// The image of the kernel `name`, fetched if it is not in the cache.
+    /// The image of kernel `name`, fetched if it is not in the cache.
     ///
-    /// # Errors
-    /// If there is no such kernel, or it cannot be fetched.
+    /// # Errors If there is no such kernel, or it cannot be fetched.
     pub fn kernel(&self, name: &str) -> Result<PathBuf> {
         let image = self.image_path(name);
         if image.exists() {
@@ -160,11 +160,10 @@ impl Store {
         Ok(image)
     }
 
-    /// The kernel `name` as one that has the memory controller of cgroup v1: what to call it, and its image, built if
-    /// that is how it is had and it was not yet.
+    /// The kernel `name` with the memory controller of cgroup v1: its name and its image, built first if
+    /// necessary.
     ///
-    /// # Errors
-    /// If there is no such kernel, or it cannot be fetched or built.
+    /// # Errors If there is no such kernel, or it cannot be fetched or built.
     pub fn kernel_with_v1(&self, name: &str) -> Result<(String, PathBuf)> {
         match self.known(name)?.v1 {
             V1::Packaged => Ok((name.to_owned(), self.kernel(name)?)),
@@ -192,7 +191,7 @@ impl Store {
         known.with_context(|| format!("no kernel {name} for {}; see --list", self.arch.debian()))
     }
 
-    /// A package's files, in a directory of the cache that goes with it.
+    /// Unpacks a package into a temporary directory of the cache.
     fn unpacked(&self, package: &str) -> Result<TempDir> {
         eprintln!("vm: fetching {package}");
         let directory = tempfile::tempdir_in(&self.cache)?;
@@ -200,10 +199,9 @@ impl Store {
         Ok(directory)
     }
 
-    /// Unpacks the newest package of the kernel `name`, modules and all, into `directory`, which must not exist.
+    /// Unpacks the newest package of kernel `name`, with its modules, into `directory`, which must not exist.
     ///
-    /// # Errors
-    /// If there is no such kernel, or it cannot be fetched.
+    /// # Errors If there is no such kernel, or it cannot be fetched.
     pub fn unpack_kernel(&self, name: &str, directory: &Path) -> Result<()> {
         let package = self.newest(name)?;
         eprintln!("vm: fetching {package}");
@@ -224,7 +222,7 @@ impl Store {
         package.with_context(|| format!("no package {}*{suffix}", prefixes.join("* or ")))
     }
 
-    /// The package that a cached kernel came from.
+    /// The package of a cached kernel.
     pub fn package(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.image_path(name).with_file_name("package")).ok()
     }
@@ -286,7 +284,7 @@ impl Store {
         Ok(sysroot)
     }
 
-    /// Unpacks `package` and keeps the one file that `choose` finds in it, as `destination`.
+    /// Unpacks `package` and keeps only the file that `choose` finds, as `destination`.
     fn fetch(
         &self,
         package: &str,
@@ -301,7 +299,7 @@ impl Store {
             format!("{package} has no {wanted}")
         })?;
         fs::write(destination.with_file_name("package"), package)?;
-        // Last and in one step: what exists under its final name is whole.
+        // Renamed at the end, so that a file with the final name is always complete.
         fs::rename(file, destination)?;
         Ok(())
     }

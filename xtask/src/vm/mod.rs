@@ -1,7 +1,7 @@
-//! `cargo xtask vm`: the scenarios of `tests/` on other kernels, each in a guest of its own.
+//! `cargo xtask vm`: runs the scenarios of `tests/` on other kernels, each in its own guest.
 //!
-//! In: which kernels, which layout of cgroups, which hooks, which scenarios. Out: one table, and whether all of it passed. Guests run under
-//! full emulation, two at a time. A kernel that cannot be fetched, and a guest that does not answer, are failures.
+//! Prints one table and whether all passed. Guests run under full emulation, two at a time. A kernel that
+//! cannot be fetched and a guest that does not answer are failures.
 
 mod budget;
 mod build_kernel;
@@ -41,13 +41,13 @@ use self::{
 };
 use crate::page::Place;
 
-/// Where what was found is written if nothing else is said.
+/// The page with the results, unless `--write` names another.
 pub const PAGE: &str = "docs/KERNELS.md";
 
 /// What to boot and what to run there.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A kernel by name (see --list), or `all`; without one: 5.10, 6.1, 6.12 and 7.3
+    /// A kernel by name (see --list), or `all` [default: 5.10, 6.1, 6.12 and 7.3]
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
     /// A kernel's image on this machine
@@ -62,32 +62,32 @@ pub struct Args {
     /// What is wrong with the machine; its kernel is then tried with any hook and cgroup v2 only
     #[arg(long, value_enum, conflicts_with_all = ["command", "cgroup", "hook"])]
     condition: Vec<Condition>,
-    /// All kernels, with any hook, on cgroup v2 and, where they have it, v1
+    /// All kernels, with any hook, on cgroup v2 and, if they have it, on v1
     #[arg(long, conflicts_with_all = ["kernel", "kernel_image", "cgroup", "hook", "command", "condition"])]
     matrix: bool,
-    /// A scenario by name (see --list); without one: all
+    /// A scenario by name (see --list) [default: all]
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// The machine's architecture
     #[arg(long, value_enum, default_value_t = Arch::X86_64)]
     arch: Arch,
-    /// List the kernels and the scenarios, and end
+    /// List the kernels and the scenarios, then end
     #[arg(long)]
     list: bool,
     /// Run this shell command in the guest instead of the scenarios, and show the console; `oomtrace` and
-    /// `oomtrace-scenarios` are there
+    /// `oomtrace-scenarios` are in the guest
     #[arg(long, value_name = "COMMAND", conflicts_with = "scenario")]
     command: Option<String>,
-    /// Boot one guest with systemd, Docker and Podman instead; only --scenario counts besides
+    /// Boot one guest with systemd, Docker and Podman instead; of the other options only --scenario applies
     #[arg(long, conflicts_with_all = ["command", "kernel", "kernel_image", "list", "write"])]
     docker: bool,
-    /// What the guest does not have
+    /// What the guest lacks
     #[arg(long, value_enum)]
     without: Vec<Missing>,
     /// Memory of the guest in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     memory: u32,
-    /// Two NUMA nodes, whatever the scenario
+    /// Two NUMA nodes for every scenario
     #[arg(long)]
     numa: bool,
     /// Swap in MiB
@@ -102,13 +102,13 @@ pub struct Args {
     /// Guests that run at a time
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
     jobs: usize,
-    /// Also put what was found into its place on this page of the checkout [default: docs/KERNELS.md]
+    /// Also write the results into their place on this page of the checkout [default: docs/KERNELS.md]
     #[arg(long, value_name = "PAGE", num_args = 0..=1, default_missing_value = PAGE, conflicts_with = "command")]
     write: Option<PathBuf>,
-    /// A static oomtrace; without one it is built
+    /// A static oomtrace [default: built]
     #[arg(long, value_name = "PATH")]
     oomtrace: Option<PathBuf>,
-    /// A static scenario program; without one it is built
+    /// A static scenario program [default: built]
     #[arg(long, value_name = "PATH")]
     scenarios: Option<PathBuf>,
 }
@@ -134,12 +134,12 @@ enum Missing {
     Bpffs,
 }
 
-/// A column of its own: what is wrong with the whole machine, whatever the scenario.
+/// A separate column: something is wrong with the whole machine, in every scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Condition {
-    /// `kernel.ftrace_enabled=0` before oomtrace starts: hooks attach and never fire
+    /// `kernel.ftrace_enabled=0` before oomtrace starts: hooks attach but never run
     FtraceOff,
-    /// The same while oomtrace runs
+    /// The same, set while oomtrace runs
     FtraceOffLater,
     /// `cgroup_disable=memory`: only the machine itself can run out
     NoMemcg,
@@ -147,8 +147,8 @@ enum Condition {
 
 /// Boots every guest that `args` ask for.
 ///
-/// # Errors
-/// If a program cannot be built or a kernel cannot be fetched: before the first guest runs.
+/// # Errors If a program cannot be built or a kernel cannot be fetched. Both happen before the first guest
+/// runs.
 pub fn run(args: &Args) -> Result<ExitCode> {
     for path in args.kernel_image.iter().chain(&args.oomtrace).chain(&args.scenarios) {
         readable(path)?;
@@ -187,7 +187,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What all guests share, and the names of the scenarios to run; none if there is a command.
+/// What all guests share, and the names of the scenarios to run; none if a command runs.
 fn prepare(args: &Args, store: &Store, recorded: &VerifierCosts) -> Result<(Kit, Vec<String>)> {
     let directory = programs::target_directory().join("vm");
     fs::create_dir_all(&directory)?;
@@ -202,7 +202,8 @@ fn prepare(args: &Args, store: &Store, recorded: &VerifierCosts) -> Result<(Kit,
     let Programs { oomtrace, scenarios } = programs(args, store)?;
     let names = match &args.command {
         Some(_) => Vec::new(),
-        // Only a program of this machine's architecture runs here; of another, one is built that lists the same.
+        // Only a program for this machine can list the scenarios, so for another architecture one is built
+        // for this machine.
         None => {
             let runs = args.arch.is_this_machine();
             plan::selected(&args.scenario, &programs::scenarios(runs.then_some(&*scenarios))?)?
@@ -229,7 +230,7 @@ fn boot(guests: &[Guest<'_>], kit: &Kit, table: &Mutex<Table>, jobs: usize) -> R
     })
 }
 
-/// The programs to pack: those given; the others are built.
+/// The programs to pack: given by options, else built.
 fn programs(args: &Args, store: &Store) -> Result<Programs> {
     if let (Some(oomtrace), Some(scenarios)) = (&args.oomtrace, &args.scenarios) {
         return Ok(Programs { oomtrace: oomtrace.clone(), scenarios: scenarios.clone() });
@@ -241,7 +242,7 @@ fn programs(args: &Args, store: &Store) -> Result<Programs> {
     })
 }
 
-/// Refuses what could not be packed or booted, before anything is built.
+/// Fails early, before anything is built, if a file cannot be packed or booted.
 fn readable(path: &Path) -> Result<()> {
     let cannot = || format!("{} cannot be read", path.display());
     let file = File::open(path).with_context(cannot)?;
@@ -269,7 +270,7 @@ fn list(args: &Args, store: &Store) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How a value is written on the command line.
+/// The value as written on the command line.
 fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

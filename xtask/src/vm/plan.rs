@@ -1,4 +1,5 @@
-//! Which guests a run has: kernels, ways to test them, scenarios that share a machine. No I/O but for kernels that are fetched.
+//! Decides which guests a run has: kernels, ways to test them, scenarios that share a machine. The only I/O
+//! is fetching kernels.
 
 use std::path::PathBuf;
 
@@ -12,10 +13,10 @@ use super::{
     word,
 };
 
-/// The kernels of a run that names none: the oldest, the two that most machines have, and the newest.
+/// The default kernels: the oldest, the two that most machines have, and the newest.
 const MAIN: [&str; 4] = ["5.10", "6.1", "6.12", "7.3"];
 
-/// Scenarios that need another machine than the rest, and which.
+/// Scenarios that need a special machine, and which one.
 const SPECIAL: [(&str, Special); 7] = [
     ("cpuset", Special::Numa),
     ("mempolicy", Special::Numa),
@@ -26,11 +27,11 @@ const SPECIAL: [(&str, Special); 7] = [
     ("without_bpffs", Special::Without(Missing::Bpffs)),
 ];
 
-/// What runs where there is no memory controller.
+/// Scenarios that run without a memory controller.
 const WITHOUT_MEMCG: [&str; 5] =
     ["host_wide", "host_wide_root_cgroup", "host_wide_five_times", "allocating_task", "sysrq_f"];
 
-/// What the machine of some scenarios has or lacks.
+/// What a scenario's machine has or lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Special {
     Numa,
@@ -40,7 +41,7 @@ pub(super) enum Special {
 }
 
 impl Special {
-    /// The machine lacks something: what is said then is the same with any hook and layout of cgroups.
+    /// Whether the machine lacks something. Then results do not depend on the hook and the layout of cgroups.
     fn lacks(self) -> bool {
         matches!(self, Self::Lockdown | Self::Without(_))
     }
@@ -51,11 +52,11 @@ pub(super) struct Way {
     cgroup: Cgroup,
     hook: Hook,
     condition: Option<Condition>,
-    /// What they are called, and their images.
+    /// Their names and images.
     kernels: Vec<(String, PathBuf)>,
 }
 
-/// Every way that is asked for, all kernels fetched.
+/// Every way that was asked for, with all kernels fetched.
 pub(super) fn ways(args: &Args, store: &Store) -> Result<Vec<Way>> {
     let (cgroups, hooks): (&[Cgroup], &[Hook]) = match &*args.condition {
         _ if args.matrix => (&[Cgroup::V2, Cgroup::V1], &[Hook::Auto, Hook::Kprobe, Hook::None]),
@@ -69,7 +70,8 @@ pub(super) fn ways(args: &Args, store: &Store) -> Result<Vec<Way>> {
             |hook: &Hook| Way { cgroup: *cgroup, hook: *hook, condition: None, kernels: kernels.clone() };
         ways.extend(hooks.iter().map(way));
     }
-    // What is wrong with a machine is the same on all kernels but for details: the main ones show it.
+    // What is wrong with a machine has nearly the same effect on all kernels, so only the main ones are
+    // tested.
     let conditions = if args.matrix { Condition::value_variants() } else { &args.condition };
     let on = if conditions.is_empty() { Vec::new() } else { kernels(args, store, Cgroup::V2, false)? };
     ways.extend(conditions.iter().map(|condition| Way {
@@ -81,8 +83,8 @@ pub(super) fn ways(args: &Args, store: &Store) -> Result<Vec<Way>> {
     Ok(ways)
 }
 
-/// The kernels to boot with that layout of cgroups, all of them fetched. One that is not asked for by its name is left out
-/// where it cannot have that layout, and said to be.
+/// The kernels to boot with this layout of cgroups, all fetched. A kernel that cannot have this layout is
+/// left out with a message, unless it was asked for by name.
 fn kernels(args: &Args, store: &Store, cgroup: Cgroup, every: bool) -> Result<Vec<(String, PathBuf)>> {
     let named = !args.matrix && !args.kernel.is_empty() && !args.kernel.iter().any(|name| name == "all");
     let mut names: Vec<&str> = Vec::new();
@@ -112,7 +114,7 @@ fn kernels(args: &Args, store: &Store, cgroup: Cgroup, every: bool) -> Result<Ve
     Ok(kernels)
 }
 
-/// Every guest of a run, in the order in which they boot.
+/// Every guest of a run, in boot order.
 pub(super) fn guests<'a>(args: &'a Args, ways: &'a [Way], names: &'a [String]) -> Vec<Guest<'a>> {
     let mut guests: Vec<Guest<'_>> = Vec::new();
     for Way { cgroup, hook, condition, kernels } in ways {
@@ -144,7 +146,7 @@ pub(super) fn guests<'a>(args: &'a Args, ways: &'a [Way], names: &'a [String]) -
     guests
 }
 
-/// The scenarios of each machine. One with something wrong runs those that need nothing else.
+/// The scenarios of each machine. A machine with a condition runs only those that need nothing special.
 fn groups(names: &[String], condition: Option<Condition>) -> Vec<(Option<Special>, Vec<&str>)> {
     let mut groups = by_machine(names);
     let Some(condition) = condition else { return groups };
@@ -158,7 +160,7 @@ fn groups(names: &[String], condition: Option<Condition>) -> Vec<(Option<Special
     groups
 }
 
-/// The scenarios to run: those asked for, or all that there are.
+/// The scenarios to run: those asked for, or all.
 pub(super) fn selected(asked: &[String], known: &[String]) -> Result<Vec<String>> {
     if let Some(name) = asked.iter().find(|name| !known.contains(name)) {
         bail!("no scenario {name}; there are: {}", known.join(", "));
@@ -166,7 +168,7 @@ pub(super) fn selected(asked: &[String], known: &[String]) -> Result<Vec<String>
     Ok(if asked.is_empty() { known } else { asked }.to_vec())
 }
 
-/// The scenarios grouped by the machine that they need; one empty group if there are none (a command to run).
+/// The scenarios grouped by the machine that they need. Without scenarios (a command runs): one empty group.
 fn by_machine(scenarios: &[String]) -> Vec<(Option<Special>, Vec<&str>)> {
     let mut groups: Vec<(Option<Special>, Vec<&str>)> = Vec::new();
     for scenario in scenarios {

@@ -1,7 +1,5 @@
-//! The programs that a guest runs, linked statically: a guest has no C library.
-//!
-//! In: an architecture. Out: paths of `oomtrace` as it is released, and of the scenario program of `tests/`; the names of
-//! the scenarios.
+//! The programs that run in a guest, linked statically because a guest has no C library: `oomtrace` as it is
+//! released, and the scenario program of `tests/`.
 
 use std::{
     env,
@@ -18,7 +16,7 @@ use super::{
 
 const SCENARIOS: &str = "oomtrace-scenarios";
 
-/// The one flag that makes a static program of the C library's usual target.
+/// With this flag the C library's usual target gives a static program.
 const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// The static programs of a guest.
@@ -32,8 +30,7 @@ pub struct Programs {
 impl Programs {
     /// Builds both.
     ///
-    /// # Errors
-    /// If the build fails, or what a build for another architecture needs cannot be had.
+    /// # Errors If the build fails, or something for building for another architecture is missing.
     pub fn build(store: &Store) -> Result<Self> {
         let target = match store.arch() {
             Arch::X86_64 => "x86_64-unknown-linux-gnu",
@@ -50,7 +47,7 @@ impl Programs {
             }
             cargo.args(["build", "--release", "--bins", "--target", target, "--package", package]);
             if package == "oomtrace-tests" {
-                // A guest has no use for the schema: on a host every line is checked against it.
+                // The schema is not needed in a guest: on a host every line is checked against it.
                 cargo.arg("--no-default-features");
             }
             let status = cargo.status().context("cargo cannot be run")?;
@@ -61,11 +58,10 @@ impl Programs {
     }
 }
 
-/// The names of all scenarios: the first word of each line that `--list` prints, of `program` or else of one built for
+/// The names of all scenarios: the first word of each line of `--list`, from `program` or from one built for
 /// this machine.
 ///
-/// # Errors
-/// If the program cannot be run or has none.
+/// # Errors If the program cannot be run or lists none.
 pub fn scenarios(program: Option<&Path>) -> Result<Vec<String>> {
     let mut command = match program {
         Some(program) => Command::new(program),
@@ -87,7 +83,7 @@ pub fn scenarios(program: Option<&Path>) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's output directory.
 pub fn target_directory() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
@@ -98,8 +94,8 @@ fn cargo() -> Command {
     cargo
 }
 
-/// A cargo that builds for another architecture: of the toolchain in use if it has that target, else Debian's with the
-/// standard library of its own version out of Debian's arm64 package, which needs no installation.
+/// A cargo that builds for another architecture: the toolchain in use if it has that target, else Debian's
+/// with the standard library from Debian's arm64 package, which is not installed.
 fn cross_cargo(store: &Store, target: &str) -> Result<Command> {
     let linker = installed("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])?;
     let library = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))

@@ -1,7 +1,7 @@
-//! Boots one guest and reads its serial console until it says how it ended.
+//! Boots one guest and reads its serial console until it reports its end.
 //!
-//! In: a machine, a kernel image, an initramfs. Out: the console's lines and how the guest ended. The console goes to a
-//! file while it comes. Must not wait for ever: a guest has a budget in all and a budget of silence.
+//! Returns the console's lines and how the guest ended. The console is also written to a file as it arrives.
+//! A guest has a limit for the total time and a limit for silence, so this never waits for ever.
 
 use std::{
     ffi::OsString,
@@ -21,7 +21,7 @@ use super::kernels::Arch;
 /// How many lines of its console a failed guest shows.
 const TAIL: usize = 40;
 
-/// What init.sh begins its lines for the host with.
+/// init.sh starts its lines for the host with this.
 const MARK: &str = "@@ ";
 
 /// A machine to emulate.
@@ -55,17 +55,17 @@ pub struct Budget {
 /// How a guest ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// It ran its job, which ended with this code.
+    /// Its job ended with this code.
     Exit(i32),
-    /// It was not fit for its job: why.
+    /// It could not run its job, for this reason.
     Refused(String),
-    /// It said nothing more, or was not done in time: which of the two.
+    /// It was silent, or not done, for too long: which of the two.
     TimedOut(String),
     /// It stopped without a result: a panic, or an emulator that did not start.
     Crashed,
 }
 
-/// What a guest said.
+/// The output of a guest.
 pub struct Console {
     /// Every line, without its end.
     pub lines: Vec<String>,
@@ -74,7 +74,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// The last lines, for a guest that failed.
+    /// The last lines, to be shown if the guest failed.
     pub fn tail(&self) -> &[String] {
         self.lines.get(self.lines.len().saturating_sub(TAIL)..).unwrap_or_default()
     }
@@ -84,15 +84,15 @@ impl Machine<'_> {
     fn arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &str| arguments.extend(words.split(' ').map(OsString::from));
-        // Emulated in any case: the KVM of a nested machine cannot be relied on to run a stock kernel.
-        // All processors in one thread: with more, a guest that patches its code as it runs, which attaching does, may
-        // trip over a breakpoint of its own. And two guests at a time have a thread each.
+        // Always emulated: KVM inside a virtual machine does not reliably run a stock kernel. All processors
+        // are in one thread. With more threads, a guest that patches its own code (attaching does this) may
+        // hit its own breakpoint. Also, two guests at a time then use one thread each.
         add("-accel tcg,thread=single");
         let console = match self.arch {
             Arch::X86_64 => {
-                // QEMU 7.2 emulates cmpxchg16b wrongly: kernels from 6.12 on crash at random with it.
+                // QEMU 7.2 emulates cmpxchg16b wrongly: kernels since 6.12 crash at random with it.
                 add("-cpu max,-cx16");
-                // On a busy machine the emulated timer may be late; the kernel's check of it would panic.
+                // On a busy machine the emulated timer may be late, and the kernel's check of it would panic.
                 format!("ttyS0 mitigations=off no_timer_check tsc=reliable{}", time_stamp_counter())
             }
             Arch::Arm64 => {
@@ -110,7 +110,7 @@ impl Machine<'_> {
             }
         }
         if let Some(swap) = self.swap {
-            // NVMe is the one disk that the cloud kernels have a driver for without a module.
+            // NVMe is the only disk for which the cloud kernels have a built-in driver.
             add(&format!("-drive if=none,id=swap,format=raw,file={}", swap.display()));
             add("-device nvme,drive=swap,serial=swap");
         }
@@ -129,17 +129,18 @@ impl Machine<'_> {
         arguments
     }
 
-    /// Runs the guest to its end; `each` sees every line as it comes.
+    /// Runs the guest to its end. `each` gets every line as it arrives.
     ///
-    /// # Errors
-    /// If the emulator cannot be started or the log cannot be written. What the guest does is never an error here.
+    /// # Errors If the emulator cannot be started or the log cannot be written. What the guest does is never
+    /// an error here.
     pub fn boot(&self, log: &Path, budget: &Budget, each: impl FnMut(&str)) -> Result<Console> {
         watch(Command::new(self.qemu).args(self.arguments()), log, budget, each)
     }
 }
 
-/// How fast the guest's time stamp counter runs, which is this machine's, as a word for its kernel. One that measures
-/// it against an emulated timer, on a busy machine, may be wrong several times over, and all its times with it.
+/// The rate of the guest's time stamp counter, which is this machine's, as a word for its command line. A
+/// guest that measures it with an emulated timer on a busy machine may be wrong by a large factor, and then
+/// all its times are wrong.
 #[cfg(target_arch = "x86_64")]
 fn time_stamp_counter() -> String {
     let both = || {
@@ -147,7 +148,7 @@ fn time_stamp_counter() -> String {
             let before = Instant::now();
             // SAFETY: every x86-64 processor has the instruction, and it touches no memory.
             let ticks = unsafe { std::arch::x86_64::_rdtsc() };
-            // Nothing came between the two.
+            // Nothing interrupted the two reads.
             if before.elapsed() < Duration::from_micros(5) {
                 return (before, ticks);
             }
@@ -160,16 +161,16 @@ fn time_stamp_counter() -> String {
     format!(" tsc_early_khz={}", last.wrapping_sub(first).saturating_mul(1000) / microseconds)
 }
 
-/// The emulated counter of another machine: the guest must measure it.
+/// The counter of another architecture is emulated: the guest must measure it.
 #[cfg(not(target_arch = "x86_64"))]
 fn time_stamp_counter() -> String {
     String::new()
 }
 
-/// Runs an emulator, whose serial console is its output, until the guest tells its end; `each` sees every line as it comes.
+/// Runs an emulator whose serial console is its output, until the guest reports its end. `each` gets every
+/// line as it arrives.
 ///
-/// # Errors
-/// If it cannot be started or the log cannot be written.
+/// # Errors If it cannot be started or the log cannot be written.
 pub fn watch(
     emulator: &mut Command,
     log: &Path,
@@ -207,7 +208,7 @@ pub fn watch(
             Ok(line) => {
                 writeln!(file, "{line}")?;
                 each(&line);
-                let end = end_told_by(&line);
+                let end = end_reported_by(&line);
                 lines.push(line);
                 if let Some(end) = end {
                     break end;
@@ -226,21 +227,21 @@ pub fn watch(
     Ok(Console { lines, end })
 }
 
-/// The end that a line of init.sh tells, if it is such a line.
-fn end_told_by(line: &str) -> Option<End> {
-    let told = line.strip_prefix(MARK)?;
-    if let Some(reason) = told.strip_prefix("refused: ") {
+/// The end in a line of init.sh, if it is such a line.
+fn end_reported_by(line: &str) -> Option<End> {
+    let words = line.strip_prefix(MARK)?;
+    if let Some(reason) = words.strip_prefix("refused: ") {
         return Some(End::Refused(reason.to_owned()));
     }
-    told.strip_prefix("exit ")?.parse().ok().map(End::Exit)
+    words.strip_prefix("exit ")?.parse().ok().map(End::Exit)
 }
 
-/// An emulator that ends with its owner.
+/// An emulator that is killed when this is dropped.
 struct Guest(Child);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Either may fail because it has ended by itself.
+        // Either may fail, because it may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -252,9 +253,9 @@ mod tests {
 
     #[test]
     fn only_a_marked_line_tells_the_end() {
-        assert_eq!(end_told_by("@@ exit 3"), Some(End::Exit(3)));
-        assert_eq!(end_told_by("@@ refused: no v1"), Some(End::Refused("no v1".to_owned())));
-        assert_eq!(end_told_by("@@ booted 6.12"), None);
-        assert_eq!(end_told_by("echo @@ exit 0"), None);
+        assert_eq!(end_reported_by("@@ exit 3"), Some(End::Exit(3)));
+        assert_eq!(end_reported_by("@@ refused: no v1"), Some(End::Refused("no v1".to_owned())));
+        assert_eq!(end_reported_by("@@ booted 6.12"), None);
+        assert_eq!(end_reported_by("echo @@ exit 0"), None);
     }
 }

@@ -1,7 +1,7 @@
-//! What the scenarios did, kernel by kernel, as one table.
+//! The results of the scenarios on each kernel, as one table.
 //!
-//! In: console lines of guests. Out: a Markdown table (scenario × guest), the failures below it. A scenario that was to run and
-//! said nothing has failed.
+//! Takes the guests' console lines. Returns a Markdown table (scenario × guest) with the failures below it. A
+//! scenario that did not report a result has failed.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use super::budget::VerifierCosts;
 pub enum Outcome {
     /// Every fact agreed with the kernel.
     Pass,
-    /// What differed: the field and both values, as the scenario tells it.
+    /// The difference: the field and both values, as the scenario prints it.
     Fail(String),
-    /// Nothing to compare on this kernel: why.
+    /// Nothing can be compared on this kernel, for this reason.
     NotApplicable(String),
 }
 
 /// A line of the scenario program: `PASS name`, `FAIL name: what differs` or `n/a name: why`.
-pub fn told_by(line: &str) -> Option<(&str, Outcome)> {
+pub fn reported_by(line: &str) -> Option<(&str, Outcome)> {
     if let Some(name) = line.strip_prefix("PASS ") {
         return Some((name.split_whitespace().next()?, Outcome::Pass));
     }
@@ -32,7 +32,7 @@ pub fn told_by(line: &str) -> Option<(&str, Outcome)> {
     Some((name.trim(), build(text.trim().to_owned())))
 }
 
-/// A line of the scenario program on the kernel itself: `offers what: how`.
+/// A line of the scenario program about the kernel: `offers what: how`.
 pub fn offered_by(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("offers ")?.split_once(": ")
 }
@@ -42,7 +42,7 @@ pub fn offered_by(line: &str) -> Option<(&str, &str)> {
 pub struct Table {
     /// What a guest's kernel offers: guest, what, how.
     offers: Vec<(usize, String, String)>,
-    /// What programs cost the guests' verifiers.
+    /// The verifier's costs of the programs.
     pub verified: VerifierCosts,
     guests: Vec<String>,
     scenarios: Vec<String>,
@@ -55,7 +55,7 @@ impl Table {
         position(&mut self.guests, guest);
     }
 
-    /// Notes what the kernel of `guest` offers.
+    /// Adds what the kernel of `guest` offers.
     pub fn offers(&mut self, guest: &str, what: &str, how: &str) {
         let guest = position(&mut self.guests, guest);
         if !self.offers.iter().any(|(known, name, _)| *known == guest && name == what) {
@@ -63,18 +63,18 @@ impl Table {
         }
     }
 
-    /// What the guests' kernels offer, as a Markdown list: said once where all say the same.
+    /// What the guests' kernels offer, as a Markdown list. What all offer is written once.
     pub fn offered(&self) -> String {
         let mut text = String::new();
-        let mut told: Vec<&str> = Vec::new();
+        let mut written: Vec<&str> = Vec::new();
         for (_, what, _) in &self.offers {
-            if told.contains(&what.as_str()) {
+            if written.contains(&what.as_str()) {
                 continue;
             }
-            told.push(what);
+            written.push(what);
             let mut answers: Vec<(&str, Vec<&str>)> = Vec::new();
             let mut of_all: Vec<_> = self.offers.iter().filter(|(_, other, _)| other == what).collect();
-            // In the order of the columns, and not in that in which guests came so far.
+            // In the order of the columns, not in the order in which guests reported.
             of_all.sort_by_key(|(guest, ..)| *guest);
             for (guest, _, how) in of_all {
                 let guest = self.guests.get(*guest).map_or("", String::as_str);
@@ -95,14 +95,14 @@ impl Table {
         text
     }
 
-    /// Notes how `scenario` ended in `guest`.
+    /// Adds the result of `scenario` in `guest`.
     pub fn add(&mut self, guest: &str, scenario: &str, outcome: Outcome) {
         let guest = position(&mut self.guests, guest);
         let scenario = position(&mut self.scenarios, scenario);
         self.cells.push((guest, scenario, outcome));
     }
 
-    /// Whether `scenario` has said how it ended in `guest`.
+    /// Whether `scenario` has a result in `guest`.
     pub fn has(&self, guest: &str, scenario: &str) -> bool {
         self.cells.iter().any(|(column, row, _)| {
             self.guests.get(*column).is_some_and(|known| known == guest)
@@ -116,7 +116,7 @@ impl Table {
             && !self.cells.iter().any(|(.., outcome)| matches!(outcome, Outcome::Fail(_)))
     }
 
-    /// The outcome to show in a cell: a failure before anything else, should a scenario have run twice.
+    /// The outcome to show in a cell. If a scenario ran twice, a failure counts.
     fn cell(&self, guest: usize, scenario: usize) -> Option<&Outcome> {
         let mut here = self.cells.iter().filter(|(column, row, _)| (*column, *row) == (guest, scenario));
         here.clone()
@@ -126,7 +126,7 @@ impl Table {
     }
 }
 
-/// Where `name` is in `names`, added if it is new.
+/// The index of `name` in `names`. A new name is added.
 fn position(names: &mut Vec<String>, name: &str) -> usize {
     names.iter().position(|known| known == name).unwrap_or_else(|| {
         names.push(name.to_owned());
@@ -134,13 +134,13 @@ fn position(names: &mut Vec<String>, name: &str) -> usize {
     })
 }
 
-/// A guest's kernel, and the way in which it is tested: `6.12` and `v2 auto` of `6.12 v2 auto`.
+/// The kernel of a guest and the way in which it is tested: `6.12` and `v2 auto` of `6.12 v2 auto`.
 pub fn parts(guest: &str) -> (&str, &str) {
     guest.split_once(' ').unwrap_or((guest, ""))
 }
 
 impl Table {
-    /// The guests that are tested in one way, as a table of their own.
+    /// Writes the guests that are tested in one way as their own table.
     fn write_way(&self, f: &mut fmt::Formatter<'_>, columns: &[(usize, &str)]) -> fmt::Result {
         let first = self.scenarios.iter().map(String::len).max().unwrap_or(0).max("scenario".len());
         write!(f, "| {:first$} |", "scenario")?;
@@ -194,21 +194,21 @@ impl fmt::Display for Table {
                 self.write_way(f, columns)?;
             }
         }
-        let mut told: Vec<String> = Vec::new();
+        let mut written: Vec<String> = Vec::new();
         for (column, row, outcome) in &self.cells {
             let guest = self.guests.get(*column).map_or("", String::as_str);
             let scenario = self.scenarios.get(*row).map_or("", String::as_str);
             let line = match outcome {
                 Outcome::Pass => continue,
                 Outcome::Fail(text) => format!("- FAIL {guest} {scenario}: {text}"),
-                // The same wherever it is.
+                // The reason is the same in every guest.
                 Outcome::NotApplicable(text) => format!("- n/a {scenario}: {text}"),
             };
-            if !told.contains(&line) {
-                told.push(line);
+            if !written.contains(&line) {
+                written.push(line);
             }
         }
-        for (index, line) in told.iter().enumerate() {
+        for (index, line) in written.iter().enumerate() {
             writeln!(f, "{}{line}", if index == 0 { "\n" } else { "" })?;
         }
         Ok(())
@@ -221,16 +221,16 @@ mod tests {
 
     #[test]
     fn lines_of_the_scenario_program_are_read() {
-        assert_eq!(told_by("PASS memcg-limit"), Some(("memcg-limit", Outcome::Pass)));
+        assert_eq!(reported_by("PASS memcg-limit"), Some(("memcg-limit", Outcome::Pass)));
         assert_eq!(
-            told_by("FAIL memcg-limit: victim.rss 10 != 11"),
+            reported_by("FAIL memcg-limit: victim.rss 10 != 11"),
             Some(("memcg-limit", Outcome::Fail("victim.rss 10 != 11".to_owned())))
         );
         assert_eq!(
-            told_by("n/a cpuset: one node"),
+            reported_by("n/a cpuset: one node"),
             Some(("cpuset", Outcome::NotApplicable("one node".to_owned())))
         );
-        assert_eq!(told_by("2 passed, 0 failed"), None);
+        assert_eq!(reported_by("2 passed, 0 failed"), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The .deb and the image in a guest with systemd, Podman and containerd: packaging/check/guest.sh.
+//! Tests the .deb and the image in a guest with systemd, Podman and containerd: packaging/check/guest.sh.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::super::{image, release::Release};
 use crate::{vm, workspace};
 
-/// Runs the script of the guest.
+/// Runs the guest's script.
 pub fn run(out: &Path, release: &Release) -> Result<()> {
     let disk = tempfile::tempdir()?;
     let path = |name: &str| disk.path().join(name);
@@ -26,7 +26,7 @@ pub fn run(out: &Path, release: &Release) -> Result<()> {
         fs::write(path(name), format!("{text}\n"))?;
     }
     fs::copy(workspace::root().join("packaging/check/guest.sh"), path("guest.sh"))?;
-    // Once it is up, the kernel's reports of OOM kills would break the lines of the script.
+    // Turn off kernel messages after the boot: reports of OOM kills would break the script's lines.
     fs::write(path("job"), "echo 1 >/proc/sys/kernel/printk\nexec sh /opt/guest.sh\n")?;
 
     let mut passed = 0;
@@ -40,7 +40,7 @@ pub fn run(out: &Path, release: &Release) -> Result<()> {
     Ok(())
 }
 
-/// The same package with another version, for an upgrade.
+/// The same package with another version number, for an upgrade.
 fn renumbered(package: &Path, version: &str, to: &Path) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let tree = directory.path().join("tree");

@@ -1,4 +1,4 @@
-//! `cargo xtask package --check`: the packages as those meet them who install them.
+//! `cargo xtask package --check`: tests the packages as a user installs them.
 
 mod guest;
 mod rpm_root;
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use super::{architecture::Architecture, release::Release};
 use crate::{setup, stage::Stages, toolchain::says, workspace};
 
-/// Every test whose title contains `name`, also after one that failed.
+/// Runs every test whose title contains `name`, even after one fails.
 pub fn run(architectures: &[Architecture], out: &Path, name: &str) -> Result<()> {
     setup::ensure(setup::PACKAGE_TESTS)?;
     let release = Release::read()?;
@@ -54,7 +54,7 @@ fn passes(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The files in `out` whose names end so.
+/// The files in `out` with this extension.
 fn with_extension(out: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(out)? {
@@ -66,7 +66,7 @@ fn with_extension(out: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// rpmlint has no option to fail for a warning.
+/// rpmlint has no option that makes a warning an error.
 fn rpmlint(configuration: &Path, out: &Path) -> Result<()> {
     let output =
         Command::new("rpmlint").arg("-c").arg(configuration).args(with_extension(out, "rpm")?).output()?;
@@ -75,7 +75,7 @@ fn rpmlint(configuration: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The binary of the tarball says its version, under emulation where it is another machine's.
+/// Starts the binary of the tarball and checks its version, under emulation for another architecture.
 fn starts(architecture: Architecture, tarball: &Path, release: &Release) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut tar = Command::new("tar");

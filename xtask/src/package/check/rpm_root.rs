@@ -1,4 +1,4 @@
-//! The .rpm under `rpm --root`: a directory with a database of its own, and a static shell for its scripts.
+//! Tests the .rpm with `rpm --root`: a directory with its own database, and a static shell for the scripts.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::super::{architecture::Architecture, release::Release};
 use crate::{setup, toolchain::in_path};
 
-/// Installs, verifies, installs again over it, and removes.
+/// Installs, verifies, upgrades and removes it.
 pub fn run(out: &Path, release: &Release) -> Result<()> {
     setup::ensure(setup::TEST)?;
     let directory = tempfile::tempdir()?;
@@ -33,7 +33,7 @@ pub fn run(out: &Path, release: &Release) -> Result<()> {
 
     rpm(root, &["--initdb"])?;
     let package = package.display().to_string();
-    // The root has no package that provides the shell.
+    // No package in the root provides the shell.
     rpm(root, &["--install", "--nodeps", &package])?;
     rpm(root, &["--verify", "--nodeps", "oomtrace"])?;
     let listed = rpm(root, &["--query", "--list", "oomtrace"])?;
@@ -43,7 +43,7 @@ pub fn run(out: &Path, release: &Release) -> Result<()> {
     let said = Command::new(root.join("usr/bin/oomtrace")).arg("--version").output()?;
     ensure!(said.status.success(), "the installed program does not start");
 
-    // What an operator wrote survives an upgrade.
+    // An upgrade must not change the operator's settings.
     let settings = root.join("etc/default/oomtrace");
     fs::write(&settings, "OOMTRACE_ARGS=--no-verdict\n")?;
     rpm(root, &["--upgrade", "--nodeps", "--replacepkgs", &package])?;
@@ -63,7 +63,7 @@ fn rpm(root: &Path, arguments: &[&str]) -> Result<String> {
     if !output.status.success() {
         bail!("rpm {}: {}: {said}{complaint}", arguments.join(" "), output.status);
     }
-    // A script that fails is only a warning on this.
+    // rpm only warns when a script fails here.
     ensure!(!complaint.contains("scriptlet failed"), "rpm {}: {complaint}", arguments.join(" "));
     Ok(said.into_owned())
 }

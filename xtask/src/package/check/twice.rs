@@ -1,4 +1,4 @@
-//! Two builds: the packages, made again from a copy of the checkout in another directory, are the same.
+//! Builds the packages a second time from a copy of the checkout in another directory, and compares them.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use super::super::{architecture::Architecture, make};
 use crate::workspace;
 
-/// Makes all packages here and elsewhere, of the sources as they are now, and compares the checksums.
+/// Makes all packages here and in another directory from the current sources, and compares the checksums.
 pub fn run(architectures: &[Architecture]) -> Result<()> {
-    // Of another length, so that a path in a file moves all that follows it.
+    // A path of another length, so that a path inside a file would move everything after it.
     let directory = tempfile::Builder::new().prefix("another-place-for-").tempdir()?;
     let copy = directory.path().join("oomtrace");
     copied(&workspace::root(), &copy)?;
@@ -32,14 +32,14 @@ pub fn run(architectures: &[Architecture]) -> Result<()> {
     Ok(())
 }
 
-/// The files that git knows or would add, as they are now.
+/// Copies the files that git tracks or would add, as they are now.
 fn copied(from: &Path, to: &Path) -> Result<()> {
     let mut git = Command::new("git");
     git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(from);
     let output = git.output()?;
     ensure!(output.status.success(), "git ls-files: {}", output.status);
     for name in String::from_utf8(output.stdout)?.split('\0').filter(|name| !name.is_empty()) {
-        // One that was removed and not yet committed.
+        // Removed, but the removal is not committed yet.
         if !from.join(name).is_file() {
             continue;
         }

@@ -1,7 +1,8 @@
-//! The disk of a guest with systemd, Docker and Podman: Debian's own packages, made once and kept in the cache.
+//! Makes the disk of a guest with systemd, Docker and Podman from Debian's packages, once, and keeps it in
+//! the cache.
 //!
-//! In: the mirrors of this machine's own apt sources. Out: an ext4 image, a kernel with its modules in that
-//! image. Takes a minute and root; mounts no disk.
+//! Uses the mirrors of this machine's apt sources. Leaves an ext4 image, and a kernel whose modules are in
+//! that image. Takes a minute, needs root, and mounts no disk.
 
 use std::{
     fs,
@@ -18,10 +19,10 @@ use crate::vm::{
     tools::{installed, output},
 };
 
-/// The release of Debian: with systemd 252, Docker 20.10 and Podman 4.3.
+/// The release of Debian. It has systemd 252, Docker 20.10 and Podman 4.3.
 const SUITE: &str = "bookworm";
-/// Each of these is needed: by systemd for users' services (`dbus-user-session`, `libpam-systemd`), for containers of a
-/// user (`uidmap`, `rootlesskit`), for pods (`catatonit`).
+/// Each of these is needed: for users' services (`dbus-user-session`, `libpam-systemd`), for users'
+/// containers (`uidmap`, `rootlesskit`), for pods (`catatonit`).
 const PACKAGES: [&str; 14] = [
     "systemd",
     "systemd-sysv",
@@ -38,9 +39,9 @@ const PACKAGES: [&str; 14] = [
     "rootlesskit",
     "catatonit",
 ];
-/// Takes half a gigabyte of these; the rest is for images and containers.
+/// The packages take half a gigabyte of this. The rest is for images and containers.
 const SIZE: &str = "2500M";
-/// Its terminals would wait for devices that only udev tells of; there is no network for the others.
+/// Units that would wait: terminals for devices that only udev reports, the others for a network.
 const MASKED: [&str; 6] = [
     "serial-getty@.service",
     "getty@.service",
@@ -51,28 +52,27 @@ const MASKED: [&str; 6] = [
 ];
 const UNIT: &str = include_str!("guest.service");
 
-/// What a guest boots from.
+/// What a guest boots.
 pub struct Image {
     /// The disk.
     pub root: PathBuf,
     /// The kernel.
     pub kernel: PathBuf,
-    /// Versions of what matters in it, a line each.
+    /// Versions of the important packages, one on each line.
     pub versions: String,
 }
 
 impl Image {
-    /// It, made if it is not in the cache as this recipe makes it.
+    /// The image, made first if the cache has none of this recipe.
     ///
-    /// # Errors
-    /// If it cannot be made: without root, without a mirror.
+    /// # Errors If it cannot be made, for example without root or without a mirror.
     pub fn of(store: &Store) -> Result<Self> {
         let home = store.directory("docker-guest");
         let (root, kernel) = (home.join("root.ext4"), home.join("vmlinuz"));
         let recipe = format!("{SUITE} {KERNEL} {PACKAGES:?} {SIZE} {MASKED:?}\n{UNIT}\n{HOOK}");
         if !fs::read_to_string(home.join("recipe")).is_ok_and(|known| known == recipe) {
-            // The recipe is written last: without it what is there is not whole.
-            let _none = fs::remove_dir_all(&home);
+            // The recipe is written last. Without it, the image is not complete.
+            let _may_not_exist = fs::remove_dir_all(&home);
             fs::create_dir_all(&home)?;
             build(store, &home, &root, &kernel)?;
             fs::write(home.join("recipe"), recipe)?;
@@ -83,7 +83,7 @@ impl Image {
     }
 }
 
-/// A user with containers of its own, whose systemd is started at boot.
+/// A user with his own containers, whose systemd is started at boot.
 const HOOK: &str = r#"chroot "$1" useradd --create-home --uid 1000 --shell /bin/sh ann && mkdir -p "$1/var/lib/systemd/linger" && touch "$1/var/lib/systemd/linger/ann""#;
 
 fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
@@ -122,7 +122,7 @@ fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
     let etc = tree.join("etc");
     for name in MASKED {
         let link = etc.join("systemd/system").join(name);
-        let _none = fs::remove_file(&link);
+        let _may_not_exist = fs::remove_file(&link);
         symlink("/dev/null", link)?;
     }
     fs::write(etc.join("systemd/system/guest.service"), UNIT)?;
@@ -130,9 +130,9 @@ fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
     fs::create_dir_all(&wanted)?;
     symlink("../guest.service", wanted.join("guest.service"))?;
     fs::write(etc.join("hostname"), "guest\n")?;
-    // Of this machine: there is no network in the guest.
+    // These belong to this machine, and the guest has no network.
     for name in ["resolv.conf", "apt/sources.list"] {
-        let _none = fs::remove_file(etc.join(name));
+        let _may_not_exist = fs::remove_file(etc.join(name));
     }
     let installed = output(
         Command::new("dpkg-query").arg(format!("--admindir={}", tree.join("var/lib/dpkg").display())).args([

@@ -1,7 +1,8 @@
 //! `cargo xtask vm --docker`: one guest with systemd, Docker and Podman, on cgroup v2.
 //!
-//! In: nothing but programs. Out: a table of the cases of `oomtrace-docker-guest`, what the runtimes said of each kill beside the
-//! verdict, and whether all passed. A guest that hangs or says nothing has failed, and the end of its console is shown.
+//! Prints a table of the cases of `oomtrace-docker-guest`, what the runtimes said about each kill and the
+//! verdict, and whether all passed. A guest that hangs or prints nothing has failed, and the end of its
+//! console is shown.
 
 mod image;
 
@@ -33,17 +34,17 @@ const PROGRAM: &str = "oomtrace-docker-guest";
 /// The kernel, by name.
 const KERNEL: &str = "6.12";
 
-/// Memory in MiB: what systemd, Docker and Podman take, and little more, because six times all of it is filled.
+/// Memory in MiB: a little more than systemd, Docker and Podman need, because the cases fill all of it six
+/// times.
 const MEMORY: u32 = 1024;
 
-/// What a guest may take: it needs some minutes of a processor of its own, many times that on a busy machine, and each
-/// time that it runs out of memory it says nothing for minutes.
+/// Limits for a guest. It needs some minutes of a processor, much longer on a busy machine, and each time
+/// that it runs out of memory it prints nothing for minutes.
 const BUDGET: Budget = Budget { total: Duration::from_secs(5400), silence: Duration::from_secs(600) };
 
-/// Boots the guest and prints what it told.
+/// Boots the guest and prints its results.
 ///
-/// # Errors
-/// If a program cannot be built, or the guest cannot be made or started.
+/// # Errors If a program cannot be built, or the guest cannot be made or started.
 pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(args.arch == Arch::X86_64, "the guest with Docker is an x86_64 one");
     let store = Store::open(args.arch)?;
@@ -63,7 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let log = directory.join("docker.log");
     let mut emulator = emulator(&store, &image, disk.path(), &args.cmdline_extra)?;
     let console = qemu::watch(&mut emulator, &log, &BUDGET, |line| {
-        if let Some((name, outcome)) = table::told_by(line) {
+        if let Some((name, outcome)) = table::reported_by(line) {
             eprintln!("vm:   {line}");
             failed |= matches!(outcome, Outcome::Fail(_));
             table.add(&column, name, outcome);
@@ -76,10 +77,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut complete = true;
     for name in names.iter().filter(|name| !table.has(&column, name)).collect::<Vec<_>>() {
         complete = false;
-        let why = format!("did not tell how it ended; the guest: {:?}", console.end);
+        let why = format!("no result; the guest: {:?}", console.end);
         table.add(&column, name, Outcome::Fail(why));
     }
-    // The code of a guest in which a case failed only repeats that.
+    // If a case failed, the guest's exit code only repeats that.
     let in_order = console.end == End::Exit(0) || failed && matches!(console.end, End::Exit(_));
     if !in_order {
         table.add(&column, "guest", Outcome::Fail(format!("{:?}", console.end)));
@@ -100,10 +101,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Boots the guest with a directory that has a script `job`, and runs that. `each` gets every line that it prints.
+/// Boots the guest with a directory that contains a script `job`, and runs that. `each` gets every line that
+/// it prints.
 ///
-/// # Errors
-/// If the guest cannot be made or started, or the job does not end with code 0.
+/// # Errors If the guest cannot be made or started, or the job does not end with code 0.
 pub fn run_job(directory: &Path, each: impl FnMut(&str)) -> Result<()> {
     let store = Store::open(Arch::X86_64)?;
     let image = Image::of(&store)?;
@@ -117,7 +118,7 @@ pub fn run_job(directory: &Path, each: impl FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// The static oomtrace and the program of the cases: those given, else built.
+/// The static oomtrace and the program of the cases: given by options, else built.
 fn programs(args: &Args, store: &Store) -> Result<(PathBuf, PathBuf)> {
     if let (Some(oomtrace), Some(program)) = (&args.oomtrace, &args.scenarios) {
         return Ok((oomtrace.clone(), program.clone()));
@@ -127,7 +128,7 @@ fn programs(args: &Args, store: &Store) -> Result<(PathBuf, PathBuf)> {
     Ok((args.oomtrace.clone().unwrap_or(built.oomtrace), args.scenarios.clone().unwrap_or(program)))
 }
 
-/// A small disk with what changes from run to run; `guest.service` mounts it as `/opt`.
+/// A small disk with what differs from run to run. `guest.service` mounts it as `/opt`.
 fn disk(directory: &Path, oomtrace: &Path, program: &Path, scenarios: &[String]) -> Result<NamedTempFile> {
     let tree = tempfile::tempdir_in(directory)?;
     let copy = |from: &Path, name: &str| {
@@ -137,7 +138,7 @@ fn disk(directory: &Path, oomtrace: &Path, program: &Path, scenarios: &[String])
     copy(program, PROGRAM)?;
     copy(&workspace::root().join("docs/oomtrace.service"), "oomtrace.service")?;
     let only: String = scenarios.iter().map(|name| format!(" --scenario {name}")).collect();
-    // Once it is up, the kernel's reports of OOM kills would break the lines of the program.
+    // Turn off kernel messages after the boot: reports of OOM kills would break the program's lines.
     let job = format!("echo 1 >/proc/sys/kernel/printk\nexec /opt/{PROGRAM}{only}\n");
     fs::write(tree.path().join("job"), job)?;
     let disk = NamedTempFile::new_in(directory)?;
@@ -145,14 +146,14 @@ fn disk(directory: &Path, oomtrace: &Path, program: &Path, scenarios: &[String])
     Ok(disk)
 }
 
-/// QEMU with both disks, neither of which it changes; as in [`qemu`] otherwise.
+/// QEMU with both disks, which it does not change. The rest is as in [`qemu`].
 fn emulator(store: &Store, image: &Image, disk: &Path, more: &str) -> Result<Command> {
     let mut qemu = Command::new(store.qemu()?);
     qemu.args("-accel tcg,thread=single -cpu max,-cx16 -smp 2 -no-reboot".split(' '))
         .args("-nodefaults -no-user-config -display none -serial stdio".split(' '))
         .args(["-m", &MEMORY.to_string()]);
-    // NVMe and ext4 are in the kernel itself: it needs no initramfs.
-    // Two of one controller, because which of two controllers is the first is a race.
+    // NVMe and ext4 are built into the kernel, so no initramfs is needed. Both disks use one controller,
+    // because the order of two controllers is random.
     qemu.args(["-device", "nvme,id=disks,serial=disks"]);
     for (name, file, number) in [("root", image.root.as_path(), 1), ("opt", disk, 2)] {
         qemu.arg("-drive").arg(format!("if=none,id={name},format=raw,snapshot=on,file={}", file.display()));
