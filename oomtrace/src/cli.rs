@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod beside;
 mod tags;
 
 use std::{
@@ -16,6 +17,7 @@ use clap::{
 
 use oomtrace_common::record::OomKill;
 
+pub use beside::Beside;
 pub use tags::{labels, tags};
 
 use crate::{
@@ -168,6 +170,9 @@ pub struct Run {
     /// Keep the raw records in this file.
     #[arg(long, value_name = "PATH", hide = true)]
     pub record: Option<PathBuf>,
+    /// Outputs beside the lines.
+    #[command(flatten)]
+    pub beside: Beside,
 }
 
 /// Options of `check`.

@@ -137,6 +137,9 @@ fn what_is_typed_wrong_is_a_usage_error() {
         (&["run", "--label", "com.docker.compose"], "com.docker.compose.project"),
         (&["containers", "--label", "com.docker.compose"], "com.docker.compose.project"),
         (&["completions", "dosbatch"], "bash"),
+        (&["run", "--metrics-file", "/x/oomtrace.txt"], "end in .prom"),
+        (&["run", "--metrics-file", "-"], "end in .prom"),
+        (&["run", "--metrics-series", "0"], "--metrics-series"),
     ] {
         let (code, out, err) = run(arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
@@ -158,6 +161,9 @@ fn a_file_that_cannot_be_opened_says_what_to_do() {
         assert_eq!((code, out.as_str()), (1, ""), "{file}: {err}");
         assert!(err.contains(&file) && err.contains("hint: ") && err.contains(hint), "{err}");
     }
+    let (code, _, err) = run(&["run", "--metrics-file", &path("missing/oomtrace.prom")]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("missing/oomtrace.prom") && err.contains("hint: "), "{err}");
     let (code, _, err) = run(&["run", "--file", &path("events"), "--record", &path("missing/record")]);
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("record"), "{err}");

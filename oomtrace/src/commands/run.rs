@@ -48,7 +48,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     protection::outlive_rotation();
     // What can fail for the operator's reasons fails before anything is attached.
     let terminal = args.file.is_none() && terminal();
-    let outputs = setup::outputs(&root, &args, render(args.output, terminal))?;
+    let durable = setup::durable(&root, &args, render(args.output, terminal))?;
+    let beside = setup::Beside::open(&args.beside)?;
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
 
     let kernel = Kernel::read(&root)?;
@@ -69,6 +70,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
 
     let hooks = as_they_run(probe.hooks(), enricher.hooks_run());
     let (attached, rings, counts) = probe.into_parts();
+    let outputs = setup::outputs(durable, beside, &args, pins.as_ref(), &rings)?;
     let records = Records::new(identity::page_bytes(), recorder);
     let given = Given {
         args: &args,
@@ -96,10 +98,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
         limits,
         truncated: Vec::new(),
     };
-    let filter =
-        Filter { container: args.container.clone(), scope: args.scope.map(Into::into), ..Filter::default() };
     let account = Account::new(vmstat, enricher.is_v1());
-    let reporter = Reporter::new(filter, outputs);
+    let reporter = Reporter::new(filter(&args), outputs);
     let count = args.count;
     let session =
         Session::new(Parts { attached, counts, records, sources, enricher, account, reporter, mount, count });
@@ -107,6 +107,11 @@ pub fn run(args: Run) -> Result<(), Failure> {
     // The lock on the pins is held until all is written.
     drop(pins);
     done
+}
+
+/// What the operator wants to see.
+fn filter(args: &Run) -> Filter {
+    Filter { container: args.container.clone(), scope: args.scope.map(Into::into), ..Filter::default() }
 }
 
 /// Why hooks that are attached do not run.

@@ -115,6 +115,25 @@ pub enum LossReason {
 }
 
 impl LossReason {
+    /// All of them, in the order of `docs/EVENTS.md`.
+    pub const ALL: [Self; 10] = [
+        Self::RingFull,
+        Self::NoScratch,
+        Self::UnreadableRecord,
+        Self::Unexplained,
+        Self::UnnumberedRingFull,
+        Self::CgroupRingFull,
+        Self::CgroupNotKept,
+        Self::NameNotRead,
+        Self::Sink,
+        Self::VerdictQueueFull,
+    ];
+
+    /// Whether a run goes on with the total of the run whose programs it took over.
+    pub fn goes_on(self) -> bool {
+        !matches!(self, Self::CgroupNotKept | Self::NameNotRead)
+    }
+
     /// The word, as a line has it.
     pub fn word(self) -> String {
         word(self)

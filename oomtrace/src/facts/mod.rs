@@ -9,6 +9,7 @@ mod counters;
 pub mod kernel_log;
 mod oom_without_kill;
 mod records;
+mod ring_fill;
 
 use oomtrace_common::record::{
     self as wire, COMM_LEN, FLAG_COMMAND_LINE_CUT, FLAG_LEVELS_CUT, FLAG_PATH_CUT, FLAG_PID_ONLY,
@@ -22,6 +23,7 @@ pub use records::{
     BootTime, CgroupChange, CgroupChangeKind, CgroupId, CommandLine, Limit, Lineage, MemcgFacts,
     MemcgOomFacts, MemoryFacts, OomControlFacts, OomKillFacts, Record, SharedMmKillFacts, TaskFacts,
 };
+pub use ring_fill::RingFill;
 
 use crate::event::{Evidence, MemoryEvents};
 

@@ -5,18 +5,22 @@
 
 mod durable;
 pub mod encode;
+pub mod metrics;
 pub mod transport;
 
-use std::time::Instant;
+use std::{os::fd::BorrowedFd, time::Instant};
 
 pub use durable::Durable;
 
-use crate::{event::Event, outputs::transport::SinkError};
+use crate::{event::Event, facts::RingFill, outputs::transport::SinkError};
 
 /// An output that takes what it can. It never waits, holds up no kill, and counts itself what it could not take.
 pub trait BestEffort {
     /// Takes an event, after the durable output has its line.
     fn take(&mut self, event: &Event);
+
+    /// The durable output takes no lines, or takes them again.
+    fn blocked(&mut self) {}
 
     /// When [`Self::write`] is to be called without an event.
     fn due(&self) -> Option<Instant> {
@@ -24,19 +28,48 @@ pub trait BestEffort {
     }
 
     /// Writes what is due.
-    fn write(&mut self) {}
+    fn write(&mut self, _condition: &Condition) {}
+
+    /// Becomes readable when somebody asks it.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Answers, if it was asked.
+    fn answer(&mut self, _condition: &Condition) {}
+
+    /// What was taken so far has its lines: the next run does not see it again.
+    fn hand_over(&mut self) {}
+
+    /// The last event was taken: writes what is left, without a long wait.
+    fn end(&mut self, _condition: &Condition) {}
+}
+
+/// How the run is, as an output may report it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Condition {
+    /// The durable output takes no lines.
+    pub blocked: bool,
+    /// How full the ring of kills is; `None` where that is not known.
+    pub ring: Option<RingFill>,
 }
 
 /// All outputs of a run.
 pub struct Outputs {
     durable: Durable,
     others: Vec<Box<dyn BestEffort>>,
+    ring: Box<dyn Fn() -> Option<RingFill>>,
 }
 
 impl Outputs {
     /// These.
     pub fn new(durable: Durable, others: Vec<Box<dyn BestEffort>>) -> Self {
-        Self { durable, others }
+        Self { durable, others, ring: Box::new(|| None) }
+    }
+
+    /// Asks here how full the ring of kills is, when one of them reports it.
+    pub fn with_ring(self, ring: Box<dyn Fn() -> Option<RingFill>>) -> Self {
+        Self { ring, ..self }
     }
 
     /// Gives an event to each. False if the durable one neither wrote the line nor keeps it.
@@ -45,10 +78,16 @@ impl Outputs {
     /// Only [`SinkError::Closed`]: nobody reads any more.
     pub fn write(&mut self, event: &Event) -> Result<bool, SinkError> {
         let taken = self.durable.write(event)?;
-        for other in &mut self.others {
-            other.take(event);
+        // A loss that has no line yet is reported again later: the others have it then, and once.
+        if taken || !matches!(event, Event::Lost(_)) {
+            self.others.iter_mut().for_each(|other| other.take(event));
         }
         Ok(taken)
+    }
+
+    /// The durable output takes no lines, or takes them again.
+    pub fn blocked(&mut self) {
+        self.others.iter_mut().for_each(|other| other.blocked());
     }
 
     /// When the next best-effort output has something to write.
@@ -58,10 +97,37 @@ impl Outputs {
 
     /// Lets those write that are due.
     pub fn write_due(&mut self) {
+        let condition = self.condition();
         let now = Instant::now();
         for other in self.others.iter_mut().filter(|other| other.due().is_some_and(|due| due <= now)) {
-            other.write();
+            other.write(&condition);
         }
+    }
+
+    /// Every line so far is written, and the next run will know.
+    pub fn hand_over(&mut self) {
+        self.others.iter_mut().for_each(|other| other.hand_over());
+    }
+
+    /// What becomes readable when one of the best-effort outputs is asked.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.others.iter().filter_map(|other| other.descriptor()).collect()
+    }
+
+    /// Lets those answer that were asked.
+    pub fn answer(&mut self) {
+        let condition = self.condition();
+        self.others.iter_mut().for_each(|other| other.answer(&condition));
+    }
+
+    /// Lets all write what is left.
+    pub fn end(&mut self) {
+        let condition = self.condition();
+        self.others.iter_mut().for_each(|other| other.end(&condition));
+    }
+
+    fn condition(&self) -> Condition {
+        Condition { blocked: self.durable.is_blocked(), ring: (self.ring)() }
     }
 
     /// The one that holds up the ring.
@@ -127,7 +193,8 @@ mod tests {
             Some(self.1)
         }
 
-        fn write(&mut self) {
+        fn write(&mut self, condition: &Condition) {
+            assert!(condition.blocked);
             self.0.borrow_mut().1 += 1;
         }
     }

@@ -223,6 +223,8 @@ impl Session {
         };
         self.attached.flush_log();
         self.reporter.stop(reason, self.enricher.own_envelope(), &mut self.account)?;
+        self.hand_over()?;
+        self.reporter.outputs().end();
         let durable = self.reporter.outputs().durable();
         let unreported = if !durable.settle(left())? {
             let waiting = durable.sink().waiting_lines();
@@ -337,6 +339,7 @@ impl Session {
             Err(error) => {
                 if self.stalled.is_none() {
                     self.stalled = Some(Instant::now());
+                    self.reporter.outputs().blocked();
                     say(&Failure::from(error).to_string());
                 }
                 return Ok(false);
@@ -347,6 +350,7 @@ impl Session {
             self.turns.written(at);
         }
         if let Some(since) = self.stalled.take() {
+            self.reporter.outputs().blocked();
             say(&format!(
                 "oomtrace: the output takes lines again, after {:.1} s",
                 since.elapsed().as_secs_f64()

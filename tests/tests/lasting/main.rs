@@ -2,6 +2,7 @@
 //! told of, or counted. Real kills, in cgroups of their own; as root.
 
 mod gap;
+mod metrics;
 mod world;
 
 use std::collections::BTreeSet;
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
         trial("own_limit_hides_no_gap", gap::own_limit_hides_no_gap),
         trial("detached_before_they_were_told", detached_before_they_were_told),
         trial("memory_stays_in_a_storm", memory_stays_in_a_storm),
+        trial("counters_go_on_after_a_sigkill", metrics::counters_go_on_after_a_sigkill),
+        trial("metrics_file_that_fails_stops_nothing", metrics::metrics_file_that_fails_stops_nothing),
         trial("file_that_fails", file_that_fails),
         trial("what_is_refused_is_said", what_is_refused_is_said),
         trial("rotated_while_it_starts", rotated_while_it_starts),

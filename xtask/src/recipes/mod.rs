@@ -48,6 +48,10 @@ pub fn main(args: &Args) -> Result<()> {
                 .current_dir(&prometheus),
         )
     });
+    stage("metrics: promtool check metrics", &|| {
+        let page = fs::File::open(prometheus.join("example.prom"))?;
+        passes(Command::new("promtool").args(["check", "metrics"]).stdin(page))
+    });
     stage("Alertmanager: amtool check-config", &|| {
         passes(Command::new("amtool").args(["check-config", "alertmanager.yml"]).current_dir(&prometheus))
     });

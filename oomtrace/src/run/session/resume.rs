@@ -86,6 +86,7 @@ impl Session {
     /// Hands over to the next run what this run has reported, once the output has taken it.
     pub(super) fn hand_over(&mut self) -> Result<(), Ended> {
         if !self.is_blocked() {
+            self.reporter.outputs().hand_over();
             self.counts.hand_over(|to| {
                 self.account.hand_over(to);
                 self.enricher.hand_over(to);

@@ -8,6 +8,8 @@ mod attach;
 pub mod bpffs;
 mod error;
 mod fentry;
+mod fill;
+mod kept;
 mod lock;
 mod log;
 mod missed;
@@ -18,6 +20,8 @@ mod takeover;
 
 pub use attach::HookChoice;
 pub use error::{PinError, ProbeError};
+pub use fill::FillMeter;
+pub use kept::Kept;
 pub use missed::MissedRuns;
 use pin::Handover;
 pub use pin::{DEFAULT_DIR, Generation, PinDir};

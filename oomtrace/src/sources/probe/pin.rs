@@ -6,6 +6,7 @@
 //!     KILLS CGROUPS COUNTERS PINNED
 //!     link-<kind>-<hook>
 //!     program-<hook>            only of the one that follows signals
+//!   metrics                     counters that a run keeps for the next, whatever its programs
 //! ```
 //!
 //! The hash is of all that decides what the programs do and how large their maps are, so
@@ -75,10 +76,16 @@ impl PinDir {
         for generation in &generations {
             generation.remove()?;
         }
+        let kept = dir.forget()?;
         bpffs::remove_if_empty(path).map_err(|error| PinError::io("remove", path, error))?;
         drop(dir);
         bpffs::unmount_ours()?;
-        Ok(!generations.is_empty())
+        Ok(kept || !generations.is_empty())
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The generation of these programs, there or not.

@@ -1,0 +1,30 @@
+//! Outputs beside the lines.
+
+use std::path::PathBuf;
+
+use clap::{
+    Args,
+    builder::{PathBufValueParser, TypedValueParser},
+};
+
+use crate::outputs::metrics::SERIES;
+
+/// Outputs beside the lines.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Metrics")]
+pub struct Beside {
+    /// Write metrics to this file, for node_exporter's textfile collector: at most once a second, and once a minute.
+    #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(metrics_file))]
+    pub metrics_file: Option<PathBuf>,
+    /// How many workloads have a series of their own; the rest is counted in container="_other".
+    #[arg(long, value_name = "N", default_value_t = SERIES, value_parser = clap::value_parser!(u16).range(16..=4096))]
+    pub metrics_series: u16,
+}
+
+/// The collector reads no other names.
+fn metrics_file(path: PathBuf) -> Result<PathBuf, &'static str> {
+    match path.extension() {
+        Some(extension) if extension == "prom" => Ok(path),
+        _ => Err("node_exporter reads files whose names end in .prom only"),
+    }
+}

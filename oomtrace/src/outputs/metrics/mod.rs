@@ -1,0 +1,200 @@
+//! Metrics for Prometheus: events in, pages of its text format out, to a file that node_exporter reads.
+//!
+//! What is counted is what is reported: the filters of the run hold for it too. A name that a process, a container or a
+//! user may choose can make a bounded number of series only ([`workloads`]).
+
+mod file;
+mod kept;
+mod page;
+mod totals;
+mod workloads;
+
+use std::{
+    fmt, io,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use file::Writer;
+use page::{gauge, label_value};
+use totals::Totals;
+use workloads::Workloads;
+
+pub use kept::{BYTES, Store, Value};
+
+use crate::{
+    event::{Event, HookStatus, HooksState},
+    outputs::{BestEffort, Condition},
+    stderr::say,
+};
+
+/// The file is written no more often.
+const OFTEN: Duration = Duration::from_secs(1);
+/// The file is written no less often: its age shows a tracer that is dead.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// Series of workloads, if nothing else is said.
+pub const SERIES: u16 = 512;
+
+/// How many places the store needs for so many series.
+pub fn places(series: u16) -> usize {
+    usize::from(series) + workloads::FIRST_PLACE
+}
+
+/// Counts, and writes what it has counted.
+pub struct Metrics {
+    totals: Totals,
+    workloads: Workloads,
+    version: String,
+    hooks: Vec<HookStatus>,
+    hooks_run: bool,
+    file: Option<Writer>,
+    store: Option<Box<dyn Store>>,
+    written: Option<Instant>,
+    /// Something has changed since.
+    news: bool,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("totals", &self.totals).finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Nothing is counted yet; at most so many workloads have a series of their own.
+    pub fn new(series: u16) -> Self {
+        Self {
+            totals: Totals::default(),
+            workloads: Workloads::new(usize::from(series)),
+            version: String::new(),
+            hooks: Vec::new(),
+            hooks_run: true,
+            file: None,
+            store: None,
+            written: None,
+            news: false,
+        }
+    }
+
+    /// Writes to this file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn to_file(self, path: PathBuf) -> io::Result<Self> {
+        Ok(Self { file: Some(Writer::start(path)?), ..self })
+    }
+
+    /// Goes on with what is in the store, and keeps there what it counts.
+    pub fn kept_in(mut self, store: Box<dyn Store>) -> Self {
+        self.totals.resume(&*store);
+        self.workloads.resume(&*store);
+        self.store = Some(store);
+        self
+    }
+
+    /// All series, as they are now.
+    pub fn page(&self, condition: &Condition) -> String {
+        let mut out = String::with_capacity(8 << 10);
+        let mut version = String::from("{version=\"");
+        label_value(&self.version, &mut version);
+        version.push_str("\"}");
+        gauge(&mut out, "oomtrace_build_info", "The version that writes these.", [(version, 1)]);
+        self.totals.write_kills(&mut out);
+        page::head(
+            &mut out,
+            "oomtrace_container_kills_total",
+            "The same by workload; those without a series of their own are in container=\"_other\".",
+            "counter",
+        );
+        self.workloads.write("oomtrace_container_kills_total", &mut out);
+        self.totals.write(&mut out);
+        let blocked = u64::from(condition.blocked);
+        let help = "Whether nothing takes the lines just now: kills wait in the ring.";
+        gauge(&mut out, "oomtrace_output_blocked", help, [(String::new(), blocked)]);
+        if let Some(ring) = condition.ring {
+            let help = "What waits in the ring of kills.";
+            gauge(&mut out, "oomtrace_ring_used_bytes", help, [(String::new(), ring.used)]);
+            let help = "What the ring of kills holds: more is lost.";
+            gauge(&mut out, "oomtrace_ring_size_bytes", help, [(String::new(), ring.size)]);
+        }
+        let hooks = self.hooks.iter().map(|hook| {
+            let runs = hook.attached != "none" && (self.hooks_run || !hook.is_on_function());
+            let mut labels = String::from("{hook=\"");
+            label_value(&hook.name, &mut labels);
+            labels.push_str("\",kind=\"");
+            label_value(&hook.attached, &mut labels);
+            labels.push_str("\"}");
+            (labels, u64::from(runs))
+        });
+        gauge(&mut out, "oomtrace_hook_attached", "Whether a kernel hook is attached and runs.", hooks);
+        out
+    }
+}
+
+impl BestEffort for Metrics {
+    fn take(&mut self, event: &Event) {
+        let envelope = event.envelope();
+        let stream = envelope.stream.as_deref().and_then(|stream| u128::from_str_radix(stream, 16).ok());
+        let number =
+            workloads::Event { stream: stream.unwrap_or_default(), seq: envelope.seq.unwrap_or_default() };
+        match event {
+            Event::Start(start) => {
+                self.version.clone_from(&start.version);
+                self.hooks.clone_from(&start.hooks);
+                self.hooks_run = true;
+            }
+            Event::Hooks(hooks) => self.hooks_run = hooks.state == HooksState::Running,
+            _ => {}
+        }
+        if self.totals.saw(event, number)
+            && let Event::OomKill(kill) = event
+        {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.workloads.saw(kill, number, now.as_secs());
+        }
+        self.news = true;
+    }
+
+    fn blocked(&mut self) {
+        self.news = true;
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.file.as_ref()?;
+        match self.written {
+            // Not before the first event, which says what is attached.
+            None => self.news.then(Instant::now),
+            Some(written) => written.checked_add(if self.news { OFTEN } else { SELDOM }),
+        }
+    }
+
+    fn write(&mut self, condition: &Condition) {
+        let Some(file) = &self.file else { return };
+        self.news = !file.write(self.page(condition));
+        self.written = Some(Instant::now());
+    }
+
+    fn hand_over(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        // Workloads first: of an event that is counted in both, the totals say that it was.
+        let kept = self.workloads.keep(&mut **store).and_then(|()| self.totals.keep(&mut **store));
+        if let Err(why) = kept {
+            say(&format!("oomtrace: counters are not kept for the next run any more: {why}"));
+            self.store = None;
+        }
+    }
+
+    fn end(&mut self, condition: &Condition) {
+        // The thread may still have the page before.
+        for _ in 0..10 {
+            if !self.news || self.file.is_none() {
+                return;
+            }
+            self.write(condition);
+            if self.news {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What is counted for the host as a whole: every series is there from the start, at 0.
+
+use std::fmt::Write as _;
+
+use crate::{
+    event::{Event as Line, Gap, Kill, LossReason, Lost, MemcgOom, MemcgOomOutcome, OomKill, Scope, Verdict},
+    outputs::metrics::{
+        kept::{Packer, Store, Unpacker},
+        page,
+        workloads::Event,
+    },
+};
+
+/// What ran out. The last one is where that is not known.
+const SCOPES: [&str; 5] = ["memcg", "host", "cpuset", "mempolicy", "unknown"];
+/// Why nobody was killed. The last one is where that is not known.
+const OUTCOMES: [&str; 4] = ["no_killable_process", "relieved", "kill_disabled", "unknown"];
+/// Runtimes that may have containers.
+const RUNTIMES: [&str; 6] = ["docker", "containerd", "cri-o", "podman", "lxc", "systemd-nspawn"];
+/// Why something was lost.
+const REASONS: usize = LossReason::ALL.len();
+/// The version of what is kept.
+const KEPT: u64 = 0x6f6f_6d74_0001_0000 + REASONS as u64;
+/// Its place in the store.
+const PLACE: usize = 0;
+
+/// Counts by runtime.
+type ByRuntime = [u64; RUNTIMES.len()];
+
+/// Counts of the host.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    /// The last event with a number that was counted.
+    last: Event,
+    kills: [u64; SCOPES.len()],
+    /// When the last kill was, nanoseconds since 1970; 0 if there was none.
+    last_kill: [u64; SCOPES.len()],
+    ooms: [u64; OUTCOMES.len()],
+    unreported: u64,
+    lost: [u64; REASONS],
+    /// `total` of the last line with this reason, of the programs in `lost_of`.
+    lost_last: [u64; REASONS],
+    lost_of: u128,
+    missed: ByRuntime,
+    false_positives: ByRuntime,
+    /// Runtimes that this host has.
+    present: [bool; RUNTIMES.len()],
+    changed: bool,
+}
+
+impl Totals {
+    /// Counts what a line reports. False for a kill that is none: of a process that was exiting already, or from before
+    /// the start, as each run with `--since` reports it again.
+    pub(super) fn saw(&mut self, line: &Line, event: Event) -> bool {
+        let again = self.last.covers(event);
+        if event.seq != 0 && !again {
+            self.last = event;
+        }
+        self.changed = true;
+        match line {
+            Line::OomKill(kill) => return self.saw_kill(kill, event, again),
+            Line::MemcgOom(oom) if !again => self.saw_oom(oom),
+            Line::Lost(lost) => self.saw_lost(lost, event.stream),
+            Line::Gap(gap) => self.saw_gap(gap),
+            Line::Verdict(verdict) => self.saw_verdict(verdict),
+            Line::Start(start) => {
+                let found =
+                    |name: &str| start.runtimes.iter().any(|found| found.split('=').next() == Some(name));
+                self.present = RUNTIMES.map(found);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn saw_kill(&mut self, kill: &OomKill, event: Event, again: bool) -> bool {
+        if kill.oom.kill == Some(Kill::AlreadyExiting) || event.seq == 0 {
+            return false;
+        }
+        let scope = match kill.oom.scope {
+            Some(Scope::Memcg) => 0,
+            Some(Scope::Host) => 1,
+            Some(Scope::Cpuset) => 2,
+            Some(Scope::Mempolicy) => 3,
+            None => 4,
+        };
+        if !again {
+            add(&mut self.kills, scope, 1);
+            let time = kill.envelope.time.parse::<jiff::Timestamp>().ok();
+            let nanoseconds = time.and_then(|time| u64::try_from(time.as_nanosecond()).ok());
+            if let (Some(last), Some(time)) = (self.last_kill.get_mut(scope), nanoseconds) {
+                *last = time;
+            }
+        }
+        true
+    }
+
+    fn saw_oom(&mut self, oom: &MemcgOom) {
+        let outcome = match oom.outcome {
+            Some(MemcgOomOutcome::NoKillableProcess) => 0,
+            Some(MemcgOomOutcome::Relieved) => 1,
+            Some(MemcgOomOutcome::KillDisabled) => 2,
+            None => 3,
+        };
+        add(&mut self.ooms, outcome, 1);
+    }
+
+    /// A line that a crash made come twice has the same total.
+    fn saw_lost(&mut self, lost: &Lost, stream: u128) {
+        if self.lost_of != stream {
+            self.lost_of = stream;
+            self.lost_last = [0; REASONS];
+        }
+        let Some(at) = LossReason::ALL.iter().position(|reason| *reason == lost.reason) else { return };
+        let Some(last) = self.lost_last.get_mut(at) else { return };
+        let goes_on = lost.reason.goes_on();
+        let more = if goes_on { lost.count.min(lost.total.saturating_sub(*last)) } else { lost.count };
+        *last = lost.total;
+        add(&mut self.lost, at, more);
+    }
+
+    fn saw_gap(&mut self, gap: &Gap) {
+        self.unreported = self.unreported.saturating_add(gap.kernel_kills.saturating_sub(gap.reported));
+    }
+
+    fn saw_verdict(&mut self, verdict: &Verdict) {
+        let name = verdict.container.runtime.name.as_str();
+        let Some(at) = RUNTIMES.iter().position(|runtime| *runtime == name) else { return };
+        add(&mut self.missed, at, u64::from(verdict.missed == Some(true)));
+        let flagged = u64::try_from(verdict.false_positive.len()).unwrap_or(u64::MAX);
+        add(&mut self.false_positives, at, flagged);
+        if let Some(present) = self.present.get_mut(at) {
+            *present = true;
+        }
+    }
+
+    /// Writes kills by what ran out.
+    pub(super) fn write_kills(&self, out: &mut String) {
+        page::counter(
+            out,
+            "oomtrace_kills_total",
+            "Processes that the kernel's OOM killer killed, by what ran out.",
+            SCOPES.iter().zip(self.kills).map(|(scope, count)| (format!("{{scope=\"{scope}\"}}"), count)),
+        );
+    }
+
+    /// Writes all else.
+    pub(super) fn write(&self, out: &mut String) {
+        page::head(
+            out,
+            "oomtrace_last_kill_timestamp_seconds",
+            "When the kernel's OOM killer last killed a process, by what ran out.",
+            "gauge",
+        );
+        for (scope, time) in SCOPES.iter().zip(self.last_kill).filter(|(_, time)| *time > 0) {
+            let (seconds, nanoseconds) = (time / 1_000_000_000, time % 1_000_000_000);
+            // Writing to a String does not fail.
+            let _infallible = writeln!(
+                out,
+                "oomtrace_last_kill_timestamp_seconds{{scope=\"{scope}\"}} {seconds}.{nanoseconds:09}"
+            );
+        }
+        page::counter(
+            out,
+            "oomtrace_memcg_ooms_total",
+            "Memory cgroups that ran out of memory without a kill, by how that ended.",
+            OUTCOMES
+                .iter()
+                .zip(self.ooms)
+                .map(|(outcome, count)| (format!("{{outcome=\"{outcome}\"}}"), count)),
+        );
+        page::counter(
+            out,
+            "oomtrace_lost_events_total",
+            "What could not be reported, by reason.",
+            LossReason::ALL
+                .iter()
+                .zip(self.lost)
+                .map(|(reason, count)| (format!("{{reason=\"{}\"}}", reason.word()), count)),
+        );
+        page::counter(
+            out,
+            "oomtrace_unreported_kills_total",
+            "Kills that the kernel counted and no program saw.",
+            [(String::new(), self.unreported)],
+        );
+        let by_runtime = |counts: ByRuntime| {
+            let present = RUNTIMES.iter().zip(self.present).zip(counts).filter(|((_, present), _)| *present);
+            present.map(|((name, _), count)| (format!("{{runtime=\"{name}\"}}"), count)).collect::<Vec<_>>()
+        };
+        page::counter(
+            out,
+            "oomtrace_runtime_missed_kills_total",
+            "Kills in containers that the container's runtime does not show.",
+            by_runtime(self.missed),
+        );
+        page::counter(
+            out,
+            "oomtrace_runtime_false_positives_total",
+            "Containers that their runtime shows as OOM-killed without a kill of their own.",
+            by_runtime(self.false_positives),
+        );
+    }
+
+    /// Goes on where an earlier run was.
+    pub(super) fn resume(&mut self, store: &dyn Store) {
+        if let Some(kept) = store.get(PLACE).and_then(|value| Self::unpacked(&mut Unpacker::of(&value))) {
+            *self = kept;
+        }
+    }
+
+    /// Keeps what has changed.
+    pub(super) fn keep(&mut self, store: &mut dyn Store) -> Result<(), String> {
+        if self.changed {
+            let lost_of = Event { stream: self.lost_of, seq: 0 }.numbers();
+            let mut packer = Packer::new();
+            packer.numbers(&[KEPT]).numbers(&self.last.numbers()).numbers(&lost_of);
+            packer.numbers(&self.kills).numbers(&self.last_kill).numbers(&self.ooms);
+            packer.numbers(&[self.unreported]).numbers(&self.missed).numbers(&self.false_positives);
+            packer.numbers(&self.lost).numbers(&self.lost_last);
+            store.put(PLACE, &packer.done())?;
+            self.changed = false;
+        }
+        Ok(())
+    }
+
+    fn unpacked(from: &mut Unpacker<'_>) -> Option<Self> {
+        if from.number()? != KEPT {
+            return None;
+        }
+        Some(Self {
+            last: Event::of_numbers(from.numbers()?),
+            lost_of: Event::of_numbers(from.numbers()?).stream,
+            kills: from.numbers()?,
+            last_kill: from.numbers()?,
+            ooms: from.numbers()?,
+            unreported: from.number()?,
+            missed: from.numbers()?,
+            false_positives: from.numbers()?,
+            lost: from.numbers()?,
+            lost_last: from.numbers()?,
+            present: [false; RUNTIMES.len()],
+            changed: true,
+        })
+    }
+}
+
+fn add(counts: &mut [u64], at: usize, more: u64) {
+    if let Some(count) = counts.get_mut(at) {
+        *count = count.saturating_add(more);
+    }
+}

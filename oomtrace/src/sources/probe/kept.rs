@@ -1,0 +1,92 @@
+//! Values that one run keeps for the next, beside the programs: an array map of its own in the directory of pins, which no
+//! program uses. It stays when other programs replace these.
+
+use std::{fs, io, path::Path};
+
+use aya::{
+    Pod,
+    maps::{Array, Map, MapData, MapError, MapInfo, MapType},
+};
+
+use crate::sources::probe::{PinDir, PinError, error::chain};
+
+/// Its name among the pins.
+const NAME: &str = "metrics";
+
+/// Values in places from 0 on.
+pub struct Kept<V: Pod>(Array<MapData, V>);
+
+impl<V: Pod> Kept<V> {
+    /// How many places there are.
+    pub fn places(&self) -> u32 {
+        self.0.len()
+    }
+
+    /// What a place holds; zeros where nothing was kept.
+    pub fn get(&self, place: u32) -> Option<V> {
+        self.0.get(&place, 0).ok()
+    }
+
+    /// Keeps a value: one system call, which no SIGKILL divides.
+    ///
+    /// # Errors
+    /// Why the kernel refuses.
+    pub fn put(&mut self, place: u32, value: V) -> Result<(), String> {
+        self.0.set(place, value, 0).map_err(|error| chain(&error).0)
+    }
+}
+
+impl PinDir {
+    /// What an earlier run kept, with so many places: those that are new hold zeros, those that are too many are gone.
+    ///
+    /// # Errors
+    /// If the kernel makes or pins no map.
+    pub fn kept<V: Pod>(&self, places: u32) -> Result<Kept<V>, PinError> {
+        let path = self.path().join(NAME);
+        match opened::<V>(&path) {
+            Some(there) if there.places() == places => Ok(there),
+            other => renewed(&path, places, other.as_ref()),
+        }
+    }
+
+    /// Removes what was kept. True if there was anything.
+    pub(super) fn forget(&self) -> Result<bool, PinError> {
+        remove(&self.path().join(NAME))
+    }
+}
+
+fn renewed<V: Pod>(path: &Path, places: u32, old: Option<&Kept<V>>) -> Result<Kept<V>, PinError> {
+    let error = |what, error: &MapError| PinError::kernel(what, path, error);
+    let mut map = Array::<MapData, V>::create(places, 0).map_err(|why| error("make", &why))?;
+    for place in 0..old.map_or(0, |old| old.places().min(places)) {
+        if let Some(value) = old.and_then(|old| old.get(place)) {
+            map.set(place, value, 0).map_err(|why| error("copy", &why))?;
+        }
+    }
+    remove(path)?;
+    map.pin(path).map_err(|why| PinError::kernel("pin", path, &why))?;
+    opened(path).ok_or_else(|| {
+        let reason = "it is not the map that was just made".into();
+        PinError::Kernel { what: "open", path: path.to_owned(), reason }
+    })
+}
+
+/// The map that is there, if it is one of such values.
+fn opened<V: Pod>(path: &Path) -> Option<Kept<V>> {
+    let info = MapInfo::from_pin(path).ok()?;
+    let value = u32::try_from(size_of::<V>()).ok()?;
+    let is_one = info.map_type().is_ok_and(|kind| kind == MapType::Array);
+    if !is_one || (info.key_size(), info.value_size()) != (4, value) {
+        return None;
+    }
+    let map = MapData::from_pin(path).and_then(Map::from_map_data).ok()?;
+    Array::try_from(map).ok().map(Kept)
+}
+
+fn remove(path: &Path) -> Result<bool, PinError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(PinError::io("remove", path, error)),
+    }
+}
