@@ -50,8 +50,11 @@ pub struct Metrics {
     hooks_run: bool,
     file: Option<Writer>,
     store: Option<Box<dyn Store>>,
+    /// When the file was written last, and when it is to be written next: not before the first event, which says what is
+    /// attached.
     written: Option<Instant>,
-    /// Something has changed since.
+    due: Option<Instant>,
+    /// Something has changed since it was written.
     news: bool,
 }
 
@@ -73,6 +76,7 @@ impl Metrics {
             file: None,
             store: None,
             written: None,
+            due: None,
             news: false,
         }
     }
@@ -91,6 +95,15 @@ impl Metrics {
         self.workloads.resume(&*store);
         self.store = Some(store);
         self
+    }
+
+    /// The file is to be written soon.
+    fn changed(&mut self) {
+        self.news = true;
+        if self.file.is_some() {
+            let soon = self.written.and_then(|written| written.checked_add(OFTEN));
+            self.due = Some(soon.unwrap_or_else(Instant::now));
+        }
     }
 
     /// All series, as they are now.
@@ -153,26 +166,23 @@ impl BestEffort for Metrics {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.workloads.saw(kill, number, now.as_secs());
         }
-        self.news = true;
+        self.changed();
     }
 
     fn blocked(&mut self) {
-        self.news = true;
+        self.changed();
     }
 
     fn due(&self) -> Option<Instant> {
-        self.file.as_ref()?;
-        match self.written {
-            // Not before the first event, which says what is attached.
-            None => self.news.then(Instant::now),
-            Some(written) => written.checked_add(if self.news { OFTEN } else { SELDOM }),
-        }
+        self.due
     }
 
     fn write(&mut self, condition: &Condition) {
         let Some(file) = &self.file else { return };
         self.news = !file.write(self.page(condition));
-        self.written = Some(Instant::now());
+        let now = Instant::now();
+        self.written = Some(now);
+        self.due = now.checked_add(if self.news { OFTEN } else { SELDOM });
     }
 
     fn hand_over(&mut self) {
