@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _nobody_reads = writeln!(std::io::stderr(), "{failure}");
+            let _ignored = writeln!(std::io::stderr(), "{failure}");
             ExitCode::from(failure.code as u8)
         }
     }

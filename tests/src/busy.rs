@@ -1,8 +1,8 @@
-//! A host that is busy with other people's work: many cgroups, and a kill each second. A suite that passes beside it depends on
-//! nothing that the host holds.
+//! Makes a host busy: many cgroups, and a kill each second. A suite that passes at the same time does not
+//! depend on anything else on the host.
 //!
-//! Out: `ready` on stdout once all is there. In: the end of stdin, after which all of it is gone again. Everything is below one
-//! cgroup of its own, and each kill in a cgroup with a limit.
+//! Prints `ready` when everything is there. Removes everything when its stdin ends. Everything is below one
+//! cgroup, and each kill is in a cgroup with a limit.
 
 use std::io::{Read, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -14,20 +14,20 @@ use clap::Parser;
 use crate::cgroup::{Hierarchy, Scratch};
 use crate::session::{is_guest, start_hog};
 
-/// First argument of the program that carries this: the scenarios'.
+/// First argument that selects this part of the scenarios' program.
 pub const SUBCOMMAND: &str = "busy";
 
 /// What each victim may use, in bytes.
 const LIMIT: u64 = 4 << 20;
-/// Cgroups below one parent, as a host has them: pods below slices.
+/// Cgroups below one parent, like pods below slices.
 const SIBLINGS: u32 = 50;
-/// What has been killed lies about for so long.
+/// Time between two kills.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// Other people's cgroups and kills.
+/// Other cgroups and kills on this host.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Cgroups that are there.
+    /// How many cgroups exist.
     #[arg(long, default_value_t = 2000)]
     cgroups: u32,
 }
@@ -46,7 +46,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<()> {
         for sibling in 1..SIBLINGS.min(cgroups - index * SIBLINGS) {
             made.push(parent.child(format!("pod-{sibling}").as_bytes())?);
         }
-        // Last, as it is removed after those below it.
+        // Last, because it must be removed after the cgroups below it.
         made.push(parent);
     }
     let victims = scratch.cgroup().child(b"victims")?;
@@ -54,7 +54,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<()> {
     writeln!(std::io::stdout(), "ready")?;
     let (end, ended) = mpsc::channel::<()>();
     std::thread::spawn(move || {
-        let _whatever_comes = std::io::stdin().read_to_end(&mut Vec::new());
+        let _ignored = std::io::stdin().read_to_end(&mut Vec::new());
         drop(end);
     });
     let mut kills: u32 = 0;
@@ -67,7 +67,7 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<()> {
         hog.killed().context("somebody else's victim")?;
         kills += 1;
     }
-    ensure!(kills > 0, "the host was not busy: nobody was killed");
+    ensure!(kills > 0, "the host was not busy: no process was killed");
     writeln!(std::io::stderr(), "busy: {cgroups} cgroups, {kills} kills")?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Memory cgroups of our own, on cgroup v1 and v2, below one parent. No other cgroup is
-//! touched; on v2 alone, the root's `cgroup.subtree_control` gets `+memory` where it lacks it.
+//! Memory cgroups of the test, on cgroup v1 and v2, below one parent. No other cgroup is touched, except that
+//! on v2 the root's `cgroup.subtree_control` gets `+memory` if it lacks it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use crate::session::is_guest;
 /// Which cgroup interface the memory controller has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// A hierarchy of its own.
+    /// Memory has its own hierarchy.
     V1,
     /// The unified hierarchy.
     V2,
@@ -40,12 +40,12 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// Which interface.
     pub version: Version,
-    /// Whether there is a memory controller at all; without one only the machine itself runs out.
+    /// Whether there is a memory controller. Without one only the whole machine can run out.
     pub memory: bool,
 }
 
 impl Hierarchy {
-    /// Finds it among the mounts.
+    /// Finds it in the list of mounts.
     pub fn find() -> Result<Self> {
         if let Some(mount) = mount_of("cgroup", "memory")? {
             return Ok(Self { mount, version: Version::V1, memory: true });
@@ -74,11 +74,11 @@ pub fn mount_of(kind: &str, option: &str) -> Result<Option<PathBuf>> {
     }))
 }
 
-/// The parent of all cgroups of a run; with the tidier that removes them when the run is over.
+/// The parent of all cgroups of a run, with the process that removes them after the run.
 #[derive(Debug)]
 pub struct Scratch {
     cgroup: Cgroup,
-    // After the cgroup: what its own removal leaves, this finds.
+    // Dropped after the cgroup, so it removes what that left.
     _tidier: Tidier,
 }
 
@@ -103,11 +103,11 @@ impl Scratch {
     }
 }
 
-/// A user's own cgroups, where systemd would delegate them: `/user.slice/user-UID.slice/user@UID.service`.
+/// A user's own cgroups, where systemd would put them: `/user.slice/user-UID.slice/user@UID.service`.
 #[derive(Debug)]
 pub struct UserCgroups {
     service: Cgroup,
-    /// Above it; removed if nobody else uses them.
+    /// The cgroups above, which are removed if they are empty.
     slices: Vec<PathBuf>,
     _tidier: Tidier,
 }
@@ -146,9 +146,9 @@ impl UserCgroups {
 
 impl Drop for UserCgroups {
     fn drop(&mut self) {
-        let _what_is_left_is_tidied = remove_tree(&self.service.dir);
+        let _ignored = remove_tree(&self.service.dir);
         for slice in self.slices.iter().rev() {
-            let _another_uses_it = fs::remove_dir(slice);
+            let _ignored = fs::remove_dir(slice);
         }
     }
 }
@@ -161,7 +161,7 @@ fn enable_memory(dir: &Path) -> Result<()> {
     fs::write(&file, "+memory").with_context(|| format!("write {}", file.display()))
 }
 
-/// A memory cgroup that we made. Removed, with all below it, when dropped.
+/// A memory cgroup of the test. A drop removes it with all cgroups below it.
 #[derive(Debug)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -183,13 +183,13 @@ impl Cgroup {
         Self::make(self.version, &self.dir, &self.place.path, OsStr::from_bytes(name))
     }
 
-    /// Gives the cgroups below it limits of their own: they must be made after this.
+    /// Allows limits for the cgroups below it, which must be made after this.
     pub fn allow_children(&self) -> Result<()> {
         match self.version {
             Version::V2 => enable_memory(&self.dir),
-            // Before 5.11 a v1 cgroup does not account for its children unless told to.
+            // Before 5.11, a v1 cgroup accounts for its children only after this.
             Version::V1 => {
-                let _always_so_on_later_kernels = fs::write(self.file("memory.use_hierarchy"), "1");
+                let _ignored = fs::write(self.file("memory.use_hierarchy"), "1");
                 Ok(())
             }
         }
@@ -205,7 +205,7 @@ impl Cgroup {
         self.dir.join(name)
     }
 
-    /// Where a process enters.
+    /// The file through which a process enters.
     pub fn procs(&self) -> PathBuf {
         self.file("cgroup.procs")
     }
@@ -218,12 +218,13 @@ impl Cgroup {
         })
     }
 
-    /// Limits its memory; its swap stays without a limit.
+    /// Limits its memory. Its swap has no limit.
     pub fn limit(&self, bytes: u64) -> Result<()> {
         self.write(&self.limit_file(), &bytes.to_string())
     }
 
-    /// Limits its swap to `bytes`; `memory` is its memory limit, already set. `false` where the kernel does not account for swap.
+    /// Limits its swap to `bytes`. `memory` is its memory limit, which is already set. Returns false if the
+    /// kernel does not account for swap.
     pub fn limit_swap(&self, memory: u64, bytes: u64) -> Result<bool> {
         let (file, value) = match self.version {
             Version::V1 => (self.file("memory.memsw.limit_in_bytes"), memory + bytes),
@@ -254,7 +255,7 @@ impl Cgroup {
         self.number(name).with_context(|| format!("read {name}"))
     }
 
-    /// The most ever charged; `None` before 5.19 on v2.
+    /// The largest charge so far; `None` before 5.19 on v2.
     pub fn peak(&self) -> Option<u64> {
         self.number(match self.version {
             Version::V1 => "memory.max_usage_in_bytes",
@@ -287,18 +288,18 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         if let Err(error) = remove_tree(&self.dir) {
             use std::io::Write;
-            let _nobody_left_to_tell = writeln!(std::io::stderr(), "{error:#}");
+            let _ignored = writeln!(std::io::stderr(), "{error:#}");
         }
     }
 }
 
-/// Removes a cgroup and those below it, and kills what is left in them.
+/// Removes a cgroup and those below it, and kills the processes that are left in them.
 pub(crate) fn remove_tree(dir: &Path) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match remove_once(dir) {
             Ok(()) => return Ok(()),
-            // A dying process leaves its cgroup a moment after its parent hears of its death.
+            // A dying process leaves its cgroup a moment after its parent was notified.
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
             Err(error) => return Err(error).with_context(|| format!("remove {}", dir.display())),
         }
@@ -320,7 +321,7 @@ fn remove_once(dir: &Path) -> std::io::Result<()> {
     }
     let text = fs::read_to_string(dir.join("cgroup.procs"))?;
     for pid in text.lines().filter_map(|line| line.parse::<libc::pid_t>().ok()).filter(|pid| *pid > 0) {
-        // SAFETY: a number; the process was in our own cgroup a moment ago.
+        // SAFETY: takes numbers; the process was in our own cgroup a moment ago.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     }
     fs::remove_dir(dir)

@@ -1,5 +1,6 @@
-//! What tests with real container runtimes share, on a host and in a guest: an image to run out of memory in, programs to
-//! call, and oomtrace's lines, each claimed by the case that caused it.
+//! Shared by the tests with real container runtimes, on a host and in a guest: an image whose containers can
+//! run out of memory, functions to call programs, and oomtrace's lines, each claimed by the case that caused
+//! it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,9 @@ use serde_json::Value;
 
 use crate::tracer::{Line, Tracer};
 
-/// What takes more memory than any limit here: its buffer.
+/// Uses more memory than any limit here, as a buffer.
 pub const EAT: &str = "dd if=/dev/zero of=/dev/null bs=256M count=1";
-/// The name of the image of all containers: a static busybox, which has all it takes to run out of memory.
+/// The name of the image of all containers: a static busybox, which can run out of memory.
 pub const IMAGE: &str = "oomtrace-test:1";
 
 /// Makes the root file system of that image as `DIR/rootfs.tar`.
@@ -30,29 +31,29 @@ pub fn rootfs(dir: &Path) -> Result<PathBuf> {
     Ok(tar)
 }
 
-/// A script that does `then` once the test opens the gate `name`.
+/// A script that runs `then` after the test opens the gate `name`.
 pub fn gated(name: &str, then: &str) -> String {
     format!("until [ -e /gate/{name} ]; do sleep 0.02; done; {then}")
 }
 
-/// oomtrace, running, and which of its kills were asked for.
+/// A running oomtrace, and which of its kills were already claimed.
 #[derive(Debug)]
 pub struct Watch {
     /// The program under test.
     pub tracer: Tracer,
     /// By `seq`.
     claimed: BTreeSet<u64>,
-    /// How many times as long as on a host of its own it is waited for.
+    /// How many times longer to wait than on a real host.
     slowness: u32,
 }
 
 impl Watch {
-    /// Of a tracer that runs.
+    /// For a running tracer.
     pub fn over(tracer: Tracer) -> Self {
         Self { tracer, claimed: BTreeSet::new(), slowness: 1 }
     }
 
-    /// On an emulated machine, which takes so many times as long.
+    /// On an emulated machine, which is this many times slower.
     pub fn emulated(self, slowness: u32) -> Self {
         Self { slowness, ..self }
     }
@@ -85,12 +86,12 @@ impl Watch {
         self.wait_for(&what, |lines| lines.iter().find(|line| is_verdict_on(line, kill)).cloned())
     }
 
-    /// Has it come?
+    /// Whether it has arrived.
     pub fn has_verdict(&self, kill: &Line) -> bool {
         self.tracer.lines().iter().any(|line| is_verdict_on(line, kill))
     }
 
-    /// How many kills were told of victims whose cgroup's path holds `part`.
+    /// How many victims were reported whose cgroup's path contains `part`.
     pub fn kills_in(&self, part: &str) -> usize {
         self.tracer.lines().iter().filter(|line| line.kind() == "oom_kill" && is_in(line, part)).count()
     }
@@ -100,7 +101,7 @@ fn is_verdict_on(line: &Line, kill: &Line) -> bool {
     line.kind() == "verdict" && is_of(line, kill)
 }
 
-/// `of` has the number of that kill.
+/// Whether `of` contains the number of that kill.
 fn is_of(line: &Line, kill: &Line) -> bool {
     let of = line.get("of").and_then(Value::as_array);
     of.zip(kill.get("seq")).is_some_and(|(of, seq)| of.contains(seq))
@@ -110,7 +111,7 @@ fn is_in(line: &Line, part: &str) -> bool {
     line.get("victim.cgroup.path").and_then(Value::as_str).is_some_and(|path| path.contains(part))
 }
 
-/// Fails unless the line has these values, each at its dotted path; null is for what must be absent.
+/// Fails unless the line has these values at their dotted paths. Null means that the key must be absent.
 pub fn expect(line: &Line, values: &[(&str, Value)]) -> Result<()> {
     for (path, value) in values {
         let told = line.get(path);
@@ -124,7 +125,7 @@ pub fn expect(line: &Line, values: &[(&str, Value)]) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program to its end; what it said.
+/// Runs a program to its end. Returns its output.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("start {command:?}"))?;
     let said = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();

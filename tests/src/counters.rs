@@ -1,4 +1,4 @@
-//! The kernel's own counts, for the whole machine.
+//! The kernel's own counters for the whole machine.
 
 use std::fs;
 
@@ -32,12 +32,12 @@ pub fn memory_nodes() -> Result<Vec<u32>> {
     Ok(nodes)
 }
 
-/// A moment of the wall clock, ns.
+/// The time of the wall clock, ns.
 pub fn wall_clock_ns() -> i128 {
     jiff::Timestamp::now().as_nanosecond()
 }
 
-/// How far the wall clock is ahead of the time since boot, ns.
+/// The offset of the wall clock from the time since boot, ns.
 pub fn boot_time_ns() -> i128 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a timespec that is alive through the call.

@@ -1,5 +1,5 @@
-//! A file system that a program serves, by the raw protocol of `/dev/fuse` (include/uapi/linux/fuse.h): one directory with one
-//! file. It answers as long as it is told to, and never answers a write.
+//! A file system that this program serves, with the raw protocol of `/dev/fuse` (include/uapi/linux/fuse.h):
+//! one directory with one file. It answers until it is told to be silent, and never answers a write.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -31,10 +31,11 @@ const BATCH_FORGET: u32 = 42;
 
 /// Written pages stay in the kernel until they must go.
 const WRITEBACK_CACHE: u32 = 1 << 16;
-/// `FOPEN_DIRECT_IO | FOPEN_KEEP_CACHE`: what the kernel has of the file goes before it is mapped, and not as it is opened.
+/// `FOPEN_DIRECT_IO | FOPEN_KEEP_CACHE`: the kernel's cached pages of the file are dropped when it is mapped,
+/// not when it is opened.
 const DIRECT_IO: u32 = 1 | 2;
 
-/// A mounted file system; unmounted when dropped, which ends all who wait for it.
+/// A mounted file system. A drop unmounts it and so ends all processes that wait for it.
 #[derive(Debug)]
 pub struct Fuse {
     dir: PathBuf,
@@ -45,13 +46,13 @@ pub struct Fuse {
 #[derive(Debug, Default)]
 struct Shared {
     silent: AtomicBool,
-    /// Requests that nobody answered.
+    /// Requests that were not answered.
     waiting: AtomicU64,
     opened: AtomicU64,
 }
 
 impl Fuse {
-    /// Mounts it on `dir`; everybody may use it, as with `allow_other`. `uid` is its owner.
+    /// Mounts it on `dir` for everybody, as with `allow_other`. `uid` is its owner.
     pub fn mount(dir: &Path, uid: u32) -> Result<Self> {
         let device = File::options().read(true).write(true).open("/dev/fuse").context("open /dev/fuse")?;
         let options =
@@ -76,7 +77,7 @@ impl Fuse {
         Ok(Self { dir: dir.to_owned(), shared, server: Some(server) })
     }
 
-    /// From here on it answers nothing.
+    /// After this it answers nothing.
     pub fn be_silent(&self) {
         self.shared.silent.store(true, Ordering::SeqCst);
     }
@@ -90,8 +91,8 @@ impl Fuse {
 impl Drop for Fuse {
     fn drop(&mut self) {
         if let Ok(target) = c_path(&self.dir) {
-            // The first ends who waits for an answer, and the server; the second takes it away from who has it open.
-            // SAFETY: a string that lives through the calls.
+            // The first call ends the waiting processes and the server. The second one detaches the mount
+            // from processes that use it. SAFETY: a string that lives through the calls.
             unsafe {
                 libc::umount2(target.as_ptr(), libc::MNT_FORCE);
                 libc::umount2(target.as_ptr(), libc::MNT_DETACH);
@@ -107,7 +108,7 @@ fn c_path(path: &Path) -> Result<std::ffi::CString> {
     Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
 }
 
-/// Until it is unmounted.
+/// Serves until it is unmounted.
 fn serve(device: &File, shared: &Shared) {
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -120,7 +121,7 @@ fn serve(device: &File, shared: &Shared) {
         };
         let Some(request) = buffer.get(..read).and_then(Request::parse) else { return };
         if let Some(answer) = request.answer(shared) {
-            let _gone = (&*device).write_all(&answer);
+            let _ignored = (&*device).write_all(&answer);
         }
     }
 }
@@ -140,7 +141,7 @@ impl<'a> Request<'a> {
         Some(Self { opcode, unique: number(8)?, node: number(16)?, body: bytes.get(40..)? })
     }
 
-    /// `None` where there is none.
+    /// The answer; `None` if there is none.
     fn answer(&self, shared: &Shared) -> Option<Vec<u8>> {
         if matches!(self.opcode, FORGET | BATCH_FORGET) {
             return None;
@@ -189,7 +190,7 @@ fn init() -> Vec<u8> {
     body
 }
 
-/// `struct fuse_entry_out`: nothing of it may be remembered.
+/// `struct fuse_entry_out`: the kernel must not cache it.
 fn entry(node: u64) -> Vec<u8> {
     [&node.to_ne_bytes()[..], &[0; 32], &attributes(node)].concat()
 }
@@ -214,8 +215,8 @@ fn opened(flags: u32) -> Vec<u8> {
     body
 }
 
-/// Mounts `lower` once more, below an overlay on `dir`: a type of file system that is no program's, with one beneath. `lower` must
-/// answer.
+/// Mounts `lower` again below an overlay on `dir`: a file system type without a server program, above one
+/// that has one. `lower` must answer at this time.
 pub fn overlay(lower: &Path, scratch: &Path, dir: &Path) -> Result<()> {
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     fs::create_dir(&upper)?;
@@ -232,7 +233,7 @@ pub fn overlay(lower: &Path, scratch: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes a mount away, from whoever uses it too.
+/// Detaches a mount, also from processes that use it.
 pub fn unmount(dir: &Path) {
     if let Ok(target) = c_path(dir) {
         // SAFETY: a string that lives through the call.

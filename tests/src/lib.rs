@@ -1,9 +1,8 @@
-//! Real OOM kills, each compared field by field with what the kernel itself says of it.
+//! Real OOM kills, each compared field by field with what the kernel itself reports.
 //!
-//! The same scenarios run on a host (`cargo test -p oomtrace-tests`, in cgroups of their own)
-//! and in emulated guests (`oomtrace-scenarios`, started by an init script). What goes in is
-//! the oomtrace binary; what comes out is a verdict for each scenario. Nothing of oomtrace's own
-//! code is used: a mistake there must not be repeated here.
+//! The same scenarios run on a host (`cargo test -p oomtrace-tests`, in their own cgroups) and in emulated
+//! guests (`oomtrace-scenarios`, started by an init script). They take the oomtrace binary and give a result
+//! for each scenario. They use no code of oomtrace, so that a mistake there is not repeated here.
 
 pub mod busy;
 pub mod cgroup;

@@ -1,6 +1,6 @@
-//! The scenarios as one static program, for a guest whose only other program is an init script.
-//! One line each on stdout: `PASS name (1.2 s)`, `FAIL name: why`, `n/a name: why not`; last,
-//! `N passed, N failed`. Exit code 1 if any failed.
+//! The scenarios as one static program, for a guest that has only an init script besides. Prints one line for
+//! each scenario: `PASS name (1.2 s)`, `FAIL name: why`, `n/a name: why not`; at the end `N passed, N
+//! failed`. Exit code 1 if any failed.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -18,31 +18,31 @@ use oomtrace_tests::verifier;
 use oomtrace_tests::{busy, soak};
 use serde_json::Value;
 
-/// Real OOM kills against the kernel's own report.
+/// Real OOM kills, compared with the kernel's own report.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The program under test; else what OOMTRACE_BIN says, else what `cargo xtask build` leaves.
+    /// The program under test [default: $OOMTRACE_BIN, else the binary of `cargo xtask build`]
     #[arg(long)]
     oomtrace: Option<PathBuf>,
-    /// How it may look into the killer.
+    /// How oomtrace may read the OOM killer's state.
     #[arg(long, value_enum, default_value_t)]
     hook: Hook,
-    /// Only these.
+    /// Run only these.
     #[arg(long, num_args = 1.., value_name = "NAME")]
     scenario: Vec<String>,
-    /// Say which there are here.
+    /// List the scenarios of this machine.
     #[arg(long)]
     list: bool,
-    /// Say first what this kernel offers, as `oomtrace check` finds it: lines `offers what: how`.
+    /// First print what this kernel offers, as `oomtrace check` finds it: lines `offers what: how`.
     #[arg(long)]
     offers: bool,
-    /// Say what each program costs the verifier: lines `verified NAME: INSTRUCTIONS in MICROSECONDS`.
+    /// Print what each program costs the verifier: lines `verified NAME: INSTRUCTIONS in MICROSECONDS`.
     #[arg(long)]
     verifier: bool,
-    /// Once oomtrace is attached, turn all function hooks off (`kernel.ftrace_enabled`); in a guest only.
+    /// After oomtrace is attached, turn all function hooks off (`kernel.ftrace_enabled`). Only in a guest.
     #[arg(long)]
     ftrace_off_later: bool,
-    /// Write every line of oomtrace's to this file too, for a check against its schema elsewhere.
+    /// Also write every line of oomtrace to this file, to check it against the schema elsewhere.
     #[arg(long, value_name = "PATH")]
     lines: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         return match busy::main(std::env::args_os().skip(1)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                let _nobody_left_to_tell = writeln!(std::io::stderr(), "busy: {error:#}");
+                let _ignored = writeln!(std::io::stderr(), "busy: {error:#}");
                 ExitCode::FAILURE
             }
         };
@@ -72,29 +72,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// A console that is gone hears nothing more.
+/// Errors are ignored: the console may be gone.
 fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    let _ignored = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// Those that need a session, and those that need a guest made for them.
+/// Scenarios that need a session, and those that need a special guest.
 type Chosen = (Vec<&'static Scenario>, Vec<&'static Lacking>);
 
 fn chosen(arguments: &Arguments) -> Result<Chosen> {
     let mut wanted: BTreeSet<&str> = arguments.scenario.iter().map(String::as_str).collect();
-    // Listed wherever: who asks may be about to start a guest.
+    // Always listed, because the caller may be about to start a guest.
     let all = scenarios::all(is_guest() || arguments.list);
     let chosen =
         all.filter(|scenario| arguments.scenario.is_empty() || wanted.remove(scenario.name)).collect();
-    // No machine has all of these at a time: only by name.
+    // No machine lacks all of these at once, so they run only by name.
     let lacking =
         lacking::ALL.iter().filter(|lacking| wanted.remove(lacking.name) || arguments.list).collect();
     ensure!(wanted.is_empty(), "no such scenario here: {wanted:?}; see --list");
     Ok((chosen, lacking))
 }
 
-/// What `oomtrace check` finds, one line each.
+/// Prints what `oomtrace check` finds, one line each.
 fn tell_offers(binary: &Path) -> Result<()> {
     let output = Command::new(binary).args(["check", "-o", "json"]).output()?;
     let report: Value = serde_json::from_slice(&output.stdout).context("oomtrace check -o json")?;
@@ -103,7 +103,7 @@ fn tell_offers(binary: &Path) -> Result<()> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     say(&format!("offers kernel: {}", kernel.trim()));
     for finding in report.get("findings").and_then(Value::as_array).into_iter().flatten() {
-        // What a guest has no more of than another says nothing of its kernel.
+        // These depend on the guest, not on its kernel.
         if !["capabilities", "attach", "bpffs", "runtimes"].contains(&&*text(finding, "name")) {
             say(&format!("offers {}: {}", text(finding, "name"), text(finding, "detail")));
         }
@@ -173,7 +173,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(failed == 0)
 }
 
-/// What each program costs the verifier.
+/// Prints what each program costs the verifier.
 fn say_verified(binary: &Path, arguments: &Arguments) -> Result<()> {
     for program in verifier::programs(binary, arguments.hook.word())? {
         let took = program.took.as_micros();
@@ -182,7 +182,7 @@ fn say_verified(binary: &Path, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Those that need no session. How many failed.
+/// Runs those that need no session. Returns how many failed.
 fn run_lacking(lacking: &[&Lacking], binary: &Path) -> usize {
     let mut failed = 0;
     for lacking in lacking {

@@ -1,4 +1,4 @@
-//! How a test waits for what must come.
+//! How a test waits for something that must happen.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,9 @@ use anyhow::{Result, ensure};
 /// How long anything may take before a test gives up: emulated kernels are slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks until there is an answer.
+/// Calls `find` until it returns something.
 ///
-/// # Errors
-/// Those of the question, and after [`PATIENCE`] that `what` did not come.
+/// # Errors Those of `find`, and after [`PATIENCE`] that `what` did not come.
 pub fn until<T>(what: &str, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {

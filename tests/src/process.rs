@@ -1,11 +1,11 @@
-//! What `/proc` says of a process before it is killed.
+//! The facts that `/proc` has about a process before it is killed.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, anyhow};
 
-/// A process, and the thread of it that is expected to be named as the victim.
+/// A process, and the thread that should be named as the victim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFacts {
     /// Process id in the initial pid namespace.
@@ -45,7 +45,7 @@ impl ProcessFacts {
         let last = |text: &str| text.split_whitespace().last().unwrap_or_default().to_owned();
 
         let stat = String::from_utf8_lossy(&read(format!("/proc/{pid}/stat"))?).into_owned();
-        // After the name, which may hold anything, come the fields from the third on.
+        // The name may contain anything. After it come the fields from the third on.
         let (_, fields) = stat.rsplit_once(") ").ok_or_else(|| anyhow!("/proc/{pid}/stat has no name"))?;
         let start_ticks = fields.split(' ').nth(19).ok_or_else(|| anyhow!("/proc/{pid}/stat is short"))?;
 
@@ -67,7 +67,7 @@ impl ProcessFacts {
             pid,
             tid,
             parent_pid: field("PPid")?.parse()?,
-            // Before 4.1 there is none; no such kernel runs this.
+            // Kernels before 4.1 do not have it, but none of them runs this.
             namespace_pid: last(field("NSpid")?).parse()?,
             comm,
             uid: first(field("Uid")?).parse()?,
@@ -75,7 +75,7 @@ impl ProcessFacts {
             start_ticks: start_ticks.parse()?,
             executable,
             command_line,
-            // Absent for a process whose first thread has ended.
+            // Absent if the process's first thread has ended.
             anon_bytes: field("RssAnon").ok().and_then(|text| first(text).parse::<u64>().ok()).unwrap_or(0)
                 * 1024,
         })

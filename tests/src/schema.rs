@@ -1,4 +1,4 @@
-//! `oomtrace schema`, held against every line.
+//! Checks every line against `oomtrace schema`.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::tracer::Line;
 
-/// The JSON Schema that the program under test says it keeps to.
+/// The JSON Schema of the program under test.
 #[derive(Debug)]
 pub struct Schema {
     #[cfg(feature = "schema")]
@@ -15,7 +15,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Asks for it.
+    /// Reads it from the program.
     pub fn of(binary: &Path) -> Result<Self> {
         let output = Command::new(binary)
             .arg("schema")
@@ -39,18 +39,22 @@ impl Schema {
         Ok(Self {})
     }
 
-    /// Fails on a line that is not of the schema.
+    /// Fails if a line does not match the schema.
     #[cfg(feature = "schema")]
     pub fn check(&self, line: &Line) -> Result<()> {
         match self.validator.validate(&line.value) {
             Ok(()) => Ok(()),
             Err(error) => {
-                anyhow::bail!("field {}: not of the schema: {error}: {}", error.instance_path(), line.text)
+                anyhow::bail!(
+                    "field {}: does not match the schema: {error}: {}",
+                    error.instance_path(),
+                    line.text
+                )
             }
         }
     }
 
-    /// The lines are to be checked elsewhere.
+    /// The lines are checked elsewhere.
     #[cfg(not(feature = "schema"))]
     pub fn check(&self, _line: &Line) -> Result<()> {
         Ok(())

@@ -1,5 +1,5 @@
-//! One run: the tracer, the kernel's log and the cgroups that all scenarios share, and the
-//! checks that hold for each of them. Scenarios run one after another: there is one log and one machine.
+//! One run: the tracer, the kernel log and the cgroups that all scenarios share, and the checks for every
+//! scenario. Scenarios run one after another, because there is one log and one machine.
 
 mod setup;
 
@@ -22,9 +22,10 @@ use crate::tracer::{Hook, Line, Tracer};
 pub use setup::{fired_limit, start_hog};
 use setup::{is_relief, protect, start_tracer};
 
-/// How many reports the kernel writes out before it holds the next ones back, less one for somebody else's.
+/// How many reports the kernel writes before it suppresses further ones, minus one for a kill of somebody
+/// else.
 const REPORTS: usize = 9;
-/// For how long it does.
+/// How long this limit lasts.
 const REPORT_WINDOW: Duration = Duration::from_millis(5100);
 
 /// A run.
@@ -41,13 +42,13 @@ pub struct Session {
     host: HostFacts,
     hook: String,
     guest: bool,
-    /// A tracer has died, so not all lines are to be had.
+    /// A tracer has died, so some lines are missing.
     restarted: bool,
     /// `oom_kill` of `/proc/vmstat` at the start.
     counted_before: u64,
-    /// Lines that a scenario has asked for, by their place among all.
+    /// Lines that a scenario has claimed, by their index.
     claimed: BTreeSet<usize>,
-    /// Cgroups that may run out without a kill, unasked: their ids.
+    /// The ids of cgroups that may run out without a kill although no scenario asks for the line.
     unasked: BTreeSet<String>,
     /// Kills in the log when the last report window ended.
     window_from: usize,
@@ -57,17 +58,17 @@ pub struct Session {
     pub latencies_ns: Vec<i128>,
 }
 
-/// May scenarios run here that hurt the machine? Only in a guest made for it, which says so twice.
+/// Whether scenarios that harm the machine may run. Only in a guest made for this, which says so twice.
 pub fn is_guest() -> bool {
     let told = std::env::var_os("OOMTRACE_GUEST").is_some_and(|value| value == "1");
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     told && cmdline.split_whitespace().any(|word| word == "oomtrace.guest=1")
 }
 
-/// The switch of all function hooks: at 0 they attach and never fire.
+/// The switch of all function hooks: at 0 they attach but never run.
 const FTRACE_ENABLED: &str = "/proc/sys/kernel/ftrace_enabled";
 
-/// Whether a function hook that is attached also fires. Kprobes alone have no such switch.
+/// Whether an attached function hook also runs. Kprobes do not have this switch.
 fn hooks_fire() -> bool {
     std::fs::read_to_string(FTRACE_ENABLED).map_or(true, |value| value.trim() != "0")
 }
@@ -124,20 +125,20 @@ impl Session {
         Ok(())
     }
 
-    /// From now on no function hook fires, whatever is attached: the kernel's own switch does that.
+    /// After this no function hook runs, whatever is attached.
     pub fn turn_hooks_off(&mut self) -> Result<()> {
-        ensure!(self.guest, "not on a machine that others need");
+        ensure!(self.guest, "only in a guest");
         std::fs::write(FTRACE_ENABLED, "0").with_context(|| format!("write {FTRACE_ENABLED}"))?;
         self.hook = "none".to_owned();
         Ok(())
     }
 
-    /// How the tracer looks into the killer: `fentry`, `kprobe`, `none`.
+    /// How the tracer reads the OOM killer's state: `fentry`, `kprobe`, `none`.
     pub fn hook(&self) -> &str {
         &self.hook
     }
 
-    /// The program under test, and how it was asked to look into the killer.
+    /// The program under test, and its `--hook`.
     pub fn program(&self) -> &(PathBuf, Hook) {
         &self.program
     }
@@ -157,7 +158,7 @@ impl Session {
         &self.host
     }
 
-    /// A cgroup of the scenario's own.
+    /// A new cgroup for a scenario.
     pub fn cgroup(&self, name: &[u8]) -> Result<Cgroup> {
         self.scratch().child(name)
     }
@@ -169,17 +170,17 @@ impl Session {
         Ok(hog)
     }
 
-    /// A hog with a name, where this process is.
+    /// A hog with a name in the cgroup of this process.
     pub fn hog(&self, comm: &[u8]) -> Result<Hog> {
         start_hog(self.guest, comm)
     }
 
-    /// Must a hog be told that it may be killed?
+    /// Whether this is a guest, where a hog must be allowed to be killed.
     pub fn guest(&self) -> bool {
         self.guest
     }
 
-    /// Waits until the kernel will write out a whole report again.
+    /// Waits until the kernel will write a whole report again.
     pub fn wait_for_report_room(&mut self) -> Result<()> {
         let kills = self.log.look(|reports| reports.kills.len())?;
         if kills.saturating_sub(self.window_from) >= REPORTS {
@@ -189,7 +190,8 @@ impl Session {
         Ok(())
     }
 
-    /// Begins a scenario. If the last one cost the tracer its life, that one has failed, and this one gets a new tracer.
+    /// Begins a scenario. If the tracer died in the last scenario, that scenario has failed, and a new tracer
+    /// is started.
     pub fn begin(&mut self) -> Result<()> {
         if self.tracer.has_ended()? {
             let (binary, hook) = &self.program;
@@ -201,7 +203,8 @@ impl Session {
         self.wait_for_report_room()
     }
 
-    /// What the line of a kill by a cgroup's limit must say; the victim itself allocated. To be asked after the kill.
+    /// What the line of a kill by a cgroup's limit must contain, if the victim itself allocated. To be called
+    /// after the kill.
     pub fn killed_by_limit(
         &self,
         victim: ProcessFacts,
@@ -216,7 +219,7 @@ impl Session {
         Ok(expected)
     }
 
-    /// What the line of a kill because the machine is full must say; the victim itself allocated.
+    /// What the line of a kill must contain if the machine is full and the victim itself allocated.
     pub fn killed_by_host(&self, victim: ProcessFacts, cgroup: &Place, released_ns: i128) -> Expected {
         Expected {
             host: self.host.clone(),
@@ -233,7 +236,7 @@ impl Session {
         }
     }
 
-    /// Waits for the log and for the line of each kill, compares them, and claims the lines. In the order asked for.
+    /// Waits for the log and the line of each kill, compares them, and claims the lines. In the given order.
     pub fn check(&mut self, expected: &[Expected]) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         let mut differences = Vec::new();
@@ -244,7 +247,7 @@ impl Session {
             if let Some(events) = &mut self.events {
                 logged.marked = Some(events.of(tid)?.with_context(|| format!("no trace event of {tid}"))?);
             }
-            // One head for all victims of a group: it names the first.
+            // The report of a group kill names only the first victim.
             if expected.kill == "group" {
                 if let (None, Some((head, torn))) = (&logged.invoked, head) {
                     (logged.invoked, logged.torn) = (Some(head), torn);
@@ -259,7 +262,7 @@ impl Session {
             }
             lines.push(line);
         }
-        // Of many kills, the first tell enough.
+        // The first of many kills are enough to find the cause.
         let (count, first) =
             (differences.len(), differences.iter().take(3).cloned().collect::<Vec<_>>().join("\n"));
         ensure!(
@@ -270,7 +273,7 @@ impl Session {
         Ok(lines)
     }
 
-    /// What the log says of a thread's kill in this scenario: its first, if a group kill names it twice.
+    /// The log of a thread's kill in this scenario. If a group kill logs it twice, the first one.
     pub fn logged_kill(&self, tid: u32) -> Result<LoggedKill> {
         let from = self.scenario_from;
         self.wait_for_log(&format!("\"Killed process {tid}\" in the kernel log"), |reports| {
@@ -278,7 +281,8 @@ impl Session {
         })
     }
 
-    /// Hogs killed in this scenario, by the log: a name `hog-…` is ours. One that the killer passed twice is there twice.
+    /// Hogs killed in this scenario, from the log: their names begin with `hog-`. A process that was logged
+    /// twice is returned twice.
     pub fn logged_tids(&self) -> Result<Vec<u32>> {
         let from = self.scenario_from;
         self.log.look(|reports| {
@@ -305,7 +309,7 @@ impl Session {
         Ok(line)
     }
 
-    /// Waits for a line that nobody has claimed yet, and claims it.
+    /// Waits for a line that was not claimed yet, and claims it.
     pub fn claim(&mut self, what: &str, wanted: impl Fn(&Line) -> bool) -> Result<Line> {
         let claimed = &self.claimed;
         let (place, line) = self.tracer.wait_for(what, |lines| {
@@ -317,16 +321,16 @@ impl Session {
         Ok(line)
     }
 
-    /// From now on the cgroup may run out without a kill: nobody asks for these lines, and they may be late.
+    /// After this the cgroup may run out without a kill. These lines need no claim, and they may be late.
     pub fn may_run_out_unasked(&mut self, cgroup: &Cgroup) {
         self.unasked.insert(cgroup.place().id.to_string());
     }
 
-    /// Ends a scenario: every line must be sound, and none of ours unasked for.
+    /// Ends a scenario. Every line must be valid, and each of ours must have been claimed.
     pub fn end(&mut self) -> Result<()> {
         self.tracer.check_new_lines()?;
         let ours = self.scratch().place().path.clone();
-        // With the slash: another run's may begin with the same digits.
+        // With the slash, because another run's name may begin with the same digits.
         let ours = format!("{}/", String::from_utf8_lossy(&ours));
         for (place, line) in self.tracer.lines().into_iter().enumerate() {
             if !line.is_event() || !self.claimed.insert(place) || is_relief(&line) {
@@ -337,17 +341,17 @@ impl Session {
                 continue;
             }
             let path = line.get("victim.cgroup.path").or_else(|| line.get("cgroup.path"));
-            // On a host others may have kills of their own; in a guest there are no others, but the kernel
-            // may want one more victim while the last one gives its memory back.
+            // On a host there may be kills of others. In a guest there are none, but the kernel may choose
+            // one more victim while the last one releases its memory.
             let ours = path.and_then(serde_json::Value::as_str).is_none_or(|path| path.starts_with(&ours));
             if (self.guest || ours) && !(self.guest && self.is_bystander(&line)?) {
-                bail!("a line that nobody caused: {}", line.text);
+                bail!("a line without a cause: {}", line.text);
             }
         }
         Ok(())
     }
 
-    /// Is this the line of a host-wide kill that the kernel logged just so?
+    /// Whether this is the line of a host-wide kill that the kernel log confirms.
     fn is_bystander(&mut self, line: &Line) -> Result<bool> {
         if line.get("oom.scope") != Some(&"host".into()) {
             return Ok(false);
@@ -366,7 +370,7 @@ impl Session {
             && line.get("victim.comm") == Some(&String::from_utf8_lossy(&logged.killed.comm).into()))
     }
 
-    /// In a guest every kill is ours to account for: counted, logged and told must be one.
+    /// In a guest every kill is ours: the numbers of counted, logged and reported kills must be equal.
     fn reconcile(&mut self) -> Result<()> {
         let counted = counters::oom_kills()? - self.counted_before;
         self.wait_for_log("log line of each kill that the kernel counted", |reports| {
@@ -385,12 +389,12 @@ impl Session {
         })
     }
 
-    /// Whether hooks that the start line has as attached do not fire any more.
+    /// Whether hooks that were attached at the start no longer run.
     pub fn hooks_went_silent(&self) -> bool {
         !hooks_fire() && self.tracer.attached() != "none"
     }
 
-    /// Hooks that are attached and do not fire are said: in the start line, or in a line of their own once a kill has shown it.
+    /// If attached hooks do not run, the start line or a `hooks` line after a kill must say so.
     fn check_silent_hooks(&self) -> Result<()> {
         if hooks_fire() || self.program.1 == Hook::None {
             return Ok(());
@@ -409,7 +413,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the run: the tracer must end in order.
+    /// Ends the run. The tracer must end normally.
     pub fn finish(mut self) -> Result<Vec<i128>> {
         if self.guest && !self.restarted {
             self.reconcile()?;

@@ -1,9 +1,9 @@
-//! The second oracle: the kernel's own trace event `oom:mark_victim`, printed by the kernel
-//! itself into a trace instance that nobody else uses.
+//! A second source of truth: the kernel's own trace event `oom:mark_victim`, which the kernel prints into a
+//! private trace instance.
 //!
-//! Its memory figures are the ones that oomtrace must tell. The log's need not be: there are
-//! kernels whose log adds up what each processor still holds back, while their trace event
-//! does not; that shows in no version, only in the two side by side.
+//! oomtrace must report the memory figures of this event. The log's may differ: some kernels add to the log
+//! what each processor still holds back, but not to the trace event. No version number shows this, only a
+//! comparison of the two.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
-/// A processor's buffer: room for some 400 events.
+/// The buffer of a processor: room for about 400 events.
 const BUFFER_KB: &str = "64";
 
-/// What the trace event says of a victim, kB.
+/// The trace event's figures of a victim, kB.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marked {
     /// The thread.
@@ -40,20 +40,20 @@ impl Marked {
     }
 }
 
-/// Follows the trace event from the moment it is opened.
+/// Follows the trace event from the time when it is opened.
 #[derive(Debug)]
 pub struct TraceEvents {
-    // Closed before its directory is removed.
+    // Must be closed before its directory is removed.
     pipe: Option<File>,
     directory: PathBuf,
     unread: Vec<u8>,
-    /// The thread that the last line named, whose figures are yet to come.
+    /// The thread that the last line named, if its figures have not come yet.
     named: Option<u32>,
     marks: Vec<Marked>,
 }
 
 impl TraceEvents {
-    /// Makes the instance. `None` where there is no tracefs, or the event has none of these figures.
+    /// Makes the instance. `None` if there is no tracefs, or if the event does not have these figures.
     pub fn follow() -> Result<Option<Self>> {
         let event = |root: &Path| root.join("events/oom/mark_victim");
         let format = fs::read_to_string(event(Path::new(TRACEFS)).join("format"));
@@ -83,7 +83,7 @@ impl TraceEvents {
         Ok(Some(events))
     }
 
-    /// The marks of a thread so far, the latest last. Fails if events were lost: then nothing can be proved.
+    /// The latest mark of a thread. Fails if events were lost, because then nothing can be proved.
     pub fn of(&mut self, tid: u32) -> Result<Option<Marked>> {
         self.read()?;
         Ok(self.marks.iter().rev().find(|mark| mark.tid == tid).cloned())
@@ -107,7 +107,8 @@ impl TraceEvents {
         }
     }
 
-    /// Takes a line. A process's name may break one in two, so the thread and its figures are looked for apart.
+    /// Takes a line. A process's name may break a line in two, so the thread and its figures are searched
+    /// separately.
     fn take(&mut self, line: &str) -> Result<()> {
         if line.contains(" EVENTS]") && line.contains("[LOST ") {
             bail!("the trace event cannot be trusted: {line}");
@@ -115,7 +116,7 @@ impl TraceEvents {
         if let Some((_, rest)) = line.split_once("mark_victim: pid=") {
             self.named = rest.split(' ').next().and_then(|pid| pid.parse().ok());
         }
-        // The last one: what stands before may be a process's name.
+        // The last match: an earlier one may be part of a process's name.
         if let Some(at) = line.rfind(" total-vm=")
             && let Some(tid) = self.named.take()
         {
@@ -141,7 +142,7 @@ impl TraceEvents {
 impl Drop for TraceEvents {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        // A process that died in between leaves one behind: small, and named after it.
+        // A test that is killed leaves the instance behind. It is small and has the process's id in its name.
         let _removed = fs::remove_dir(&self.directory);
     }
 }

@@ -1,4 +1,4 @@
-//! The program under test: `oomtrace run -o json`, its lines as they come, and its end.
+//! The program under test: `oomtrace run -o json`, its lines as they arrive, and its end.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ use crate::counters::wall_clock_ns;
 use crate::patience::until;
 use crate::schema::Schema;
 
-/// `--hook`: how oomtrace may look into the killer.
+/// `--hook`: how oomtrace may read the OOM killer's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Hook {
     /// The best that loads.
@@ -30,7 +30,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// As oomtrace spells it.
+    /// As on oomtrace's command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -44,11 +44,11 @@ impl Hook {
 /// One line of output.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// As it came, without the newline.
+    /// The text without the newline.
     pub text: String,
-    /// As JSON.
+    /// The text parsed as JSON.
     pub value: Value,
-    /// When it had come, ns of the wall clock.
+    /// When it arrived, ns of the wall clock.
     pub read_at_ns: i128,
 }
 
@@ -63,7 +63,8 @@ impl Line {
         self.get("type").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Does it tell what the kernel did? Not all of these have a `seq`: that takes the killer's lock.
+    /// Whether it reports an action of the kernel. Some of these have no `seq`, because it needs the OOM
+    /// killer's lock.
     pub fn is_event(&self) -> bool {
         matches!(self.kind(), "oom_kill" | "shared_mm_kill" | "memcg_oom")
     }
@@ -87,7 +88,7 @@ pub fn absence<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     value.get("missing")?.as_array()?.iter().find(|absence| absence.get("key").is_some_and(|of| of == key))
 }
 
-/// What an entry of `missing` says besides its reason; empty where that is nothing.
+/// The `detail` of an entry of `missing`; empty if there is none.
 pub fn detail<'a>(value: &'a Value, key: &str) -> &'a str {
     absence(value, key).and_then(|absence| absence.get("detail")?.as_str()).unwrap_or_default()
 }
@@ -104,7 +105,7 @@ struct State {
     ended: bool,
 }
 
-/// oomtrace, running.
+/// A running oomtrace.
 #[derive(Debug)]
 pub struct Tracer {
     child: Child,
@@ -145,8 +146,8 @@ impl Tracer {
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        // It must not outlive a test that was killed.
-        // SAFETY: system calls with numbers, which is all that may be done between fork and exec.
+        // It must end when the test is killed. SAFETY: system calls with numbers, which is all that is
+        // allowed between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 let dropped = without
@@ -187,7 +188,7 @@ impl Tracer {
         self.child.id()
     }
 
-    /// Has it ended, although nobody asked it to?
+    /// Whether it has ended although it was not asked to.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
@@ -197,7 +198,7 @@ impl Tracer {
         &self.start
     }
 
-    /// How it looks into the killer, by its start line.
+    /// How it reads the OOM killer's state, from its start line.
     pub fn attached(&self) -> String {
         let hooks = self.start.get("hooks").and_then(Value::as_array);
         let killer =
@@ -229,7 +230,7 @@ impl Tracer {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
     }
 
-    /// Checks what holds for every line, for those that came since the last call: the schema, the length, `seq` without a hole, nothing lost.
+    /// Checks the lines that arrived since the last call: schema, length, no missing `seq`, no loss.
     pub fn check_new_lines(&mut self) -> Result<()> {
         let lines = self.lines();
         for line in lines.get(self.checked..).unwrap_or_default() {
@@ -252,12 +253,12 @@ impl Tracer {
         Ok(())
     }
 
-    /// Stops it with SIGSTOP, or lets it go on.
+    /// Stops it with SIGSTOP, or continues it.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         self.signal(if frozen { libc::SIGSTOP } else { libc::SIGCONT })
     }
 
-    /// Ends it in order: its last line must be `stop`, its exit code 0.
+    /// Ends it normally: its last line must be `stop`, its exit code 0.
     pub fn stop(mut self) -> Result<Line> {
         self.signal(libc::SIGTERM)?;
         let status = until("oomtrace's end after SIGTERM", || Ok(self.child.try_wait()?))?;
@@ -327,7 +328,7 @@ fn parse(bytes: &[u8], read_at_ns: i128) -> Result<Line> {
     Ok(Line { text: text.to_owned(), value, read_at_ns })
 }
 
-/// A second key of the same name would let a container's text pass for ours.
+/// With a second key of the same name, a container's text could pass for oomtrace's.
 fn no_key_twice(text: &str) -> Result<()> {
     struct Strict;
     impl<'de> DeserializeSeed<'de> for Strict {

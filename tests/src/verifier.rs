@@ -1,8 +1,8 @@
-//! What each program of oomtrace costs the kernel's verifier.
+//! Measures what each program of oomtrace costs the kernel's verifier.
 //!
-//! In: the oomtrace binary. Out: instructions and time for each program that it loads here, by the verifier's own word. That
-//! word goes into a log which the program's loader must ask for, and oomtrace does not; so it runs traced, and each of its
-//! calls of `bpf(BPF_PROG_LOAD)` gets a log on the way in, which is read on the way out. Works from 5.3 on.
+//! Returns instructions and time for each program that oomtrace loads here, from the verifier's own log. A
+//! loader must ask for that log, and oomtrace does not. So oomtrace runs under ptrace, and each of its calls
+//! of `bpf(BPF_PROG_LOAD)` gets a log buffer on entry, which is read on exit. Works since 5.3.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,30 +21,31 @@ const PROG_LOAD: u64 = 5;
 const LOG_STATS: u32 = 4;
 /// More than the statistics take.
 const LOG_BYTES: u32 = 4096;
-/// Below the stack that is in use: deeper than the red zone and what a signal handler may take.
+/// Below the used stack: further than the red zone and the frame of a signal handler.
 const BELOW_STACK: u64 = 64 << 10;
-/// What asks a kernel for its features is smaller than any real program.
+/// Programs that only test the kernel's features are smaller than any real program.
 const SMALLEST: u32 = 12;
 
-// Where `union bpf_attr` has what a load is given.
+// Offsets in `union bpf_attr` of what a load is given.
 const TYPE: u64 = 0;
 const COUNT: u64 = 4;
 const LOG: u64 = 24;
 const NAME: u64 = 48;
 const ATTACH_TYPE: u64 = 68;
 
-/// A program that the kernel took.
+/// A loaded program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// Its name, of which the kernel has 15 bytes, and its kind; a second one called so has a number.
+    /// Its name, of which the kernel keeps 15 bytes, and its kind. If another has the same name, it gets a
+    /// number.
     pub name: String,
-    /// Instructions that the verifier went through.
+    /// Instructions that the verifier processed.
     pub instructions: u64,
-    /// How long the load took, the compilation to machine code included.
+    /// How long the load took, including the compilation to machine code.
     pub took: Duration,
 }
 
-/// A load that has begun.
+/// A load that has started.
 struct Load {
     name: String,
     log_at: u64,
@@ -53,8 +54,7 @@ struct Load {
 
 /// Every program that `oomtrace run` loads, in order.
 ///
-/// # Errors
-/// If it cannot be traced, or loads nothing.
+/// # Errors If it cannot be traced, or loads nothing.
 pub fn programs(binary: &Path, hook: &str) -> Result<Vec<Program>> {
     let mut command = Command::new(binary);
     command.args(["run", "-o", "json", "--timeout", "100ms", "--hook", hook]);
@@ -73,7 +73,7 @@ pub fn programs(binary: &Path, hook: &str) -> Result<Vec<Program>> {
     Ok(numbered(programs))
 }
 
-/// Programs whose names are cut to the same get a number.
+/// Numbers the programs whose cut names are equal.
 fn numbered(mut programs: Vec<Program>) -> Vec<Program> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     for program in &mut programs {
@@ -92,7 +92,7 @@ struct Traced {
 }
 
 impl Traced {
-    /// Follows it and its threads to their end.
+    /// Follows it and its threads until they end.
     fn watch(&self) -> Result<Vec<Program>> {
         let mut programs = Vec::new();
         let mut loads: BTreeMap<libc::pid_t, Load> = BTreeMap::new();
@@ -119,14 +119,14 @@ impl Traced {
                     self.system_call(thread, memory, &mut loads, &mut programs);
                 }
             } else if signal == libc::SIGTRAP || signal == libc::SIGSTOP {
-                // Its exec, a new thread's first stop, an event.
+                // Its exec, the first stop of a new thread, or an event.
                 signal = 0;
                 let options =
                     libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
                 // SAFETY: numbers only; the thread is stopped.
                 unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, thread, 0, options) };
                 if thread == self.process && programs.is_empty() {
-                    // Since the exec it has another memory than before.
+                    // After the exec it has a new memory.
                     memory = File::options().read(true).write(true).open(format!("/proc/{thread}/mem")).ok();
                 }
             }
@@ -135,7 +135,7 @@ impl Traced {
         }
     }
 
-    /// At the beginning or the end of a system call.
+    /// Handles the entry or the exit of a system call.
     fn system_call(
         &self,
         thread: libc::pid_t,
@@ -155,7 +155,7 @@ impl Traced {
             // SAFETY: `op` says which part of the union is there.
             let entry = unsafe { info.u.entry };
             let [command, attributes, size, ..] = entry.args;
-            // As much of the union as must be there for a log.
+            // The part of the union that a log needs.
             if entry.nr.try_into() == Ok(libc::SYS_bpf) && command == PROG_LOAD && size >= ATTACH_TYPE + 4 {
                 let at = info.stack_pointer.saturating_sub(BELOW_STACK) & !7;
                 loads.extend(ask_for_log(memory, attributes, at).map(|load| (thread, load)));
@@ -172,7 +172,7 @@ impl Traced {
     }
 }
 
-/// Gives a load that has not begun a place for the verifier's log.
+/// Adds a buffer for the verifier's log to a load that is about to start.
 fn ask_for_log(memory: &File, attributes: u64, log_at: u64) -> Option<Load> {
     let number = |at: u64| {
         let mut bytes = [0; 4];
@@ -193,7 +193,8 @@ fn ask_for_log(memory: &File, attributes: u64, log_at: u64) -> Option<Load> {
         (26, 25) => "fexit",
         _ => "other",
     };
-    // Zero, so that a log that was not written is empty. It must be there before the kernel writes to it.
+    // Zeros, so that a log that was not written is empty. The pages must exist before the kernel writes to
+    // them.
     memory.write_all_at(&vec![0; usize::try_from(LOG_BYTES).ok()?], log_at).ok()?;
     let log = [LOG_STATS.to_ne_bytes(), LOG_BYTES.to_ne_bytes()].concat();
     memory.write_all_at(&[log, log_at.to_ne_bytes().to_vec()].concat(), attributes + LOG).ok()?;
@@ -201,7 +202,7 @@ fn ask_for_log(memory: &File, attributes: u64, log_at: u64) -> Option<Load> {
     Some(Load { name, log_at, since: Instant::now() })
 }
 
-/// What the verifier said.
+/// Reads the verifier's log.
 fn read_log(memory: &File, load: Load) -> Option<Program> {
     let took = load.since.elapsed();
     let mut log = vec![0; usize::try_from(LOG_BYTES).ok()?];

@@ -1,5 +1,5 @@
-//! The scenarios as `cargo test` shows them. They share one machine, one kernel log and one
-//! tracer, so they run one after another in the order they are listed; the last trial is the tracer's end.
+//! The scenarios as tests of `cargo test`. They share one machine, one kernel log and one tracer, so they run
+//! one after another in the listed order. The last test is the tracer's end.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use oomtrace_tests::scenarios::{self, Outcome, Scenario};
 use oomtrace_tests::session::{Session, is_guest};
 use oomtrace_tests::tracer::{self, Hook};
 
-/// The session, once a trial needed it; or why there is none.
+/// The session, after the first test has started it; or why it could not start.
 type Shared = Arc<Mutex<Option<Result<Session, String>>>>;
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let last = Arc::clone(&shared);
     trials.push(Trial::test("orderly_end", move || finish(&last).map_err(failed)));
     let conclusion = libtest_mimic::run(&arguments, trials);
-    // A run of only some trials may leave it open.
+    // If only some tests run, it may still be there.
     drop(shared);
     conclusion.exit_code()
 }

@@ -56,6 +56,6 @@ impl Deref for Bytes {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping was made by `of_kernel_types`, and all borrows of it have ended with its owner.
-        let _stays_until_exit = unsafe { munmap(self.at, self.len) };
+        let _ignored = unsafe { munmap(self.at, self.len) };
     }
 }

@@ -1,4 +1,4 @@
-//! What a tracer takes: memory, wakeups, time in the kernel.
+//! The cost of a tracer: memory, wakeups, time in the kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,14 +22,14 @@ pub struct Memory {
     pub peak: u64,
 }
 
-/// What a process has now and has had at most.
+/// The current memory of a process, and its peak.
 pub fn memory(pid: u32) -> Result<Memory> {
     let status = read(&format!("/proc/{pid}/status"))?;
     let field = |name| number(&status, name).with_context(|| format!("no {name} of {pid}"));
     Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
 }
 
-/// How often the threads of a process were scheduled away, by their own will or not: each is a wakeup before.
+/// How often the threads of a process were scheduled away, voluntarily or not. Each time follows a wakeup.
 pub fn switches(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -41,16 +41,16 @@ pub fn switches(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
-/// What a program did in the kernel.
+/// The runs of a program in the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProgramRuns {
     /// How often it ran.
     pub count: u64,
-    /// For how long, all in all.
+    /// Their total time.
     pub ns: u64,
 }
 
-/// Kills while the kernel keeps time of each BPF program: runs by tracepoint.
+/// Makes kills while the kernel measures the time of each BPF program. Returns the runs by tracepoint.
 pub fn programs(
     subject: &Subject,
     kills: &mut Kills<'_>,
@@ -76,20 +76,20 @@ pub fn programs(
     Ok(named.collect())
 }
 
-/// A start where there are many cgroups.
+/// A start while many cgroups exist.
 #[derive(Clone, Copy, Debug)]
 pub struct Crowd {
     /// How many.
     pub cgroups: u32,
-    /// Till oomtrace is attached.
+    /// Time until oomtrace is attached.
     pub attached: Duration,
-    /// Till it has taken them all in and sleeps.
+    /// Time until it has read all cgroups and sleeps.
     pub settled: Duration,
-    /// Its memory then.
+    /// Its memory after that.
     pub memory: Memory,
 }
 
-/// Starts it among `count` empty cgroups.
+/// Starts it with `count` empty cgroups.
 pub fn crowd(subject: &Subject, parent: &Cgroup, count: u32) -> Result<Crowd> {
     let crowd = parent.child(b"crowd")?;
     let mut made = Vec::new();
@@ -106,9 +106,9 @@ pub fn crowd(subject: &Subject, parent: &Cgroup, count: u32) -> Result<Crowd> {
     Ok(Crowd { cgroups: count, attached, settled, memory })
 }
 
-/// When the main thread of a process has gone to sleep for good, seen from `began`.
+/// When the main thread of a process has gone to sleep for long, measured from `began`.
 pub fn asleep(pid: u32, began: Instant) -> Result<Duration> {
-    // bpftrace waits for the kernel before it is attached, and then looks up every 100 ms.
+    // bpftrace waits for the kernel before it is attached, and then wakes every 100 ms.
     const FOR_GOOD: Duration = Duration::from_millis(60);
     let mut since: Option<Instant> = None;
     while began.elapsed() < PATIENCE {
@@ -125,7 +125,7 @@ pub fn asleep(pid: u32, began: Instant) -> Result<Duration> {
         }
         std::thread::sleep(Duration::from_micros(200));
     }
-    Err(anyhow!("{pid} does not come to rest"))
+    Err(anyhow!("{pid} does not go to sleep"))
 }
 
 fn read(path: &str) -> Result<String> {

@@ -1,4 +1,4 @@
-//! The figures, and the table they make.
+//! The figures, and their table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -10,15 +10,15 @@ use crate::cost::{Crowd, Memory, ProgramRuns};
 use crate::host;
 use crate::ratio::Ratio;
 
-/// A build is worse than the one before if a figure surely is by more than this.
+/// A build counts as worse if a figure is certainly worse by more than this factor.
 const WORSE: f64 = 1.05;
 
 /// One turn of one tracer.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
-    /// From before exec.
+    /// Measured from before exec.
     pub attached: Duration,
-    /// ns, one a kill.
+    /// In ns, one for each kill.
     pub latencies: Vec<i128>,
     /// After the kills.
     pub memory: Memory,
@@ -26,43 +26,43 @@ pub struct Turn {
     pub wakeups: Option<u64>,
     /// How much longer a signal takes than without the tracer.
     pub signal_ns: f64,
-    /// Of its replay.
+    /// From its replay.
     pub lines_per_second: Option<f64>,
 }
 
-/// All that was measured of one tracer.
+/// All measurements of one tracer.
 #[derive(Debug)]
 pub struct Measured {
     name: &'static str,
-    /// In the order in which they were.
+    /// In the order in which they ran.
     pub turns: Vec<Turn>,
     /// By tracepoint.
     pub programs: BTreeMap<String, ProgramRuns>,
-    /// Of its replay.
+    /// From its replay.
     pub syscalls_per_line: Option<f64>,
-    /// Among many cgroups.
+    /// With many cgroups.
     pub crowd: Option<Crowd>,
 }
 
 impl Measured {
-    /// Nothing yet.
+    /// No measurements yet.
     pub fn new(name: &'static str) -> Self {
         Self { name, turns: Vec::new(), programs: BTreeMap::new(), syscalls_per_line: None, crowd: None }
     }
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Debug)]
 pub struct Figures {
-    /// oomtrace first.
+    /// oomtrace comes first.
     pub measured: Vec<Measured>,
-    /// ns that the reader itself takes.
+    /// ns that the reader itself needs.
     pub pipe: Vec<i128>,
-    /// For how long wakeups were counted.
+    /// How long wakeups were counted.
     pub idle_seconds: u64,
 }
 
-/// A row: its name, its aim, its digits, which way is better, and its values, one a turn or one in all.
+/// A row: name, aim, digits, which direction is better, and values, one for each turn or one in all.
 struct Row {
     name: String,
     aim: &'static str,
@@ -77,7 +77,7 @@ impl Figures {
         Row { name: name.to_owned(), aim, digits, more_is_better: false, values }
     }
 
-    /// One value a turn.
+    /// A row with one value for each turn.
     fn turns(&self, name: &str, digits: usize, aim: &'static str, of: impl Fn(&Turn) -> Option<f64>) -> Row {
         self.row(name, digits, aim, |measured| measured.turns.iter().filter_map(&of).collect())
     }
@@ -166,7 +166,7 @@ impl Figures {
         to.flush().context("print the table")
     }
 
-    /// The rows in which oomtrace is surely worse than the build before.
+    /// The rows in which oomtrace is certainly worse than the earlier build.
     pub fn slower(&self) -> Vec<String> {
         let Some(before) = self.measured.iter().position(|measured| measured.name == "before") else {
             return Vec::new();
@@ -182,7 +182,7 @@ impl Figures {
 }
 
 impl Row {
-    /// oomtrace's values to those of another.
+    /// The ratio of oomtrace's values to another's.
     fn ratio(&self, other: usize) -> Option<Ratio> {
         Ratio::of(self.values.first()?, self.values.get(other)?)
     }
@@ -199,7 +199,7 @@ impl Row {
     }
 }
 
-/// µs, of times in ns; the largest of those that so many percent do not exceed.
+/// In µs, from times in ns: the smallest time that `percent` of them do not exceed.
 fn percentile(ns: &[i128], percent: usize) -> Option<f64> {
     let mut sorted = ns.to_vec();
     sorted.sort_unstable();

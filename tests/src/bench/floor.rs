@@ -1,7 +1,9 @@
-//! The floor of any tracer on a machine: 16 bytes from the kernel's mark through a ring to a line on stdout, no facts.
+//! The minimal tracer of a machine: 16 bytes go from the kernel's mark through a ring to a line on stdout,
+//! without any facts.
 //!
-//! In: nothing. Out: `ready`, then `NS PID` for each victim. It is hand-made of system calls, as a library would cost it
-//! something. Started by the bench as a process of its own, with what a tracer takes: locked memory, real-time priority 1.
+//! Prints `ready`, then `NS PID` for each victim. It uses system calls directly, because a library would add
+//! cost. The bench starts it as a separate process with a tracer's settings: locked memory, real-time
+//! priority 1.
 
 use std::fs::File;
 use std::io::{Error, Write};
@@ -10,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
-/// First argument of a process that is the floor.
+/// First argument of the process that is this tracer.
 pub const SUBCOMMAND: &str = "floor";
 
 const RING_BYTES: usize = 1 << 16;
@@ -25,12 +27,12 @@ const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 const KTIME_GET_BOOT_NS: i32 = 125;
 const GET_CURRENT_PID_TGID: i32 = 14;
 const RINGBUF_OUTPUT: i32 = 130;
-/// Of a record's length: it is being written.
+/// Bit of a record's length: it is still being written.
 const BUSY: u32 = 1 << 31;
-/// Of a record's length: nobody shall read it.
+/// Bit of a record's length: it must be skipped.
 const DISCARDED: u32 = 1 << 30;
 
-/// Becomes the floor, if this process was started to be it.
+/// Becomes this tracer, if the process was started for it.
 pub fn serve_if_asked() {
     if std::env::args_os().nth(1).is_some_and(|word| word == SUBCOMMAND) {
         let code = match serve() {
@@ -44,7 +46,7 @@ pub fn serve_if_asked() {
     }
 }
 
-/// What `bpf(2)` is given: as much of the union as these three commands read.
+/// The arguments of `bpf(2)`: as much of the union as these three commands read.
 #[repr(C)]
 #[derive(Default)]
 struct Attributes([u64; 16]);
@@ -65,7 +67,7 @@ const fn instruction(code: u8, (to, from): (u8, u8), offset: i16, constant: i32)
     u64::from_le_bytes([code, from << 4 | to, low, high, a, b, c, d])
 }
 
-/// Time and process to the stack, the 16 bytes to the ring.
+/// Writes time and process to the stack, and these 16 bytes to the ring.
 fn program(ring: i32) -> [u64; 13] {
     const CALL: u8 = 0x85;
     const STORE: u8 = 0x7b;
@@ -112,7 +114,7 @@ fn serve() -> Result<()> {
     ensure!(locked == 0, "lock memory: {}", Error::last_os_error());
     crate::subject::first_in_first_out(1)?;
     let poll = epoll(&ring)?;
-    // SAFETY: stdout is open as long as the process is; `ManuallyDrop` keeps it so.
+    // SAFETY: stdout is open as long as the process is. `ManuallyDrop` keeps it open.
     let mut stdout = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
     stdout.write_all(b"ready\n")?;
     let mut event = libc::epoll_event { events: 0, u64: 0 };
@@ -164,7 +166,7 @@ impl Ring {
             Ok(address)
         };
         let consumed = map(PAGE, libc::PROT_READ | libc::PROT_WRITE, 0)?;
-        // The data twice, one behind the other, so that no record wraps.
+        // The data is mapped twice, one copy after the other, so that no record wraps.
         let produced = map(PAGE + 2 * RING_BYTES, libc::PROT_READ, PAGE.try_into()?)?;
         Ok(Self {
             consumed: consumed.cast(),

@@ -1,4 +1,4 @@
-//! The machine while it is measured: what is changed is put back, also after Ctrl-C.
+//! The machine while it is measured. Changed settings are restored, also after Ctrl-C.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ extern "C" fn note(_signal: libc::c_int) {
     ASKED_TO_END.store(true, Ordering::Relaxed);
 }
 
-/// From now on SIGINT and SIGTERM end the next [`pause`], and with it the run, instead of the process.
+/// After this, SIGINT and SIGTERM do not end the process: they end the next [`pause`], and so the run.
 pub fn end_orderly_on_signals() -> Result<()> {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let handler: extern "C" fn(libc::c_int) = note;
@@ -24,7 +24,7 @@ pub fn end_orderly_on_signals() -> Result<()> {
     Ok(())
 }
 
-/// Lets time pass.
+/// Waits.
 pub fn pause(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     loop {
@@ -37,7 +37,8 @@ pub fn pause(time: Duration) -> Result<()> {
     }
 }
 
-/// bpftrace needs tracefs where it looks for it: mounted for this process and its children only, if it is not there.
+/// bpftrace expects tracefs at a fixed place. If it is not there, it is mounted for this process and its
+/// children only.
 pub fn own_tracefs() -> Result<()> {
     if Path::new("/sys/kernel/tracing/events").exists() {
         return Ok(());
@@ -56,7 +57,7 @@ fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> Res
     Ok(())
 }
 
-/// A file of `/proc/sys` with another value for a while.
+/// A file of `/proc/sys` that has another value for a while.
 #[derive(Debug)]
 pub struct Setting {
     path: PathBuf,
@@ -75,12 +76,12 @@ impl Setting {
 impl Drop for Setting {
     fn drop(&mut self) {
         if let Err(error) = std::fs::write(&self.path, &self.before) {
-            crate::progress(&format!("{} is not as it was: {error}", self.path.display()));
+            crate::progress(&format!("{} was not restored: {error}", self.path.display()));
         }
     }
 }
 
-/// What the figures were taken on.
+/// The machine on which the figures were measured.
 pub fn description() -> Result<String> {
     let read = |path: &str| std::fs::read_to_string(path).with_context(|| path.to_owned());
     let cpuinfo = read("/proc/cpuinfo")?;
@@ -90,7 +91,7 @@ pub fn description() -> Result<String> {
         "Linux {}, {} CPUs ({}), load {} at the end, console log level {}.",
         read("/proc/sys/kernel/osrelease")?.trim(),
         std::thread::available_parallelism()?,
-        model.map_or("model not told", |(_, model)| model.trim()),
+        model.map_or("unknown model", |(_, model)| model.trim()),
         read("/proc/loadavg")?.split(' ').take(3).collect::<Vec<_>>().join(" "),
         printk.split_whitespace().next().unwrap_or("unknown"),
     ))

@@ -1,4 +1,4 @@
-//! Kills one at a time, each in a cgroup of its own, and when each tracer told of them.
+//! Makes kills one at a time, each in its own cgroup, and measures when each tracer reported them.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use oomtrace_tests::hog::Hog;
 use crate::host;
 use crate::subject::Running;
 
-/// Small, so that it is soon used up; large enough for a process to start.
+/// Small, so that it is soon used up, but large enough for a process to start.
 const LIMIT_BYTES: u64 = 16 << 20;
-/// The kernel writes ten reports in five seconds and holds the rest back. A kill with its
-/// report is what a host meets, and what costs a reader of the kernel's log most.
+/// The kernel writes at most ten reports in five seconds. A kill with a report is the usual case, and it
+/// costs a reader of the kernel log the most.
 const BETWEEN: Duration = Duration::from_millis(520);
 
 /// Kills below one cgroup.
@@ -28,14 +28,14 @@ impl<'a> Kills<'a> {
         Self { parent, made: 0 }
     }
 
-    /// Has a process killed. Its id.
+    /// Makes one kill. Returns the victim's pid.
     pub fn one(&mut self) -> Result<u32> {
         let cgroup = self.parent.child(format!("kill-{}", self.made).as_bytes())?;
         self.made += 1;
         cgroup.limit(LIMIT_BYTES)?;
         let mut hog = Hog::start()?;
         hog.join(&cgroup.procs())?;
-        // What the preparation woke has gone to sleep again.
+        // By then, all threads that the preparation woke sleep again.
         host::pause(BETWEEN)?;
         hog.grow("anon")?;
         hog.killed()?;
@@ -44,7 +44,7 @@ impl<'a> Kills<'a> {
         Ok(pid)
     }
 
-    /// ns from the kernel's mark to the line in the reader's hands, of each of `count` kills.
+    /// ns from the kernel's mark until the reader has the line, for each of `count` kills.
     pub fn latencies(&mut self, tracer: &Running, count: u32) -> Result<Vec<i128>> {
         (0..count).map(|_| tracer.latency(self.one()?)).collect()
     }

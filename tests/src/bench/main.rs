@@ -1,8 +1,8 @@
-//! What oomtrace costs and how fast it is, beside other tracers of the same kills in the same run.
+//! Measures the cost and the speed of oomtrace, and of other tracers of the same kills in the same run.
 //!
-//! In: the oomtrace binary, perhaps another build of it. Out: a Markdown table on stdout, what is being measured on
-//! stderr. Started by `cargo xtask bench`. Kills happen one at a time, each in a cgroup of its
-//! own with a limit; the tracers take turns, so that the machine's other work meets all of them.
+//! Takes the oomtrace binary and perhaps another build of it. Prints a Markdown table on stdout and the
+//! progress on stderr. `cargo xtask bench` starts it. Kills happen one at a time, each in its own cgroup with
+//! a limit. The tracers take turns, so that other work of the machine affects all of them.
 
 mod cost;
 mod figures;
@@ -31,13 +31,13 @@ use crate::subject::Subject;
 struct Arguments {
     /// The program to measure.
     oomtrace: PathBuf,
-    /// Another build of it, that takes turns with it: each figure as a ratio with its 95 % interval.
+    /// Another build that takes turns with it: each figure as a ratio with its 95 % interval.
     #[arg(long, value_name = "BINARY")]
     against: Option<PathBuf>,
-    /// Without the floor and bpftrace.
+    /// Without the minimal tracer and bpftrace.
     #[arg(long)]
     alone: bool,
-    /// Kills each tracer sees.
+    /// How many kills each tracer sees.
     #[arg(long, default_value_t = 200)]
     kills: u32,
     /// How often the tracers take turns; an interval needs at least 5.
@@ -46,7 +46,7 @@ struct Arguments {
     /// Seconds without a kill, for wakeups.
     #[arg(long, default_value_t = 30)]
     idle: u64,
-    /// Cgroups that are there at a start.
+    /// How many cgroups exist at a start.
     #[arg(long, default_value_t = 10_000)]
     cgroups: u32,
     /// Records to replay.
@@ -66,9 +66,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a person sees meanwhile.
+/// Shows the progress.
 fn progress(what: &str) {
-    let _nobody_watches = writeln!(std::io::stderr(), "{what}");
+    let _ignored = writeln!(std::io::stderr(), "{what}");
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -87,6 +87,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     let figures = turns::measure(arguments, &subjects, scratch.cgroup())?;
     figures.print(&mut std::io::stdout().lock())?;
     let slower = figures.slower();
-    ensure!(slower.is_empty(), "surely more than 5 % worse than before: {}", slower.join("; "));
+    ensure!(slower.is_empty(), "certainly more than 5 % worse than before: {}", slower.join("; "));
     Ok(())
 }

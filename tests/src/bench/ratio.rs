@@ -1,24 +1,25 @@
-//! The ratio of two tracers out of turns that follow one another, with its 95 % interval. Pure.
+//! The ratio of two tracers from their turns, with its 95 % interval. Pure.
 
 use std::fmt;
 
-/// Turns that an interval needs at the least: with fewer it is so wide that it says nothing.
+/// The fewest turns for an interval. With fewer it is too wide to be useful.
 pub const PAIRS: usize = 5;
 
-/// A ratio, and between what it lies in 95 of 100 such runs.
+/// A ratio, and the interval that contains it in 95 of 100 runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
     /// The geometric mean of the turns' ratios.
     pub mean: f64,
-    /// Its interval, if there are turns enough.
+    /// Its interval, if there are enough turns.
     pub interval: Option<(f64, f64)>,
 }
 
 impl Ratio {
-    /// Of values that belong together by their turn. `None` if none does, or one is not positive.
+    /// The ratio of two lists of values, paired by turn. `None` if there is no pair, or if a value is not
+    /// positive.
     ///
-    /// The turns' ratios are compared by their logarithms, which makes half as much and twice as much equally far from 1;
-    /// their mean is distributed as Student's t.
+    /// The logarithms of the ratios are compared, so that half and twice are equally far from 1. Their mean
+    /// has Student's t-distribution.
     pub fn of(ours: &[f64], theirs: &[f64]) -> Option<Self> {
         if ours.iter().chain(theirs).any(|value| *value <= 0.0) {
             return None;
@@ -40,12 +41,12 @@ impl Ratio {
         Some(Self { mean: mean.exp(), interval })
     }
 
-    /// The other way round.
+    /// The inverse ratio.
     pub fn inverse(self) -> Self {
         Self { mean: 1.0 / self.mean, interval: self.interval.map(|(low, high)| (1.0 / high, 1.0 / low)) }
     }
 
-    /// Surely above `bound`: the whole interval is.
+    /// Whether the whole interval is above `bound`.
     pub fn lies_above(&self, bound: f64) -> bool {
         self.interval.is_some_and(|(low, _)| low > bound)
     }
@@ -58,7 +59,8 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// The 97.5 % point of Student's t; of more degrees of freedom than the table has, its last, which is a little too wide.
+/// The 97.5 % point of Student's t. For more degrees of freedom than the table has, its last value, which is
+/// slightly too wide.
 fn student(degrees: usize) -> f64 {
     const POINTS: [f64; 30] = [
         12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,

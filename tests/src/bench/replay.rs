@@ -1,4 +1,4 @@
-//! Recorded kills through `oomtrace replay`: how many lines a second, and how many system calls a line.
+//! Runs recorded kills through `oomtrace replay`: lines per second, and system calls per line.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::syscalls::Syscalls;
 
-/// Recorded kills of one build, which alone can read them.
+/// Recorded kills of one build. Only that build can read them.
 #[derive(Debug)]
 pub struct Recording {
     file: PathBuf,
@@ -22,7 +22,7 @@ impl Recording {
     pub fn new(of: &str) -> Result<Self> {
         let name = format!("oomtrace-bench-{}-{of}.records", std::process::id());
         let file = std::env::temp_dir().join(name);
-        // It must not be there: a directory that all may write to.
+        // The file must be new, because everybody can write to this directory.
         File::create_new(&file).with_context(|| file.display().to_string())?;
         Ok(Self { file, count: 0 })
     }
@@ -32,7 +32,7 @@ impl Recording {
         &self.file
     }
 
-    /// Repeats the kills that were recorded until there are `count`, and leaves out the rest.
+    /// Repeats the recorded kills until there are `count`, and drops other records.
     pub fn repeat(&mut self, count: usize) -> Result<()> {
         let recorded = fs::read(&self.file)?;
         let kills: Vec<&[u8]> =
@@ -55,14 +55,14 @@ impl Recording {
         Ok(())
     }
 
-    /// Lines a second: decode to write, and the start of the process.
+    /// Lines per second: from decode to write, including the start of the process.
     pub fn lines_per_second(&self, oomtrace: &Path) -> Result<f64> {
         let began = Instant::now();
         self.replay(oomtrace)?;
         Ok(self.lines() / began.elapsed().as_secs_f64())
     }
 
-    /// System calls a line, those of the start among them.
+    /// System calls per line, including those of the start.
     pub fn syscalls_per_line(&self, oomtrace: &Path) -> Result<f64> {
         let syscalls = Syscalls::of_children()?;
         self.replay(oomtrace)?;
@@ -78,7 +78,7 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        let _left_in_a_directory_for_such_files = fs::remove_file(&self.file);
+        let _ignored = fs::remove_file(&self.file);
     }
 }
 
@@ -90,7 +90,7 @@ fn kind(record: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*record.first_chunk()?))
 }
 
-/// Records as `run --record` writes them, each with its length before it.
+/// Records as `run --record` writes them, each after its length.
 struct Records<'a>(&'a [u8]);
 
 impl<'a> Iterator for Records<'a> {

@@ -1,4 +1,4 @@
-//! What a signal costs: the hook on `signal_generate` runs at each one on the host.
+//! The cost of a signal: the hook on `signal_generate` runs for each signal on the host.
 
 use std::time::Instant;
 
@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 
 /// Signals in one measurement.
 const SIGNALS: u32 = 200_000;
-/// Measurements, of which the median counts.
+/// Measurements. Their median is used.
 const TIMES: usize = 5;
 
-/// ns of one `kill(2)` of this process by itself with a signal that it ignores: nothing else happens.
+/// ns of one `kill(2)` of this process to itself, with a signal that it ignores, so that nothing else
+/// happens.
 pub fn cost_ns() -> Result<f64> {
     // SAFETY: ignores a signal that nothing here uses.
     let before = unsafe { libc::signal(libc::SIGUSR1, libc::SIG_IGN) };

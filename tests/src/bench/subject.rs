@@ -1,4 +1,4 @@
-//! What is measured: a tracer as a process, and a reader of its output that is never late itself.
+//! A tracer that is measured, as a process, and a reader of its output that is never late itself.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{cost, floor};
 
-/// Before the tracer's own.
+/// Higher than the tracer's priority.
 const PRIORITY: libc::c_int = 2;
 /// What bpftrace runs.
 const SCRIPT: &str = include_str!("facts.bt");
@@ -27,15 +27,15 @@ const SCRIPT: &str = include_str!("facts.bt");
 pub enum Subject {
     /// oomtrace, by its path.
     Oomtrace(PathBuf),
-    /// Another build of it, to compare with.
+    /// Another build to compare with.
     Before(PathBuf),
-    /// The least that a tracer can do.
+    /// The minimal tracer.
     Floor,
-    /// bpftrace with the same facts, as far as it can have them.
+    /// bpftrace with the same facts, as far as possible.
     Bpftrace,
 }
 
-/// A line of output and when it had come, ns of the wall clock.
+/// A line of output and when it arrived, ns of the wall clock.
 #[derive(Clone, Debug)]
 struct Line {
     text: String,
@@ -113,13 +113,13 @@ impl Subject {
                 };
                 Duration::from_nanos(u64::try_from(running.find("start line", attached)? - began)?)
             }
-            // It does not tell, but then it has nothing more to do.
+            // bpftrace does not report that it is attached, but then it goes to sleep.
             Self::Bpftrace => cost::asleep(running.pid(), spawned)?,
         };
         Ok(running)
     }
 
-    /// When the kernel marked this victim, if the line tells of it; ns of the wall clock.
+    /// When the kernel marked this victim, if the line is about it; ns of the wall clock.
     fn marked_at(&self, line: &Line, pid: u32) -> Option<i128> {
         match self {
             Self::Oomtrace(_) | Self::Before(_) => {
@@ -132,7 +132,7 @@ impl Subject {
                 let mut words = line.text.split(' ');
                 let (since_boot, of) = (words.next()?, words.next()?);
                 (of.parse() == Ok(pid)).then_some(())?;
-                // `nsecs` is the time since boot wherever the kernel has a helper for it (5.8).
+                // `nsecs` is the time since boot if the kernel has a helper for it (since 5.8).
                 Some(since_boot.parse::<i128>().ok()? + boot_time_ns())
             }
         }
@@ -145,12 +145,12 @@ impl Running {
         self.child.id()
     }
 
-    /// From before its exec to when its word that it is attached was read.
+    /// From before its exec until its message that it is attached was read.
     pub fn attached(&self) -> Duration {
         self.attached
     }
 
-    /// ns from the kernel's mark of this victim to when the line was read.
+    /// ns from the kernel's mark of this victim until the line was read.
     pub fn latency(&self, pid: u32) -> Result<i128> {
         let what = format!("a line of the kill of {pid}");
         self.find(&what, |line| Some(line.read_at - self.subject.marked_at(line, pid)?))
@@ -178,7 +178,7 @@ impl Running {
         unsafe { libc::kill(pid, libc::SIGINT) };
         self.child.wait()?;
         if let Some(reader) = self.reader.take() {
-            reader.join().map_err(|_| anyhow!("the reader ended badly"))?;
+            reader.join().map_err(|_| anyhow!("the reader panicked"))?;
         }
         Ok(())
     }
@@ -186,7 +186,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Already waited for after `stop`: then both do nothing.
+        // After `stop` it was already waited for, and then both do nothing.
         let _ended = self.child.kill();
         let _waited = self.child.wait();
     }
@@ -197,7 +197,7 @@ fn lock(lines: &Mutex<Vec<Line>>) -> std::sync::MutexGuard<'_, Vec<Line>> {
 }
 
 fn read(mut stdout: impl Read, lines: &Mutex<Vec<Line>>) {
-    let _late_at_worst = first_in_first_out(PRIORITY);
+    let _ignored = first_in_first_out(PRIORITY);
     let mut chunk = vec![0; 64 << 10];
     let mut rest = Vec::new();
     while let Ok(len @ 1..) = stdout.read(&mut chunk) {
@@ -211,7 +211,7 @@ fn read(mut stdout: impl Read, lines: &Mutex<Vec<Line>>) {
     }
 }
 
-/// For the calling thread.
+/// Applies to the calling thread.
 pub fn first_in_first_out(priority: libc::c_int) -> std::io::Result<()> {
     let parameter = libc::sched_param { sched_priority: priority };
     // SAFETY: the parameter is a local that lives through the call.
@@ -221,7 +221,8 @@ pub fn first_in_first_out(priority: libc::c_int) -> std::io::Result<()> {
     }
 }
 
-/// The reader's own part of a latency: ns from before a write to a pipe to when the same reader has the line. One each of 200.
+/// The reader's own part of a latency: ns from before a write to a pipe until the reader has the line. One
+/// for each of 200.
 pub fn pipe_cost() -> Result<Vec<i128>> {
     let (reader, mut writer) = std::io::pipe()?;
     let lines: Arc<Mutex<Vec<Line>>> = Arc::default();
@@ -229,11 +230,11 @@ pub fn pipe_cost() -> Result<Vec<i128>> {
     let thread = std::thread::spawn(move || read(reader, &theirs));
     for _ in 0..200 {
         std::thread::sleep(Duration::from_millis(5));
-        // As long as a line of a kill, and in one write as that is.
+        // As long as the line of a kill, and in one write like it.
         let line = format!("{:<1400}\n", wall_clock_ns());
         writer.write_all(line.as_bytes())?;
     }
     drop(writer);
-    thread.join().map_err(|_| anyhow!("the reader ended badly"))?;
+    thread.join().map_err(|_| anyhow!("the reader panicked"))?;
     lock(&lines).iter().map(|line| Ok(line.read_at - line.text.parse::<i128>()?)).collect()
 }

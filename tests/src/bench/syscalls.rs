@@ -1,18 +1,19 @@
-//! System calls of a child, counted by the kernel's tracepoint through `perf_event_open(2)`.
+//! Counts the system calls of a child with the kernel's tracepoint, through `perf_event_open(2)`.
 
 use std::io::{Error, Read};
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 
-/// Where tracefs may be; `host::own_tracefs` has put it at the first where it was at neither.
+/// Where tracefs may be. If it was at neither place, `host::own_tracefs` mounted it at the first.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// A count of all system calls that children of this thread make from their `exec` on. A child is in it once it has ended.
+/// Counts all system calls of this thread's children since their `exec`. A child is counted after it has
+/// ended.
 #[derive(Debug)]
 pub struct Syscalls(OwnedFd);
 
-/// `struct perf_event_attr` to its first version (`PERF_ATTR_SIZE_VER0`).
+/// `struct perf_event_attr`, first version (`PERF_ATTR_SIZE_VER0`).
 #[repr(C)]
 #[derive(Default)]
 struct Attributes {
@@ -56,7 +57,7 @@ impl Syscalls {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd.try_into()?) }))
     }
 
-    /// How many there were.
+    /// The number of system calls.
     pub fn count(self) -> Result<u64> {
         let mut bytes = [0; 8];
         std::fs::File::from(self.0).read_exact(&mut bytes)?;

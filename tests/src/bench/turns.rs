@@ -1,4 +1,4 @@
-//! The order of a run: who is measured when.
+//! The order of the measurements.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
     for (subject, measured) in subjects.iter().zip(&mut all) {
         progress(&format!("BPF run times, {}", subject.name()));
         if subject.oomtrace().is_none() {
-            // bpftrace's is no raw tracepoint, so the kernel has no such count of it.
+            // bpftrace uses no raw tracepoint, so the kernel has no such count of it.
             if matches!(subject, Subject::Floor) {
                 measured.programs = cost::programs(subject, &mut kills, &[])?;
             }
@@ -36,7 +36,7 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
     let per_turn = arguments.kills.div_ceil(arguments.rounds);
     for round in 1..=arguments.rounds {
         let mut order: Vec<usize> = (0..subjects.len()).collect();
-        // What comes first in a round is not the same tracer each time.
+        // Another tracer comes first in each round.
         if round % 2 == 0 {
             order.reverse();
         }
@@ -60,7 +60,7 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
             arguments.cgroups,
             subject.name()
         ));
-        // Only a figure less, where the kernel has no such count.
+        // If the kernel has no such count, this figure is missing.
         measured.syscalls_per_line =
             recording.syscalls_per_line(path).inspect_err(|error| progress(&format!("{error:#}"))).ok();
         measured.crowd = Some(cost::crowd(subject, parent, arguments.cgroups)?);
@@ -68,7 +68,7 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
     Ok(Figures { measured: all, pipe: subject::pipe_cost()?, idle_seconds: arguments.idle })
 }
 
-/// One tracer's turn, from its start to its end.
+/// One turn of a tracer, from its start to its end.
 fn turn(subject: &Subject, kills: &mut Kills<'_>, count: u32, idle: Option<Duration>) -> Result<Turn> {
     let signal_without = signals::cost_ns()?;
     let mut running = subject.start(&[])?;

@@ -1,4 +1,4 @@
-//! Looks at single fields of a line and keeps what differs.
+//! Compares single fields of a line and keeps the differences.
 
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ impl<'a> Fields<'a> {
         self.differences.push(Difference { field: field.to_owned(), source, truth: truth.into(), told });
     }
 
-    /// What `missing` says of a field or of what holds it.
+    /// The reason in `missing` for a field or for an object that contains it.
     fn reason(&self, field: &str) -> Option<&'a str> {
         let mut ends = field.match_indices('.').map(|(at, _)| at).chain([field.len()]);
         ends.find_map(|end| self.line.get(&format!("missing.{}", field.get(..end)?))?.as_str())
@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
         self.line.get(field).is_some()
     }
 
-    /// A number that oomtrace says.
+    /// A number that oomtrace reported.
     pub(super) fn own_number(&self, field: &str) -> Option<i128> {
         self.line.get(field).and_then(integer)
     }
@@ -69,7 +69,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Text as it must stand there: invalid UTF-8 is U+FFFD.
+    /// Text as it must be in the line: invalid UTF-8 is U+FFFD.
     pub(super) fn text(&mut self, field: &str, source: &'static str, truth: &[u8]) {
         let truth = String::from_utf8_lossy(truth);
         if self.line.get(field).and_then(Value::as_str) != Some(&*truth) {
@@ -77,7 +77,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Names joined with `|`. Their order differs between kernels and means nothing.
+    /// Names joined with `|`. Their order differs between kernels and has no meaning.
     pub(super) fn flags(&mut self, field: &str, source: &'static str, truth: &str) {
         let sorted = |text: &str| {
             let mut names: Vec<String> = text.split('|').map(str::to_owned).collect();
@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Text that may be unknown, but then with a reason; cut, but then said so.
+    /// Text that may be absent with a reason, or cut and named in `truncated`.
     pub(super) fn text_if_known(&mut self, field: &str, source: &'static str, truth: &[u8]) {
         let whole = String::from_utf8_lossy(truth);
         match self.line.get(field).and_then(Value::as_str) {
@@ -123,7 +123,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A moment, RFC 3339 with nine digits and `Z`.
+    /// A time, RFC 3339 with nine digits and `Z`.
     pub(super) fn time(&mut self, field: &str, source: &'static str, least_ns: i128, most_ns: i128) {
         let told = self.line.get(field).and_then(Value::as_str).and_then(moment);
         if !told.is_some_and(|told| (least_ns..=most_ns).contains(&told)) {
@@ -131,13 +131,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The line's cgroups, name and process in the kernel's own words must be the kernel's own words:
-    /// so a name that looks like a key cannot mislead this comparison either.
+    /// The line's cgroups, name and process, written as the kernel writes them, must equal the kernel's text.
+    /// So a name that looks like a key cannot mislead this comparison.
     pub(super) fn place_as_logged(&mut self, logged: &[u8], memcg: bool) {
         let text = |field| self.line.get(field).and_then(Value::as_str).unwrap_or_default();
         let domain =
             if memcg { format!("oom_memcg={}", text("oom.cgroup.path")) } else { "global_oom".to_owned() };
-        // The kernel names the process here (its first thread), and its name, not the victim thread's.
+        // Here the kernel names the process (its first thread) with its name, not the victim's thread.
         let told = format!("{domain},task_memcg={},task=", text("victim.cgroup.path"));
         let pid = format!(",pid={}", self.line.get("victim.pid").map(Value::to_string).unwrap_or_default());
         let logged = String::from_utf8_lossy(logged);

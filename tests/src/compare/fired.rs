@@ -1,16 +1,17 @@
-//! The cgroup whose limit fired, against its files and the kernel's log.
+//! Compares the cgroup whose limit fired with its files and the kernel log.
 
 use super::{Dies, Expected, Fields, FiredLimit};
 use crate::cgroup::Version;
 use crate::kernel_log::LoggedKill;
 
-/// A charge that may not fail goes over the limit by little.
+/// A charge that must not fail can exceed the limit by this much.
 const OVER: i128 = 1 << 20;
 
-/// The largest allocation that is worth a kill, in pages (`PAGE_ALLOC_COSTLY_ORDER`): it may not fit though less would.
+/// The largest allocation that can cause a kill, in pages (`PAGE_ALLOC_COSTLY_ORDER`). It may not fit
+/// although less would.
 const COSTLY: i128 = 8;
 
-/// A charge is tried so often before the killer is asked (`MAX_RECLAIM_RETRIES`, and once more).
+/// How often a charge is tried before the OOM killer runs (`MAX_RECLAIM_RETRIES` plus one).
 const REFUSALS_BEFORE_OOM: i128 = 17;
 
 impl Expected {
@@ -21,16 +22,16 @@ impl Expected {
         self.place(fields, "oom.cgroup", &fired.place);
         fields.number("oom.cgroup.limit_bytes", "the scenario", fired.limit_bytes);
         let limit = i128::from(fired.limit_bytes);
-        // Before 5.19 no file of v2 tells the peak.
+        // Before 5.19, v2 has no file for the peak.
         let most = match fired.peak_bytes {
             Some(peak) => i128::from(peak),
             None => i128::from(fired.lowered_from.unwrap_or(fired.limit_bytes)) + OVER,
         };
         let page = i128::from(self.host.page_bytes);
-        // What processors had charged ahead (MEMCG_CHARGE_BATCH pages each) and give back when asked.
+        // What processors charged in advance (MEMCG_CHARGE_BATCH pages each) and give back on request.
         let ahead = 64 * page * i128::from(self.host.processors);
         let least = if fired.lowered_from.is_some() { limit } else { limit - ahead - COSTLY * page };
-        // Who dies elsewhere meanwhile gives memory back.
+        // A process that dies at the same time elsewhere gives memory back.
         let stands_still = !fired.another_dies && self.dies() == Dies::Here;
         let least_usage = if stands_still { least } else { 0 };
         fields.between("oom.cgroup.usage_bytes", "the cgroup's files", least_usage, most);
@@ -46,7 +47,7 @@ impl Expected {
         self.counts(fields, fired);
     }
 
-    /// What was in use when the report was written still is, but for what was charged `ahead`.
+    /// The usage in the kernel's report is still right, except for what was charged `ahead`.
     fn usage_as_logged(&self, fields: &mut Fields<'_>, log: &LoggedKill, ahead: i128) {
         let page = i128::from(self.host.page_bytes);
         let swap_usage = match self.version {
@@ -75,7 +76,7 @@ impl Expected {
         }
     }
 
-    /// The cgroup's counts of memory events.
+    /// The counters of memory events.
     fn counts(&self, fields: &mut Fields<'_>, fired: &FiredLimit) {
         for name in ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"] {
             let key = format!("oom.cgroup.events.{name}");
@@ -85,7 +86,7 @@ impl Expected {
             let at_least = i128::from(counted)
                 + i128::from(name == "oom" || (name == "max" && fired.lowered_from.is_none()));
             match (after, name) {
-                // Refused charges go on until the victim is gone; the group's kill is counted between its victims.
+                // Charges fail until the victim is gone. The group kill is counted between its victims.
                 (Some(after), "max" | "oom_group_kill") => {
                     fields.between(&key, "the cgroup's files", at_least, after.into());
                 }
@@ -93,7 +94,8 @@ impl Expected {
                     fields.number(&key, "the cgroup's files", after);
                 }
                 (Some(after), _) => fields.between(&key, "the cgroup's files", at_least, after.into()),
-                // v1 keeps these counts and shows them nowhere; each refusal is at most one.
+                // v1 keeps these counters but shows them in no file. Each is at most the number of refused
+                // charges.
                 (None, "max" | "oom") if self.version == Version::V1 => {
                     let refusals = fired.refusals.map_or(i128::MAX, i128::from);
                     let most = if name == "oom" { refusals / REFUSALS_BEFORE_OOM } else { refusals };

@@ -1,30 +1,30 @@
-//! The victim's memory: three readings of the same counters, moments apart.
+//! The victim's memory: the same counters, read three times within moments.
 
 use super::fields::Fields;
 use super::{Difference, HostFacts};
 use crate::kernel_log::{Killed, LoggedKill};
 use crate::tracer::Line;
 
-/// Where the victim is while the killer looks at it.
+/// Where the victim runs while the OOM killer reads its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dies {
-    /// It runs the killer itself, so its counters stand still.
+    /// The victim runs the OOM killer itself, so its counters do not change.
     Here,
-    /// On another processor, perhaps: its counters move between one reading and the next.
+    /// Perhaps on another processor, so its counters may change between two readings.
     Elsewhere,
 }
 
-/// What differs between a line's memory figures and the kernel's, for a victim of which nothing is known.
+/// The differences between a line's memory figures and the kernel's, for an unknown victim.
 pub fn memory(line: &Line, log: &LoggedKill, host: &HostFacts) -> Vec<Difference> {
     let mut fields = Fields::new(line);
     victim_memory(&mut fields, log, host, Dies::Elsewhere);
     fields.differences
 }
 
-/// The kernel's trace event comes first, then oomtrace's reading, then the log. The figures are the trace event's. The
-/// log says the same, or it adds to each counter what the processors hold back from it: then it may differ by that
-/// much. Without a trace event the log's are what there is. Those of a victim that dies meanwhile lie between the two,
-/// but for what it had held back.
+/// The kernel's trace event comes first, then oomtrace's reading, then the log. oomtrace must report the
+/// figures of the trace event. The log has the same, or adds to each counter what the processors hold back
+/// from it, and may then differ by that much. Without a trace event the log is used. If the victim dies
+/// meanwhile, its figures are between the two, except for what was held back.
 pub(super) fn victim_memory(fields: &mut Fields<'_>, log: &LoggedKill, host: &HostFacts, dies: Dies) {
     let killed = &log.killed;
     let bytes = |kilobytes: u64| i128::from(kilobytes) * 1024;
@@ -59,14 +59,14 @@ pub(super) fn victim_memory(fields: &mut Fields<'_>, log: &LoggedKill, host: &Ho
     }
 }
 
-/// Since then each processor holds back a part of a process's counters. Before, each thread did, and gave it up when it
-/// ended.
+/// Since this version each processor holds back a part of a process's counters. Before, each thread did, and
+/// returned it when it ended.
 const PER_PROCESSOR: (u32, u32) = (6, 2);
 /// How many changes a thread held back (`TASK_RSS_EVENTS_THRESH`, mm/memory.c).
 const PER_THREAD: i128 = 64;
 
-/// What two readings of a counter may differ by: what all processors together hold back (`percpu_counter_batch`,
-/// lib/percpu_counter.c), or what a thread did.
+/// How much two readings of a counter may differ: by what all processors together hold back
+/// (`percpu_counter_batch`, lib/percpu_counter.c), or by what a thread did.
 pub(super) fn held_back_bytes(host: &HostFacts, dies: Dies) -> i128 {
     let page = i128::from(host.page_bytes);
     let processors = i128::from(host.processors);

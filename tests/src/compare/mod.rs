@@ -1,5 +1,5 @@
-//! One `oom_kill` line against the truth, field by field: what the kernel logged, what its
-//! files said, what the scenario arranged. No I/O: what is compared was read before.
+//! Compares one `oom_kill` line with the truth, field by field: the kernel log, the kernel's files, and what
+//! the scenario did. No I/O: everything was read before.
 
 mod fields;
 mod fired;
@@ -20,16 +20,16 @@ pub(crate) use fields::moment;
 pub use memory::memory;
 use memory::{Dies, held_back_bytes, rss_kb, victim_memory};
 
-/// A field that is not what it should be.
+/// A field with a wrong value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Its dotted path.
     pub field: String,
-    /// Whose word stands against it.
+    /// The source that contradicts it.
     pub source: &'static str,
-    /// What it should be.
+    /// The right value.
     pub truth: String,
-    /// What oomtrace said.
+    /// oomtrace's value.
     pub told: String,
 }
 
@@ -63,32 +63,32 @@ pub struct HostFacts {
 /// The cgroup whose limit fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FiredLimit {
-    /// Which.
+    /// The cgroup.
     pub place: Place,
-    /// What was set.
+    /// The limit that was set.
     pub limit_bytes: u64,
     /// Its swap limit, if one was set: of swap alone on v2, of memory and swap on v1.
     pub swap_limit_bytes: Option<u64>,
     /// Its counts after the kill.
     pub events: BTreeMap<String, u64>,
-    /// Its counts belong to this one kill: they must be equal, not only reached.
+    /// Its counters belong to this kill alone, so they must be equal, not only reached.
     pub events_of_this_kill_alone: bool,
-    /// Somebody else dies in it meanwhile, and gives memory back.
+    /// Another process dies in it at the same time and gives memory back.
     pub another_dies: bool,
-    /// Limit refusals that v1 counted (`memory.failcnt`).
+    /// Refused charges that v1 counted (`memory.failcnt`).
     pub refusals: Option<u64>,
-    /// The most ever charged, after the kill.
+    /// The largest charge, read after the kill.
     pub peak_bytes: Option<u64>,
     /// `memory.oom.group`.
     pub oom_group: bool,
-    /// The limit that was there before, if it was put below what was in use: usage is between the two then.
+    /// The earlier limit, if the limit was set below the usage. The usage is then between the two.
     pub lowered_from: Option<u64>,
 }
 
-/// Who allocated.
+/// Which process allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExpectedTrigger {
-    /// The victim's own process, perhaps another thread of it: that thread's name.
+    /// The victim's own process, perhaps another thread: the name of that thread.
     Victim(Vec<u8>),
     /// Another process.
     Other {
@@ -97,22 +97,22 @@ pub enum ExpectedTrigger {
         /// Its cgroup.
         cgroup: Place,
     },
-    /// Whoever the kernel log says.
+    /// The process in the kernel log.
     Anybody,
 }
 
-/// What the line of one kill must say.
+/// What the line of one kill must contain.
 #[derive(Clone, Debug)]
 pub struct Expected {
     /// The machine.
     pub host: HostFacts,
     /// Where memory cgroups are.
     pub version: Version,
-    /// Whether there are any.
+    /// Whether memory cgroups exist.
     pub memory_cgroups: bool,
-    /// How oomtrace looks into the killer: `fentry`, `kprobe`, `none`.
+    /// How oomtrace reads the OOM killer's state: `fentry`, `kprobe`, `none`.
     pub hook: String,
-    /// The victim, before.
+    /// The victim before the kill.
     pub victim: ProcessFacts,
     /// Its cgroup.
     pub cgroup: Place,
@@ -122,9 +122,9 @@ pub struct Expected {
     pub kill: &'static str,
     /// The limit that fired.
     pub fired: Option<FiredLimit>,
-    /// Who allocated.
+    /// Which process allocated.
     pub trigger: ExpectedTrigger,
-    /// The moment before anybody began to allocate, ns of the wall clock.
+    /// The time before any process began to allocate, ns of the wall clock.
     pub released_ns: i128,
 }
 
@@ -170,7 +170,7 @@ impl Expected {
         fields.text_if_known("victim.executable", "/proc", &victim.executable);
         fields.text_if_known("victim.command_line", "/proc", &victim.command_line);
         let start = self.host.boot_wall_ns + self.ticks_ns(victim.start_ticks);
-        // A tick is 10 ms; the wall clock may be slewed meanwhile.
+        // A tick is 10 ms, and the wall clock may be adjusted meanwhile.
         let slack = self.ticks_ns(1) + 10_000_000;
         fields.time("victim.start_time", "/proc", start - slack, start + slack);
 
@@ -178,7 +178,8 @@ impl Expected {
         match self.swap_pages(log) {
             Some(pages) => {
                 let bytes = i128::from(pages) * i128::from(self.host.page_bytes);
-                // A counter like those above, but not in the trace event: the log's may be the exact one.
+                // A counter like those above, but the trace event does not have it, and the log may have the
+                // exact value.
                 let slack = if pages > 0 { held_back_bytes(&self.host, self.dies()) } else { 0 };
                 fields.between("victim.memory.swap_bytes", "kernel log", bytes - slack, bytes + slack);
             }
@@ -187,7 +188,8 @@ impl Expected {
         self.place(fields, "victim.cgroup", &self.cgroup);
     }
 
-    /// Who allocates runs the killer; a victim that is somebody else has the signal, and may run, when it is marked.
+    /// The process that allocates runs the OOM killer. Another victim already has its signal when it is
+    /// marked, and may run.
     fn dies(&self) -> Dies {
         match self.trigger {
             ExpectedTrigger::Victim(_) if self.kill != "group" => Dies::Here,
@@ -206,7 +208,7 @@ impl Expected {
 
     fn place(&self, fields: &mut Fields<'_>, key: &str, place: &Place) {
         if !self.memory_cgroups {
-            // Which cgroup it is then is another hierarchy's business: it may be absent, but not wrong.
+            // This cgroup is in another hierarchy: it may be absent, but not wrong.
             fields.text_if_known(&format!("{key}.path"), "the scenario", &place.path);
             return;
         }
@@ -217,7 +219,7 @@ impl Expected {
     fn oom(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
         let hooked = self.hook != "none";
         match fields.own_number("seq") {
-            // Alone in its run of the killer; the victims of a group share the first one's.
+            // Alone in its run of the OOM killer. The victims of a group kill share the id of the first.
             Some(seq) if self.kill != "group" => fields.number("oom.id", "its seq is", seq),
             Some(seq) => fields.between("oom.id", "its seq is", 0, seq),
             None => fields.present("seq", "the contract"),
@@ -265,7 +267,7 @@ impl Expected {
         self.domain(fields, log, hooked);
     }
 
-    /// What only the killer's own state knows.
+    /// Facts of the OOM killer's own state.
     fn domain(&self, fields: &mut Fields<'_>, log: &LoggedKill, hooked: bool) {
         let (memory, swap) = self.host.memory_and_swap;
         let domain = match (&self.fired, self.scope) {
@@ -282,7 +284,7 @@ impl Expected {
             Some(pages * i128::from(self.host.page_bytes))
         };
         let logged = badness(rss_kb(&log.killed));
-        // It was chosen by what it had before it began to die.
+        // It was chosen by its size before it began to die.
         let chosen_by = log.marked.as_ref().filter(|_| self.dies() == Dies::Elsewhere);
         let chosen_by = chosen_by.and_then(|marked| badness(marked.rss_kb())).or(logged);
         let slack = match self.dies() {

@@ -1,4 +1,5 @@
-//! A comparison that cannot fail proves nothing: a real kill, its log, and every field of its line made wrong.
+//! Tests of the comparison: a real kill and its log, and every field of its line made wrong. Each must be
+//! found.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -79,7 +80,7 @@ fn a_true_line_has_no_differences() {
     assert_eq!(expected().differences(&line(told()), &logged()), []);
 }
 
-/// JSON pointers of all values that hold no others.
+/// JSON pointers of all values that contain no others.
 fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
     match value.as_object() {
         Some(object) => object.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{key}"), found)),
@@ -87,12 +88,12 @@ fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Not words about facts.
+/// Texts that are not facts.
 fn is_fact(pointer: &String) -> bool {
     pointer != "/missing" && pointer != "/message"
 }
 
-/// The nearest wrong value: what a bug in units, rounding or attribution would leave.
+/// Wrong values that are close: as from a bug in units, rounding or attribution.
 fn wrong(value: &Value) -> Vec<Value> {
     match value {
         Value::Number(number) => {
@@ -121,7 +122,8 @@ fn every_field_made_wrong_is_found() {
     for pointer in pointers {
         for value in wrong(told.pointer(&pointer).unwrap()) {
             let within_bounds = match &*pointer {
-                // Refusals after the kill count too; a cgroup's peak may be passed before it.
+                // Refusals after the kill count too, and a cgroup's peak may be higher than the usage at the
+                // kill.
                 "/oom/cgroup/events/max" => value.as_u64().is_some_and(|value| (1..=19).contains(&value)),
                 "/oom/cgroup/peak_bytes" => {
                     value.as_u64().is_some_and(|value| ((16 << 20) - (136 << 12)..=16 << 20).contains(&value))
@@ -136,7 +138,7 @@ fn every_field_made_wrong_is_found() {
             *lie.pointer_mut(&pointer).unwrap() = value.clone();
             let found = expected.differences(&line(lie), &logged);
             let field = pointer.trim_start_matches('/').replace('/', ".");
-            // Against its own number, `oom.id` is what differs.
+            // If `seq` is wrong, `oom.id` differs from it.
             let field = if field == "seq" { "oom.id".to_owned() } else { field };
             assert!(found.iter().any(|one| one.field == field), "{field} = {value} was not found: {found:?}");
         }
@@ -149,7 +151,7 @@ fn every_field_left_out_is_found() {
     let mut pointers = Vec::new();
     leaves(&told, "", &mut pointers);
     for pointer in pointers.iter().filter(|pointer| is_fact(pointer)) {
-        // v1 shows these counts nowhere, so nothing can demand them.
+        // v1 shows these counters in no file, so they cannot be required.
         if ["/oom/cgroup/events/max", "/oom/cgroup/events/oom"].contains(&pointer.as_str()) {
             continue;
         }
@@ -179,7 +181,7 @@ fn without_a_hook_unknown_facts_need_a_reason() {
     let mut expected = expected();
     expected.hook = "none".into();
     let mut logged = logged();
-    // Torn apart: what is left names nobody.
+    // The log line was torn apart, and the rest names no process.
     (logged.chosen, logged.torn) = (None, true);
     assert!(logged.invoked.is_some());
     let mut honest = told();
@@ -201,7 +203,7 @@ fn without_a_hook_unknown_facts_need_a_reason() {
     assert_eq!(fields(&honest), [""; 0]);
 }
 
-/// What the trace event says where the log says `logged`.
+/// The trace event, if the log has `logged`.
 fn marked(logged: &LoggedKill) -> Marked {
     let killed = &logged.killed;
     Marked {

@@ -52,20 +52,21 @@ fn child(world: &mut World) -> Result<()> {
     run("docker", &["rm", "-f", &id]).map(drop)
 }
 
-/// A cgroup below the container's own, with the memory controller, as a container with a systemd of its own has.
+/// A cgroup with the memory controller below the container's own, as in a container with its own systemd.
 fn nested_cgroup(world: &mut World) -> Result<()> {
     let id = world.docker("nesting", &["-m", LIMIT], &gated("nesting", &format!("exec {EAT}")))?;
     let scope = format!("/sys/fs/cgroup/system.slice/docker-{id}.scope");
     let pid = run("docker", &["inspect", "-f", "{{.State.Pid}}", &id])?;
     std::fs::create_dir(format!("{scope}/worker"))?;
-    // With its sleep, which may be gone by then: no process may stay where controllers are enabled.
+    // Includes the shell's `sleep`, which may be gone by then: the cgroup must be empty before controllers
+    // are enabled.
     for pid in std::fs::read_to_string(format!("{scope}/cgroup.procs"))?.lines().chain([pid.as_str()]) {
-        let _gone = std::fs::write(format!("{scope}/worker/cgroup.procs"), pid);
+        let _ignored = std::fs::write(format!("{scope}/worker/cgroup.procs"), pid);
     }
     oomtrace_tests::patience::until("the nested controller", || {
-        // A sleep that began between the two is found by the next look.
+        // The next check finds a `sleep` that started in between.
         for pid in std::fs::read_to_string(format!("{scope}/cgroup.procs"))?.lines() {
-            let _gone = std::fs::write(format!("{scope}/worker/cgroup.procs"), pid);
+            let _ignored = std::fs::write(format!("{scope}/worker/cgroup.procs"), pid);
         }
         Ok(std::fs::write(format!("{scope}/cgroup.subtree_control"), "+memory").ok())
     })?;
@@ -76,7 +77,7 @@ fn nested_cgroup(world: &mut World) -> Result<()> {
     run("docker", &["rm", "-f", &id]).map(drop)
 }
 
-/// The limit is the slice's: the eater is named, the bystander not accused.
+/// The slice's limit fires. The eater must be named, and the bystander must not be reported.
 fn limited_slice(world: &mut World) -> Result<()> {
     world.write_unit("limited.slice", "[Slice]\nMemoryMax=32M\n")?;
     let under = ["--cgroup-parent", "limited.slice"];
@@ -96,15 +97,15 @@ fn limited_slice(world: &mut World) -> Result<()> {
     let accused = run("docker", &["inspect", "-f", "{{.State.OOMKilled}}", &bystander])? == "true";
     let expected = if accused { json!(["bystander"]) } else { Value::Null };
     expect(&verdict, &[("false_positive", expected)])?;
-    ensure!(world.watch.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
+    ensure!(world.watch.kills_in(&bystander) == 0, "oomtrace reported the bystander");
     run("docker", &["rm", "-f", &id, &bystander]).map(drop)
 }
 
-/// A user's service, to whom systemd gave a cgroup of its own, makes one in it with the name of another's container.
+/// A user's service with a delegated cgroup makes a cgroup that is named like another's container.
 fn forged(world: &mut World) -> Result<()> {
     let id = world.docker("bank", &[], "exec sleep 3600")?;
     let scope = format!("docker-{id}.scope");
-    // In a file, because systemd has an idea of `$` of its own.
+    // In a file, because systemd interprets `$` itself.
     let script = world.script(
         "eve.sh",
         &format!(
@@ -132,7 +133,7 @@ fn forged(world: &mut World) -> Result<()> {
     run("docker", &["rm", "-f", &id]).map(drop)
 }
 
-/// `oomtrace containers` names what runs.
+/// `oomtrace containers` lists what runs.
 fn listed(world: &mut World) -> Result<()> {
     let id = world.docker("listed", &["-m", LIMIT], "exec sleep 3600")?;
     let podman = run(

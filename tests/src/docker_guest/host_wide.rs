@@ -1,4 +1,4 @@
-//! The machine itself runs out, and the largest process is a container's.
+//! The whole machine runs out of memory, and the largest process is in a container.
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::containers::expect;
@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
 
 fn fill(world: &mut World) -> Result<()> {
     let name = world.case.replace('_', "-");
-    // More than there is must not be refused at once.
+    // An allocation larger than the memory must not fail at once.
     std::fs::write("/proc/sys/vm/overcommit_memory", "1").context("overcommit_memory")?;
     let bytes = 2 * memory_bytes()?;
     let bystander = world.docker("bystander", &[], "exec sleep 3600")?;
@@ -37,7 +37,7 @@ fn fill(world: &mut World) -> Result<()> {
         ],
     )?;
     world.verdict_as_docker_says(&line, &id)?;
-    ensure!(world.watch.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
+    ensure!(world.watch.kills_in(&bystander) == 0, "oomtrace reported the bystander");
     run("docker", &["rm", "-f", &id, &bystander]).map(drop)
 }
 

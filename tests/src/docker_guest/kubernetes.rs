@@ -1,5 +1,5 @@
-//! Containers where a kubelet with the systemd driver has them put: by containerd's own client, with the annotations that its
-//! CRI plugin writes. (Real pods, over the CRI, are on the host.)
+//! Containers at the place where a kubelet with the systemd driver puts them. containerd's own client starts
+//! them, with the annotations of its CRI plugin. (Real pods, through the CRI, are tested on the host.)
 
 use anyhow::Result;
 use oomtrace_tests::containers::{EAT, IMAGE, expect};

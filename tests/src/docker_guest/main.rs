@@ -1,8 +1,8 @@
-//! Docker and Podman as systemd runs them, whole machines that run out, and oomtrace as a service: in a guest made for it
-//! (`cargo xtask vm --docker`), whose systemd starts this program.
+//! Docker and Podman under systemd, machines that run out of memory, and oomtrace as a service. All in a
+//! guest made for this (`cargo xtask vm --docker`), whose systemd starts this program.
 //!
-//! One line each on stdout: `PASS name (1.2 s)` or `FAIL name: why`; `says name: …` tells what a runtime said of a kill, beside the
-//! verdict. Exit code 1 if any failed.
+//! Prints one line for each case: `PASS name (1.2 s)` or `FAIL name: why`. `says name: …` shows what a
+//! runtime said about a kill and the verdict. Exit code 1 if a case failed.
 
 mod docker;
 mod host_wide;
@@ -26,7 +26,7 @@ use world::World;
 /// A case: its name and what it does.
 type Case = (&'static str, fn(&mut World) -> Result<()>);
 
-/// The service runs from the first of them to the last but for the whole machine's.
+/// The service runs during all of them, except those of the whole machine.
 const CASES: [&[Case]; 8] = [
     service::BEGIN,
     docker::CASES,
@@ -47,10 +47,10 @@ struct Arguments {
     /// Its unit.
     #[arg(long, default_value = "/opt/oomtrace.service")]
     unit: PathBuf,
-    /// Only these.
+    /// Run only these.
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
-    /// Say which there are.
+    /// List the cases.
     #[arg(long)]
     list: bool,
 }
@@ -66,10 +66,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// A console that is gone hears nothing more.
+/// Errors are ignored: the console may be gone.
 fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    let _ignored = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {
@@ -83,13 +83,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
         say("orderly_end");
         return Ok(true);
     }
-    ensure!(is_guest(), "not on a machine that others need: it starts daemons and exhausts the memory");
+    ensure!(is_guest(), "only in a guest: this starts daemons and exhausts the memory");
     let mut passed = true;
     let mut tell = |name: &str, began: Instant, outcome: Result<()>| match outcome {
         Ok(()) => say(&format!("PASS {name} ({:.1} s)", began.elapsed().as_secs_f64())),
         Err(error) => {
             passed = false;
-            // One line, whatever a program said.
+            // On one line, whatever a program printed.
             say(&format!("FAIL {name}: {error:#}").replace('\n', " / "));
         }
     };

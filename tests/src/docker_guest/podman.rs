@@ -1,4 +1,4 @@
-//! Podman with its cgroups made by systemd, as root.
+//! Podman as root, with cgroups made by systemd.
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::containers::{EAT, expect};
@@ -10,10 +10,10 @@ use crate::world::{LIMIT, LIMIT_BYTES, World, of_user, run};
 
 pub(crate) const CASES: &[Case] = &[("podman_over_its_limit", over_its_limit), ("podman_pod", pod)];
 
-/// The image, as Podman calls it.
+/// The image's name in Podman.
 pub(crate) const IMAGE: &str = "localhost/oomtrace-test:1";
 
-/// Runs a script in a container of its own, in the background. Its id.
+/// Runs a script in a new container in the background. Returns the container's id.
 pub(crate) fn start(name: &str, options: &[&str], script: &str) -> Result<String> {
     let mut arguments = vec!["run", "-d", "--pull=never", "--name", name, "-m", LIMIT];
     arguments.extend_from_slice(options);
@@ -21,7 +21,7 @@ pub(crate) fn start(name: &str, options: &[&str], script: &str) -> Result<String
     run("podman", &arguments)
 }
 
-/// A kill in a container whose cgroup is `scope`.
+/// Checks a kill in a container whose cgroup is `scope`.
 pub(crate) fn killed(line: &Line, id: &str, name: &str, scope: &str) -> Result<()> {
     let container = json!({"id": id, "name": name, "runtime": {"name": "podman"}, "image": {"name": IMAGE}});
     let container = match user_of(scope) {
@@ -44,7 +44,7 @@ pub(crate) fn killed(line: &Line, id: &str, name: &str, scope: &str) -> Result<(
     Ok(())
 }
 
-/// Whose slice a path is in.
+/// The user whose slice contains a path.
 fn user_of(path: &str) -> Option<u32> {
     path.strip_prefix("/user.slice/user-")?.split_once('.')?.0.parse().ok()
 }
@@ -56,7 +56,7 @@ fn over_its_limit(world: &mut World) -> Result<()> {
     let verdict = world.watch.verdict_of(&line)?;
     if verdict.get("missing.runtime_says").is_some() {
         let why = detail(&verdict.value, "runtime_says");
-        // An emulated machine may be too slow for it.
+        // An emulated machine may be too slow to answer.
         ensure!(why.contains("did not answer"), "field missing.runtime_says: {why}");
         crate::say(&format!("says {}: {why}", world.case));
         expect(&verdict, &[("runtime_says", Value::Null), ("missed", Value::Null)])?;
@@ -67,7 +67,7 @@ fn over_its_limit(world: &mut World) -> Result<()> {
     run("podman", &["rm", "-f", &id]).map(drop)
 }
 
-/// A pod that has a cgroup of its own, which its infra container keeps.
+/// A pod with its own cgroup, which its infra container keeps.
 fn pod(world: &mut World) -> Result<()> {
     let pod = run(
         "podman",

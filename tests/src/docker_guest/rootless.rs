@@ -1,4 +1,4 @@
-//! A user's own containers, whose files are in that user's home.
+//! A user's own containers, whose files are in the user's home.
 
 use std::process::Command;
 
@@ -14,11 +14,11 @@ use crate::world::{LIMIT, LIMIT_BYTES, World, of_docker, of_user, run};
 pub(crate) const CASES: &[Case] =
     &[("rootless_podman_over_its_limit", podman), ("rootless_docker_over_its_limit", docker)];
 
-/// The user that the guest was made with.
+/// The user of the guest's image.
 const USER: u32 = 1000;
 const HOME: &str = "/home/ann";
 
-/// Runs a program as that user, as a login would.
+/// Runs a program as that user, as after a login.
 pub(crate) fn as_user(program: &str, arguments: &[&str]) -> Result<String> {
     let runtime = format!("/run/user/{USER}");
     output(
@@ -34,13 +34,14 @@ pub(crate) fn as_user(program: &str, arguments: &[&str]) -> Result<String> {
     )
 }
 
-/// The same by that user's systemd: in a cgroup that is the user's, else a scope of the user's could not be entered.
+/// The same through the user's systemd, so that it runs in a cgroup of the user. Else it could not enter the
+/// user's scopes.
 fn in_session(program: &str, arguments: &[&str]) -> Result<String> {
     let systemd = ["--user", "-q", "--wait", "--pipe", "--collect", program];
     as_user("systemd-run", &[&systemd[..], arguments].concat())
 }
 
-/// Where that user's containers are.
+/// The cgroup of the user's containers.
 const SLICE: &str = "/user.slice/user-1000.slice/user@1000.service/user.slice";
 
 fn podman(world: &mut World) -> Result<()> {
@@ -67,7 +68,7 @@ fn podman(world: &mut World) -> Result<()> {
     let id = id.lines().last().context("podman named no container")?;
     let line = world.watch.kill_in(id)?;
     killed(&line, id, "anns", &format!("{SLICE}/libpod-{id}.scope"))?;
-    // Its state is in a database that the user may write.
+    // Its state is in a database that the user can write.
     let verdict = world.watch.verdict_of(&line)?;
     expect(
         &verdict,
@@ -77,7 +78,7 @@ fn podman(world: &mut World) -> Result<()> {
     in_session("podman", &["rm", "-f", "-t", "0", id]).map(drop)
 }
 
-/// A daemon of the user's own, whose data-root is in that user's home.
+/// A daemon of the user, with its data-root in the user's home.
 fn docker(world: &mut World) -> Result<()> {
     let socket = format!("unix:///run/user/{USER}/docker.sock");
     let script = world.script(

@@ -1,4 +1,4 @@
-//! oomtrace as a service of systemd's, by the unit that it is delivered with.
+//! oomtrace as a systemd service, with the unit that is delivered.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::Case;
 use crate::world::{LIMIT, World, of_docker, property, run};
 
-/// Before all others, which it then watches too.
+/// Runs before all other cases, which the service then sees too.
 pub(crate) const BEGIN: &[Case] = &[("service_becomes_active", becomes_active)];
-/// After them.
+/// Runs after them.
 pub(crate) const END: &[Case] = &[
     ("service_sees_as_much_as_a_root_shell", sees_as_much),
     ("service_names_what_a_root_shell_names", names_as_much),
@@ -31,7 +31,7 @@ pub(crate) const END: &[Case] = &[
 
 const UNIT: &str = "oomtrace.service";
 
-/// Its lines since it was started the last time.
+/// Its lines since its last start.
 fn lines() -> Result<Vec<Value>> {
     let invocation = format!("_SYSTEMD_INVOCATION_ID={}", property(UNIT, "InvocationID")?);
     let journal = run("journalctl", &["--no-pager", "-o", "cat", &invocation])?;
@@ -56,7 +56,7 @@ fn last_words() -> String {
 fn becomes_active(world: &mut World) -> Result<()> {
     std::fs::copy(&world.oomtrace, "/usr/local/bin/oomtrace").context("install oomtrace")?;
     std::fs::copy(&world.unit, Path::new("/etc/systemd/system").join(UNIT)).context("install the unit")?;
-    // Of any other unit the journal drops what is over some ten lines.
+    // For a unit without its own limit the journal drops lines above a low rate.
     std::fs::create_dir_all("/etc/systemd/journald.conf.d")?;
     std::fs::write(
         "/etc/systemd/journald.conf.d/rate.conf",
@@ -64,14 +64,14 @@ fn becomes_active(world: &mut World) -> Result<()> {
     )?;
     run("systemctl", &["restart", "systemd-journald.service"])?;
     run("systemctl", &["daemon-reload"])?;
-    // Of Type=notify: it returns when oomtrace said that it is ready.
+    // Type=notify: this returns when oomtrace has reported that it is ready.
     run("systemctl", &["start", UNIT]).with_context(last_words)?;
     expect_property("ActiveState", "active")?;
     expect_property("Type", "notify")?;
     expect_property("NRestarts", "0")
 }
 
-/// Its sandbox takes nothing away that it uses.
+/// The service's sandbox must not hide anything that oomtrace uses.
 fn sees_as_much(world: &mut World) -> Result<()> {
     let lines = lines()?;
     let start = of_type(&lines, "start").with_context(last_words)?;
@@ -88,7 +88,8 @@ fn sees_as_much(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// Of all kills since it was started: also of users' containers, whose files another process reads.
+/// Compares all kills since its start, including those in users' containers, whose files another process
+/// reads.
 fn names_as_much(world: &mut World) -> Result<()> {
     let of = |line: &Value, key: &str| at(line, key).cloned().unwrap_or_default();
     let kills =
@@ -116,7 +117,7 @@ fn names_as_much(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// As far as systemd counts it.
+/// Checks systemd's own measure of the sandbox.
 fn is_confined(world: &mut World) -> Result<()> {
     let said = run("systemd-analyze", &["--no-pager", "security", UNIT])?;
     let overall =
@@ -128,7 +129,7 @@ fn is_confined(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// More lines than the journal takes of a unit that does not say otherwise.
+/// More lines than the journal accepts from a unit without its own limit.
 fn tells_a_storm(world: &mut World) -> Result<()> {
     const KILLS: usize = 40;
     let script = format!("i=0; while [ $i -lt {KILLS} ]; do {EAT}; i=$((i+1)); done; exec sleep 1000");
@@ -148,7 +149,7 @@ fn tells_a_storm(world: &mut World) -> Result<()> {
     run("docker", &["rm", "-f", &id]).map(drop)
 }
 
-/// What an administrator adds to the unit; gone when dropped.
+/// An administrator's addition to the unit. A drop removes it.
 struct DropIn;
 
 impl DropIn {
@@ -170,7 +171,7 @@ impl Drop for DropIn {
     }
 }
 
-/// Without CAP_CHOWN: it is in that group.
+/// It works without CAP_CHOWN, because the process is in that group.
 fn gives_its_file(_: &mut World) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let file = "/var/log/oomtrace/oom.jsonl";
@@ -185,7 +186,7 @@ fn gives_its_file(_: &mut World) -> Result<()> {
     run("systemctl", &["restart", UNIT]).map(drop)
 }
 
-/// What fails in the same way each time: a wrong option.
+/// A wrong option fails the same way each time, so systemd must not restart it.
 fn is_not_started_in_vain(_: &mut World) -> Result<()> {
     let added = DropIn::add("ExecStart=\nExecStart=/usr/local/bin/oomtrace run --no-such-option\n")?;
     let _refused = run("systemctl", &["restart", UNIT]);
@@ -207,7 +208,7 @@ fn tells_kills(world: &mut World) -> Result<()> {
     })?;
     let container = at(&told, "container");
     ensure!(container == Some(&of_docker(&id, "served")), "field container: {told}");
-    // Not the victim's start: each run measures for itself how far the clocks are apart.
+    // Not the victim's start time: each run measures the offset of the clocks itself.
     for key in ["oom.cgroup", "oom.evidence", "victim.executable", "victim.command_line", "missing"] {
         let (service, root) = (at(&told, key), shell.get(key));
         ensure!(service == root, "field {key}: {root:?} by root, {service:?} as a service");
@@ -230,7 +231,7 @@ fn verdict_on(id: &str) -> Result<Value> {
     })
 }
 
-/// Podman may not run in its sandbox, and has no file that tells.
+/// Podman cannot run in the sandbox, and it has no file with the verdict.
 fn says_why(world: &mut World) -> Result<()> {
     let id = crate::podman::start("served-too", &["--network", "none"], &format!("exec {EAT}"))?;
     world.watch.kill_in(&id)?;
@@ -243,7 +244,7 @@ fn says_why(world: &mut World) -> Result<()> {
     run("podman", &["rm", "-f", &id]).map(drop)
 }
 
-/// More than its `WatchdogSec=` has passed, and it was not started again.
+/// More time than `WatchdogSec=` has passed, and the service was not restarted.
 fn keeps_its_watchdog(_: &mut World) -> Result<()> {
     let number = |name: &str| -> Result<u64> { Ok(property(UNIT, name)?.parse()?) };
     let active_since = number("ActiveEnterTimestampMonotonic")?;
@@ -257,7 +258,7 @@ fn keeps_its_watchdog(_: &mut World) -> Result<()> {
     expect_property("ActiveState", "active")
 }
 
-/// `30s`, in microseconds: how systemctl shows a whole number of seconds.
+/// `30s` in microseconds: systemctl shows a whole number of seconds like this.
 fn seconds(text: &str) -> Result<u64> {
     let number = text.strip_suffix('s').with_context(|| format!("WatchdogUSec is {text}"))?;
     Ok(number.parse::<u64>()? * 1_000_000)
@@ -272,7 +273,7 @@ fn is_started_again(_: &mut World) -> Result<()> {
 }
 
 fn stops_in_order(_: &mut World) -> Result<()> {
-    // Before the stop: a unit that is not active has no invocation.
+    // Read before the stop: an inactive unit has no invocation.
     let invocation = format!("_SYSTEMD_INVOCATION_ID={}", property(UNIT, "InvocationID")?);
     run("systemctl", &["stop", UNIT])?;
     expect_property("Result", "success")?;

@@ -1,4 +1,4 @@
-//! Units of systemd, which are no containers.
+//! systemd units that are not containers.
 
 use anyhow::Result;
 use oomtrace_tests::containers::{EAT, expect};

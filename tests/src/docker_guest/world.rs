@@ -1,4 +1,4 @@
-//! What all cases share: the tracer, and how to call the runtimes.
+//! Shared by all cases: the tracer, and functions to call the runtimes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,18 +10,18 @@ use serde_json::{Value, json};
 
 use crate::say;
 
-/// What `-m 32m` and `MemoryMax=32M` mean.
+/// The value of `-m 32m` and `MemoryMax=32M`.
 pub(crate) const LIMIT: &str = "32m";
 pub(crate) const LIMIT_BYTES: u64 = 32 << 20;
 
-/// Where units are made that a restart forgets.
+/// Units here are gone after a restart.
 const UNITS: &str = "/run/systemd/system";
 
 #[derive(Debug)]
 pub(crate) struct World {
     /// oomtrace, run by this program.
     pub(crate) watch: Watch,
-    /// The case that runs.
+    /// The running case.
     pub(crate) case: &'static str,
     /// The program under test, and its unit.
     pub(crate) oomtrace: PathBuf,
@@ -33,7 +33,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn start(oomtrace: &Path, unit: &Path) -> Result<Self> {
-        // On the disk: what is in memory would be the first thing that a machine without memory lacks.
+        // On the disk: a file in memory would fail first on a machine without memory.
         let dir = PathBuf::from("/var/lib/oomtrace-test");
         std::fs::create_dir_all(dir.join("gate"))?;
         let tar = rootfs(&dir)?;
@@ -48,7 +48,7 @@ impl World {
     pub(crate) fn tidy(&self) {
         for program in ["docker", "podman"] {
             for id in run(program, &["ps", "-aq"]).unwrap_or_default().lines() {
-                let _it_shows_in_what_follows = run(program, &["rm", "-f", id]);
+                let _ignored = run(program, &["rm", "-f", id]);
             }
         }
     }
@@ -63,20 +63,20 @@ impl World {
         std::fs::write(self.dir.join("gate").join(name), "").context("open a gate")
     }
 
-    /// Writes a script, which anybody may read. Its path.
+    /// Writes a script that everybody can read. Returns its path.
     pub(crate) fn script(&self, name: &str, text: &str) -> Result<String> {
         let path = self.dir.join(name);
         std::fs::write(&path, text).context("write a script")?;
         Ok(path.display().to_string())
     }
 
-    /// Makes a unit.
+    /// Writes a unit file.
     pub(crate) fn write_unit(&self, name: &str, text: &str) -> Result<()> {
         std::fs::write(Path::new(UNITS).join(name), text).with_context(|| name.to_owned())?;
         run("systemctl", &["daemon-reload"]).map(drop)
     }
 
-    /// Runs a script in a container of Docker's, in the background. Its id.
+    /// Runs a script in a Docker container in the background. Returns its id.
     pub(crate) fn docker(&self, name: &str, options: &[&str], script: &str) -> Result<String> {
         let gates = self.gates();
         let mut arguments =
@@ -86,7 +86,7 @@ impl World {
         run("docker", &arguments)
     }
 
-    /// The verdict on a kill must be what Docker says once it was given; both are told.
+    /// The verdict on a kill must equal what Docker says afterwards. Both are printed.
     pub(crate) fn verdict_as_docker_says(&mut self, kill: &Line, id: &str) -> Result<Line> {
         let verdict = self.watch.verdict_of(kill)?;
         let state: Value = serde_json::from_str(&run("docker", &["inspect", "-f", "{{json .State}}", id])?)?;
@@ -94,7 +94,7 @@ impl World {
         Ok(verdict)
     }
 
-    /// Tells what `who` says of a container's `state`, and the verdict, which must say the same.
+    /// Prints what `who` says about a container's `state`, and the verdict, which must be the same.
     pub(crate) fn told(&self, who: &str, state: &Value, verdict: &Line) -> Result<()> {
         let word = |value: Option<&Value>| value.unwrap_or(&Value::Null).to_string();
         let says = |key: &str| verdict.get(&format!("runtime_says.{key}"));
@@ -129,7 +129,7 @@ impl World {
     }
 }
 
-/// `PROGRAM ARGUMENTS`; what it said.
+/// Runs `PROGRAM ARGUMENTS`. Returns its output.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String> {
     output(Command::new(program).args(arguments))
 }
@@ -139,12 +139,12 @@ pub(crate) fn property(unit: &str, name: &str) -> Result<String> {
     run("systemctl", &["show", "--value", "-p", name, unit])
 }
 
-/// `container`, as oomtrace must tell it of one of Docker's.
+/// The `container` that oomtrace must report for a Docker container.
 pub(crate) fn of_docker(id: &str, name: &str) -> Value {
     json!({"id": id, "name": name, "runtime": {"name": "docker"}, "image": {"name": IMAGE}, "restart_count": 0})
 }
 
-/// The same `container`, of a user's own runtime.
+/// The same `container` for a user's own runtime.
 pub(crate) fn of_user(mut container: Value, uid: u32) -> Value {
     if let Some(runtime) = container.get_mut("runtime").and_then(Value::as_object_mut) {
         runtime.insert("user".to_owned(), json!(uid));

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-/// Smaller than or equal to the page size of every machine this runs on: no page is left out.
+/// At most the page size of every machine that runs this, so that no page is skipped.
 const STEP: usize = 4096;
 
-/// Which memory.
+/// The kind of memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// Private and anonymous.
@@ -38,7 +38,7 @@ pub(super) fn take(kind: Kind, bytes: usize) -> io::Result<()> {
     if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // Small pages: the figures grow in even steps on every kernel. Without THP this fails, and that is fine.
+    // Small pages, so that the figures grow evenly on every kernel. Without THP this fails, which is fine.
     // SAFETY: the mapping made above.
     let _advised = unsafe { libc::madvise(start, bytes, libc::MADV_NOHUGEPAGE) };
     for offset in (0..bytes).step_by(STEP) {
@@ -57,12 +57,12 @@ pub(super) fn take_at_once(bytes: usize) -> io::Result<()> {
     if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Fills a memory file by `write`: where the cgroup's limit refuses it and nobody can be
-/// killed this fails instead of faulting for ever. Bytes written, and the error.
+/// Fills a memory file with `write`: if the cgroup's limit refuses it and no process can be killed, this
+/// fails instead of faulting for ever. Returns the bytes written and the error.
 pub(super) fn fill(bytes: u64) -> io::Result<(u64, Option<io::Error>)> {
     use std::io::Write;
     let mut file = File::from(memory_file()?);
-    // Code not run before needs page tables, which are charged too: a fault that finds no room for one is for ever.
+    // New code needs page tables, which are charged too, and a fault without room for one would never end.
     // SAFETY: takes a number.
     if unsafe { libc::mlockall(libc::MCL_CURRENT) } != 0 {
         return Err(io::Error::last_os_error());
@@ -88,8 +88,8 @@ fn memory_file() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Maps a file whose pages must first be written, which its server never does: the kernel waits for that with the lock of this
-/// process's memory held.
+/// Maps a file whose dirty pages must be written first, which its server never answers. The kernel waits for
+/// that while it holds the lock of this process's memory.
 pub(super) fn lock_for_ever(path: &Path) -> io::Result<()> {
     let mut written = File::options().read(true).write(true).open(path)?;
     written.write_all(b"x")?;

@@ -1,9 +1,9 @@
-//! Processes that run out of memory on purpose, seen from the side that orders them about.
+//! Processes that run out of memory on purpose, from the side that controls them.
 //!
-//! A hog is this very binary, started again with [`SUBCOMMAND`]. It does nothing until it
-//! is told to, one line on its stdin a step, and answers on its stdout: so a scenario can
-//! put it in its cgroup and note every fact of it before it takes its first page. It must
-//! never be told to grow outside a cgroup with a limit, unless the machine is a guest.
+//! A hog is this binary, started again with [`SUBCOMMAND`]. It does nothing until it gets a command, one line
+//! on its stdin for each step, and answers on its stdout. So a scenario can put it into its cgroup and note
+//! all facts before it uses memory. A hog must never grow outside a cgroup with a limit, unless the machine
+//! is a guest.
 
 mod memory;
 mod namespace;
@@ -24,12 +24,12 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::patience::{PATIENCE, until};
 use crate::process::ProcessFacts;
 
-/// First argument of a process that is a hog.
+/// First argument of a hog.
 pub const SUBCOMMAND: &str = "hog";
-/// First argument of the process that removes the test's cgroups when the test is gone.
+/// First argument of the process that removes the test's cgroups after the test.
 pub const TIDY: &str = "tidy";
 
-/// Serves, and never returns, if this process was started to be a hog or to tidy up.
+/// Serves and never returns, if this process was started as a hog or to tidy up.
 pub fn serve_if_asked() {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
@@ -51,15 +51,15 @@ fn word(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A process that removes a cgroup tree once this process is gone, however it went.
+/// A process that removes a cgroup tree after this process has ended in any way.
 #[derive(Debug)]
 pub struct Tidier(Child);
 
 impl Tidier {
-    /// Watches over `dir`.
+    /// Removes `dir` later.
     pub fn over(dir: &Path) -> Result<Self> {
         use std::os::unix::process::CommandExt;
-        // A group of its own: Ctrl-C must not take it too.
+        // Its own process group, because Ctrl-C must not end it too.
         let child = again(TIDY)?.arg(dir).process_group(0).spawn().context("start the tidier")?;
         Ok(Self(child))
     }
@@ -68,8 +68,8 @@ impl Tidier {
 impl Drop for Tidier {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // Nothing is left to do about a tidier that cannot be waited for.
-        let _gone = self.0.wait();
+        // If it cannot be waited for, nothing more can be done.
+        let _ignored = self.0.wait();
     }
 }
 
@@ -79,14 +79,14 @@ pub struct Hog {
     child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
-    /// What it has said that nobody has read yet.
+    /// Output that was not read yet.
     said: Vec<u8>,
-    /// Lines read while waiting for others.
+    /// Lines that arrived while waiting for others.
     aside: Vec<String>,
 }
 
 impl Hog {
-    /// Starts one, in the caller's own cgroup.
+    /// Starts one in the caller's own cgroup.
     pub fn start() -> Result<Self> {
         let mut child = again(SUBCOMMAND)?.stdout(Stdio::piped()).spawn().context("start a hog")?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
@@ -102,17 +102,17 @@ impl Hog {
         self.child.id()
     }
 
-    /// What `/proc` says of it now.
+    /// The facts that `/proc` has now.
     pub fn facts(&self) -> Result<ProcessFacts> {
         ProcessFacts::of(self.pid(), self.pid())
     }
 
-    /// Gives a command and does not wait.
+    /// Sends a command and does not wait.
     pub fn tell(&mut self, command: &str) -> Result<()> {
         writeln!(self.stdin, "{command}").with_context(|| format!("tell a hog: {command}"))
     }
 
-    /// Gives a command and waits for `ok`.
+    /// Sends a command and waits for `ok`.
     pub fn ask(&mut self, command: &str) -> Result<String> {
         self.tell(command)?;
         self.hear("ok").with_context(|| format!("hog, after: {command}"))
@@ -128,24 +128,25 @@ impl Hog {
         self.ask(&format!("comm {}", word(comm))).map(drop)
     }
 
-    /// Writes `value` to `file`; what the kernel answered.
+    /// Writes `value` to `file`. Returns the kernel's answer.
     pub fn write(&mut self, file: &Path, value: &str) -> Result<String> {
         self.ask(&format!("write {} {}", word(file.as_os_str().as_bytes()), word(value.as_bytes())))
     }
 
-    /// Goes on in a thread of its own; `leader_exits`: and the first thread ends. The thread's id.
+    /// Continues in a new thread. With `leader_exits` the first thread ends. Returns the thread's id.
     pub fn go_on_in_thread(&mut self, leader_exits: bool) -> Result<u32> {
         let answer = self.ask(if leader_exits { "thread exit" } else { "thread stay" })?;
         answer.parse().with_context(|| format!("a thread id: {answer}"))
     }
 
-    /// Starts a process that shares its memory and does nothing. Its id.
+    /// Starts a process that shares its memory and does nothing. Returns its id.
     pub fn share_memory(&mut self) -> Result<u32> {
         let answer = self.ask("share")?;
         answer.parse().with_context(|| format!("a process id: {answer}"))
     }
 
-    /// Starts a child that takes all further commands until it is dead. Its process id here.
+    /// Starts a child that takes all further commands until it is dead. Returns its process id in this
+    /// namespace.
     pub fn child(&mut self, in_new_pid_namespace: bool) -> Result<u32> {
         self.tell(if in_new_pid_namespace { "child apart" } else { "child" })?;
         let pid = self.hear("spawned")?;
@@ -153,41 +154,44 @@ impl Hog {
         pid.parse().with_context(|| format!("a process id: {pid}"))
     }
 
-    /// Has the first process of a pid namespace run the killer, live on, and end with many others in it.
+    /// Makes the first process of a pid namespace run the OOM killer, survive, and end with many others in
+    /// it.
     pub fn end_a_namespace(&mut self) -> Result<()> {
         self.ask("namespace").map(drop)
     }
 
-    /// Has children killed in a cgroup, each of whose ids `/bin/sleep` has before the tracer can look. The ids.
+    /// Gets children killed in a cgroup, and gives each id to `/bin/sleep` before the tracer can read it.
+    /// Returns the ids.
     pub fn reuse_ids(&mut self, procs: &Path, times: usize, tracer: u32) -> Result<Vec<u64>> {
         let procs = word(procs.as_os_str().as_bytes());
         let ids = self.ask(&format!("reuse {procs} {times} {tracer}"))?;
         ids.split_ascii_whitespace().map(|id| id.parse().context("a process id")).collect()
     }
 
-    /// Waits for the end of its child; the signal.
+    /// Waits for the end of its child. Returns the signal.
     pub fn child_ended_by(&mut self) -> Result<i32> {
         let signal = self.hear("ended")?;
         signal.parse().with_context(|| format!("a signal: {signal}"))
     }
 
-    /// Takes memory of a kind (`anon`, `shmem`) until it is killed.
+    /// Uses memory of a kind (`anon`, `shmem`) until it is killed.
     pub fn grow(&mut self, kind: &str) -> Result<()> {
-        // Far more than any limit here, far less than an address space.
+        // Far more than any limit here, but far less than the address space.
         self.tell(&format!("{kind} {}", 4_u64 << 30))
     }
 
-    /// Takes so much and stays alive.
+    /// Uses this much and stays alive.
     pub fn hold(&mut self, bytes: u64) -> Result<()> {
         self.ask(&format!("anon {bytes}")).map(drop)
     }
 
-    /// Has a thread hold the lock of its memory until the server of `file`, a [`Fuse`](crate::fuse::Fuse)'s, is gone.
+    /// Makes a thread hold the lock of its memory until the server of `file`, in a
+    /// [`Fuse`](crate::fuse::Fuse), is gone.
     pub fn lock_memory(&mut self, file: &Path) -> Result<()> {
         self.ask(&format!("lock {}", word(file.as_os_str().as_bytes()))).map(drop)
     }
 
-    /// Waits until it is dead by SIGKILL.
+    /// Waits until SIGKILL has ended it.
     pub fn killed(&mut self) -> Result<()> {
         let pid = self.pid();
         let status = until(&format!("the end of hog {pid}"), || Ok(self.child.try_wait()?))?;
@@ -195,12 +199,12 @@ impl Hog {
         Ok(())
     }
 
-    /// Is it alive?
+    /// Whether it is alive.
     pub fn is_alive(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Waits for a line that starts with `word`; its rest.
+    /// Waits for a line that starts with `word`. Returns the rest.
     fn hear(&mut self, word: &str) -> Result<String> {
         let of = |line: &str| line.strip_prefix(word).map(|rest| rest.trim().to_owned());
         if let Some(at) = self.aside.iter().position(|line| of(line).is_some()) {
@@ -239,7 +243,7 @@ impl Hog {
 
 impl Drop for Hog {
     fn drop(&mut self) {
-        // It may be dead already: then there is nothing to kill.
+        // It may be dead already, and then there is nothing to kill.
         let _killed = self.child.kill();
         let _waited = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! A pid namespace whose first process runs the killer, lives on, and ends with all others in it.
+//! A pid namespace whose first process runs the OOM killer, survives, and ends with all others in it.
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::tasks;
 
-/// What the victim takes, and then the first process; together more than the cgroup may have.
+/// Memory of the victim, and of the first process. Together they exceed the limit.
 const VICTIM: usize = 160 << 20;
 const FIRST: usize = 180 << 20;
-/// Processes that die with the namespace: some get the memory that the victim's `mm_struct` was in.
+/// Processes that die with the namespace. Some of them get the memory that held the victim's `mm_struct`.
 const OTHERS: usize = 600;
 /// The kernel keeps a victim's `mm_struct` for the reaper for two seconds.
 const REAPED: Duration = Duration::from_millis(3200);
@@ -27,13 +27,13 @@ pub(super) fn end_one() -> io::Result<()> {
             sleep_for_ever()
         })?;
         full.read_exact(&mut [0])?;
-        // Given back at once.
+        // Released at once.
         drop(black_box(vec![1_u8; FIRST]));
         wait(victim)?;
         std::thread::sleep(REAPED);
         for number in 0..OTHERS {
-            // Each processor has free memory of its own to give again.
-            let _where_it_is = tasks::stay_on(number % 2);
+            // Each processor reuses its own free memory.
+            let _ignored = tasks::stay_on(number % 2);
             fork(sleep_for_ever)?;
         }
         Ok(())
@@ -46,7 +46,7 @@ fn sleep_for_ever() -> io::Result<()> {
     }
 }
 
-/// A child that does this and ends.
+/// Forks a child that runs `act` and ends.
 fn fork(act: impl FnOnce() -> io::Result<()>) -> io::Result<libc::pid_t> {
     // SAFETY: a hog has one thread, so the child finds no lock taken.
     match unsafe { libc::fork() } {
@@ -62,7 +62,7 @@ fn wait(child: libc::pid_t) -> io::Result<()> {
     if unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // The victim is meant to be killed.
+    // The victim must be killed.
     let ended = libc::WIFSIGNALED(status) || libc::WEXITSTATUS(status) == 0;
     if ended { Ok(()) } else { Err(io::Error::other(format!("a process failed: {status}"))) }
 }

@@ -1,15 +1,17 @@
-//! Process ids that are used again at once: a child dies in a cgroup, and another program has its id before anybody can look.
+//! Reuses process ids at once: a child dies in a cgroup, and another program gets its id before anything can
+//! read it.
 
 use std::io;
 use std::path::Path;
 
 use super::memory::{self, Kind};
 
-/// What a child takes: more than the cgroup may have.
+/// Memory of a child: more than the cgroup may use.
 const BYTES: usize = 4 << 30;
 
-/// Kills a child in the cgroup and gives its id to `/bin/sleep`, so many times. Meanwhile the tracer stands still: it looks
-/// when the next program has the id, and early enough to take it for the victim's. The ids.
+/// Kills a child in the cgroup and gives its id to `/bin/sleep`, this many times. The tracer is stopped
+/// meanwhile. It continues when the next program has the id, early enough to take it for the victim. Returns
+/// the ids.
 pub(super) fn again_and_again(
     procs: &Path,
     times: usize,
@@ -22,7 +24,7 @@ fn once(procs: &Path, tracer: libc::pid_t) -> io::Result<libc::pid_t> {
     // SAFETY: a hog has one thread, so the child finds no lock taken.
     let victim = unsafe { libc::fork() };
     if victim == 0 {
-        // Older than a tick of the kernel's clock, so that its start time is its own.
+        // Older than a tick of the kernel's clock, so that its start time is unique.
         std::thread::sleep(std::time::Duration::from_millis(25));
         signal(tracer, libc::SIGSTOP);
         let _killed = std::fs::write(procs, "0").and_then(|()| memory::take(Kind::Anonymous, BYTES));
@@ -42,21 +44,20 @@ fn once(procs: &Path, tracer: libc::pid_t) -> io::Result<libc::pid_t> {
         std::hint::spin_loop();
     }
     signal(tracer, libc::SIGCONT);
-    // It lives on for a moment, in which it is mistaken for the victim or not.
-    // SAFETY: a child of ours.
+    // It lives for a moment, in which the tracer may take it for the victim. SAFETY: a child of ours.
     unsafe { libc::waitpid(next, &raw mut status, 0) };
     Ok(victim)
 }
 
 fn signal(process: libc::pid_t, signal: libc::c_int) {
-    // SAFETY: numbers. One that is gone hears nothing, and the test finds it gone.
+    // SAFETY: takes numbers. If the process is gone, the signal fails, and the test notices later.
     unsafe { libc::kill(process, signal) };
 }
 
 /// A child with this id, which is free: `sleep`, for a moment.
 fn with_id(id: libc::pid_t) -> io::Result<libc::pid_t> {
     let arguments = [c"/bin/sleep".as_ptr(), c"0.02".as_ptr(), std::ptr::null()];
-    // SAFETY: all of it are numbers; zero is none of each.
+    // SAFETY: all fields are numbers, for which zero is valid.
     let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
     how.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
     how.set_tid = (&raw const id) as u64;

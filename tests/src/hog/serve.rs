@@ -1,4 +1,4 @@
-//! The hog's side: commands on stdin, one line each; `ok …`, `failed …` on stdout.
+//! The hog itself: reads commands from stdin, one on each line, and answers `ok …` or `failed …` on stdout.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,9 +19,9 @@ pub(super) fn hog() -> ! {
 
 /// Waits for the end of stdin, then removes a cgroup tree.
 pub(super) fn tidy(dir: Option<&Path>) -> ! {
-    let _end_of_test = io::stdin().read_to_end(&mut Vec::new());
+    let _ignored = io::stdin().read_to_end(&mut Vec::new());
     if let Some(Err(error)) = dir.map(crate::cgroup::remove_tree) {
-        let _nobody_left_to_tell = writeln!(io::stderr(), "{error:#}");
+        let _ignored = writeln!(io::stderr(), "{error:#}");
         exit(1);
     }
     exit(0)
@@ -39,13 +39,13 @@ fn serve() -> ! {
     exit(0)
 }
 
-/// Whoever asked may be gone: then stdin ends too.
+/// The caller may be gone. Then stdin ends too.
 fn say(line: &str) {
     let mut stdout = io::stdout().lock();
-    let _gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    let _ignored = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// One line of stdin, unbuffered: a child that takes over must find the next one there.
+/// Reads one line of stdin without a buffer: a child that takes over must find the next line there.
 fn command() -> Option<String> {
     let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
     let mut line = Vec::new();
@@ -93,7 +93,7 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
             let (written, error) = memory::fill(number(first)?)?;
             return Ok(format!("{written} {}", error.and_then(|error| error.raw_os_error()).unwrap_or(0)));
         }
-        // 0 is the writer itself, whatever pid namespace it is in.
+        // 0 means the writing process itself, in any pid namespace.
         "join" => std::fs::write(path(first)?, "0")?,
         "comm" => tasks::name(&bytes(first)?)?,
         "adj" => std::fs::write("/proc/self/oom_score_adj", first.ok_or_else(|| wrong("nothing"))?)?,
@@ -133,7 +133,7 @@ fn go_on_in_thread(leader_exits: bool) -> io::Result<()> {
     tasks::stay_on_one_processor()?;
     let leader = tasks::thread_id();
     let thread = std::thread::Builder::new().spawn(move || {
-        // The other one must be out of the way, or asleep, before anybody is told.
+        // The other thread must have ended, or sleep, before the answer.
         let resting = if leader_exits { 'Z' } else { 'S' };
         while state(leader) != Some(resting) {
             std::thread::yield_now();
@@ -146,7 +146,7 @@ fn go_on_in_thread(leader_exits: bool) -> io::Result<()> {
     }
     tasks::run_last()?;
     // It never returns: it serves until the process ends.
-    let _never = thread.join();
+    let _ignored = thread.join();
     exit(0)
 }
 
@@ -156,7 +156,8 @@ fn state(thread: libc::pid_t) -> Option<char> {
     text.rsplit_once(") ")?.1.chars().next()
 }
 
-/// Starts a child on the same stdin and stdout and waits for its end: the signal, 0 if it ended by itself.
+/// Starts a child on the same stdin and stdout and waits for its end. Returns the signal, or 0 if it ended by
+/// itself.
 fn child(apart: bool) -> io::Result<i32> {
     if apart {
         tasks::new_pid_namespace()?;

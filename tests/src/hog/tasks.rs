@@ -1,5 +1,5 @@
-//! What a hog does to itself as a task: name, threads, processes that share its memory,
-//! a pid namespace, a memory policy.
+//! What a hog changes about itself as a task: name, threads, processes that share its memory, a pid
+//! namespace, a memory policy.
 
 use std::io;
 
@@ -23,7 +23,7 @@ pub(super) fn thread_id() -> libc::pid_t {
     unsafe { libc::gettid() }
 }
 
-/// Ends the calling thread alone, without what its runtime would do on the way.
+/// Ends only the calling thread, without the cleanup of its runtime.
 pub(super) fn end_thread() -> ! {
     // SAFETY: the other threads use nothing of this one's stack.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
@@ -32,15 +32,15 @@ pub(super) fn end_thread() -> ! {
     }
 }
 
-/// All tasks of this process on one processor from now on: while the one that allocates is
-/// in the killer, no other can exit and move the figures between the mark and the log line.
+/// Puts all tasks of this process on one processor: while the allocating one is in the OOM killer, no other
+/// can exit and change the figures between the mark and the log line.
 pub(super) fn stay_on_one_processor() -> io::Result<()> {
     // SAFETY: takes nothing.
     let processor = unsafe { libc::sched_getcpu() };
     stay_on(usize::try_from(processor).unwrap_or(0))
 }
 
-/// The calling thread on this processor from now on.
+/// Puts the calling thread on this processor.
 pub(super) fn stay_on(processor: usize) -> io::Result<()> {
     // SAFETY: cpu_set_t is a plain bit array, and all zero is the empty set; it is alive through the calls.
     unsafe {
@@ -50,15 +50,15 @@ pub(super) fn stay_on(processor: usize) -> io::Result<()> {
     }
 }
 
-/// The calling thread runs only when nobody else on its processor does.
+/// Lets the calling thread run only if no other task on its processor wants to.
 pub(super) fn run_last() -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: 0 };
     // SAFETY: a parameter that is alive through the call.
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) })
 }
 
-/// The calling thread, at real-time priority from now on, is killed by the kernel once the system call that runs at the
-/// next tick ends.
+/// Gives the calling thread real-time priority and a limit, so that the kernel kills it at the end of the
+/// system call that runs at the next tick.
 pub(super) fn end_by_its_own_limit() -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
     let parameter = libc::sched_param { sched_priority: 1 };
@@ -73,12 +73,12 @@ pub(super) fn end_by_its_own_limit() -> io::Result<()> {
 pub(super) fn share_memory() -> io::Result<libc::pid_t> {
     extern "C" fn sleep(_: *mut libc::c_void) -> libc::c_int {
         loop {
-            // No files, no time limit: `pause`, which arm64 has not.
-            // SAFETY: no pointers. Only this system call may be made here: memory is shared with a running process.
+            // `ppoll` without files and time limit is `pause`, which arm64 does not have. SAFETY: no
+            // pointers. Only this system call may be made here: memory is shared with a running process.
             unsafe { libc::syscall(libc::SYS_ppoll, 0_usize, 0_usize, 0_usize, 0_usize, 0_usize) };
         }
     }
-    // Never freed: the other process stands on it.
+    // Never freed: the other process uses it.
     let stack = Box::leak(Box::new([0_u128; 1024]));
     // SAFETY: a stack of its own that is never freed, and a function that neither returns nor allocates.
     let pid = unsafe {
@@ -92,7 +92,7 @@ pub(super) fn share_memory() -> io::Result<libc::pid_t> {
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
 }
 
-/// Children from now on live in a pid namespace of their own.
+/// Children that start after this live in a new pid namespace.
 pub(super) fn new_pid_namespace() -> io::Result<()> {
     // SAFETY: a flag.
     check(unsafe { libc::unshare(libc::CLONE_NEWPID) })

@@ -1,7 +1,7 @@
-//! The oracle: the kernel's own report of each kill, followed in `/dev/kmsg`.
+//! The kernel's own report of each kill, read from `/dev/kmsg`, as the truth to compare with.
 //!
-//! A reader of its own, on purpose: it shares nothing with oomtrace's. What goes out is
-//! what the kernel said, in the kernel's units.
+//! This is a separate reader on purpose: it shares nothing with oomtrace's. It returns what the kernel wrote,
+//! in the kernel's units.
 
 mod report;
 
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 pub use report::{Chosen, Invoked, Killed, LoggedKill, Reports};
 
-/// Follows the log from the moment it is opened.
+/// Follows the log from the time when it is opened.
 #[derive(Debug)]
 pub struct KernelLog {
     shared: Arc<Shared>,
@@ -31,7 +31,7 @@ struct Shared {
 }
 
 impl KernelLog {
-    /// Starts at the end of what is there.
+    /// Starts at the current end.
     pub fn follow() -> Result<Self> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -46,7 +46,7 @@ impl KernelLog {
         Ok(Self { shared, follower: Some(follower) })
     }
 
-    /// What `look` finds in all reports so far. Fails if records were lost: then nothing can be proved.
+    /// Calls `look` with all reports so far. Fails if records were lost, because then nothing can be proved.
     pub fn look<T>(&self, look: impl FnOnce(&Reports) -> T) -> Result<T> {
         let state = self.shared.reports.lock().unwrap_or_else(PoisonError::into_inner);
         match &state.1 {
@@ -80,7 +80,8 @@ fn follow(mut file: File, shared: &Shared) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 drop(state);
                 let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-                // SAFETY: one pollfd, alive through the call. The time is how long the end of a run may wait.
+                // SAFETY: one pollfd that is alive through the call. The timeout limits how long the end of a
+                // run waits.
                 unsafe { libc::poll(&raw mut poll, 1, 50) };
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -95,7 +96,7 @@ fn follow(mut file: File, shared: &Shared) {
     }
 }
 
-/// One record, `priority,sequence,µs,flags;text`, to the reports.
+/// Adds one record, `priority,sequence,µs,flags;text`, to the reports.
 fn record(bytes: &[u8], reports: &mut Reports) -> Result<()> {
     let at = bytes.iter().position(|byte| *byte == b';').ok_or_else(|| anyhow!("a record without a head"))?;
     let (head, text) = bytes.split_at(at);
@@ -103,16 +104,16 @@ fn record(bytes: &[u8], reports: &mut Reports) -> Result<()> {
     let mut fields = head.split(',');
     let priority: u32 = fields.next().unwrap_or_default().parse().context("priority")?;
     let continues = fields.nth(2).is_some_and(|flags| flags.contains('c'));
-    // From 8 on it is not the kernel that speaks: anybody may write to /dev/kmsg.
+    // With a priority of 8 or more it is not from the kernel: anybody can write to /dev/kmsg.
     if priority < 8 {
-        // Further lines of a record are key=value pairs of a device.
+        // The other lines of a record are key=value pairs of a device.
         let text = text.get(1..).unwrap_or_default().split(|byte| *byte == b'\n').next().unwrap_or_default();
         reports.take(&unescape(text)?, continues);
     }
     Ok(())
 }
 
-/// `/dev/kmsg` writes bytes that do not print, and the backslash, as `\xNN`.
+/// `/dev/kmsg` writes bytes that cannot be printed, and the backslash, as `\xNN`.
 fn unescape(text: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,7 +1,7 @@
-//! The words of the killer's report, as `mm/oom_kill.c` and `mm/memcontrol.c` print them.
+//! Parses the OOM killer's report, as `mm/oom_kill.c` and `mm/memcontrol.c` print it.
 //!
-//! Names in them are chosen by processes and containers and are not escaped: a line is read from
-//! its ends, where nobody but the kernel writes, and what lies between is kept as it is.
+//! Processes and containers choose the names in it, and these are not escaped. So a line is read from both
+//! ends, where only the kernel writes, and the part between is kept as it is.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use crate::trace_event::Marked;
 /// `X invoked oom-killer: …`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invoked {
-    /// Who allocated.
+    /// The name of the process that allocated.
     pub comm: Vec<u8>,
     /// Allocation flags.
     pub gfp_mask: u32,
-    /// The same by name.
+    /// The same flags by name.
     pub gfp_names: String,
     /// Allocation order.
     pub order: i32,
-    /// Of who allocated.
+    /// Of the process that allocated.
     pub oom_score_adj: i32,
     /// Its thread id, from the stack dump that follows.
     pub tid: Option<u32>,
@@ -29,14 +29,15 @@ pub struct Invoked {
 pub struct Chosen {
     /// `CONSTRAINT_…`.
     pub constraint: String,
-    /// From `oom_memcg=` or `global_oom` on, up to the uid: names without escapes, so nothing in it can be told apart for sure.
+    /// The text from `oom_memcg=` or `global_oom` up to the uid. Its names are not escaped, so its parts
+    /// cannot be separated safely.
     pub place: Vec<u8>,
 }
 
 /// `Killed process N (comm) …`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Killed {
-    /// What stands before: why.
+    /// The text before it: why.
     pub message: String,
     /// Thread id.
     pub tid: u32,
@@ -58,29 +59,29 @@ pub struct Killed {
     pub oom_score_adj: i32,
 }
 
-/// All that the log says of one kill. The heads of reports are limited to 10 in 5 s; [`Killed`] always comes.
+/// All that the log says about one kill. Reports are limited to 10 in 5 s, but [`Killed`] is always written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoggedKill {
-    /// The head.
+    /// The first line of the report.
     pub invoked: Option<Invoked>,
-    /// The choice.
+    /// The line about the choice.
     pub chosen: Option<Chosen>,
-    /// There is a head and no choice: its line is printed in pieces, and another processor's record has torn it apart. What
-    /// names nobody is nobody's report.
+    /// The report lacks the line about the choice: it is printed in pieces, and another processor's record
+    /// separated them. A report that names no process cannot be matched to one.
     pub torn: bool,
     /// Usage of the cgroup whose limit fired, kB.
     pub memory_kb: Option<u64>,
     /// Its usage of swap on v2, of memory and swap on v1, kB.
     pub swap_kb: Option<u64>,
-    /// Process id → `swapents`, pages, of the table of tasks.
+    /// Process id → `swapents` in pages, from the table of tasks.
     pub swap_pages: BTreeMap<u32, u64>,
     /// The kill.
     pub killed: Killed,
-    /// The kernel's trace event of the same, where it has one with figures.
+    /// The kernel's trace event of this kill, if it has figures.
     pub marked: Option<Marked>,
 }
 
-/// Everything since the log is followed.
+/// Everything since the log was opened.
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     /// Each `Killed process`, in order.
@@ -97,7 +98,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Takes one record; `continues`: it goes on where the last one ended.
+    /// Takes one record. `continues`: it continues the last one.
     pub fn take(&mut self, text: &[u8], continues: bool) {
         let joined;
         let mut text = text;
@@ -111,7 +112,7 @@ impl Reports {
         if let Some(rest) = text.strip_prefix(b"oom-kill:constraint=") {
             match chosen(rest) {
                 Some(chosen) => self.current.chosen = Some(chosen),
-                // Printed in pieces: another processor's record may have come between.
+                // Printed in pieces: another processor's record may be in between.
                 None => self.unfinished = Some(text.to_vec()),
             }
         } else if let Some(invoked) = invoked(text) {
@@ -179,7 +180,7 @@ fn ascii(text: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
 
-/// `{key}{number}{unit}` taken off the front.
+/// Removes `{key}{number}{unit}` from the front.
 fn number<T: std::str::FromStr>(text: &mut &str, key: &str, unit: &str) -> Option<T> {
     let rest = text.trim_start_matches([',', ' ']).strip_prefix(key)?;
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(rest.len());
@@ -218,7 +219,8 @@ fn stack_head_tid(text: &[u8]) -> Option<u32> {
 fn chosen(rest: &[u8]) -> Option<Chosen> {
     let comma = find(rest, b",")?;
     let constraint = ascii(rest.get(..comma)?)?.to_owned();
-    // The cpuset's name is a container's choice too, so the first of these may be a forgery of it: every test's cpuset is ours.
+    // A container chooses the cpuset's name too, so it could forge the first of these. The tests' cpusets do
+    // not.
     let start = find(rest, b",oom_memcg=").or_else(|| find(rest, b",global_oom"))?;
     let uid = rfind(rest, b",uid=")?;
     let digits = rest.get(uid + 5..)?;
@@ -305,12 +307,12 @@ mod tests {
         assert_eq!((kill.killed.total_vm_kb, kill.killed.anon_kb), (74208, 15872));
         assert_eq!((kill.killed.file_kb, kill.killed.shmem_kb, kill.killed.pgtables_kb), (1408, 0, 80));
 
-        // A kill whose head was held back must not inherit the last one's.
+        // A kill without a report must not inherit the last one's.
         reports.take(KILLED, false);
         assert_eq!((&reports.kills[1].invoked, &reports.kills[1].chosen), (&None, &None));
         assert!(!reports.kills[1].torn);
 
-        // A head without the line that names whom it is about.
+        // A report without the line that names the process.
         reports
             .take(b"x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=-1000", false);
         reports.take(KILLED, false);

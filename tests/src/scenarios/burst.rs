@@ -1,4 +1,4 @@
-//! Many kills at a time, each cgroup removed at once.
+//! Many kills at the same time. Each cgroup is removed at once.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -58,7 +58,7 @@ fn burst(session: &mut Session, kills: usize) -> Result<Outcome> {
         let kill = kill?;
         let mut one = session.killed_by_host(kill.victim, &kill.cgroup, kill.released_ns);
         one.scope = "memcg";
-        // With the killer's lock contended, a cgroup may ask more than once for its one kill.
+        // If the OOM killer's lock is contended, a cgroup may ask for it more than once for its one kill.
         one.fired = Some(FiredLimit { events_of_this_kill_alone: false, ..kill.fired });
         expected.push(one);
     }

@@ -1,4 +1,4 @@
-//! The clock is set while a kill waits to be reported. Only ever in a guest.
+//! The clock is set while a kill waits to be reported. Only in a guest.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
@@ -14,15 +14,15 @@ use crate::counters::wall_clock_ns;
 use crate::session::{Session, is_guest};
 use crate::tracer::at;
 
-/// By how much it is set.
+/// The size of the step, in seconds.
 const STEP: i64 = 3600;
 
-/// A step of the clock, taken back.
+/// A step of the clock. A drop reverses it.
 struct Stepped(i64);
 
 impl Stepped {
     fn by(seconds: i64) -> Result<Self> {
-        ensure!(is_guest(), "not on a machine that others need");
+        ensure!(is_guest(), "only in a guest");
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: a timespec that is alive through both calls.
         let set = unsafe {
@@ -37,12 +37,12 @@ impl Stepped {
 
 impl Drop for Stepped {
     fn drop(&mut self) {
-        // The guest ends soon.
-        let _back = Self::by(-self.0).map(std::mem::forget);
+        // The guest ends soon anyway.
+        let _ignored = Self::by(-self.0).map(std::mem::forget);
     }
 }
 
-/// A victim's thread, and the time by the clock when it may have been killed.
+/// The victim's thread, and the clock's times between which it was killed.
 type Killed = (u32, [i128; 2]);
 
 fn kill(session: &mut Session, name: &str) -> Result<Killed> {
@@ -60,15 +60,14 @@ fn kill(session: &mut Session, name: &str) -> Result<Killed> {
     Ok((tid, [before, after]))
 }
 
-/// Nobody reads a second tracer's output: kills wait in the ring, some from before the step and some from after it.
+/// The output of a second tracer is not read, so kills from before and after the step wait in its ring.
 pub(super) fn set_while_a_kill_waits(session: &mut Session) -> Result<Outcome> {
     let (binary, hook) = session.program();
     let mut command = Command::new(binary);
     command.args(["run", "-o", "json", "--hook", hook.word()]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut tracer = command.spawn().context("start a second tracer")?;
     let stdout = tracer.stdout.take().context("no stdout")?;
-    // A line or two.
-    // SAFETY: a descriptor of ours and a number.
+    // Room for a line or two. SAFETY: takes a descriptor of ours and a number.
     unsafe { libc::fcntl(stdout.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
     let mut lines = BufReader::new(stdout);
     let mut next = || -> Result<Value> {
@@ -83,7 +82,7 @@ pub(super) fn set_while_a_kill_waits(session: &mut Session) -> Result<Outcome> {
     for number in 0..8 {
         kills.push(kill(session, &format!("clock-before-{number}"))?);
     }
-    // The tracer looks at the clock when it is woken, not when it writes.
+    // The tracer samples the clock when it is woken, not when it writes.
     std::thread::sleep(Duration::from_secs(1));
     let step = Stepped::by(STEP)?;
     std::thread::sleep(Duration::from_secs(1));
@@ -103,7 +102,7 @@ pub(super) fn set_while_a_kill_waits(session: &mut Session) -> Result<Outcome> {
             "field time: killed in {before}..{after}, not {time}: {line}"
         );
         let missing = line.get("missing").map(Value::to_string).unwrap_or_default();
-        ensure!(!missing.contains("clock_set"), "the clock of then is not known: {line}");
+        ensure!(!missing.contains("clock_set"), "the clock at that time is not known: {line}");
     }
     drop(step);
     // SAFETY: a child of ours that has not been waited for.

@@ -1,4 +1,4 @@
-//! The killer's choice is already on its way out.
+//! The chosen process is already exiting.
 
 use anyhow::{Result, ensure};
 
@@ -7,7 +7,7 @@ use crate::cgroup::Version;
 use crate::counters::wall_clock_ns;
 use crate::session::Session;
 
-/// A process that stops just before it gives its memory back; it goes on when this is dropped.
+/// A process that is held just before it releases its memory. A drop lets it continue.
 struct HeldAtExit(libc::pid_t);
 
 impl HeldAtExit {
@@ -37,25 +37,25 @@ impl Drop for HeldAtExit {
     }
 }
 
-/// The largest process has called `exit` and is held, by ptrace, just before it gives its memory
-/// back. The killer marks it, kills nobody, counts nothing and logs nothing.
+/// The largest process has called `exit` and is held by ptrace just before it releases its memory. The OOM
+/// killer marks it, kills no process, counts nothing and logs nothing.
 pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
     const HELD: u64 = 10 * MIB;
     let cgroup = session.cgroup(b"exiting")?;
     cgroup.limit(LIMIT)?;
     let mut large = session.hog_in(&cgroup, b"hog-exiting")?;
     let mut small = session.hog_in(&cgroup, b"hog-small")?;
-    // Two threads: kernels before 5.17 mark one alone as exiting only after the point where it is held.
+    // Two threads: kernels before 5.17 mark a single thread as exiting only after the point where it is held.
     large.go_on_in_thread(false)?;
     large.hold(HELD)?;
     let facts = large.facts()?;
-    // Let go before the hog is waited for, whatever happens.
+    // Released before the hog is waited for, also after an error.
     let held = HeldAtExit::seize(libc::pid_t::try_from(large.pid())?)?;
     large.tell("quit")?;
     held.wait()?;
 
     let released = wall_clock_ns();
-    // Over the limit once; fits as soon as the other one's memory is back.
+    // Exceeds the limit once. It fits when the other process has released its memory.
     small.hold(LIMIT - HELD + 4 * MIB)?;
     let line = session.line_of(facts.tid, released)?;
     drop(held);
@@ -80,7 +80,8 @@ pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
             line.text
         );
     }
-    // The kernel logs nothing, and the figures of /proc are exacter than the killer's: near is all that can be asked.
+    // The kernel logs nothing, and the figures of /proc are more exact than the OOM killer's, so only near
+    // values can be required.
     let anon = line.number("victim.memory.anon_rss_bytes").unwrap_or_default();
     ensure!(
         anon.abs_diff(facts.anon_bytes) <= MIB,
@@ -89,14 +90,11 @@ pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
         line.text
     );
     let kills = cgroup.events()?.get("oom_kill").copied();
-    ensure!(kills == Some(0), "the kernel counted {kills:?} kills: not the case that was meant");
-    ensure!(
-        !session.logged_tids()?.contains(&facts.tid),
-        "the kernel logged a kill: not the case that was meant"
-    );
+    ensure!(kills == Some(0), "the kernel counted {kills:?} kills: this is another case");
+    ensure!(!session.logged_tids()?.contains(&facts.tid), "the kernel logged a kill: this is another case");
     ensure!(small.is_alive()?, "the small one was killed");
     if session.hook() == "none" && session.hierarchy.version == Version::V2 {
-        // The cgroup's files say that it ran out and nobody was killed, which is so.
+        // The cgroup's files correctly show that it ran out without a kill.
         let id = cgroup.place().id.to_string();
         session.claim("a memcg_oom line", |line| {
             line.kind() == "memcg_oom" && line.get("cgroup.id") == Some(&id.clone().into())

@@ -8,7 +8,8 @@ use crate::compare::ExpectedTrigger;
 use crate::counters::{oom_kills, wall_clock_ns};
 use crate::session::Session;
 
-/// Three processes die as one: three lines, one `oom.id`. The first victim passes the killer twice, which is not told twice.
+/// Three processes die together: three lines, one `oom.id`. The kernel logs the first victim twice, but it is
+/// reported once.
 pub(super) fn oom_group(session: &mut Session) -> Result<Outcome> {
     if session.hierarchy.version == Version::V1 {
         return not_applicable("cgroup v1 has no memory.oom.group");
@@ -45,7 +46,7 @@ pub(super) fn oom_group(session: &mut Session) -> Result<Outcome> {
     let lines = session.check(&expected)?;
     let ids: Vec<_> = lines.iter().map(|line| line.number("oom.id")).collect();
     ensure!(ids.iter().all(|id| id.is_some() && Some(id) == ids.first()), "field oom.id: not one: {ids:?}");
-    // The oracle's own arithmetic: four passes, of which one line must not be told.
+    // The kernel logs four kills, one of which must not be reported.
     let logged = session.logged_tids()?;
     ensure!(logged.len() == 4, "the kernel logged {} kills, not 4: {logged:?}", logged.len());
     if session.guest() {

@@ -1,4 +1,4 @@
-//! The machine, or some of its nodes, runs out. Only ever in a guest.
+//! The whole machine, or some of its nodes, runs out of memory. Only in a guest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(super) fn in_a_cgroup(session: &mut Session) -> Result<Outcome> {
     fill(session, hog, cgroup.place(), "host")
 }
 
-/// The victim is in no cgroup at all.
+/// The victim is in no cgroup.
 pub(super) fn in_the_root_cgroup(session: &mut Session) -> Result<Outcome> {
     let mut hog = session.hog(b"hog-root")?;
     hog.join(&session.hierarchy.mount.join("cgroup.procs"))?;
@@ -32,7 +32,7 @@ pub(super) fn in_the_root_cgroup(session: &mut Session) -> Result<Outcome> {
     fill(session, hog, &root, "host")
 }
 
-/// oomtrace itself must live on.
+/// oomtrace itself must survive.
 pub(super) fn five_times(session: &mut Session) -> Result<Outcome> {
     for number in 1..=5 {
         session.wait_for_report_room()?;
@@ -43,8 +43,8 @@ pub(super) fn five_times(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The victim's own cgroup is nearly full and has run out before; it is the host that runs out now. A tracer without a function
-/// hook, which cannot read the kernel's log either, must not say that the cgroup did.
+/// The victim's own cgroup is nearly full and has run out before, but now the host runs out. A tracer that
+/// has no function hook and cannot read the kernel log must not report that the cgroup ran out.
 pub(super) fn full_leaf(session: &mut Session) -> Result<Outcome> {
     const LEAF: u64 = 64 * MIB;
     if !session.hierarchy.memory {
@@ -56,7 +56,7 @@ pub(super) fn full_leaf(session: &mut Session) -> Result<Outcome> {
     leaf.limit(LEAF)?;
     let mut victim = session.hog_in(&leaf, b"hog-full")?;
     victim.hold(LEAF / 2)?;
-    // It runs out once, of somebody else's doing.
+    // It runs out once, because of another process.
     let mut other = session.hog_in(&leaf, b"hog-other")?;
     other.ask("adj 1000")?;
     let since = wall_clock_ns();
@@ -84,7 +84,7 @@ pub(super) fn full_leaf(session: &mut Session) -> Result<Outcome> {
     })?;
     ensure!(
         line.get("oom.scope") != Some(&"memcg".into()),
-        "a kill of the host is told as a cgroup's: {}",
+        "a kill of the host is reported as a cgroup's: {}",
         line.text
     );
     ensure!(
@@ -97,9 +97,9 @@ pub(super) fn full_leaf(session: &mut Session) -> Result<Outcome> {
 }
 
 fn fill(session: &mut Session, mut hog: Hog, place: &Place, scope: &'static str) -> Result<Outcome> {
-    ensure!(is_guest(), "not on a machine that others need");
-    // While the hog gives its memory back the kernel may want further victims: it must find some that
-    // are larger than a tracer should be, and without any it would panic.
+    ensure!(is_guest(), "only in a guest");
+    // While the hog releases its memory the kernel may look for more victims. They must be larger than a
+    // tracer should be, and without any the kernel would panic.
     let mut bystanders = Vec::new();
     for _ in 0..4 {
         let mut bystander = session.hog(b"bystander")?;
@@ -116,12 +116,12 @@ fn fill(session: &mut Session, mut hog: Hog, place: &Place, scope: &'static str)
     Ok(Outcome::Passed)
 }
 
-/// A file with a value that is put back.
+/// A file with another value. A drop restores it.
 struct Setting(PathBuf, String);
 
 impl Setting {
     fn set(file: &str, value: &str) -> Result<Self> {
-        ensure!(is_guest(), "not on a machine that others need");
+        ensure!(is_guest(), "only in a guest");
         let before = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
         fs::write(file, value).with_context(|| format!("write {value} to {file}"))?;
         Ok(Self(file.into(), before))
@@ -130,11 +130,11 @@ impl Setting {
 
 impl Drop for Setting {
     fn drop(&mut self) {
-        let _guest_ends_soon = fs::write(&self.0, &self.1);
+        let _ignored = fs::write(&self.0, &self.1);
     }
 }
 
-/// `vm.oom_kill_allocating_task`: not the largest process dies, but the one that asked.
+/// `vm.oom_kill_allocating_task`: the process that asked for memory dies, not the largest one.
 pub(super) fn allocating_task(session: &mut Session) -> Result<Outcome> {
     let _setting = Setting::set("/proc/sys/vm/oom_kill_allocating_task", "1")?;
     let cgroup = session.cgroup(b"allocating")?;
@@ -159,7 +159,7 @@ fn available() -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// This thread, on the processor that another one may not leave; where it was before when dropped.
+/// This thread, moved to the only processor of another process. A drop moves it back.
 struct OnProcessorOf(libc::cpu_set_t);
 
 impl OnProcessorOf {
@@ -185,17 +185,17 @@ impl Drop for OnProcessorOf {
     }
 }
 
-/// An operator asks for a kill.
+/// An operator requests a kill.
 pub(super) fn sysrq_f(session: &mut Session) -> Result<Outcome> {
-    ensure!(is_guest(), "not on a machine that others need");
+    ensure!(is_guest(), "only in a guest");
     if !Path::new("/proc/sysrq-trigger").exists() {
         return not_applicable("this kernel has no sysrq");
     }
     let cgroup = session.cgroup(b"sysrq")?;
     let mut hog = session.hog_in(&cgroup, b"hog-sysrq")?;
     hog.hold(64 * MIB)?;
-    // The worker runs on the processor of who asks: there the victim cannot begin to exit, which moves its
-    // figures, while it is marked.
+    // The worker runs on the processor of the caller. So the victim cannot begin to exit there, which would
+    // change its figures, while it is marked.
     hog.ask("one-processor")?;
     hog.ask("run-last")?;
     let _here = OnProcessorOf::move_to(hog.pid())?;
@@ -204,7 +204,7 @@ pub(super) fn sysrq_f(session: &mut Session) -> Result<Outcome> {
     hog.killed()?;
     let mut expected = session.killed_by_host(facts, cgroup.place(), released);
     expected.kill = "sysrq";
-    // A worker of the kernel.
+    // A worker thread of the kernel.
     expected.trigger = ExpectedTrigger::Anybody;
     session.check(&[expected])?;
     Ok(Outcome::Passed)
@@ -248,7 +248,7 @@ pub(super) fn cpuset(session: &mut Session) -> Result<Outcome> {
             let mut hog = session.hog_in(&cgroup, b"hog-cpuset")?;
             hog.join(&dir.join("cgroup.procs"))?;
             let outcome = fill(session, hog, cgroup.place(), "cpuset");
-            let _guest_ends_soon = fs::remove_dir(&dir);
+            let _ignored = fs::remove_dir(&dir);
             outcome
         }
     }

@@ -1,5 +1,5 @@
-//! A machine that lacks something: `check` and `run` must say what, with the right exit code.
-//! No session: there may be nothing to trace with.
+//! A machine that lacks something: `check` and `run` must report it with the right exit code. There is no
+//! session, because nothing may be traceable.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub struct Lacking {
     act: fn(&Path) -> Result<()>,
 }
 
-/// All of them; each needs a guest made for it.
+/// All of them. Each needs a special guest.
 pub const ALL: &[Lacking] = &[
     Lacking { name: "lockdown", act: lockdown },
     Lacking { name: "without_btf", act: without_btf },
@@ -45,7 +45,7 @@ fn without_btf(binary: &Path) -> Result<()> {
     refuses(binary, "MISSING  btf", &["/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"])
 }
 
-/// It looks at a mount of its own.
+/// oomtrace uses its own mount.
 fn without_tracefs(binary: &Path) -> Result<()> {
     absent("/sys/kernel/tracing/events")?;
     works(binary, "ok       tracefs")
@@ -60,7 +60,7 @@ fn absent(file: &str) -> Result<()> {
     Ok(())
 }
 
-/// `check` and `run` end with the code of a kernel that cannot be traced; both say why.
+/// `check` and `run` exit with the code for a kernel that cannot be traced, and both say why.
 fn refuses(binary: &Path, finding: &str, words: &[&str]) -> Result<()> {
     let check = output(binary, &["check"])?;
     let found = String::from_utf8_lossy(&check.stdout).into_owned();
@@ -82,7 +82,7 @@ fn refuses(binary: &Path, finding: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// `check` says it, and nothing depends on it.
+/// `check` reports it, but nothing depends on it.
 fn works(binary: &Path, finding: &str) -> Result<()> {
     let check = output(binary, &["check"])?;
     let found = String::from_utf8_lossy(&check.stdout);

@@ -1,4 +1,4 @@
-//! A cgroup's limit fires.
+//! The limit of a cgroup fires.
 
 use anyhow::{Result, ensure};
 
@@ -8,12 +8,12 @@ use crate::compare::ExpectedTrigger;
 use crate::counters::wall_clock_ns;
 use crate::session::Session;
 
-/// The simplest kill there is.
+/// The simplest kill.
 pub(super) fn plain(session: &mut Session) -> Result<Outcome> {
     kill_in_own_cgroup(session, "plain", "anon")
 }
 
-/// Memory that could be shared.
+/// Memory that can be shared.
 pub(super) fn shmem(session: &mut Session) -> Result<Outcome> {
     kill_in_own_cgroup(session, "shmem", "shmem")
 }
@@ -70,7 +70,8 @@ pub(super) fn limit_on_parent(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// One below the parent allocates, its larger sibling dies: what runs the killer is in another cgroup than the victim.
+/// A process below the parent allocates, and its larger sibling dies: the OOM killer runs in another cgroup
+/// than the victim's.
 pub(super) fn sibling_triggers(session: &mut Session) -> Result<Outcome> {
     let parent = session.cgroup(b"siblings")?;
     parent.limit(LIMIT)?;
@@ -86,13 +87,13 @@ pub(super) fn sibling_triggers(session: &mut Session) -> Result<Outcome> {
     first.trigger = ExpectedTrigger::Other { facts: trigger.clone(), cgroup: small.place().clone() };
     let mut kills = vec![first];
     if survived.is_err() {
-        // The kernel takes a victim for done (MMF_OOM_SKIP) a moment before its pages are uncharged: whoever asks
-        // in between is next. Then there are two true lines.
+        // The kernel regards a victim as done (MMF_OOM_SKIP) a moment before its pages are uncharged. Another
+        // allocation in between kills the next process. Then two lines are right.
         other.killed()?;
         kills.push(session.killed_by_limit(trigger, &small, (&parent, LIMIT), released)?);
     }
     for fired in kills.iter_mut().filter_map(|kill| kill.fired.as_mut()) {
-        // The sibling asks again until the victim's memory is back.
+        // The sibling asks again until the victim has released its memory.
         fired.events_of_this_kill_alone = false;
         fired.another_dies = true;
     }
@@ -100,7 +101,7 @@ pub(super) fn sibling_triggers(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Another process lowers the limit while the victim sleeps; then the victim goes on.
+/// Another process lowers the limit while the victim sleeps. Then the victim continues.
 pub(super) fn limit_lowered_by_another(session: &mut Session) -> Result<Outcome> {
     const HELD: u64 = 12 * MIB;
     let cgroup = session.cgroup(b"lowered")?;
@@ -110,7 +111,7 @@ pub(super) fn limit_lowered_by_another(session: &mut Session) -> Result<Outcome>
     let other_cgroup = session.cgroup(b"lowering")?;
     let mut other = session.hog_in(&other_cgroup, b"lowering")?;
     if session.hierarchy.version == Version::V1 {
-        // v2 kills here (`max_below_usage_from_other_cgroup`); v1 refuses.
+        // v2 kills here (see `max_below_usage_from_other_cgroup`); v1 refuses.
         let answer = other.write(&cgroup.limit_file(), &(HELD / 2).to_string())?;
         ensure!(answer == libc::EBUSY.to_string(), "a limit below usage: errno {answer}, not EBUSY");
     }
@@ -124,10 +125,10 @@ pub(super) fn limit_lowered_by_another(session: &mut Session) -> Result<Outcome>
     Ok(Outcome::Passed)
 }
 
-/// The killer runs in the context of who writes the limit, in another cgroup.
+/// The OOM killer runs in the context of the process that writes the limit, in another cgroup.
 pub(super) fn max_below_usage_from_other_cgroup(session: &mut Session) -> Result<Outcome> {
     if session.hierarchy.version == Version::V1 {
-        return not_applicable("cgroup v1 refuses a limit below usage (EBUSY) and kills nobody");
+        return not_applicable("cgroup v1 refuses a limit below usage (EBUSY) and kills no process");
     }
     const LOWERED: u64 = LIMIT / 4;
     let cgroup = session.cgroup(b"max-below")?;
@@ -148,7 +149,7 @@ pub(super) fn max_below_usage_from_other_cgroup(session: &mut Session) -> Result
         fired.events_of_this_kill_alone = false;
     }
     session.check(&[expected])?;
-    // Until the victim's memory is back the writer may find nobody left to kill.
+    // Until the victim has released its memory the writer may find no process to kill.
     session.may_run_out_unasked(&cgroup);
     Ok(Outcome::Passed)
 }

@@ -1,4 +1,4 @@
-//! The scenarios: what is done to the machine, and what must be told of it.
+//! The scenarios: what is done to the machine, and what must be reported.
 
 mod burst;
 mod clock;
@@ -18,26 +18,26 @@ use crate::session::Session;
 
 /// Bytes.
 const MIB: u64 = 1 << 20;
-/// The usual limit: small, and well above what a hog needs before it grows.
+/// The usual limit: small, but well above what a hog needs before it grows.
 const LIMIT: u64 = 16 * MIB;
 
-/// How a scenario ended well.
+/// How a scenario succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It ran, and all was told right.
+    /// It ran, and everything was reported correctly.
     Passed,
-    /// It cannot exist on this kernel or cgroup version, by its nature.
+    /// It cannot exist on this kernel or cgroup version.
     NotApplicable(String),
 }
 
 /// Where a scenario may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// It stays within a cgroup of its own.
+    /// It uses only its own cgroup.
     Anywhere,
-    /// An emulated machine does less of the same.
+    /// An emulated machine runs a smaller version.
     HostOnly,
-    /// It fills or reconfigures the machine.
+    /// It fills or changes the whole machine.
     GuestOnly,
 }
 
@@ -76,7 +76,7 @@ const ALL: &[Scenario] = &[
     anywhere("exited_leader", tasks::exited_leader),
     anywhere("child_with_living_parent", tasks::child_with_living_parent),
     anywhere("pid_namespace", tasks::pid_namespace),
-    // Emulated, its hundreds of processes take long.
+    // It has hundreds of processes, which takes too long in an emulator.
     Scenario { name: "namespace_ends", place: Where::HostOnly, act: tasks::namespace_ends },
     anywhere("shared_mm", tasks::shared_mm),
     anywhere("already_exiting", exiting::already_exiting),

@@ -1,4 +1,4 @@
-//! Names that containers choose, and cgroups that are hard to name.
+//! Names that containers choose, and cgroups with difficult names.
 
 use anyhow::{Context, Result, ensure};
 
@@ -7,7 +7,8 @@ use crate::cgroup::Cgroup;
 use crate::counters::wall_clock_ns;
 use crate::session::Session;
 
-/// Neither can break a line, nor pass for another cgroup, process or key. A cgroup's name may hold anything but `/` and newline.
+/// No name can break a line or look like another cgroup, process or key. A cgroup's name may contain anything
+/// but `/` and newline.
 pub(super) fn hostile_comm_and_path(session: &mut Session) -> Result<Outcome> {
     let long = [b'n'; 200];
     let names: &[(&[u8], &[u8])] = &[
@@ -42,7 +43,8 @@ pub(super) fn hostile_comm_and_path(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Far down: more levels than the kernel side looks at, by names that leave the kernel's log line whole.
+/// A deep cgroup: more levels than the kernel side reads, with names that leave the line in the kernel log
+/// complete.
 pub(super) fn deep_path(session: &mut Session) -> Result<Outcome> {
     const LEVELS: usize = 42;
     let mut cgroups: Vec<Cgroup> = Vec::new();
@@ -63,7 +65,7 @@ pub(super) fn deep_path(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// When the tracer comes to look, process and cgroup are gone.
+/// The process and its cgroup are gone before the tracer reads them.
 pub(super) fn cgroup_removed_before_line(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"removed")?;
     cgroup.limit(LIMIT)?;
@@ -77,7 +79,7 @@ pub(super) fn cgroup_removed_before_line(session: &mut Session) -> Result<Outcom
     session.tracer().freeze(false)?;
     killed.and(removed)?;
     session.check(&[expected?])?;
-    // It came late on purpose.
+    // This line is late on purpose.
     session.latencies_ns.pop();
     Ok(Outcome::Passed)
 }

@@ -1,4 +1,4 @@
-//! A cgroup runs out and the killer ends without a victim.
+//! A cgroup runs out of memory and the OOM killer ends without a victim.
 
 use std::path::Path;
 
@@ -15,14 +15,14 @@ use crate::tracer::Line;
 /// Bytes.
 const PAGE: u64 = 4096;
 
-/// Only processes that may not be killed.
+/// Only processes that must not be killed.
 pub(super) fn no_killable_process(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"unkillable")?;
     cgroup.limit(LIMIT)?;
     let mut hog = session.hog_in(&cgroup, b"hog-unkillable")?;
     hog.ask("adj -1000")?;
     let facts = hog.facts()?;
-    // By a system call, which fails, and not by touching pages, which would fault for ever.
+    // With a system call, which fails. Touching pages would fault for ever.
     let answer = hog.ask(&format!("fill {}", 2 * LIMIT))?;
     let refused = answer.split(' ').next_back().unwrap_or_default();
     ensure!(refused == libc::ENOMEM.to_string(), "the hog could write: {answer}");
@@ -37,7 +37,7 @@ pub(super) fn no_killable_process(session: &mut Session) -> Result<Outcome> {
             check(&line, "origin", &Value::from("cgroupfs"))?;
             check(&line, "cgroup.limit_bytes", &Value::from(LIMIT))?;
             check(&line, "cgroup.events.oom_kill", &Value::from(0))?;
-            ensure!(line.get("outcome").is_none(), "nobody saw the outcome: {}", line.text);
+            ensure!(line.get("outcome").is_none(), "the outcome cannot be known: {}", line.text);
         }
         return Ok(Outcome::Passed);
     }
@@ -52,7 +52,7 @@ pub(super) fn no_killable_process(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// v1: the tasks hang until somebody gives them room or allows the kill.
+/// v1: the tasks hang until there is more room or kills are allowed.
 pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
     if session.hierarchy.version == Version::V2 {
         return not_applicable("cgroup v2 has no oom_kill_disable");
@@ -70,7 +70,8 @@ pub(super) fn oom_kill_disable(session: &mut Session) -> Result<Outcome> {
         check(&line, "cgroup.limit_bytes", &Value::from(LIMIT))?;
         check(&line, "outcome", &Value::from("kill_disabled"))?;
         check(&line, "trigger.pid", &Value::from(facts.pid))?;
-        // Woken, it finds too little room and waits on: the same hang, not told again.
+        // After it is woken it finds too little room and waits again: the same hang, which is not reported
+        // again.
         for _ in 0..3 {
             limit += PAGE;
             cgroup.limit(limit)?;
@@ -98,7 +99,7 @@ fn wait_until_it_hangs(control: &Path) -> Result<()> {
     until("a hog that hangs", || Ok(std::fs::read_to_string(control)?.contains("under_oom 1").then_some(())))
 }
 
-/// The event at which oomtrace looks for what no hook told it.
+/// An event after which oomtrace reads the files, because no hook reported anything.
 fn kill_another(session: &mut Session) -> Result<()> {
     let cgroup = session.cgroup(b"another")?;
     cgroup.limit(LIMIT)?;
@@ -110,13 +111,13 @@ fn kill_another(session: &mut Session) -> Result<()> {
     session.check(&[expected]).map(drop)
 }
 
-/// Without a function hook oomtrace cannot see runs without a victim, and must say so in its start line.
+/// Without a function hook oomtrace cannot see runs without a victim, and its start line must say so.
 fn sees_runs(session: &mut Session) -> Result<bool> {
     if session.hook() != "none" {
         return Ok(true);
     }
     if session.hooks_went_silent() {
-        // A line of its own says it, which the session looks for at its end.
+        // A separate line says it. The session checks that at its end.
         return Ok(false);
     }
     let line = session.tracer().start_line();

@@ -1,4 +1,4 @@
-//! `--pin`: what happens between two runs is told by the second, with what the hooks saw, and once.
+//! `--pin`: the second run reports what happened between the two runs, once, with the facts of the hooks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ pub(super) fn pinned(session: &mut Session) -> Result<Outcome> {
     let mut first = files.run(&binary, hook)?;
     let start = match files.started(&mut first, 1) {
         Ok(start) => start,
-        // Links of kprobes came with 5.15.
+        // Links of kprobes exist since 5.15.
         Err(error) if hook == Hook::Kprobe && format!("{error:#}").contains("cannot be pinned") => {
             ensure!(fs::read_dir(&files.pins)?.count() == 0, "something is left in {}", files.pins);
             return not_applicable(&format!("{error:#}"));
@@ -66,19 +66,19 @@ pub(super) fn pinned(session: &mut Session) -> Result<Outcome> {
     let detach = Command::new(&binary).arg("detach").arg(&files.pins).output()?;
     ensure!(detach.status.success(), "detach: {}", String::from_utf8_lossy(&detach.stderr));
     ensure!(!Path::new(&files.pins).exists(), "{} is still there", files.pins);
-    // On a host others may come and go.
+    // On a host there may be links of others.
     if session.guest() {
         until("the end of all links", || Ok((self::links()? == links).then_some(())))?;
     }
     Ok(Outcome::Passed)
 }
 
-/// Kills that no program sees, as somebody has taken the hook away. How many.
+/// Makes kills that no program sees, because the hook was removed. Returns how many.
 fn unseen(session: &mut Session, files: &Files) -> Result<u64> {
     let set = fs::read_dir(&files.pins)?.next().context("nothing is pinned")??;
     let there = links()?;
     fs::remove_file(set.path().join("link-raw_tracepoint-mark_victim"))?;
-    // The link goes once the kernel gets to it, which on a busy machine takes seconds.
+    // The kernel removes the link later, on a busy machine after seconds.
     until("the end of the link", || Ok((!links()?.is_superset(&there)).then_some(())))?;
     let released = wall_clock_ns();
     let cgroup = session.cgroup(b"pinned-unseen")?;
@@ -92,7 +92,7 @@ fn unseen(session: &mut Session, files: &Files) -> Result<u64> {
     Ok(3)
 }
 
-/// They are a gap, and on v2 the topmost cgroup is known to have them.
+/// They are reported as a gap, and on v2 the topmost cgroup is named.
 fn gap(session: &Session, lines: &[Value], unseen: u64) -> Result<()> {
     let gaps: Vec<&Value> = lines.iter().filter(|line| word(line, "type") == "gap").collect();
     let missing = |of: &Value| {
@@ -104,13 +104,13 @@ fn gap(session: &Session, lines: &[Value], unseen: u64) -> Result<()> {
         let path = String::from_utf8_lossy(&session.scratch().place().path).into_owned();
         let cgroups = gaps.iter().filter_map(|gap| gap.get("cgroups")?.as_array()).flatten();
         let found = cgroups.filter(|cgroup| word(cgroup, "path") == path).map(missing).sum::<u64>();
-        // The second pass of the group kill is in its count, too.
+        // Its counter also includes the second pass of the group kill.
         ensure!((unseen..=unseen + 1).contains(&found), "{path} is not named: {gaps:?}");
     }
     Ok(())
 }
 
-/// One killed by its limit, and where there are group kills, three in one. Their ids.
+/// One process killed by its limit and, if there are group kills, three in one group. Returns their ids.
 fn victims(session: &mut Session, name: &str) -> Result<BTreeSet<u64>> {
     let released = wall_clock_ns();
     let mut hogs = Vec::new();
@@ -135,14 +135,14 @@ fn victims(session: &mut Session, name: &str) -> Result<BTreeSet<u64>> {
     let mut victims = BTreeSet::new();
     for hog in &mut hogs {
         hog.killed()?;
-        // The other tracer, which nobody has killed, tells of it too.
+        // The other tracer, which still runs, reports it too.
         session.line_of(hog.pid(), released)?;
         victims.insert(hog.pid().into());
     }
     Ok(victims)
 }
 
-/// Pins and an output of the scenario's own.
+/// Pins and an output for this scenario only.
 struct Files {
     pins: String,
     lines: PathBuf,
@@ -167,7 +167,7 @@ impl Files {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().context("start a pinned run")
     }
 
-    /// The start line of the run that is this many's.
+    /// The start line of run `number`.
     fn started(&self, run: &mut Child, number: usize) -> Result<Value> {
         until("a start line", || {
             if let Some(status) = run.try_wait()? {
@@ -190,7 +190,7 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        let _left_to_look_at = fs::remove_file(&self.lines).and_then(|()| fs::remove_file(&self.said));
+        let _ignored = fs::remove_file(&self.lines).and_then(|()| fs::remove_file(&self.said));
     }
 }
 

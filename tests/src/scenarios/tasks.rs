@@ -1,4 +1,4 @@
-//! Victims that are more, or other, than one plain process.
+//! Victims that are more than one simple process, or something else.
 
 use anyhow::{Context, Result, ensure};
 
@@ -24,7 +24,7 @@ pub(super) fn raised_adj(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A thread allocates while the process's first thread sleeps: the killer names the first one.
+/// A thread allocates while the process's first thread sleeps. The OOM killer names the first thread.
 pub(super) fn thread_victim(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"thread")?;
     cgroup.limit(LIMIT)?;
@@ -41,7 +41,7 @@ pub(super) fn thread_victim(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The first thread has ended: the killer names another one, whose id is not the process's.
+/// The first thread has ended. The OOM killer names another thread, whose id is not the process's.
 pub(super) fn exited_leader(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"exited-leader")?;
     cgroup.limit(LIMIT)?;
@@ -56,7 +56,7 @@ pub(super) fn exited_leader(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// A container's first process may survive the kill of its child.
+/// A container's first process can survive the kill of its child.
 pub(super) fn child_with_living_parent(session: &mut Session) -> Result<Outcome> {
     kill_child(session, "child-of-living", false)
 }
@@ -66,8 +66,8 @@ pub(super) fn pid_namespace(session: &mut Session) -> Result<Outcome> {
     kill_child(session, "pid-namespace", true)
 }
 
-/// The first process of a pid namespace runs the killer, and kills the others itself when it ends: that is no OOM kill,
-/// though one of them may have its memory where the victim's was.
+/// The first process of a pid namespace runs the OOM killer, and later kills the others by ending. That is
+/// not an OOM kill, even if one of them has its memory where the victim's was.
 pub(super) fn namespace_ends(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"namespace")?;
     cgroup.limit(16 * LIMIT)?;
@@ -100,7 +100,7 @@ fn kill_child(session: &mut Session, name: &str, apart: bool) -> Result<Outcome>
     Ok(Outcome::Passed)
 }
 
-/// Two processes with one memory: the kernel kills both, and counts and logs one.
+/// Two processes share one memory: the kernel kills both, but counts and logs only one.
 pub(super) fn shared_mm(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"shared-mm")?;
     cgroup.limit(LIMIT)?;
@@ -111,7 +111,7 @@ pub(super) fn shared_mm(session: &mut Session) -> Result<Outcome> {
     let released = wall_clock_ns();
     hog.grow("anon")?;
     hog.killed()?;
-    // Both have the same score: whichever the killer came to last.
+    // Both have the same score, so the OOM killer takes the one that it checks last.
     let tids = session.wait_for_log("kill of either process", |reports| {
         let tids = reports.kills.iter().rev().map(|kill| kill.killed.tid);
         tids.clone().find(|tid| [grower.tid, sleeper.tid].contains(tid))

@@ -1,4 +1,4 @@
-//! What a run starts, and what it notes of the machine and of a cgroup.
+//! Starts what a run needs, and reads facts of the machine and of a cgroup.
 
 use std::path::Path;
 
@@ -10,7 +10,8 @@ use crate::counters;
 use crate::hog::Hog;
 use crate::tracer::{Hook, Line, Tracer};
 
-/// In a guest that is to run out of memory: may this process, and those it starts from now on, be killed?
+/// In a guest that will run out of memory: sets whether this process, and those that it starts after this,
+/// may be killed.
 pub(super) fn protect(guest: bool, protected: bool) -> Result<()> {
     if !guest {
         return Ok(());
@@ -19,7 +20,7 @@ pub(super) fn protect(guest: bool, protected: bool) -> Result<()> {
     std::fs::write("/proc/self/oom_score_adj", value).context("protect the test from the killer")
 }
 
-/// Starts the tracer. In a guest this process may not be killed, but the tracer must look after itself.
+/// Starts the tracer. In a guest this process must not be killed, but the tracer must protect itself.
 pub(super) fn start_tracer(binary: &Path, hook: Hook, guest: bool) -> Result<Tracer> {
     protect(guest, false)?;
     let tracer = Tracer::start(binary, hook)?;
@@ -27,7 +28,7 @@ pub(super) fn start_tracer(binary: &Path, hook: Hook, guest: bool) -> Result<Tra
     Ok(tracer)
 }
 
-/// A hog with a name. `protected`: this process may not be killed, and its children must not inherit that.
+/// A hog with a name. `protected`: this process must not be killed, and its children must not inherit that.
 pub fn start_hog(protected: bool, comm: &[u8]) -> Result<Hog> {
     let mut hog = Hog::start()?;
     if protected {
@@ -37,7 +38,7 @@ pub fn start_hog(protected: bool, comm: &[u8]) -> Result<Hog> {
     Ok(hog)
 }
 
-/// What the files of the cgroup whose limit fired say after the kill.
+/// What the files of the cgroup show after its limit fired.
 pub fn fired_limit(cgroup: &Cgroup, limit_bytes: u64) -> Result<FiredLimit> {
     Ok(FiredLimit {
         place: cgroup.place().clone(),
@@ -78,7 +79,8 @@ impl HostFacts {
     }
 }
 
-/// What other processors had charged ahead came free before the killer looked, and for once nobody died. That is chance.
+/// Other processors returned what they had charged in advance before the OOM killer ran, so no process died.
+/// This is chance.
 pub(super) fn is_relief(line: &Line) -> bool {
     let bytes = |key| line.number(&format!("cgroup.{key}_bytes"));
     line.get("outcome") == Some(&"relieved".into())

@@ -1,4 +1,4 @@
-//! The account: who was killed against who was told of, and what was counted as lost.
+//! Compares the victims with the reported ones and with what was counted as lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -7,32 +7,32 @@ use super::lane::Report;
 use super::lines::Line;
 use super::victims::{Death, Victim};
 
-/// What the kernel and the generator know.
+/// What the kernel and the makers of victims know.
 #[derive(Clone, Debug)]
 pub(super) struct Truth {
-    /// The path that all victims' cgroups begin with.
+    /// The prefix of all victims' cgroup paths.
     pub(super) prefix: String,
-    /// Everyone.
+    /// All victims.
     pub(super) deaths: Vec<Death>,
-    /// By how much the kernel's `oom_kill` grew, kills of others on this machine included.
+    /// Growth of the kernel's `oom_kill`, including kills of others on this machine.
     pub(super) kernel_kills: u64,
-    /// Between these, as lines have it.
+    /// The time of the test, as in lines.
     pub(super) between: (String, String),
 }
 
-/// What became of all victims in the lines of one tracer.
+/// What happened to all victims in the lines of one tracer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Account {
     pub(super) once: u64,
     pub(super) more: u64,
     pub(super) untold: Vec<Death>,
     pub(super) lost: BTreeMap<String, u64>,
-    /// Counted as lost and told all the same: two sets of programs were attached.
+    /// Counted as lost and also reported, because two sets of programs were attached.
     pub(super) also_counted: u64,
     /// Kills of others on this machine, by the kernel's count.
     pub(super) of_others: i128,
     pub(super) cut: u64,
-    /// Why it does not come out even; empty if it does.
+    /// Why the numbers do not match; empty if they do.
     pub(super) faults: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Account {
         account
     }
 
-    /// How often each victim of ours was told of, and how many others were.
+    /// How often each of our victims was reported, and how many others were.
     fn told(&mut self, truth: &Truth, lines: &[Line]) -> (BTreeMap<Victim, u64>, u64) {
         let (mut ours, mut others) = (BTreeMap::<Victim, u64>::new(), BTreeSet::new());
         for line in lines {
@@ -80,7 +80,7 @@ impl Account {
         (ours, others.len() as u64)
     }
 
-    /// Within a run the numbers rise.
+    /// Within a run the numbers increase.
     fn order(&mut self, lines: &[Line]) {
         let mut last = 0;
         for line in lines {
@@ -97,9 +97,9 @@ impl Account {
         }
     }
 
-    /// All that the kernel counted is told or counted.
+    /// Everything that the kernel counted is reported or counted as lost.
     fn even(&mut self, truth: &Truth, report: &Report, others: u64) {
-        // A group kill passes its first victim twice, and the kernel counts that.
+        // A group kill passes its first victim twice, and the kernel counts both.
         let groups: BTreeSet<&str> = truth
             .deaths
             .iter()
@@ -107,7 +107,7 @@ impl Account {
             .map(|death| death.victim.cgroup.as_str())
             .collect();
         let number = |count: usize| count as i128;
-        // It does so unless that one is gone by then.
+        // It does so only if that victim still exists.
         let of_ours = number(truth.deaths.len()) + number(groups.len());
         self.of_others = (i128::from(truth.kernel_kills) - of_ours).max(0);
         let missing = number(self.untold.len()) + self.of_others - i128::from(others);
@@ -116,18 +116,18 @@ impl Account {
         let over = lost - missing;
         self.also_counted = u64::try_from(over).unwrap_or(0);
         if over < 0 {
-            self.faults.push(format!("{} victims are neither told of nor counted", -over));
+            self.faults.push(format!("{} victims are neither reported nor counted", -over));
         } else if over > number(in_two) {
             self.faults.push(format!(
-                "{lost} are counted as lost, but {missing} were not told of; two sets of programs saw {in_two} at the most"
+                "{lost} are counted as lost, but {missing} were not reported; two sets of programs saw {in_two} at the most"
             ));
         }
         if number(self.untold.len()) > lost {
-            self.faults.push(format!("{} untold, {lost} counted as lost", self.untold.len()));
+            self.faults.push(format!("{} not reported, {lost} counted as lost", self.untold.len()));
         }
     }
 
-    /// Victims that nothing accounts for.
+    /// Victims that were neither reported nor counted.
     pub(super) fn unaccounted(&self) -> u64 {
         (self.untold.len() as u64).saturating_sub(self.lost.values().sum())
     }
@@ -137,7 +137,7 @@ fn meet(between: (Instant, Instant), windows: &[(Instant, Instant)]) -> bool {
     windows.iter().any(|window| between.0 <= window.1 && window.0 <= between.1)
 }
 
-/// Kills counted as lost, by reason. A line that a SIGKILL had told twice stands for one.
+/// Kills counted as lost, by reason. A line that a SIGKILL caused to be written twice counts once.
 fn lost(lines: &[Line]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::<String, u64>::new();
     let mut last = BTreeMap::<&str, (u64, u64)>::new();

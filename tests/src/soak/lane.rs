@@ -1,4 +1,4 @@
-//! One tracer with its pins and its output, and what is done to it at random.
+//! One tracer with its pins and its output, and the random faults that happen to it.
 
 mod fault;
 
@@ -29,7 +29,7 @@ pub(super) struct Lane {
     said: PathBuf,
     output: Output,
     random: Random,
-    /// Which binary, and which ring.
+    /// The index of the binary and of the ring size.
     turn: (usize, usize),
     child: Option<Child>,
     /// Since when two sets of programs may be attached.
@@ -37,14 +37,14 @@ pub(super) struct Lane {
     report: Report,
 }
 
-/// What was done, and what came of it.
+/// What was done, and its result.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
     pub(super) faults: BTreeMap<&'static str, u64>,
     pub(super) starts: u64,
-    /// When two sets of programs were attached: a kill may be told by one and counted by the other.
+    /// When two sets of programs were attached: one may report a kill that the other counts as lost.
     pub(super) two: Vec<(Instant, Instant)>,
-    /// `VmHWM` of the tracer that had most, kB.
+    /// The largest `VmHWM` of a tracer, kB.
     pub(super) memory_kb: u64,
 }
 
@@ -78,7 +78,7 @@ impl Lane {
         })
     }
 
-    /// Does one thing after another to it.
+    /// Lets one fault after another happen.
     pub(super) fn trouble(&mut self, until: Instant, done: &AtomicBool) -> Result<()> {
         while Instant::now() < until && !done.load(Ordering::Relaxed) {
             let pause = self.random.time(0, 1500);
@@ -97,7 +97,7 @@ impl Lane {
         self.output.lines()
     }
 
-    /// Ends the tracer and removes its programs. Its lines.
+    /// Ends the tracer and removes its programs. Returns its lines.
     pub(super) fn finish(
         &mut self,
         detached: impl FnOnce(&Path) -> Result<()>,
@@ -121,7 +121,7 @@ impl Lane {
         }
     }
 
-    /// Two sets of programs are attached while two are pinned.
+    /// While two sets of programs are pinned, two are attached.
     fn look_at_pins(&mut self) {
         let sets = fs::read_dir(&self.pins).map_or(0, Iterator::count);
         if sets < 2
@@ -141,8 +141,8 @@ impl Lane {
         self.output.given_to(&mut command)?;
         let said = File::options().append(true).create(true).open(&self.said)?;
         command.stdin(Stdio::null()).stderr(said);
-        // It must not outlive a run that was killed, nor die of a rotation before it is the tracer.
-        // SAFETY: system calls only, which is all that may be done between fork and exec.
+        // It must end when the run is killed, and a rotation must not kill it before it is the tracer.
+        // SAFETY: system calls only, which is all that is allowed between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 libc::signal(libc::SIGHUP, libc::SIG_IGN);
@@ -157,7 +157,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Starts one that is killed before it has come far.
+    /// Starts a tracer and kills it soon.
     fn start_and_kill(&mut self) -> Result<()> {
         self.start()?;
         let soon = self.random.time(0, 400);
@@ -173,17 +173,17 @@ impl Lane {
         Ok(())
     }
 
-    /// Ends it in order.
+    /// Ends it with SIGTERM.
     fn end(&mut self) -> Result<()> {
         self.signal(libc::SIGTERM)?;
         let mut child = self.child.take().context("no tracer")?;
         let status = until("the tracer's end", || Ok(child.try_wait()?))?;
-        // One that has only just been started does not listen yet.
+        // A process that was just started does not handle the signal yet.
         ensure!(status.success() || status.signal() == Some(libc::SIGTERM), "the tracer ended: {status}");
         Ok(())
     }
 
-    /// SIGSTOP, and until it stands still.
+    /// Sends SIGSTOP and waits until it is stopped.
     fn stop_still(&mut self) -> Result<()> {
         self.signal(libc::SIGSTOP)?;
         let stat = format!("/proc/{}/stat", self.pid()?);
@@ -197,7 +197,7 @@ impl Lane {
         Ok(self.child.as_ref().context("no tracer")?.id())
     }
 
-    /// To a tracer that must be there.
+    /// Sends a signal to a tracer that must exist.
     fn signal(&mut self, signal: libc::c_int) -> Result<()> {
         let child = self.child.as_mut().context("no tracer")?;
         if let Some(status) = child.try_wait()? {
@@ -211,13 +211,13 @@ impl Lane {
         send(pid, signal)
     }
 
-    /// Waits until it is `done`.
+    /// Waits until `done` returns true.
     pub(super) fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
         until(what, || Ok(done(self)?.then_some(())))
             .with_context(|| format!("{}: {}", self.name, self.last_words()))
     }
 
-    /// The end of what its tracers wrote to standard error.
+    /// The last lines that its tracers wrote to standard error.
     pub(super) fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.said).unwrap_or_default();
         let last: Vec<&str> = text.lines().rev().take(5).collect();
@@ -228,7 +228,7 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It has ended already, most likely.
+            // It has most likely ended already.
             let _ended = child.kill();
             let _waited = child.wait();
         }

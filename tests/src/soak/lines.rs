@@ -1,4 +1,4 @@
-//! What a tracer has printed, run after run: bytes in, what the account needs out.
+//! Parses what a tracer printed in all its runs, for the account.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -13,7 +13,7 @@ pub(super) enum Line {
     Start(bool),
     Kill {
         seq: u64,
-        /// The kernel counts no kill of one that was exiting already.
+        /// False if the process was already exiting: the kernel counts no kill then.
         counted: bool,
         victim: Victim,
         time: String,
@@ -27,11 +27,11 @@ pub(super) enum Line {
     /// `events` and `lost` of the run.
     Stop,
     Other(String),
-    /// Half a line: a process that is killed in the middle of a write leaves it.
+    /// Half a line, left by a process that was killed while it wrote.
     Cut(String),
 }
 
-/// All lines of a text whose last line has an end.
+/// All lines of a text whose last line is complete.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<Line>> {
     let text = std::str::from_utf8(text).context("lines that are not UTF-8")?;
     ensure!(text.is_empty() || text.ends_with('\n'), "a torn end: {:?}", text.lines().last());

@@ -1,8 +1,8 @@
-//! Victims that are all known, against tracers that are killed, stopped, replaced, and whose outputs fail, at
-//! random. At the end each victim must be told of or counted, and nobody else be told of.
+//! Makes known victims while tracers are killed, stopped and replaced, and while their outputs fail, at
+//! random. At the end each victim must be reported or counted, and nothing else may be reported.
 //!
-//! In: the oomtrace binary. Out: a Markdown table on stdout; what is wrong, and the seed, on stderr. All mounts
-//! are in a mount namespace of this process's own: they are gone when it is, and the pins with them.
+//! Takes the oomtrace binary. Prints a Markdown table on stdout; errors and the seed on stderr. All mounts
+//! are in this process's own mount namespace, so they and the pins are gone when it ends.
 
 mod account;
 mod lane;
@@ -36,7 +36,7 @@ use crate::cgroup::{Hierarchy, Scratch};
 use crate::counters::oom_kills;
 use crate::tracer;
 
-/// First argument of the program that carries this: the scenarios'.
+/// First argument that selects this part of the scenarios' program.
 pub const SUBCOMMAND: &str = "soak";
 
 /// Threads that make victims.
@@ -44,16 +44,16 @@ const MAKERS: u64 = 4;
 /// Room for a file of lines: enough between two rotations.
 const DISK: &str = "size=24m";
 
-/// Real OOM kills against a tracer that everything happens to.
+/// Real OOM kills while all kinds of faults happen to the tracer.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The program under test; else what OOMTRACE_BIN says, else what `cargo xtask build` leaves.
+    /// The program under test [default: $OOMTRACE_BIN, else the binary of `cargo xtask build`]
     #[arg(long)]
     oomtrace: Option<PathBuf>,
-    /// For how long.
+    /// How long it runs.
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
-    /// The same again: what happens, in the same order; not at the same moments.
+    /// Repeat the faults of this seed, in the same order but not at the same times.
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -74,9 +74,9 @@ pub fn main(arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     }
 }
 
-/// Whoever watches may be gone.
+/// Errors are ignored: the reader may be gone.
 fn say(what: &str) {
-    let _nobody_watches = writeln!(std::io::stderr(), "{what}");
+    let _ignored = writeln!(std::io::stderr(), "{what}");
 }
 
 fn run(arguments: &Arguments, seed: u64) -> Result<bool> {
@@ -136,7 +136,7 @@ fn run(arguments: &Arguments, seed: u64) -> Result<bool> {
     Ok(even)
 }
 
-/// For whoever looks for what went wrong.
+/// Keeps the lines of a failed run for analysis.
 fn keep(file: &Path, lines: &[Line], account: &Account) -> Result<()> {
     let mut text = String::new();
     for line in lines {
@@ -146,26 +146,26 @@ fn keep(file: &Path, lines: &[Line], account: &Account) -> Result<()> {
         text.push_str(&format!("{death:?}\n"));
     }
     std::fs::write(file, text)?;
-    say(&format!("soak: what was told is in {}", file.display()));
+    say(&format!("soak: the lines are in {}", file.display()));
     Ok(())
 }
 
 type Told = (&'static str, Vec<Line>, Report);
 
-/// What the threads of a run tell one another.
+/// What the threads of a run share.
 #[derive(Debug, Default)]
 struct Stage {
-    /// No more trouble, and no more victims but the last.
+    /// No more faults, and only the last victims.
     done: AtomicBool,
-    /// Victims made when all trouble was over.
+    /// Victims that were made after all faults.
     last: Mutex<BTreeSet<Victim>>,
-    /// How many tracers have told of one of these.
+    /// How many tracers have reported one of these.
     heard: AtomicUsize,
-    /// Nobody dies any more.
+    /// No more victims are made.
     over: AtomicBool,
 }
 
-/// Makes victims and trouble until then, and last victims without trouble. What the tracers have told.
+/// Makes victims and faults until then, and last victims without faults. Returns what the tracers reported.
 fn trouble(
     lanes: &mut [Lane],
     victims: &Victims<'_>,
@@ -186,7 +186,7 @@ fn trouble(
                 })
             })
             .collect();
-        // A tracer ends with the thread that started it: each thread stays to the end.
+        // A tracer ends with the thread that started it, so each thread stays until the end.
         let lanes: Vec<_> = lanes
             .iter_mut()
             .map(|lane| {
@@ -204,7 +204,7 @@ fn trouble(
             let result = maker.join().map_err(|_| anyhow!("a maker of victims panicked"))?;
             made = made.and(result);
         }
-        // One that finds a ring still full is counted: then the next one is told of.
+        // If the ring is still full, this victim is counted as lost, and the next one is reported.
         while made.is_ok() && stage.heard.load(Ordering::Relaxed) < count {
             made = victims.one().map(|victim| {
                 stage.last.lock().unwrap_or_else(PoisonError::into_inner).insert(victim);
@@ -221,7 +221,7 @@ fn trouble(
     })
 }
 
-/// One tracer's part, to its last line.
+/// Runs one tracer to its last line.
 fn tell_all(lane: &mut Lane, until: Instant, stage: &Stage, binary: &Path) -> Result<(Vec<Line>, Report)> {
     lane.trouble(until, &stage.done)?;
     stage.done.store(true, Ordering::Relaxed);
@@ -244,12 +244,12 @@ fn detach(binary: &Path, pins: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Now, as a line has it.
+/// The current time, as in a line.
 fn moment() -> String {
     format!("{:.9}", jiff::Timestamp::now())
 }
 
-/// A directory with a disk and a bpffs of its own, that nobody else sees.
+/// A directory with its own disk and bpffs, visible only to this process.
 #[derive(Debug)]
 struct Dir(PathBuf);
 
@@ -272,9 +272,9 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         for name in ["disk", "bpf"] {
-            let _gone_with_the_namespace = unmount(&self.0.join(name));
+            let _ignored = unmount(&self.0.join(name));
         }
-        let _left_to_look_at = std::fs::remove_dir_all(&self.0);
+        let _ignored = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -294,7 +294,7 @@ fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulong, options
 
 fn unmount(target: &Path) -> Result<()> {
     let to = text(target)?;
-    // SAFETY: a string ended by NUL, alive through the call. A file that is open there is no hindrance.
+    // SAFETY: a string ended by NUL, alive through the call. An open file does not prevent the unmount.
     let status = unsafe { libc::umount2(to.as_ptr(), libc::MNT_DETACH) };
     ensure!(status == 0, "unmount {}: {}", target.display(), std::io::Error::last_os_error());
     Ok(())

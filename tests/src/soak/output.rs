@@ -1,4 +1,4 @@
-//! Where a tracer's lines go, and what can be done to it: a file on a small disk, or a pipe.
+//! Where a tracer's lines go, and the faults of it: a file on a small disk, or a pipe.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -19,7 +19,7 @@ use crate::patience::until;
 /// Bytes of the pipe: a dozen lines.
 const PIPE_BYTES: libc::c_int = 16 << 10;
 
-/// Where lines go.
+/// A file or a pipe.
 #[derive(Debug)]
 pub(super) enum Output {
     File(OnDisk),
@@ -27,7 +27,7 @@ pub(super) enum Output {
 }
 
 impl Output {
-    /// Has a tracer write to it.
+    /// Makes a tracer write to it.
     pub(super) fn given_to(&self, command: &mut Command) -> Result<()> {
         match self {
             Self::File(file) => command.arg("--file").arg(&file.path).stdout(Stdio::null()),
@@ -42,7 +42,7 @@ impl Output {
             Self::File(file) => {
                 let mut lines = file.before.clone();
                 let now = fs::read(&file.path).unwrap_or_default();
-                // The tracer may be at it: what has an end is whole.
+                // The tracer may be writing. Lines with an end are complete.
                 let whole = now.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
                 lines.extend(lines::parse(now.get(..whole).unwrap_or_default())?);
                 Ok(lines)
@@ -52,7 +52,7 @@ impl Output {
     }
 }
 
-/// A file, and what was in those that were put aside.
+/// A file, and the content of earlier files that were rotated away.
 #[derive(Debug)]
 pub(super) struct OnDisk {
     path: PathBuf,
@@ -60,12 +60,12 @@ pub(super) struct OnDisk {
 }
 
 impl OnDisk {
-    /// On a disk of its own.
+    /// A file on this disk.
     pub(super) fn on(disk: &Path) -> Self {
         Self { path: disk.join("kills"), before: Vec::new() }
     }
 
-    /// Bytes of it.
+    /// Its size in bytes.
     pub(super) fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |file| file.len())
     }
@@ -74,7 +74,7 @@ impl OnDisk {
         self.path.with_file_name(name)
     }
 
-    /// Takes all room.
+    /// Fills the disk.
     pub(super) fn fill_disk(&self) -> Result<()> {
         let mut filler = File::create(self.beside("filler"))?;
         let chunk = vec![0; 4096];
@@ -82,27 +82,27 @@ impl OnDisk {
         Ok(())
     }
 
-    /// Gives it back.
+    /// Frees the disk.
     pub(super) fn free_disk(&self) -> Result<()> {
         fs::remove_file(self.beside("filler")).context("remove the filler")
     }
 
-    /// Every write fails.
+    /// Makes every write fail.
     pub(super) fn fail(&self) -> Result<()> {
         super::mount(Path::new("/dev/full"), &self.path, "", libc::MS_BIND, "")
     }
 
-    /// Writes go to the disk again.
+    /// Makes writes work again.
     pub(super) fn heal(&self) -> Result<()> {
         super::unmount(&self.path)
     }
 
-    /// logrotate's `create`: the file gets another name, and there is a new one. `nudge` is told when.
+    /// logrotate's `create`: renames the file and makes a new one, then calls `nudge`.
     pub(super) fn rotate(&mut self, nudge: impl FnOnce() -> Result<()>) -> Result<()> {
         let old = self.beside("kills.1");
         fs::rename(&self.path, &old)?;
         let mut reader = File::open(&old)?;
-        // The tracer may have made it by now.
+        // The tracer may have made it already.
         File::options().append(true).create(true).mode(0o600).open(&self.path)?;
         nudge()?;
         self.moved_on()?;
@@ -110,7 +110,7 @@ impl OnDisk {
         fs::remove_file(old).context("remove the old file")
     }
 
-    /// Somebody removes it.
+    /// Removes the file.
     pub(super) fn remove(&mut self) -> Result<()> {
         let mut reader = File::open(&self.path)?;
         fs::remove_file(&self.path)?;
@@ -118,14 +118,14 @@ impl OnDisk {
         self.take(&mut reader)
     }
 
-    /// logrotate's `copytruncate`; the tracer stands still, so that nothing is written between.
+    /// logrotate's `copytruncate`. The tracer is stopped, so that nothing is written in between.
     pub(super) fn copy_and_truncate(&mut self) -> Result<()> {
         let mut file = File::options().read(true).write(true).open(&self.path)?;
         self.take(&mut file)?;
         file.set_len(0).context("truncate")
     }
 
-    /// Waits until the tracer writes to the file of that name, and so never again to the one before.
+    /// Waits until the tracer writes to the new file. After that it does not write to the old one.
     fn moved_on(&self) -> Result<()> {
         until("a line in the new file", || Ok((self.size() > 0).then_some(())))
     }
@@ -139,7 +139,7 @@ impl OnDisk {
     }
 }
 
-/// A pipe and its reader. The next tracer writes to the same one.
+/// A pipe and its reader. The next tracer uses the same pipe.
 #[derive(Debug)]
 pub(super) struct Pipe {
     write: OwnedFd,
@@ -176,7 +176,7 @@ impl Pipe {
         Ok(Self { write, paused, read, parsed: Vec::new(), _reader: reader })
     }
 
-    /// Nobody reads; or somebody does again.
+    /// Stops reading, or starts again.
     pub(super) fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Chance that can be had again: a seed in, the same numbers out on every machine.
+//! Repeatable random numbers: one seed gives the same numbers on every machine.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) struct Random(u64);
 
 impl Random {
-    /// One of several from one seed.
+    /// One of several independent streams of a seed.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed ^ stream.wrapping_mul(0xa076_1d64_78bd_642f));
         random.next();
@@ -22,17 +22,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than `end`, which is not 0.
+    /// A number below `end`, which must not be 0.
     pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    /// True so many times in a hundred.
+    /// True in `share` of 100 cases.
     pub(super) fn percent(&mut self, share: u64) -> bool {
         self.below(100) < share
     }
 
-    /// Of `from` to `to` milliseconds.
+    /// A time of `from` to `to` milliseconds.
     pub(super) fn time(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below(to.saturating_sub(from) + 1))
     }

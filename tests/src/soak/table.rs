@@ -44,9 +44,9 @@ pub(super) fn print(
     }
     row(to, "starts of the tracer", &|_, report| report.starts.to_string())?;
     row(to, "**victims**", &|_, _| format!("**{}**", truth.deaths.len()))?;
-    row(to, "told once", &|account, _| account.once.to_string())?;
-    row(to, "told twice or more", &|account, _| account.more.to_string())?;
-    row(to, "not told", &|account, _| account.untold.len().to_string())?;
+    row(to, "reported once", &|account, _| account.once.to_string())?;
+    row(to, "reported twice or more", &|account, _| account.more.to_string())?;
+    row(to, "not reported", &|account, _| account.untold.len().to_string())?;
     let reasons: BTreeSet<&String> =
         accounts.iter().flat_map(|(_, account, _)| account.lost.keys()).collect();
     for reason in reasons {
@@ -54,7 +54,7 @@ pub(super) fn print(
             |account: &Account, _: &Report| account.lost.get(reason).copied().unwrap_or(0).to_string();
         row(to, &format!("counted by `lost` lines: `{reason}`"), &count)?;
     }
-    row(to, "of these, told too (two sets of programs attached)", &|account, _| {
+    row(to, "of these, also reported (two sets of programs attached)", &|account, _| {
         account.also_counted.to_string()
     })?;
     row(to, "**unaccounted**", &|account, _| format!("**{}**", account.unaccounted()))?;

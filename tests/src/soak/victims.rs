@@ -1,4 +1,4 @@
-//! Processes that are killed, each known beforehand: which, where, and when.
+//! Makes processes that are killed, each known in advance: which, where and when.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,10 +13,10 @@ use crate::hog::Hog;
 
 /// Enough for a hog to start, and soon used up.
 const LIMIT: u64 = 4 << 20;
-/// Cgroups that outlive their victim, of each thread.
+/// How many cgroups of each thread outlive their victim.
 const KEPT: usize = 8;
 
-/// What tells a victim from any other: its process id, and the path of its cgroup, which no other ever had.
+/// Identifies a victim: its process id, and the path of its cgroup, which is used only once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Victim {
     pub(super) cgroup: String,
@@ -28,7 +28,7 @@ pub(super) struct Victim {
 pub(super) struct Death {
     pub(super) victim: Victim,
     pub(super) shape: &'static str,
-    /// It was killed between these.
+    /// The times between which it was killed.
     pub(super) between: (Instant, Instant),
 }
 
@@ -46,7 +46,7 @@ impl<'a> Victims<'a> {
         Self { scratch, version, number: AtomicUsize::new(0), deaths: Mutex::default() }
     }
 
-    /// All so far.
+    /// All victims so far.
     pub(super) fn deaths(&self) -> Vec<Death> {
         self.deaths.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -73,13 +73,13 @@ impl<'a> Victims<'a> {
         Ok(())
     }
 
-    /// One victim more. Nobody else may make any.
+    /// Makes one more victim. No other thread may make any.
     pub(super) fn one(&self) -> Result<Victim> {
         self.kill("single", 1)?;
         self.deaths().pop().map(|death| death.victim).context("no victim")
     }
 
-    /// Returns the cgroups: what is dropped is removed at once.
+    /// Returns the cgroups. They are removed when dropped.
     fn kill(&self, shape: &'static str, count: u64) -> Result<Vec<Cgroup>> {
         let cgroup = self.cgroup(self.scratch)?;
         let mut cgroups = Vec::new();
@@ -121,8 +121,8 @@ impl<'a> Victims<'a> {
         }
         let began = Instant::now();
         for hog in &mut hogs {
-            // One that the others' growth has killed already hears nothing more.
-            let _heard = hog.grow("anon");
+            // Another hog's growth may have killed it already.
+            let _ignored = hog.grow("anon");
         }
         let mut deaths = Vec::new();
         for (at, hog) in hogs.iter_mut().enumerate() {
@@ -132,7 +132,7 @@ impl<'a> Victims<'a> {
             deaths.push(Death { victim, shape, between: (began, Instant::now()) });
         }
         self.deaths.lock().unwrap_or_else(PoisonError::into_inner).extend(deaths);
-        // The inner ones go first.
+        // The inner cgroups come first.
         cgroups.push(cgroup);
         Ok(cgroups)
     }
@@ -149,7 +149,7 @@ fn hog_in(cgroup: &Cgroup) -> Result<Hog> {
     Ok(hog)
 }
 
-/// As a line has it.
+/// The path as in a line.
 pub(super) fn path(cgroup: &Cgroup) -> String {
     String::from_utf8_lossy(&cgroup.place().path).into_owned()
 }

@@ -1,4 +1,4 @@
-//! containerd by its own client: the id is free text, and the name.
+//! containerd through its own client. The id is free text and also the name.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Pods, as a kubelet would ask containerd for them.
+//! Pods, requested from containerd as a kubelet does.
 
 mod client;
 
@@ -22,7 +22,7 @@ const LIMIT_BYTES: u64 = 32 << 20;
 const RESTARTS: u32 = 3;
 const UID: &str = "7a3f0c1e-52d4-4b8e-9a61-0c2f5d8e4b17";
 
-/// The cgroup of a pod, which a kubelet makes before it asks for the pod.
+/// The cgroup of a pod. A kubelet makes it before it requests the pod.
 struct PodCgroup {
     cgroup: Cgroup,
     _levels: [Cgroup; 2],
@@ -55,7 +55,7 @@ impl PodCgroup {
     }
 }
 
-/// `k8s`, as oomtrace must tell it.
+/// The `k8s` that oomtrace must report.
 fn k8s(pod: &str, container: Option<&str>) -> Value {
     let mut k8s = json!({"namespace": {"name": "shop"}, "pod": {"name": pod, "uid": UID}});
     if let (Some(name), Some(k8s)) = (container, k8s.as_object_mut()) {
@@ -148,10 +148,10 @@ fn limit_of_the_pod(world: &mut World) -> Result<()> {
     let named = verdict.get("false_positive").and_then(Value::as_array).cloned().unwrap_or_default();
     ensure!(
         named.contains(&json!("bystander")) == accused,
-        "field false_positive: the runtime accuses the bystander: {accused}: {}",
+        "field false_positive: the runtime reports the bystander: {accused}: {}",
         verdict.text
     );
-    ensure!(world.watch.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
+    ensure!(world.watch.kills_in(&bystander) == 0, "oomtrace reported the bystander");
     client.remove(&sandbox)?;
     world.tidy();
     Ok(())
@@ -164,7 +164,7 @@ fn sandbox(world: &mut World) -> Result<()> {
     let dir = cgroup.cgroup.file(&sandbox);
     let limit = if dir.join("memory.max").exists() { "memory.max" } else { "memory.limit_in_bytes" };
     std::fs::write(dir.join(limit), LIMIT_BYTES.to_string()).context("limit the sandbox")?;
-    // Nothing but the pause process is in a sandbox: one of ours goes there to die.
+    // A sandbox contains only the pause process, so a process of the test enters it and is killed.
     let mut hog = start_hog(false, b"sandboxed")?;
     hog.join(&dir.join("cgroup.procs"))?;
     hog.grow("anon")?;

@@ -1,4 +1,4 @@
-//! A daemon that a test starts, and ends by its pid.
+//! A daemon that a test starts, and later ends by its pid.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -26,10 +26,10 @@ impl Daemon {
         use std::os::unix::process::CommandExt;
         let log = dir.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| log.display().to_string())?;
-        // A group of its own: Ctrl-C is for the test, which then lets it go.
+        // Its own process group, because Ctrl-C must only end the test, which then ends the daemon.
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
-        // It must not outlive a test that was killed.
-        // SAFETY: one system call, which is all that may be done between fork and exec.
+        // It must end when the test is killed. SAFETY: one system call, which is all that is allowed between
+        // fork and exec.
         unsafe {
             command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
                 0 => Ok(()),
@@ -48,7 +48,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// The end of its log.
+    /// The last lines of its log.
     fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -76,9 +76,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // One that was stopped would not hear the rest; one that has ended hears nothing.
+        // A stopped daemon must continue first. If it has ended, this does nothing.
         let _ended = self.signal(libc::SIGCONT).and_then(|()| self.signal(libc::SIGTERM));
-        let _in_time = until("its end", || Ok(self.child.try_wait()?));
+        let _ignored = until("its end", || Ok(self.child.try_wait()?));
         let _ended = self.child.kill();
         let _waited = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Docker: what its containers were told, and every way in which they die.
+//! Docker: the settings of its containers, and all the ways in which they are killed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,13 +29,13 @@ pub(crate) const CASES: &[Case] = &[
     ("docker_daemon_dead_during_the_kill", daemon_dead),
 ];
 
-/// What `-m 32m` means.
+/// The value of `-m 32m`.
 pub(crate) const LIMIT: &str = "32m";
 /// The image of a pod's sandbox, which only sleeps.
 const PAUSE: &str = "oomtrace-test:pause";
 const LIMIT_BYTES: u64 = 32 << 20;
 
-/// dockerd, and how to talk to it.
+/// dockerd and its client.
 #[derive(Debug)]
 pub(crate) struct Docker {
     dir: PathBuf,
@@ -47,7 +47,7 @@ pub(crate) struct Docker {
 }
 
 impl Docker {
-    /// Starts one with `DIR/NAME` as its data-root, unless `options` say another.
+    /// Starts one with `DIR/NAME` as its data-root, unless `options` set another.
     pub(crate) fn start(dir: &Path, name: &'static str, containerd: &Path, options: &[&str]) -> Result<Self> {
         let mut docker = Self {
             dir: dir.to_owned(),
@@ -65,12 +65,12 @@ impl Docker {
         format!("unix://{}/{}.sock", self.dir.display(), self.name)
     }
 
-    /// Starts the daemon, after it was killed too.
+    /// Starts the daemon, also after it was killed.
     fn start_again(&mut self) -> Result<()> {
         let at = self.dir.join(self.name);
         let with = |tail: &str| format!("{}{tail}", at.display());
         let mut command = Command::new("dockerd");
-        // No network of the host is touched.
+        // Nothing in the host's network is changed.
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
         command.args(["-H", &self.socket(), "--exec-root", &with("-exec"), "--pidfile", &with(".pid")]);
         command.arg("--containerd").arg(&self.containerd);
@@ -83,13 +83,13 @@ impl Docker {
         Ok(())
     }
 
-    /// Takes in the image.
+    /// Imports the image.
     pub(crate) fn import(&self, tar: &Path) -> Result<()> {
         self.cli(&["import", &tar.display().to_string(), IMAGE])?;
         Ok(())
     }
 
-    /// Writes the image, and that of a pod's sandbox, to a file that containerd takes in.
+    /// Writes the image and that of a pod's sandbox to a file for containerd.
     pub(crate) fn save(&self, tar: &Path, saved: &Path) -> Result<()> {
         let sleep = "ENTRYPOINT [\"/bin/sleep\", \"86400\"]";
         self.cli(&["import", "--change", sleep, &tar.display().to_string(), PAUSE])?;
@@ -97,15 +97,15 @@ impl Docker {
         Ok(())
     }
 
-    /// `docker ARGUMENTS`; what it said.
+    /// Runs `docker ARGUMENTS`. Returns the output.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Result<String> {
-        // Whatever daemon the caller's environment names is not meant.
+        // The daemon in the caller's environment must not be used.
         output(
             Command::new("docker").env_remove("DOCKER_CONTEXT").args(["-H", &self.socket()]).args(arguments),
         )
     }
 
-    /// Runs a script in a container of its own, in the background. The container's id.
+    /// Runs a script in a new container in the background. Returns the container's id.
     pub(crate) fn run(&self, name: &str, options: &[&str], script: &str) -> Result<String> {
         let gates = format!("{}:/gate:ro", self.gates.display());
         let mut arguments =
@@ -115,7 +115,7 @@ impl Docker {
         self.cli(&arguments)
     }
 
-    /// What Docker says of the container's state.
+    /// What Docker says about the container's state.
     pub(crate) fn state(&self, id: &str) -> Result<Value> {
         Ok(serde_json::from_str(&self.cli(&["inspect", "-f", "{{json .State}}", id])?)?)
     }
@@ -130,12 +130,12 @@ impl Docker {
     }
 }
 
-/// `container`, as oomtrace must tell it.
+/// The `container` that oomtrace must report.
 pub(crate) fn told(id: &str, name: &str) -> Value {
     json!({"id": id, "name": name, "runtime": {"name": "docker"}, "image": {"name": IMAGE}, "restart_count": 0})
 }
 
-/// A kill by the container's own limit.
+/// Checks a kill by the container's own limit.
 fn by_own_limit(line: &Line, id: &str, container: &Value) -> Result<()> {
     let path = format!("/docker/{id}");
     expect(
@@ -255,7 +255,7 @@ fn restarted(world: &mut World) -> Result<()> {
 }
 
 fn limit_on_the_parent(world: &mut World) -> Result<()> {
-    // On a busy machine the verdict may come before the bystander has ended, and proves nothing then.
+    // On a busy machine the verdict may come before the bystander has ended. Then it proves nothing.
     for _ in 0..3 {
         if limit_on_the_parent_once(world)? {
             return Ok(());
@@ -264,7 +264,7 @@ fn limit_on_the_parent(world: &mut World) -> Result<()> {
     bail!("three times the bystander had not ended when the verdict came")
 }
 
-/// Had the bystander ended in time?
+/// Returns whether the bystander had ended in time.
 fn limit_on_the_parent_once(world: &mut World) -> Result<bool> {
     let scratch = Scratch::make(&world.hierarchy)?;
     let parent = scratch.cgroup().child(b"shop")?;
@@ -283,7 +283,7 @@ fn limit_on_the_parent_once(world: &mut World) -> Result<bool> {
             ("oom.cgroup.limit_bytes", json!(LIMIT_BYTES)),
         ],
     )?;
-    // Docker 20.10 shows the flag of a container that ended.
+    // Docker 20.10 shows the flag only when the container has ended.
     world.open("bystander")?;
     until("the bystander's end", || {
         Ok((world.docker.state(&bystander)?.get("Status") == Some(&json!("exited"))).then_some(()))
@@ -296,13 +296,13 @@ fn limit_on_the_parent_once(world: &mut World) -> Result<bool> {
     if in_time {
         expect(&verdict, &[("false_positive", expected)])?;
     }
-    ensure!(world.watch.kills_in(&bystander) == 0, "the bystander is accused by oomtrace");
+    ensure!(world.watch.kills_in(&bystander) == 0, "oomtrace reported the bystander");
     world.docker.remove(&[&id, &bystander])?;
     world.tidy();
     Ok(in_time)
 }
 
-/// The container's PID 1, as the host numbers it, is put into a cgroup below the container's own.
+/// Moves the container's PID 1 into a cgroup below the container's own.
 fn put_below(world: &World, id: &str, below: &str) -> Result<()> {
     let pid = world.docker.cli(&["inspect", "-f", "{{.State.Pid}}", id])?;
     let dir = world.hierarchy.mount.join("docker").join(id).join(below);
@@ -347,7 +347,7 @@ fn before_the_tracer(world: &mut World) -> Result<()> {
     world.docker.remove(&[&id])
 }
 
-/// A second daemon, started while the tracer runs; its data-root is in a file that only its command line names.
+/// A second daemon, started while the tracer runs. Only its command line names the file with its data-root.
 fn another_data_root(world: &mut World) -> Result<()> {
     let (config, data) = (world.dir().join("elsewhere.json"), world.dir().join("elsewhere-data"));
     std::fs::write(&config, json!({"data-root": data}).to_string())?;
@@ -366,14 +366,14 @@ fn daemon_stopped(world: &mut World) -> Result<()> {
     world.open("stopped")?;
     let line = world.watch.kill_in(&id)?;
     by_own_limit(&line, &id, &told(&id, "stopped"))?;
-    // While the daemon hangs its file says what it last knew.
+    // While the daemon hangs, its file has the last state that it knew.
     let verdict = world.watch.verdict_of(&line)?;
     world.docker.daemon()?.signal(libc::SIGCONT)?;
     expect(&verdict, &[("runtime_says.status", json!("running")), ("missed", json!(true))])?;
     world.docker.remove(&[&id])
 }
 
-/// Kills dockerd, kills in a container of its, starts it again.
+/// Kills dockerd, kills a process in one of its containers, then starts it again.
 fn daemon_dead(world: &mut World) -> Result<()> {
     let mut docker = Docker::start(world.dir(), "living", &world.containerd.socket, &["--live-restore"])?;
     docker.import(&world.dir().join("rootfs.tar"))?;
@@ -394,6 +394,6 @@ fn daemon_dead(world: &mut World) -> Result<()> {
     )?;
     docker.start_again()?;
     let state = until("the container's state", || Ok(docker.state(&id).ok()))?;
-    ensure!(state.get("OOMKilled") == Some(&json!(false)), "Docker learned of it after all: {state}");
+    ensure!(state.get("OOMKilled") == Some(&json!(false)), "Docker knows of the kill: {state}");
     docker.remove(&[&id])
 }

@@ -1,7 +1,8 @@
-//! Real container runtimes, and what oomtrace says of kills in them against what the runtime was told.
+//! Real container runtimes: what oomtrace reports about kills in them must match what the runtime was told to
+//! run.
 //!
-//! The runtimes' daemons are started here, with directories and sockets of their own, and ended here.
-//! A runtime that cannot start is a failure. Cases run one after another: they share the daemons and the tracer.
+//! The runtimes' daemons are started and ended here, with their own directories and sockets. A runtime that
+//! cannot start is a failure. The cases run one after another, because they share the daemons and the tracer.
 
 mod containerd;
 mod cri;
@@ -21,7 +22,7 @@ use world::World;
 
 /// A case: its name and what it does.
 type Case = (&'static str, fn(&mut World) -> Result<()>);
-/// The world, once a case needed it; or why there is none.
+/// The world, after the first case has started it; or why it could not start.
 type Shared = Arc<Mutex<Option<Result<World, String>>>>;
 
 fn main() -> ExitCode {
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     let last = Arc::clone(&shared);
     trials.push(Trial::test("containers::orderly_end", move || finish(&last).map_err(failed)));
     let conclusion = libtest_mimic::run(&arguments, trials);
-    // A run of only some cases may leave it open.
+    // If only some cases run, it may still be there.
     drop(shared);
     conclusion.exit_code()
 }

@@ -1,4 +1,4 @@
-//! Podman: no daemon, its own storage.
+//! Podman: no daemon, and its own storage.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,20 +20,20 @@ pub(crate) const CASES: &[Case] = &[
 
 const LIMIT_BYTES: u64 = 32 << 20;
 
-/// `podman ARGUMENTS`, with a storage of this run's own; what it said.
+/// Runs `podman ARGUMENTS` with the storage of this run. Returns the output.
 pub(crate) fn podman(dir: &Path, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("podman");
     for (option, name) in [("--root", "podman"), ("--runroot", "podman-run"), ("--tmpdir", "podman-tmp")] {
         command.arg(option).arg(dir.join(name));
     }
     command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"]);
-    // Without it Podman asks for more than a container of this host may have.
+    // Without this Podman asks for higher limits than a container on this host may have.
     command.env("CONTAINERS_CONF", dir.join("containers.conf"));
-    // Its monitor leaves a file named `oom` where it was started.
+    // Its monitor leaves a file `oom` in the current directory.
     output(command.args(arguments).current_dir(dir))
 }
 
-/// What Podman is told in a file: limits for all containers, those that it makes by itself included.
+/// Podman's configuration: limits for all containers, including those that it makes by itself.
 pub(crate) const CONFIGURATION: &str =
     "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=32768:32768\"]\n";
 
@@ -44,7 +44,7 @@ fn have_image(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Runs a script in a container of its own, in the background. The container's id.
+/// Runs a script in a new container in the background. Returns the container's id.
 fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
     have_image(world)?;
     let gates = format!("{}:/gate:ro", world.gates().display());
@@ -105,7 +105,7 @@ fn renamed(world: &mut World) -> Result<()> {
 }
 
 fn in_a_pod(world: &mut World) -> Result<()> {
-    // Without an infra container a pod has no cgroup of its own.
+    // Without an infra container a pod has no cgroup.
     podman(world.dir(), &["pod", "create", "--infra=false", "--share", "", "--name", "shop"])?;
     let id = run(world, "member", &["--pod", "shop"], &format!("exec {EAT}"))?;
     killed(world, &id, "member", &format!("/libpod_parent/libpod-{id}"))?;

@@ -1,4 +1,4 @@
-//! Many containers at once.
+//! Many containers at the same time.
 
 use std::io::Write;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[("docker_storm", storm), ("thousand_short_li
 const CONTAINERS: usize = 60;
 const AT_ONCE: usize = 8;
 
-/// 60 containers, 8 at a time, each over its 16 MB: all must be named. What Docker shows of them is only told.
+/// 60 containers, 8 at a time, each above its 16 MB: all must be named. What Docker shows is only printed.
 fn storm(world: &mut World) -> Result<()> {
     let next = AtomicUsize::new(0);
     let docker = &world.docker;
@@ -58,7 +58,7 @@ fn storm(world: &mut World) -> Result<()> {
     ensure!(containers.len() == CONTAINERS, "only {} containers ran", containers.len());
     let version = world.docker.cli(&["version", "-f", "{{.Server.Version}}"])?;
     let mut stderr = std::io::stderr().lock();
-    let _nobody_reads = writeln!(
+    let _ignored = writeln!(
         stderr,
         "| {CONTAINERS} containers, {AT_ONCE} at a time, 16 MB each | named by oomtrace: {CONTAINERS} | shown by docker inspect ({version}): {shown} |"
     );
@@ -67,12 +67,14 @@ fn storm(world: &mut World) -> Result<()> {
 }
 
 const LIVES: usize = 1000;
-/// Every so many, one is killed.
+/// One of this many is killed.
 const KILL_EVERY: usize = 50;
-/// What a thousand more names may cost the tracer, dead ones included; it is half a megabyte of heap.
+/// How much a thousand more names may add to the tracer's memory, removed ones included. They need half a
+/// megabyte of heap.
 const GROWTH_MAX_KIB: u64 = 8 << 10;
 
-/// Cgroups made and removed as fast as can be, with Docker's files for each, which vanish with them.
+/// Cgroups that are made and removed as fast as possible, each with Docker's files, which are removed with
+/// it.
 fn thousand_short_lives(world: &mut World) -> Result<()> {
     let root = world.dir().join("short-lives");
     let option = format!("docker={}", root.display());
@@ -104,10 +106,10 @@ fn thousand_short_lives(world: &mut World) -> Result<()> {
     }
     let grown_kib = resident_kib(tracer.pid())?.saturating_sub(before_kib);
     ensure!(grown_kib < GROWTH_MAX_KIB, "the tracer grew by {grown_kib} KiB");
-    // It fails on any line that tells of a loss.
+    // This fails if a line reports a loss.
     tracer.stop()?;
     let mut stderr = std::io::stderr().lock();
-    let _nobody_reads = writeln!(
+    let _ignored = writeln!(
         stderr,
         "| {LIVES} cgroups made and removed in {:.1} s | {} kills, all named | the tracer grew by {grown_kib} KiB |",
         elapsed.as_secs_f64(),
@@ -120,7 +122,7 @@ fn id_of(number: usize) -> String {
     format!("{number:064x}")
 }
 
-/// One container's cgroup and files, from its start to its end.
+/// The cgroup and the files of one container, from start to end.
 fn life(root: &Path, parent: &Cgroup, number: usize) -> Result<()> {
     let (id, dir) = (id_of(number), root.join("containers").join(id_of(number)));
     std::fs::create_dir_all(&dir)?;
@@ -140,7 +142,7 @@ fn life(root: &Path, parent: &Cgroup, number: usize) -> Result<()> {
     std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())
 }
 
-/// What a process has in memory.
+/// The resident memory of a process.
 fn resident_kib(pid: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;

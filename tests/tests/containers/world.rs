@@ -1,4 +1,4 @@
-//! What all cases share: the daemons, the tracer and its lines.
+//! Shared by all cases: the daemons, the tracer and its lines.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,15 +16,15 @@ use crate::podman;
 /// The image of all containers in containerd's store.
 pub(crate) const CRI_IMAGE: &str = "docker.io/library/oomtrace-test:1";
 
-/// The daemons and the tracer. Dropped from the top: the tracer first, the directory last.
+/// The daemons and the tracer. Fields are dropped in order: the tracer first, the directory last.
 #[derive(Debug)]
 pub(crate) struct World {
     /// The program under test.
     pub(crate) watch: Watch,
     containers: Containers,
-    /// Docker, by its defaults but for the directories.
+    /// Docker with its default settings, except for the directories.
     pub(crate) docker: Docker,
-    /// What runs Docker's containers, and is driven by itself as well.
+    /// The containerd that runs Docker's containers, also used directly.
     pub(crate) containerd: Containerd,
     /// Where memory cgroups are.
     pub(crate) hierarchy: Hierarchy,
@@ -32,7 +32,7 @@ pub(crate) struct World {
     dir: TempDir,
 }
 
-/// What failed cases leave running, ended while its daemons still are there.
+/// Ends what failed cases left running, while the daemons still run.
 #[derive(Debug)]
 struct Containers {
     socket: PathBuf,
@@ -43,7 +43,7 @@ impl Drop for Containers {
     fn drop(&mut self) {
         let ctr =
             |arguments: &[&str]| output(Command::new("ctr").arg("-a").arg(&self.socket).args(arguments));
-        // Whatever cannot be ended shows as a mount or a cgroup that stays.
+        // What cannot be ended shows later as a mount or a cgroup that stays.
         for namespace in ctr(&["namespaces", "list", "-q"]).unwrap_or_default().lines() {
             for task in ctr(&["-n", namespace, "tasks", "list", "-q"]).unwrap_or_default().lines() {
                 let _ended = ctr(&["-n", namespace, "tasks", "delete", "-f", task]);
@@ -55,7 +55,7 @@ impl Drop for Containers {
     }
 }
 
-/// What runtimes mounted in the directory of the run, and left.
+/// Removes mounts that runtimes left in the run's directory.
 #[derive(Debug)]
 struct Mounts(PathBuf);
 
@@ -63,9 +63,9 @@ impl Drop for Mounts {
     fn drop(&mut self) {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
         let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-        // The last one mounted may be inside of an earlier one.
+        // The last mount may be inside an earlier one, so the order is reversed.
         for target in targets.filter(|target| Path::new(target).starts_with(&self.0)).rev() {
-            let _stays = output(Command::new("umount").arg(target));
+            let _ignored = output(Command::new("umount").arg(target));
         }
     }
 }
@@ -73,7 +73,7 @@ impl Drop for Mounts {
 /// containerd, with its CRI plugin.
 #[derive(Debug)]
 pub(crate) struct Containerd {
-    /// Where it listens.
+    /// The path of its socket.
     pub(crate) socket: PathBuf,
     _daemon: Daemon,
 }
@@ -82,7 +82,7 @@ impl Containerd {
     fn start(dir: &Path) -> Result<Self> {
         let (config, socket) = (dir.join("containerd.toml"), dir.join("containerd.sock"));
         let at = dir.display();
-        // No device, no network plugin, no profile of the host's is needed.
+        // No device, network plugin or profile of the host is needed.
         std::fs::write(
             &config,
             format!(
@@ -149,12 +149,12 @@ impl World {
         self.dir().join("gate")
     }
 
-    /// The image, as a file that containerd takes in.
+    /// The image as a file for containerd.
     pub(crate) fn saved(&self) -> PathBuf {
         self.dir().join("image.tar")
     }
 
-    /// Removes what runtimes left of this run's own cgroups in the other hierarchies of cgroup v1.
+    /// Removes what runtimes left of this run's cgroups in the other hierarchies of cgroup v1.
     pub(crate) fn tidy(&self) {
         let own = format!("oomtrace-test-{}", std::process::id());
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
@@ -167,7 +167,7 @@ impl World {
         std::fs::write(self.gates().join(name), "").context("open a gate")
     }
 
-    /// Ends everything in order.
+    /// Ends everything normally.
     pub(crate) fn finish(self) -> Result<()> {
         self.watch.tracer.stop()?;
         let dir = self.dir.path().to_owned();
@@ -176,13 +176,13 @@ impl World {
     }
 }
 
-/// Removes a cgroup and those below it, where no process is in them.
+/// Removes a cgroup and those below it, if no process is in them.
 fn remove_empty(dir: &Path) {
     for below in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if below.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_empty(&below.path());
         }
     }
-    // Not there, or the scratch cgroup itself, which its owner removes.
+    // It does not exist, or it is the scratch cgroup itself, which its owner removes.
     let _left = std::fs::remove_dir(dir);
 }

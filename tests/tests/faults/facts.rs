@@ -1,4 +1,4 @@
-//! What a run counts, and whose `/proc` it reads.
+//! What a run counts, and which `/proc` it reads.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::world::{World, comm, text};
 
-/// `--count` counts kills: not those that die with a victim because they share its memory.
+/// `--count` counts kills, but not processes that die with a victim because they share its memory.
 pub fn count_counts_kills(world: &World) -> Result<()> {
     let mut run = world.run(&["--count", "2"], |_| {})?;
     ensure!(text(&run.line()?, "type") == "start", "no start line");
@@ -23,7 +23,7 @@ pub fn count_counts_kills(world: &World) -> Result<()> {
     hog.share_memory()?;
     hog.grow("anon")?;
     hog.killed()?;
-    // The first kill is one of two: the run goes on, and takes this one for the second.
+    // The first kill is one of two, so the run goes on. This is the second.
     let name = world.kill_one()?;
     let lines = run.lines_until(&name)?;
     let of = |kind: &str| lines.iter().filter(|line| text(line, "type") == kind).count();
@@ -40,9 +40,10 @@ pub fn count_counts_kills(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Each victim's id has another program a moment later: never is that one told as the victim's.
+/// Another program gets each victim's id a moment later. It must never be reported as the victim.
 pub fn pids_used_again(world: &World) -> Result<()> {
-    // The kernel writes out ten reports in five seconds: after those a kill is quick enough to be mistaken.
+    // After ten reports in five seconds the kernel suppresses more. Then a kill is so fast that ids can be
+    // confused.
     const TIMES: usize = 60;
     let mut run = world.run(&[], |_| {})?;
     ensure!(text(&run.line()?, "type") == "start", "no start line");
@@ -71,11 +72,11 @@ pub fn pids_used_again(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A process of a pid namespace, ended with this.
+/// A process in a pid namespace. A drop kills it.
 struct Inside(Child);
 
 impl Inside {
-    /// `/bin/sleep`, with this id in the namespace of `process`, whose `/proc` it sees.
+    /// Starts `/bin/sleep` with this id in the namespace of `process`, with that namespace's `/proc`.
     fn sleep(process: u32, id: u32) -> Result<Self> {
         let script = format!("echo {} >/proc/sys/kernel/ns_last_pid; /bin/sleep 1000 & wait", id - 1);
         let mut command = Command::new("nsenter");
@@ -86,14 +87,14 @@ impl Inside {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        // The rest ends with the namespace.
-        let _gone = self.0.kill();
+        // The other processes end with the namespace.
+        let _ignored = self.0.kill();
         let _waited = self.0.wait();
     }
 }
 
-/// The tracer in a pid namespace of its own, in which another program has the victim's id: that is said, and nothing is taken
-/// of it.
+/// The tracer runs in a pid namespace in which another program has the victim's id. The tracer must report
+/// the namespace, and read nothing about that program.
 pub fn pids_of_another_namespace(world: &World) -> Result<()> {
     let above = ["unshare", "-pf", "--kill-child", "--mount-proc"];
     let mut run = world.run_below(&above, &["--no-realtime"], |_| {})?;
@@ -120,7 +121,7 @@ pub fn pids_of_another_namespace(world: &World) -> Result<()> {
     ensure!(at(line, "victim.executable").is_none(), "of a process of the namespace: {line}");
     let why = line.get("missing").map(Value::to_string).unwrap_or_default();
     ensure!(why.contains("namespace"), "the reason is another: {line}");
-    // What the kernel side read is the victim's wherever the tracer is.
+    // What the kernel side read belongs to the victim, wherever the tracer runs.
     let command = at(line, "victim.command_line").and_then(Value::as_str);
     ensure!(command.is_none_or(|command| !command.contains("sleep")), "{line}");
     // SAFETY: the tracer is a child of a child that has not been waited for.

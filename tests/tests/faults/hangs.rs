@@ -1,4 +1,5 @@
-//! Files, memory and logs that a user makes to hang whoever reads them: every kill is told, and the end comes when it is asked for.
+//! Files, memory and logs with which a user makes readers hang: every kill is reported, and the run ends when
+//! asked.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -18,11 +19,11 @@ use serde_json::Value;
 use crate::slow::BusyProcessor;
 use crate::world::{Dir, Run, World, all_told, c_string, text};
 
-/// Two seconds, and some for a busy machine to start and to reap a process.
+/// Two seconds, and some more for a busy machine to start and reap a process.
 const END: Duration = Duration::from_millis(2500);
 const KILLS: usize = 4;
 
-/// A user with a home of her own and a runtime in it, for a tracer that knows her by its `/etc/passwd`.
+/// A user whose home has a runtime. Only the tracer knows her, from its own `/etc/passwd`.
 struct User {
     cgroups: UserCgroups,
     home: PathBuf,
@@ -40,12 +41,12 @@ impl User {
         Ok(Self { cgroups: UserCgroups::make(&Hierarchy::find()?, uid)?, home, passwd, uid })
     }
 
-    /// The cgroup of a container of hers.
+    /// The cgroup of one of her containers.
     fn container(&self, number: usize) -> Result<Cgroup> {
         self.cgroups.service().child(format!("docker-{number:064x}.scope").as_bytes())
     }
 
-    /// A tracer that sees her in its `/etc/passwd`, which nobody else does.
+    /// A tracer that has her in its `/etc/passwd`. No other process sees that file.
     fn run(&self, world: &World) -> Result<Run> {
         let passwd = c_string(self.passwd.as_os_str().as_bytes())?;
         let prepare = |command: &mut Command| {
@@ -71,7 +72,7 @@ impl User {
     }
 }
 
-/// The run ends as it should, and as soon.
+/// Checks that the run ends normally and soon.
 fn ends_soon(run: Run) -> Result<(Vec<Value>, String)> {
     let began = Instant::now();
     let ended = run.stop()?;
@@ -80,7 +81,8 @@ fn ends_soon(run: Run) -> Result<(Vec<Value>, String)> {
     Ok(ended)
 }
 
-/// Kills in her containers, while nothing of her home answers; what was told of them, and what it said.
+/// Makes kills in her containers while her home does not answer. Returns the lines and the messages of the
+/// tracer.
 fn kills_at_home(
     world: &World,
     user: &User,
@@ -93,20 +95,20 @@ fn kills_at_home(
         let container = user.container(number)?;
         names.push(world.kill_another(&container, |_| Ok(()))?);
     }
-    // Somebody else's.
+    // A kill that is not hers.
     names.extend(world.kill(1)?);
     let mut lines = run.lines_until(names.last().context("a kill")?)?;
     look(run.child.id())?;
     let (rest, said) = ends_soon(run)?;
     lines.extend(rest);
-    // Names that were not read in time are counted as lost too: here they are meant to be. No kill may be.
+    // Names that are not read in time are counted as lost, which is expected here. No kill may be lost.
     let kills_and_losses: Vec<Value> =
         lines.iter().filter(|line| text(line, "reason") != "name_not_read").cloned().collect();
     all_told(&kills_and_losses, &names)?;
     Ok((lines, said))
 }
 
-/// Why the containers have no names.
+/// The reasons why the containers have no names.
 fn whys(lines: &[Value]) -> Vec<String> {
     let hers = lines
         .iter()
@@ -114,7 +116,7 @@ fn whys(lines: &[Value]) -> Vec<String> {
     hers.map(|line| line.get("missing").unwrap_or(&Value::Null).to_string()).collect()
 }
 
-/// Her home is served by a program that answers nothing: it is not entered.
+/// A program serves her home and answers nothing. The tracer must not enter it.
 pub fn home_that_never_answers(world: &World) -> Result<()> {
     let dir = Dir::make()?;
     let user = User::make(&dir)?;
@@ -128,7 +130,7 @@ pub fn home_that_never_answers(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A child of this process was killed and cannot end; it has nothing open but its socket.
+/// Checks that a killed child of this process cannot end, and that it has only its socket open.
 fn hangs_and_holds_nothing(parent: u32) -> Result<()> {
     let stuck = until("a child that hangs", || {
         for process in fs::read_dir("/proc")?.flatten() {
@@ -144,14 +146,15 @@ fn hangs_and_holds_nothing(parent: u32) -> Result<()> {
     for file in fs::read_dir(stuck.join("fd"))? {
         open.push(fs::read_link(file?.path())?.display().to_string());
     }
-    // And what it was about to look into.
+    // And the file that it was about to read.
     let own = |file: &str| file == "/dev/null" || file == "/" || file.starts_with("socket:");
     open.retain(|file| !own(file) && !file.ends_with("/mountinfo") && !file.contains("oomtrace-faults"));
     ensure!(open.is_empty(), "it has open: {open:?}");
     Ok(())
 }
 
-/// Her home is of a type that answers, but what is beneath does not: who reads it hangs for ever, and is another process.
+/// The type of her home's file system answers, but the one below does not. Its reader hangs for ever, so it
+/// must be another process.
 pub fn home_that_hangs_its_reader(world: &World) -> Result<()> {
     let dir = Dir::make()?;
     let user = User::make(&dir)?;
@@ -167,7 +170,7 @@ pub fn home_that_hangs_its_reader(world: &World) -> Result<()> {
     ensure!(server.waiting() > 0, "nobody asked its server");
     ensure!(said.contains("a reader given up (1 so far"), "stderr: {said}");
     let whys = whys(&lines);
-    // To wait for the answer took the time that users' files may take.
+    // Waiting for the answer used up the time for users' files.
     let why = |why: &String| why.contains("did not answer in time") || why.contains("share_used_up");
     ensure!(whys.len() == KILLS && whys.iter().all(why), "missing: {whys:?}");
     ensure!(!Path::new(&format!("/proc/{tracer}")).exists(), "the tracer is still there");
@@ -182,7 +185,8 @@ impl Drop for Unmounted<'_> {
     }
 }
 
-/// A victim that holds the lock of its own memory. What is first here goes first: it cannot die before its server is gone.
+/// A victim that holds the lock of its own memory. Fields are dropped in order: it cannot die before its
+/// server is gone.
 struct Locker {
     server: Fuse,
     hog: Hog,
@@ -190,7 +194,7 @@ struct Locker {
 }
 
 impl Locker {
-    /// One with this name, which is killed for the memory of another, and does not die.
+    /// A process with this name that is killed because of another's memory, and does not die.
     fn killed(world: &World, dir: &Dir, name: &str) -> Result<Self> {
         let mount = dir.0.join(name);
         fs::create_dir(&mount)?;
@@ -205,15 +209,16 @@ impl Locker {
         let mut other = start_hog(false, b"other")?;
         other.join(&locker.cgroup.procs())?;
         other.tell(&format!("anon {}", 8 << 20))?;
-        // Nothing is given back by the one, so the other is next.
+        // The first victim releases nothing, so the other one is next.
         other.killed()?;
         Ok(locker)
     }
 }
 
-/// A victim that holds the lock of its own memory has its executable told, and costs the next victims nothing.
+/// A victim that holds the lock of its own memory: its executable is reported, and later victims lose
+/// nothing.
 ///
-/// On a busy machine any victim may be gone before it is read: of a few, one is enough.
+/// On a busy machine any victim may be gone before it is read, so one of a few is enough.
 pub fn victim_that_locks_its_memory(world: &World) -> Result<()> {
     const TRIES: usize = 6;
     const LATER: usize = 10;
@@ -224,7 +229,7 @@ pub fn victim_that_locks_its_memory(world: &World) -> Result<()> {
     let mut lockers = Vec::new();
     let mut executable = None;
     while executable.is_none() {
-        ensure!(lockers.len() < TRIES, "none had its executable told");
+        ensure!(lockers.len() < TRIES, "no victim had its executable reported");
         let name = format!("locker{}", lockers.len());
         lockers.push(Locker::killed(world, &dir, &name)?);
         let lines = run.lines_until(&name)?;
@@ -232,7 +237,7 @@ pub fn victim_that_locks_its_memory(world: &World) -> Result<()> {
         ensure!(fact(kill, "/victim/command_line").is_none(), "its memory was not locked: {kill}");
         executable = fact(kill, "/victim/executable");
     }
-    // These die slowly, so that each is still there when it is read.
+    // These die slowly, so each of them still exists when it is read.
     let busy = BusyProcessor::start()?;
     let (mut whole, mut missing) = (0, Vec::new());
     for number in 0..LATER {
@@ -248,7 +253,7 @@ pub fn victim_that_locks_its_memory(world: &World) -> Result<()> {
         missing.push(kill.get("missing").cloned());
     }
     drop(busy);
-    ensure!(whole > 0, "no later victim had its executable and its command line told: {missing:?}");
+    ensure!(whole > 0, "no later victim had its executable and its command line reported: {missing:?}");
     for locker in &mut lockers {
         ensure!(locker.hog.is_alive()?, "a locker has gone: nothing was locked any more");
     }

@@ -1,5 +1,5 @@
-//! What must hold when the world around the tracer fails: a full disk, a reader that does not read, a late start,
-//! few privileges. Real kills, each with a name of its own; kills of others on this machine are passed over.
+//! What must hold when something around the tracer fails: a full disk, a reader that does not read, a late
+//! start, few privileges. Real kills, each with its own name. Kills of others on this machine are ignored.
 
 #![allow(clippy::print_stderr, reason = "a test")]
 

@@ -1,4 +1,4 @@
-//! An output that does not take what it is given.
+//! An output that does not take all lines.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use crate::world::{Dir, World, all_told, comm, file_tells, lines_of, path, start
 /// How long an output stays blocked.
 const FAULT: Duration = Duration::from_secs(3);
 
-/// No room for three seconds: nothing is torn, and nothing lost.
+/// The disk is full for three seconds: no line is torn or lost.
 pub fn full_disk(world: &World) -> Result<()> {
     let dir = Dir::make()?;
     dir.mount_tmpfs("size=2m")?;
@@ -35,7 +35,7 @@ pub fn full_disk(world: &World) -> Result<()> {
     while began.elapsed() < FAULT {
         names.extend(world.kill(1)?);
         sleep(Duration::from_millis(20));
-        // What is there is whole at every moment.
+        // The file has only complete lines at any time.
         lines_of(&fs::read_to_string(&file)?)?;
     }
     ensure!(fs::metadata(&filler)?.size() > 0, "nothing filled the disk");
@@ -53,7 +53,7 @@ pub fn full_disk(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Nobody reads for three seconds: all kills are told afterwards, in order.
+/// The pipe is not read for three seconds. Afterwards all kills are reported, in order.
 pub fn blocked_pipe(world: &World) -> Result<()> {
     let mut run = world.run(&[], small_pipe)?;
     let first = run.line()?;
@@ -72,12 +72,12 @@ pub fn blocked_pipe(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// And where the ring is too small for that: told and counted are all there were.
+/// The same with a ring that is too small: reported and lost kills add up to all kills.
 pub fn blocked_pipe_and_a_small_ring(world: &World) -> Result<()> {
     let mut run = world.run(&["--ring-size", "8KiB"], small_pipe)?;
     run.line()?;
     let mut names = world.kill(60)?;
-    // Whoever reads again makes room; the next kill shows that all went on.
+    // Reading makes room. The next kill shows that everything continues.
     let mut lines = Vec::new();
     while lines.iter().all(|line| text(line, "type") != "lost") {
         lines.push(run.line()?);
@@ -93,14 +93,14 @@ pub fn blocked_pipe_and_a_small_ring(world: &World) -> Result<()> {
     let reasons: BTreeSet<&str> =
         lines.iter().filter(|line| text(line, "type") == "lost").map(|line| text(line, "reason")).collect();
     ensure!(reasons == BTreeSet::from(["ring_full"]), "reasons: {reasons:?}");
-    // The last number is how many events there were, of others too.
+    // The last number is the number of events, including those of others.
     let last = told.last().copied().unwrap_or_default();
-    ensure!(told.len() as u64 + lost == last, "{} told, {lost} lost, {last} events", told.len());
+    ensure!(told.len() as u64 + lost == last, "{} reported, {lost} lost, {last} events", told.len());
     ensure!(last >= names.len() as u64, "{last} events, {} kills", names.len());
     Ok(())
 }
 
-/// A run that is asked to end ends, reader or not, and says what was left.
+/// A run that is asked to end must end, with or without a reader, and report what is left.
 pub fn ended_while_blocked(world: &World) -> Result<()> {
     let mut run = world.run(&[], small_pipe)?;
     run.line()?;
@@ -119,7 +119,7 @@ pub fn ended_while_blocked(world: &World) -> Result<()> {
     lines_of(&rest).map(drop)
 }
 
-/// `oomtrace run | head -1`: nobody will read, so it ends, and waits for no kill to find that out.
+/// `oomtrace run | head -1`: the reader is gone, so the run ends, without waiting for a kill.
 pub fn reader_gone(world: &World) -> Result<()> {
     let mut run = world.run(&[], |_| {})?;
     run.line()?;
@@ -133,7 +133,7 @@ pub fn reader_gone(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A pipe of one page: a kill or two.
+/// A pipe of one page, with room for one or two kills.
 pub fn small_pipe(command: &mut Command) {
     // SAFETY: system calls only. The new program's standard output is a pipe.
     unsafe {

@@ -1,4 +1,5 @@
-//! Victims that take long to die: a processor that another thread keeps busy, and processes that run there when nobody else does.
+//! Victims that take long to die: another thread keeps a processor busy, and they run only when that thread
+//! does not.
 
 use std::mem::zeroed;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::thread;
 
 use anyhow::{Result, ensure};
 
-/// A processor that is busy until this is dropped.
+/// Keeps a processor busy until it is dropped.
 pub struct BusyProcessor {
     number: usize,
     done: Arc<AtomicBool>,
@@ -15,7 +16,7 @@ pub struct BusyProcessor {
 }
 
 impl BusyProcessor {
-    /// The last of those that this process may run on.
+    /// Uses the last processor that this process may run on.
     pub fn start() -> Result<Self> {
         // SAFETY: a set of processors is plain bits; the call fills one that lives through it.
         let allowed = unsafe {
@@ -30,7 +31,7 @@ impl BusyProcessor {
         let done = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&done);
         let thread = thread::spawn(move || {
-            let _elsewhere_it_is_of_less_use = pin(0, number);
+            let _ignored = pin(0, number);
             while !until.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
             }
@@ -38,7 +39,7 @@ impl BusyProcessor {
         Ok(Self { number, done, thread: Some(thread) })
     }
 
-    /// Lets a process run here only, and only in what the others leave.
+    /// Restricts a process to this processor, and to the time that the others leave.
     pub fn takes(&self, pid: u32) -> Result<()> {
         let pid = i32::try_from(pid)?;
         ensure!(pin(pid, self.number), "sched_setaffinity of {pid}");
@@ -63,7 +64,7 @@ impl Drop for BusyProcessor {
     fn drop(&mut self) {
         self.done.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            let _it_only_waits = thread.join();
+            let _ignored = thread.join();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How a run begins: late, under a service manager, with few privileges.
+//! The start of a run: late, under a service manager, with few privileges.
 
 use oomtrace_tests::tracer::at;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::world::{Dir, World, comm, text};
 
-/// Kills from before the start, then live ones, none twice.
+/// Kills from before the start, then live ones, each only once.
 pub fn since_boot(world: &World) -> Result<()> {
     let mut names = world.kill(20)?;
     let mut run = world.run(&["--since", "boot"], |_| {})?;
@@ -29,7 +29,7 @@ pub fn since_boot(world: &World) -> Result<()> {
         .filter(|line| comm(line).is_some_and(|comm| names.iter().any(|name| name == comm)))
         .collect();
     let told: Vec<&str> = ours.iter().filter_map(|line| comm(line)).collect();
-    ensure!(told == names, "told {told:?}, not {names:?}");
+    ensure!(told == names, "reported {told:?}, not {names:?}");
     for (line, name) in ours.iter().zip(&names) {
         let source = if live.contains(name) { "ebpf" } else { "kmsg" };
         ensure!(text(line, "origin") == source, "not from {source}: {line}");
@@ -40,7 +40,7 @@ pub fn since_boot(world: &World) -> Result<()> {
         let anon = line.pointer("/victim/memory/anon_rss_bytes").and_then(Value::as_u64);
         ensure!(anon.is_some_and(|anon| (1 << 20..=9 << 20).contains(&anon)), "memory: {line}");
         ensure!(line.pointer("/oom/scope") == Some(&"memcg".into()), "scope: {line}");
-        // Where the kernel was over its rate limit, it did not say which cgroup.
+        // Above its rate limit the kernel did not log the cgroup.
         let whole = format!("{}/{name}", String::from_utf8_lossy(&world.scratch.cgroup().place().path));
         match line.pointer("/victim/cgroup/path").and_then(Value::as_str) {
             Some(path) => {
@@ -57,7 +57,7 @@ pub fn since_boot(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A start in the middle of a storm: each kill is told once, by the log or live, in order.
+/// A start during a storm of kills: each kill is reported once, from the log or live, in order.
 pub fn since_boot_amid_kills(world: &World) -> Result<()> {
     for _ in 0..2 {
         let mut names = world.kill(2)?;
@@ -75,7 +75,7 @@ pub fn since_boot_amid_kills(world: &World) -> Result<()> {
         lines.extend(run?.stop()?.0);
         let told: Vec<&str> =
             lines.iter().filter_map(comm).filter(|comm| names.iter().any(|name| name == comm)).collect();
-        ensure!(told == names, "told {told:?}, not {names:?}");
+        ensure!(told == names, "reported {told:?}, not {names:?}");
         let sources: Vec<&str> = lines
             .iter()
             .filter(|line| text(line, "type") == "oom_kill")
@@ -87,7 +87,7 @@ pub fn since_boot_amid_kills(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// What a service manager hears, at a path and at an abstract address.
+/// The messages that a service manager gets, through a path and through an abstract address.
 pub fn service_manager(world: &World) -> Result<()> {
     for abstract_name in [false, true] {
         let dir = Dir::make()?;
@@ -121,7 +121,7 @@ pub fn service_manager(world: &World) -> Result<()> {
                 heard.iter().any(|said| said.starts_with("STATUS=") && said.ends_with("reported, 0 lost"));
             Ok((told && heard.contains("WATCHDOG=1")).then_some(()))
         })?;
-        // One that is stuck feeds no watchdog.
+        // A process that is stuck must not feed the watchdog.
         run.signal(libc::SIGSTOP)?;
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
         while hear().is_ok() {}
@@ -145,7 +145,8 @@ const SYSLOG: u32 = 34;
 const PERFMON: u32 = 38;
 const BPF: u32 = 39;
 
-/// Five capabilities are enough, two of them already tell of each kill; what is missing is said in the first line.
+/// Five capabilities are enough, and two of them already report each kill. The first line says what is
+/// missing.
 pub fn least_privilege(world: &World) -> Result<()> {
     for keep in [vec![BPF, PERFMON, SYSLOG, DAC_READ_SEARCH, SYS_PTRACE], vec![BPF, PERFMON]] {
         let kept = keep.clone();
@@ -155,7 +156,8 @@ pub fn least_privilege(world: &World) -> Result<()> {
                 command.pre_exec(move || {
                     for capability in 0..64 {
                         if !kept.contains(&capability) {
-                            // Past the kernel's last one this fails, and nothing is left to drop.
+                            // For a number above the kernel's last capability this fails, and nothing is left
+                            // to drop.
                             libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0);
                         }
                     }

@@ -1,4 +1,4 @@
-//! The tracer under fault, kills with a name of their own, and a directory of one's own.
+//! The tracer, named kills, and a temporary directory.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -29,7 +29,7 @@ impl World {
         Ok(Self { scratch, binary: tracer::binary()?, number: Mutex::new(0) })
     }
 
-    /// Kills as many processes, one after another; their names.
+    /// Makes this many kills, one after another. Returns the victims' names.
     pub fn kill(&self, count: usize) -> Result<Vec<String>> {
         (0..count).map(|_| self.kill_one()).collect()
     }
@@ -48,7 +48,7 @@ impl World {
         Ok(name)
     }
 
-    /// Kills a process that did not ask for the memory: another one in its cgroup did. Its name.
+    /// Kills a process because of the memory of another one in its cgroup. Returns its name.
     pub fn kill_another(
         &self,
         cgroup: &Cgroup,
@@ -121,7 +121,7 @@ impl Run {
         Ok(())
     }
 
-    /// The next line; it must be whole.
+    /// The next line, which must be complete.
     pub fn line(&mut self) -> Result<Value> {
         let mut line = String::new();
         self.stdout.as_mut().ok_or_else(|| anyhow!("no stdout"))?.read_line(&mut line)?;
@@ -129,7 +129,7 @@ impl Run {
         serde_json::from_str(&line).with_context(|| line.clone())
     }
 
-    /// Lines until one of this name's kill.
+    /// Reads lines until the kill of the process with this name.
     pub fn lines_until(&mut self, name: &str) -> Result<Vec<Value>> {
         let mut lines = Vec::new();
         loop {
@@ -142,7 +142,7 @@ impl Run {
         }
     }
 
-    /// Asks it to end; the lines that nobody has read yet, and what it said to stderr.
+    /// Ends it. Returns the remaining lines, and what it wrote to stderr.
     pub fn stop(mut self) -> Result<(Vec<Value>, String)> {
         self.signal(libc::SIGTERM)?;
         let mut text = String::new();
@@ -161,12 +161,12 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        let _gone = self.child.kill();
+        let _ignored = self.child.kill();
         let _waited = self.child.wait();
     }
 }
 
-/// Every line, whole.
+/// All lines, which must be complete.
 pub fn lines_of(text: &str) -> Result<Vec<Value>> {
     ensure!(text.is_empty() || text.ends_with('\n'), "a torn end: {:?}", text.lines().last());
     text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
@@ -180,11 +180,12 @@ pub fn text<'a>(line: &'a Value, key: &str) -> &'a str {
     line.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Each of these was told, once and in this order; `seq` has no hole and nothing is lost.
+/// Checks that each of these was reported once and in this order, that no `seq` is missing and nothing was
+/// lost.
 pub fn all_told(lines: &[Value], names: &[String]) -> Result<()> {
     let told: Vec<&str> =
         lines.iter().filter_map(comm).filter(|comm| names.iter().any(|name| name == comm)).collect();
-    ensure!(told == names, "told {told:?}, not {names:?}");
+    ensure!(told == names, "reported {told:?}, not {names:?}");
     let lost: Vec<&Value> =
         lines.iter().filter(|line| matches!(text(line, "type"), "lost" | "gap")).collect();
     ensure!(lost.is_empty(), "lost: {lost:?}");
@@ -193,7 +194,7 @@ pub fn all_told(lines: &[Value], names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A directory of its own, gone afterwards.
+/// A new directory. A drop removes it.
 pub struct Dir(pub PathBuf);
 
 impl Dir {
@@ -217,10 +218,11 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         if let Ok(path) = c_string(self.0.as_os_str().as_bytes()) {
-            // SAFETY: a string that lives through the call. Where nothing is mounted, nothing happens.
+            // SAFETY: a string that lives through the call. If nothing is mounted, the call fails without
+            // harm.
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
-        let _gone = fs::remove_dir_all(&self.0);
+        let _ignored = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -228,7 +230,7 @@ pub fn c_string(bytes: &[u8]) -> Result<std::ffi::CString> {
     Ok(std::ffi::CString::new(bytes)?)
 }
 
-/// Waits until the file, whose lines are whole at each moment, tells of this kill.
+/// Waits until the file has this kill. Its lines must be complete at any time.
 pub fn file_tells(file: &Path, name: &str) -> Result<Vec<Value>> {
     until(name, || {
         let lines = lines_of(&fs::read_to_string(file).unwrap_or_default())?;
@@ -236,7 +238,7 @@ pub fn file_tells(file: &Path, name: &str) -> Result<Vec<Value>> {
     })
 }
 
-/// Waits until it is attached.
+/// Waits until the tracer is attached.
 pub fn started(file: &Path) -> Result<()> {
     until("the start line", || Ok(fs::metadata(file).is_ok_and(|file| file.size() > 0).then_some(())))
 }

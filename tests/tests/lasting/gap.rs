@@ -1,4 +1,4 @@
-//! Kills that no program saw: the kernel's own counter shows them.
+//! Kills that no program saw. The kernel's own counter shows them.
 
 use std::fs;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::world::{Run, World, is, kill_in, next_number};
 
-/// Whoever takes the hook away: the kernel's own counter shows it, and the cgroup's where.
+/// The hook is removed. The kernel's own counter shows the kills, and the cgroup's counter shows where.
 pub fn detached_hook_is_a_gap() -> Result<()> {
     let world = World::make("gap")?;
     let mut run = Run::start(&world.run(&[]))?;
@@ -19,7 +19,7 @@ pub fn detached_hook_is_a_gap() -> Result<()> {
     let cgroup = world.scratch.cgroup().child(b"gap")?;
     kill_in(&cgroup)?;
     let gaps = three_unseen(&world, &mut run, &cgroup)?;
-    // On v2 the topmost cgroup is looked at, which has all kills of this test.
+    // On v2 the counter of the topmost cgroup is used, which has all kills of this test.
     let (of, told) = match Hierarchy::find()?.version {
         Version::V1 => (&cgroup, 1),
         Version::V2 => (world.scratch.cgroup(), 3),
@@ -33,8 +33,8 @@ pub fn detached_hook_is_a_gap() -> Result<()> {
     world.detach()
 }
 
-/// A victim whose own time is up while the killer is at work gets a second SIGKILL of the kernel's: that is no second pass
-/// of the killer, and must not stand for a kill that nobody saw.
+/// A victim that reaches its own time limit while the OOM killer works gets a second SIGKILL of the kernel.
+/// That is no second pass of the OOM killer, and it must not hide a kill that no program saw.
 pub fn own_limit_hides_no_gap() -> Result<()> {
     let world = World::make("own-limit")?;
     let mut run = Run::start(&world.run(&[]))?;
@@ -61,10 +61,10 @@ pub fn own_limit_hides_no_gap() -> Result<()> {
     world.detach()
 }
 
-/// Three kills after the hook was taken away, and the end of the run: its `gap` lines, which must say so.
+/// Makes three kills after the hook was removed, then ends the run. Its `gap` lines must report them.
 fn three_unseen(world: &World, run: &mut Run, cgroup: &Cgroup) -> Result<Vec<Value>> {
     fs::remove_file(world.generation()?.join("link-raw_tracepoint-mark_victim"))?;
-    // The link goes once the kernel gets to it.
+    // The kernel removes the link a little later.
     std::thread::sleep(Duration::from_millis(500));
     for _ in 0..3 {
         kill_in(cgroup)?;

@@ -1,5 +1,5 @@
-//! What happens while the tracer does not run: killed, stopped, replaced. Every victim must be
-//! told of, or counted. Real kills, in cgroups of their own; as root.
+//! What happens while the tracer does not run, because it was killed, stopped or replaced. Every victim must
+//! be reported or counted. Real kills in their own cgroups, as root.
 
 mod gap;
 mod metrics;
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 fn killed_every_half_second() -> Result<()> {
     let world = World::make("killed")?;
     let done = AtomicBool::new(false);
-    // The first must be attached before there is something to be seen.
+    // The first one must be attached before the first kill.
     let mut first = Run::start(&world.run(&[]))?;
     world.started()?;
     first.kill(libc::SIGKILL)?;
@@ -71,13 +71,13 @@ fn killed_every_half_second() -> Result<()> {
         let runs = tracer.join().map_err(|_| anyhow::anyhow!("the tracer's thread panicked"))?;
         anyhow::Ok((victims?, runs?))
     })?;
-    // The last one tells the rest.
+    // The last one reports the rest.
     let mut run = Run::start(&world.run(&["--timeout", "2s"]))?;
     run.ended()?;
     let lines = world.lines()?;
     let told = victims_of(&lines);
     let untold: Vec<_> = victims.difference(&told).collect();
-    ensure!(untold.is_empty(), "{} of {} victims were not told of: {untold:?}", untold.len(), victims.len());
+    ensure!(untold.is_empty(), "{} of {} victims were not reported: {untold:?}", untold.len(), victims.len());
     ensure!(runs > 2, "the tracer was killed {runs} times only");
     no_hole(&lines)?;
     for kind in ["lost", "gap"] {
@@ -90,7 +90,7 @@ fn killed_every_half_second() -> Result<()> {
     world.detach()
 }
 
-/// 3,000 kills with a small ring, and a tracer that stands still for five seconds of them.
+/// 3,000 kills with a small ring, while the tracer is stopped for five seconds.
 fn stopped_for_five_seconds() -> Result<()> {
     let world = World::make("stopped")?;
     let mut run = Run::start(&world.run_unpinned(&["--ring-size", "16KiB"]))?;
@@ -112,9 +112,9 @@ fn stopped_for_five_seconds() -> Result<()> {
     let full = |line: &&Value| is(line, "type") == "lost" && is(line, "reason") == "ring_full";
     let lost: u64 = lines.iter().filter(full).filter_map(|line| line.get("count")?.as_u64()).sum();
     ensure!(lost > 0, "nothing was lost: the ring was not full, so nothing was tested");
-    ensure!(world.is_count(told + lost, 3000)?, "told {told} + lost {lost} = {}, not 3000", told + lost);
+    ensure!(world.is_count(told + lost, 3000)?, "reported {told} + lost {lost} = {}, not 3000", told + lost);
     for line in &lines {
-        ensure!(is(line, "type") != "gap", "lost and counted is no gap: {line}");
+        ensure!(is(line, "type") != "gap", "counted losses are no gap: {line}");
         ensure!(is(line, "type") != "lost" || is(line, "reason") == "ring_full", "{line}");
     }
     Ok(())
@@ -125,9 +125,12 @@ fn nothing_stays_without_pin() -> Result<()> {
     let mut run = Run::start(&world.run_unpinned(&[]))?;
     world.started()?;
     let links = links_of(run.child.id())?;
-    ensure!(links.len() >= 5, "a running tracer has the links {links:?} only: nothing can be said");
+    ensure!(links.len() >= 5, "a running tracer has the links {links:?} only: this test proves nothing");
     for link in &links {
-        ensure!(is_attached(*link)?, "link {link} of a running tracer is not there: nothing can be said");
+        ensure!(
+            is_attached(*link)?,
+            "link {link} of a running tracer is not there: this test proves nothing"
+        );
     }
     run.kill(libc::SIGKILL)?;
     wait_for("end of its links", || links.iter().all(|link| is_attached(*link).is_ok_and(|there| !there)))
@@ -151,7 +154,7 @@ fn second_run_is_refused() -> Result<()> {
     world.detach()
 }
 
-/// Programs of another ring size are other programs.
+/// Programs with another ring size count as other programs.
 fn other_programs_are_drained_and_replaced() -> Result<()> {
     let world = World::make("replaced")?;
     let mut first = Run::start(&world.run(&["--ring-size", "256KiB"]))?;
@@ -165,7 +168,7 @@ fn other_programs_are_drained_and_replaced() -> Result<()> {
     second.kill(libc::SIGTERM)?;
     let lines = world.lines()?;
     let told = world.own_victims_of(&lines);
-    ensure!(told == &victims | &later, "told {told:?}, killed {victims:?} {later:?}");
+    ensure!(told == &victims | &later, "reported {told:?}, killed {victims:?} {later:?}");
     let starts: Vec<_> = lines.iter().filter(|line| is(line, "type") == "start").collect();
     let resumed: Vec<_> = starts.iter().map(|line| line.get("resumed") == Some(&true.into())).collect();
     ensure!(resumed == [false, true, false], "{resumed:?}");
@@ -176,7 +179,7 @@ fn other_programs_are_drained_and_replaced() -> Result<()> {
     world.detach()
 }
 
-/// What programs lost that this run has replaced is in its `stop` too.
+/// The `stop` line also has the losses of programs that this run replaced.
 fn lost_before_they_were_replaced() -> Result<()> {
     let world = World::make("lost")?;
     let mut first = Run::start(&world.run(&["--ring-size", "8KiB"]))?;
@@ -194,7 +197,7 @@ fn lost_before_they_were_replaced() -> Result<()> {
         .filter_map(|line| line.get("count")?.as_u64())
         .sum();
     let told = victims_of(&lines).intersection(&victims).count() as u64;
-    ensure!(lost > 0 && told + lost >= 20, "told {told}, lost {lost} of 20");
+    ensure!(lost > 0 && told + lost >= 20, "reported {told}, lost {lost} of 20");
     let stop = lines.last().filter(|line| is(line, "type") == "stop").context("no stop")?;
     ensure!(stop.get("lost") == Some(&lost.into()), "{lost} were lost: {stop}");
     world.detach()
@@ -222,8 +225,8 @@ fn unread_version_is_counted_never_read() -> Result<()> {
     world.detach()
 }
 
-/// A run that replaces programs has detached them, and ends before it has told what they recorded: whoever has the
-/// same programs next must not take them for a start that was cut short.
+/// A run that replaces programs detaches them, and ends before it has reported their records. The next run
+/// with the same programs must not take them for an interrupted start.
 fn detached_before_they_were_told() -> Result<()> {
     let world = World::make("detached")?;
     let mut first = Run::start(&world.run(&[]))?;
@@ -240,11 +243,11 @@ fn detached_before_they_were_told() -> Result<()> {
     ensure!(world.generations()? == 1, "the detached programs are still pinned");
     second.kill(libc::SIGTERM)?;
     let told = victims_of(&world.lines()?);
-    ensure!(told.is_superset(&victims), "told {told:?}, killed {victims:?}");
+    ensure!(told.is_superset(&victims), "reported {told:?}, killed {victims:?}");
     world.detach()
 }
 
-/// What a storm takes is what a first few kills took.
+/// A storm needs no more memory than the first few kills.
 fn memory_stays_in_a_storm() -> Result<()> {
     let world = World::make("memory")?;
     let mut run = Run::start(&world.run_unpinned(&[]))?;
@@ -263,14 +266,14 @@ fn memory_stays_in_a_storm() -> Result<()> {
     run.ended()
 }
 
-/// A file that takes no line for a while, as nobody may write to it: nothing is lost, nothing torn.
+/// A file that cannot be written for a while: nothing is lost and no line is torn.
 fn file_that_fails() -> Result<()> {
     let world = World::make("fails")?;
     let mut run = Run::start(&world.run_unpinned(&[]))?;
     world.started()?;
     let mut victims = world.kills(2)?;
     if !immutable(&world.output(), true)? {
-        // A file system without such a flag: `cargo xtask soak` has another way.
+        // This file system has no such flag: `cargo xtask soak` tests it in another way.
         return Ok(());
     }
     let sealed = (|| {
@@ -287,11 +290,11 @@ fn file_that_fails() -> Result<()> {
     run.kill_only(libc::SIGTERM)?;
     run.ended()?;
     let lines = world.lines()?;
-    ensure!(victims_of(&lines).is_superset(&victims), "not all were told of");
+    ensure!(victims_of(&lines).is_superset(&victims), "not all were reported");
     no_hole(&lines)
 }
 
-/// Without what would let it lock memory, run first and not be a victim, it runs all the same.
+/// It runs even if it cannot lock memory, run first or protect itself from the OOM killer.
 fn what_is_refused_is_said() -> Result<()> {
     // include/uapi/linux/capability.h
     const DROPPED: [libc::c_ulong; 3] = [14, 23, 24];
@@ -320,16 +323,16 @@ fn what_is_refused_is_said() -> Result<()> {
     run.kill_only(libc::SIGTERM)?;
     run.ended()?;
     let lines = world.lines()?;
-    ensure!(victims_of(&lines).is_superset(&victims), "not all were told of");
+    ensure!(victims_of(&lines).is_superset(&victims), "not all were reported");
     let limits =
         lines.first().and_then(|start| start.get("limits")).map(Value::to_string).unwrap_or_default();
     for refused in ["memory is not locked", "no real-time scheduling", "oom_score_adj is not lowered"] {
-        ensure!(limits.contains(refused), "{refused:?} is not said: {limits}");
+        ensure!(limits.contains(refused), "{refused:?} is not reported: {limits}");
     }
     Ok(())
 }
 
-/// logrotate's SIGHUP, when the file is open already and nothing attached yet.
+/// logrotate's SIGHUP while the file is open but the programs are not attached yet.
 fn rotated_while_it_starts() -> Result<()> {
     let world = World::make("rotated")?;
     let mut run = Run::start(&world.run_unpinned(&[]))?;

@@ -1,4 +1,4 @@
-//! The tracer, its pins and its output, and kills to be told of.
+//! The tracer, its pins, its output, and kills.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,7 @@ const AT_A_TIME: usize = 16;
 /// What each of them may use, in bytes.
 const LIMIT: u64 = 4 << 20;
 
-/// Whether the file system has such a flag.
+/// Sets or clears the file's flag. Returns whether the file system has it.
 pub fn immutable(file: &Path, immutable: bool) -> Result<bool> {
     const GET: libc::Ioctl = 0x8008_6601_u32 as libc::Ioctl;
     const SET: libc::Ioctl = 0x4008_6602;
@@ -37,13 +37,13 @@ pub fn immutable(file: &Path, immutable: bool) -> Result<bool> {
     Ok(unsafe { libc::ioctl(file.as_raw_fd(), SET, &raw const flags) } == 0)
 }
 
-/// A scratch cgroup, a directory of pins and an output of a test's own.
+/// A scratch cgroup, a directory of pins and an output for one test.
 pub struct World {
     pub scratch: Scratch,
     pub binary: PathBuf,
     pub name: String,
     pub dir: PathBuf,
-    /// Kills on this host before this world was.
+    /// The kernel's count of kills before this test.
     counted: u64,
 }
 
@@ -56,13 +56,13 @@ impl World {
         Ok(Self { scratch, binary: binary()?, name, dir, counted: oom_kills()? })
     }
 
-    /// Whether a count of kills is `own`, or has some of others on this host besides: of those that there were until now.
+    /// Whether `count` is `own` plus at most the kills of others on this host until now.
     pub fn is_count(&self, count: u64, own: u64) -> Result<bool> {
         let others = oom_kills()?.saturating_sub(self.counted).saturating_sub(own);
         Ok((own..=own + others).contains(&count))
     }
 
-    /// Victims in this world's cgroups.
+    /// The victims in this test's cgroups.
     pub fn own_victims_of(&self, lines: &[Value]) -> BTreeSet<u64> {
         let ours = format!("{}/", String::from_utf8_lossy(&self.scratch.cgroup().place().path));
         let is_ours = |line: &&Value| {
@@ -96,7 +96,7 @@ impl World {
         Ok(Command::new(&self.binary).args(arguments).stdin(Stdio::null()).output()?)
     }
 
-    /// Every victim's thread id.
+    /// Makes kills. Returns the thread ids of the victims.
     pub fn kills(&self, count: usize) -> Result<BTreeSet<u64>> {
         let next = AtomicUsize::new(0);
         let done: Mutex<Result<BTreeSet<u64>>> = Mutex::new(Ok(BTreeSet::new()));
@@ -139,7 +139,7 @@ impl World {
         fs::read_to_string(self.output()).map_or(0, |text| text.matches("\"type\":\"start\"").count())
     }
 
-    /// Every line is whole and JSON.
+    /// All lines, which must be complete JSON.
     pub fn lines(&self) -> Result<Vec<Value>> {
         let text = fs::read_to_string(self.output())?;
         ensure!(text.ends_with('\n'), "the last line is torn");
@@ -148,7 +148,7 @@ impl World {
             .collect()
     }
 
-    /// Nothing is left.
+    /// Removes the programs and checks that nothing is left.
     pub fn detach(&self) -> Result<()> {
         let detached = self.oomtrace(&["detach", &self.pins()])?;
         ensure!(detached.status.success(), "detach: {}", String::from_utf8_lossy(&detached.stderr));
@@ -159,10 +159,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // What a failed test left behind.
+        // What a failed test left.
         let _gone_already = self.oomtrace(&["detach", &self.pins()]);
         if !std::thread::panicking() {
-            let _left_to_look_at = fs::remove_dir_all(&self.dir);
+            let _ignored = fs::remove_dir_all(&self.dir);
         }
     }
 }
@@ -176,7 +176,7 @@ impl Run {
     pub fn start(command: &Command) -> Result<Self> {
         let mut again = Command::new(command.get_program());
         again.args(command.get_args()).stdin(Stdio::null()).stdout(Stdio::null());
-        // Its limits are not the test's matter; its errors are.
+        // The test ignores its limits, but shows its errors.
         Ok(Self { child: again.stderr(Stdio::inherit()).spawn()? })
     }
 
@@ -193,7 +193,7 @@ impl Run {
         Ok(())
     }
 
-    /// By itself, in order.
+    /// Waits until it ends by itself, normally.
     pub fn ended(&mut self) -> Result<()> {
         let status = until("oomtrace's end", || Ok(self.child.try_wait()?))?;
         ensure!(status.success(), "oomtrace: {status}");
@@ -203,7 +203,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // It has ended already, most likely.
+        // It has most likely ended already.
         let _ended = self.child.kill();
         let _waited = self.child.wait();
     }
@@ -244,8 +244,8 @@ pub fn victims_of(lines: &[Value]) -> BTreeSet<u64> {
     kills.filter_map(|line| at(line, "victim.tid")?.as_u64()).collect()
 }
 
-/// In each stream each number follows the last, or repeats it; and what has the identity of an earlier line is that line
-/// once more.
+/// In each stream, each number follows the last one or repeats it. A line with the identity of an earlier
+/// line must be that line again.
 pub fn no_hole(lines: &[Value]) -> Result<()> {
     let mut last = BTreeMap::new();
     let mut known = BTreeMap::new();
@@ -261,7 +261,7 @@ pub fn no_hole(lines: &[Value]) -> Result<()> {
         let what =
             [line.get("type"), at(line, "victim.tid"), line.get("of"), line.get("reason"), line.get("total")];
         let earlier = known.entry((stream, seq, is(line, "id"))).or_insert(what);
-        ensure!(*earlier == what, "told apart by nothing from {earlier:?}: {line}");
+        ensure!(*earlier == what, "same identity as {earlier:?}: {line}");
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ impl Drop for Process {
     /// The process ends when its socket is closed, unless it hangs. It holds nothing that others need.
     fn drop(&mut self) {
         let _ended_already = self.child.kill();
-        let _not_yet = self.child.try_wait();
+        let _ignored = self.child.try_wait();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can happen to a tracer.
+//! The faults that can happen to a tracer.
 
 use std::time::Instant;
 
@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 use super::super::output::Output;
 use super::{Lane, send};
 
-/// A file gets no larger than this before it is rotated.
+/// At this size a file is rotated.
 const FILE_BYTES: u64 = 8 << 20;
 
-/// What can happen to a tracer, how often beside the others, and what it is called in the table.
+/// Each fault, its relative frequency, and its name in the table.
 const FAULTS: [(Fault, u64, &str); 14] = [
     (Fault::Killed, 4, "SIGKILL"),
     (Fault::KilledAtStart, 4, "SIGKILL while it starts"),
@@ -47,14 +47,14 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// What it is called in the table.
+    /// Its name in the table.
     pub(super) fn name(self) -> &'static str {
         FAULTS.iter().find(|known| known.0 == self).map_or("", |known| known.2)
     }
 }
 
 impl Lane {
-    /// One that can happen to this tracer now.
+    /// A fault that can happen to this tracer now.
     pub(super) fn next_fault(&mut self) -> Fault {
         let on_disk = match &self.output {
             Output::File(file) if file.size() > FILE_BYTES => return Fault::Rotated,
@@ -77,7 +77,7 @@ impl Lane {
         self.random.pick(&possible).copied().unwrap_or(Fault::Killed)
     }
 
-    /// Does it to the tracer.
+    /// Makes it happen.
     pub(super) fn happen(&mut self, fault: Fault) -> Result<()> {
         match fault {
             Fault::Killed => {
@@ -128,7 +128,7 @@ impl Lane {
         std::thread::sleep(time);
     }
 
-    /// Other programs take the place of those that are pinned.
+    /// Replaces the pinned programs by others.
     fn replace(&mut self, and_killed: bool) -> Result<()> {
         if self.random.percent(50) {
             self.end()?;
@@ -139,7 +139,7 @@ impl Lane {
         self.two_since = self.two_since.or(Some(Instant::now()));
         if and_killed {
             self.start_and_kill()?;
-            // Whose turn it is now, chance says.
+            // Chance decides which comes next.
             self.turn.1 ^= usize::from(self.random.percent(50));
         }
         self.start()?;
@@ -149,7 +149,7 @@ impl Lane {
         })
     }
 
-    /// What happens to the file that the lines go to.
+    /// A fault of the output file.
     fn happen_to_file(&mut self, fault: Fault) -> Result<()> {
         match fault {
             Fault::DiskFull | Fault::DiskFullAndKilled => {

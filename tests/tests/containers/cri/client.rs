@@ -1,5 +1,5 @@
-//! The part of the CRI (`runtime.v1`) that it takes to run a container in a pod. Only the fields that are used
-//! are written down, with the numbers that they have in the interface; to build it takes no protobuf compiler.
+//! The part of the CRI (`runtime.v1`) that runs a container in a pod. Only the used fields are declared, with
+//! their numbers in the interface, so no protobuf compiler is needed.
 
 use std::path::{Path, PathBuf};
 
@@ -11,16 +11,16 @@ use tonic_prost::ProstCodec;
 
 use crate::world::CRI_IMAGE;
 
-/// A pod, as its spec names it.
+/// A pod, as in its spec.
 pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) namespace: String,
     pub(crate) uid: String,
     /// Path of its cgroup.
     pub(crate) cgroup: String,
-    /// Where the logs of its containers are.
+    /// The directory of its containers' logs.
     pub(crate) logs: PathBuf,
-    /// How often each of them was restarted.
+    /// How often each container was restarted.
     pub(crate) restarts: u32,
 }
 
@@ -79,7 +79,7 @@ struct NamespaceOption {
     network: i32,
 }
 
-/// An answer, or a request, that is one id.
+/// An answer or a request that contains one id.
 #[derive(Clone, PartialEq, Message)]
 struct Id {
     #[prost(string, tag = "1")]
@@ -159,7 +159,7 @@ struct ContainerStatusResponse {
     status: Option<ContainerStatus>,
 }
 
-/// How a container is.
+/// The state of a container.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ContainerStatus {
     #[prost(int32, tag = "7")]
@@ -175,7 +175,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects to its socket.
+    /// Connects to the socket of the runtime.
     pub(crate) fn connect(socket: &Path) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
@@ -198,13 +198,13 @@ impl Client {
         })
     }
 
-    /// Runs a pod's sandbox. Its id.
+    /// Runs the sandbox of a pod. Returns its id.
     pub(crate) fn run_pod(&self, pod: &Pod) -> Result<String> {
         let answer: Id = self.call("RunPodSandbox", RunPodSandboxRequest { config: Some(pod.config()) })?;
         Ok(answer.id)
     }
 
-    /// Runs a container of the pod. Its id.
+    /// Runs a container of the pod. Returns its id.
     pub(crate) fn run(&self, pod: &Pod, sandbox: &str, wanted: &Wanted<'_>) -> Result<String> {
         let Wanted { name, limit_bytes, script, gates } = *wanted;
         let host = Some(NamespaceOption { network: NODE });
@@ -233,10 +233,10 @@ impl Client {
         Ok(answer.id)
     }
 
-    /// What the runtime says of a container.
+    /// What the runtime says about a container.
     pub(crate) fn status(&self, id: &str) -> Result<ContainerStatus> {
         let answer: ContainerStatusResponse = self.call("ContainerStatus", Id { id: id.into() })?;
-        answer.status.context("a status without a status")
+        answer.status.context("an answer without a status")
     }
 
     /// Stops and removes a pod with all its containers.
@@ -253,7 +253,7 @@ pub(crate) struct Wanted<'a> {
     /// 0: no limit.
     pub(crate) limit_bytes: u64,
     pub(crate) script: &'a str,
-    /// The directory that it waits in.
+    /// The directory with its gates.
     pub(crate) gates: &'a Path,
 }
 
