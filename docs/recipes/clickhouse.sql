@@ -5,8 +5,9 @@ CREATE TABLE oomtrace (
   type        LowCardinality(String),
   origin      LowCardinality(String),
   host        LowCardinality(String),
-  boot_id     String,
+  stream      String,
   seq         UInt64,
+  id          String,
   scope       LowCardinality(String),
   namespace   LowCardinality(String),
   workload    LowCardinality(String),
@@ -15,17 +16,18 @@ CREATE TABLE oomtrace (
   limit_bytes UInt64,
   line        String CODEC(ZSTD(3))
 ) ENGINE = ReplacingMergeTree
-ORDER BY (type, namespace, workload, time, host, boot_id, origin, seq)
+ORDER BY (type, stream, seq, id)
 PARTITION BY toYYYYMM(time)
 TTL toDateTime(time) + INTERVAL 1 YEAR;
--- A shipper may send a line twice, and a tracer that is replaced may report one twice: the sorting key names the line,
--- so ReplacingMergeTree keeps one of them. FINAL in a query hides those that are not merged yet.
+-- A line may come twice: a shipper sends it again, or a tracer that replaces another writes it again. stream and seq, or id,
+-- name the line, so ReplacingMergeTree keeps one of them. FINAL in a query hides those that are not merged yet.
 
 -- The lines as they are, one a row.
 INSERT INTO oomtrace
 SELECT parseDateTime64BestEffort(JSONExtractString(line, 'time'), 9, 'UTC'), JSONExtractString(line, 'type'),
        JSONExtractString(line, 'origin'), JSONExtractString(line, 'host', 'name'),
-       JSONExtractString(line, 'host', 'boot_id'), JSONExtractUInt(line, 'seq'), JSONExtractString(line, 'oom', 'scope'),
+       JSONExtractString(line, 'stream'), JSONExtractUInt(line, 'seq'), JSONExtractString(line, 'id'),
+       JSONExtractString(line, 'oom', 'scope'),
        JSONExtractString(line, 'k8s', 'namespace', 'name'),
        coalesce(nullIf(JSONExtractString(line, 'k8s', 'container', 'name'), ''),
                 nullIf(JSONExtractString(line, 'container', 'name'), ''),

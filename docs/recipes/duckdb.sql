@@ -2,11 +2,11 @@
 --   duckdb -c ".read duckdb.sql"     in the directory with oom.jsonl
 -- Each part of a line is read as JSON, so that a key that one line has and another lacks changes no type.
 CREATE VIEW line AS
-SELECT DISTINCT ON (host->>'$.boot_id', origin, type, seq, time) *
+SELECT DISTINCT ON (stream, seq, id) *
 FROM read_json('oom*.jsonl', format='newline_delimited', columns={
-  time: 'TIMESTAMP', type: 'VARCHAR', severity: 'VARCHAR', message: 'VARCHAR', seq: 'UBIGINT', origin: 'VARCHAR',
+  time: 'TIMESTAMP', type: 'VARCHAR', severity: 'VARCHAR', message: 'VARCHAR', seq: 'UBIGINT', stream: 'VARCHAR', id: 'VARCHAR', origin: 'VARCHAR',
   host: 'JSON', oom: 'JSON', victim: 'JSON', container: 'JSON', k8s: 'JSON', systemd: 'JSON', missing: 'JSON'});
--- A line may come twice, with the same seq, when a tracer is replaced: DISTINCT ON leaves one.
+-- A line may come twice. Lines with the same stream and seq, or the same id, are one line: DISTINCT ON keeps one of them.
 
 CREATE VIEW kill AS
 SELECT time, host->>'$.name' AS host, k8s->>'$.namespace.name' AS namespace,

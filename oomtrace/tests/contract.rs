@@ -15,6 +15,21 @@ fn every_line_keeps_the_contract() {
     }
 }
 
+/// As on a host: lines are told apart by `stream` and `seq`, or by `id`.
+#[test]
+fn no_two_samples_have_one_name() {
+    let mut names = std::collections::BTreeSet::new();
+    for (name, event) in samples::all() {
+        let line: Value = serde_json::from_str(&samples::json(&event)).unwrap();
+        // Two samples show the same kill.
+        let of_kind = (line["type"] == "oom_kill").then_some(name);
+        assert!(
+            names.insert(format!("{:?} {} {} {}", of_kind, line["stream"], line["seq"], line["id"])),
+            "{name} has the name of another line"
+        );
+    }
+}
+
 #[test]
 fn a_users_container_keeps_the_contract() {
     let mut kill = samples::oom_kill();

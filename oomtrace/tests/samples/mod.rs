@@ -255,6 +255,11 @@ pub fn start() -> Start {
     }
 }
 
+/// As [`envelope`], of the line with this number among those that only this run writes.
+fn of_run(number: u32) -> Envelope {
+    Envelope { id: Some(format!("{INSTANCE}-{number}")), ..envelope(Origin::Oomtrace, None) }
+}
+
 /// As [`envelope`], of a line that another run may write too.
 fn repeatable(origin: Origin, id: &str) -> Envelope {
     Envelope { id: Some(format!("{STREAM}-{id}")), ..envelope(origin, None) }
@@ -278,7 +283,7 @@ pub fn gap() -> Gap {
 
 pub fn hooks() -> Hooks {
     Hooks {
-        envelope: envelope(Origin::Oomtrace, None),
+        envelope: of_run(2),
         state: HooksState::Silent,
         limit: Some(oomtrace::sources::function_hooks::SILENT.into()),
         truncated: vec![],
@@ -304,7 +309,7 @@ pub fn verdict() -> Verdict {
 
 pub fn stop() -> Stop {
     Stop {
-        envelope: envelope(Origin::Oomtrace, None),
+        envelope: of_run(3),
         reason: "SIGTERM".into(),
         events: 42,
         lost: 3,

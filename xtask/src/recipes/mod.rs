@@ -1,14 +1,17 @@
 //! `cargo xtask recipes`: runs the files of docs/prometheus, docs/kubernetes and docs/recipes, as far as
 //! possible.
 //!
-//! The input is the lines of docs/EVENTS.md, and copies of its kills. The files of docs are run as they are;
+//! The input is the lines of docs/EVENTS.md, and copies of its kills; the last
+//! stage makes real kills and takes their lines. The files of docs are run as they are;
 //! only paths and addresses are replaced by those of the test.
 
 mod daemon;
 mod dashboard;
+mod fleet;
 mod receiver;
 mod shippers;
 mod sql;
+mod stores;
 
 use std::{fs, path::Path, path::PathBuf, process::Command};
 
@@ -64,6 +67,10 @@ pub fn main(args: &Args) -> Result<()> {
     stage("ClickHouse (chDB)", &|| {
         sql::run("chdb", &docs.join("recipes/clickhouse.sql"), &lines, &python()?)
     });
+    stage("fleet: a million kills in ClickHouse (chDB)", &|| {
+        fleet::run(&docs.join("recipes/clickhouse.sql"), &lines, &python()?)
+    });
+    stage("real kills into DuckDB and chDB, without a schema", &|| stores::run(&python()?));
     ensure!(ran > 0, "no recipe has this in its title");
     stages.finish()
 }
