@@ -50,3 +50,6 @@ SELECT workload, JSONExtractString(line, 'oom', 'cgroup', 'path') AS limited_by,
 FROM oomtrace FINAL
 WHERE type = 'oom_kill' AND limited_by != '' AND limited_by != JSONExtractString(line, 'victim', 'cgroup', 'path')
 GROUP BY ALL ORDER BY kills DESC, workload;
+-- 5. Holes: events that neither arrived nor are counted by a `lost` line. The tracer's own losses are in `lost`.
+SELECT host, stream, max(seq) - min(seq) + 1 - countDistinct(seq) AS holes FROM oomtrace FINAL
+WHERE stream != '' AND id = '' GROUP BY host, stream HAVING holes > 0 ORDER BY holes DESC, host LIMIT 20;

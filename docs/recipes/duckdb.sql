@@ -30,3 +30,6 @@ WHERE limited_by IS NOT NULL AND limited_by != victim_cgroup GROUP BY ALL ORDER 
 -- 5. What is not known, and why.
 SELECT reason->>'$.key' AS key, reason->>'$.reason' AS reason, count(*) AS lines
 FROM (SELECT unnest(missing::JSON[]) AS reason FROM line WHERE missing IS NOT NULL) GROUP BY ALL ORDER BY lines DESC, key;
+-- 6. Holes: events that are not here. What the tracer itself lost is in its `lost` lines.
+SELECT host->>'$.name' AS host, stream, max(seq) - min(seq) + 1 - count(DISTINCT seq) AS holes
+FROM line WHERE stream IS NOT NULL AND id IS NULL GROUP BY ALL HAVING holes > 0 ORDER BY holes DESC;

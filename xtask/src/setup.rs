@@ -134,6 +134,10 @@ pub fn ensure(need: Need) -> Result<()> {
     if lock.try_lock().is_err() {
         eprintln!("waiting for another set-up on this machine");
         lock.lock()?;
+        // The other one may have brought it.
+        if is_met(need) {
+            return Ok(());
+        }
     }
     match need {
         Need::Build => linker(compiler()?),

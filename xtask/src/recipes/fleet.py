@@ -1,7 +1,7 @@
 """fleet.py RECIPE SAMPLES LINES: as many lines of a made-up fleet into ClickHouse (as chDB); prints what it cost and what it answers.
 
-SAMPLES has kills as docs/EVENTS.md shows them. Each line made from them has a host, time, workload and image of its own, and every
-hundredth is there twice. The answers are counted while the lines are made, and compared with what the engine says.
+SAMPLES has kills as docs/EVENTS.md shows them. Each line made from them has a host, time, workload and image of its own, every
+hundredth is there twice, and one is left out. The answers are counted while the lines are made, and compared with what the engine says.
 """
 import datetime
 import hashlib
@@ -18,7 +18,7 @@ recipe, samples, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 HOSTS, WORKLOADS, BEGIN = 500, 400, datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
 kill = next(json.loads(line) for line in open(samples) if '"type":"oom_kill"' in line and '"k8s"' not in line)
 
-by_workload, of_host, foreign, size = Counter(), Counter(), Counter(), 0
+by_workload, of_host, foreign, events, size = Counter(), Counter(), Counter(), Counter(), 0
 with open("oom.jsonl", "w") as out:
     for number in range(count):
         host = f"node-{number * 7919 % HOSTS}"
@@ -26,7 +26,12 @@ with open("oom.jsonl", "w") as out:
         workload = f"service-{int((number * 104729 % 1_000_003 / 1_000_003) ** 3 * WORKLOADS)}"
         line = json.loads(json.dumps(kill))
         line["time"] = (BEGIN + datetime.timedelta(seconds=number * 25)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{number % 10**9:09d}Z"
-        line["seq"], line["stream"] = number, host
+        events[host] += 1
+        line["seq"], line["stream"] = events[host], f"stream-of-{host}"
+        # One line never arrives.
+        if number == count // 2:
+            missing = host
+            continue
         line["host"]["name"] = host
         # What is different in each kill of a real fleet, so that the size on disk means something.
         random = hashlib.sha256(str(number).encode()).hexdigest()
@@ -71,10 +76,11 @@ def ranked(counter):
 
 
 same("kills by workload", [(row[1], int(row[2])) for row in answers[0][1]], ranked(by_workload)[:20])
-same("kills by image and day", sum(int(row[3]) for row in answers[1][1]), count)
+same("kills by image and day", sum(int(row[3]) for row in answers[1][1]), count - 1)
 same("hosts that ran out", sorted((row[0], int(row[1])) for row in answers[2][1]), sorted(of_host.items()))
 same("another's limit", [(row[0], int(row[2])) for row in answers[3][1]], ranked(foreign))
+same("holes", answers[4][1], [[missing, f"stream-of-{missing}", "1"]])
 print(f"{count} kills, {size / count:.0f} bytes a line: inserted in {inserted:.1f} s, {stored / count:.0f} bytes a kill stored")
-for (took, rows), question in zip(answers, ["by workload", "by image and day", "hosts that ran out", "by a limit above"]):
+for (took, rows), question in zip(answers, ["by workload", "by image and day", "hosts that ran out", "by a limit above", "holes"]):
     print(f"{question}: {len(rows)} rows in {took:.2f} s")
 os.remove("oom.jsonl")
