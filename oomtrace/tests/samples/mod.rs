@@ -308,13 +308,7 @@ pub fn verdict() -> Verdict {
 }
 
 pub fn stop() -> Stop {
-    Stop {
-        envelope: of_run(3),
-        reason: "SIGTERM".into(),
-        events: 42,
-        lost: 3,
-        truncated: vec![],
-    }
+    Stop { envelope: of_run(3), reason: "SIGTERM".into(), events: 42, lost: 3, truncated: vec![] }
 }
 
 /// One of each type, and a second kill.
