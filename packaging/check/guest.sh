@@ -86,6 +86,22 @@ upgraded_during_kills() {
 	absent grep -h '"type":"lost"\|"type":"gap"' $log
 }
 
+metrics_in_a_file_and_by_http() {
+	mkdir -p /var/lib/prometheus/node-exporter
+	page=/var/lib/prometheus/node-exporter/oomtrace.prom
+	printf 'OOMTRACE_METRICS_FILE=%s\nOOMTRACE_METRICS_LISTEN=fd\n' $page >>/etc/default/oomtrace
+	systemctl stop oomtrace
+	systemctl enable --now oomtrace-metrics.socket
+	systemctl start oomtrace
+	until_true active
+	kill_in measured
+	until_true grep -q '{unit="measured.service"} 1' $page
+	/bin/busybox wget -qO- http://127.0.0.1:9469/metrics | grep -q '{unit="measured.service"} 1'
+	# The service itself has no network.
+	test "$(systemctl show -p PrivateNetwork --value oomtrace)" = yes
+	rm -r /var/lib/prometheus
+}
+
 removed() {
 	apt-get remove -y oomtrace
 	absent test -e /usr/bin/oomtrace
@@ -167,8 +183,8 @@ if [ $# = 1 ]; then
 	"$1"
 	exit 0
 fi
-for name in installed kill_in_the_journal configured_by_a_file rotated_on_reload upgraded_during_kills removed \
-	nothing_left podman_runs_the_image podman_pulls_the_archive containerd_runs_the_image \
+for name in installed kill_in_the_journal configured_by_a_file rotated_on_reload upgraded_during_kills \
+	metrics_in_a_file_and_by_http removed nothing_left podman_runs_the_image podman_pulls_the_archive containerd_runs_the_image \
 	podman_traces_without_privilege containerd_traces_without_privilege; do
 	check $name sh "$0" $name
 done

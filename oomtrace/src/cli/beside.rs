@@ -7,7 +7,7 @@ use clap::{
     builder::{PathBufValueParser, TypedValueParser},
 };
 
-use crate::outputs::metrics::SERIES;
+use crate::outputs::metrics::{Address, SERIES};
 
 /// Outputs beside the lines.
 #[derive(Args, Clone, Debug, Default)]
@@ -16,6 +16,10 @@ pub struct Beside {
     /// Write metrics to this file, for node_exporter's textfile collector: at most once a second, and once a minute.
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(metrics_file))]
     pub metrics_file: Option<PathBuf>,
+    /// Serve metrics by HTTP (GET /metrics): at a port on loopback, another address with its port, `unix:/PATH`, or `fd`, the
+    /// socket that systemd hands in.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_listen: Option<Address>,
     /// How many workloads have a series of their own; the rest is counted in container="_other".
     #[arg(long, value_name = "N", default_value_t = SERIES, value_parser = clap::value_parser!(u16).range(16..=4096))]
     pub metrics_series: u16,

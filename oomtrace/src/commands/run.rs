@@ -16,6 +16,7 @@ use crate::{
     kernel::{Kernel, privilege},
     outputs::transport::{SinkError, others_may_write},
     run::{
+        beside::{self, Beside},
         filter::Filter,
         reporter::Reporter,
         session::{Ended, Parts, Session},
@@ -49,7 +50,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     // What can fail for the operator's reasons fails before anything is attached.
     let terminal = args.file.is_none() && terminal();
     let durable = setup::durable(&root, &args, render(args.output, terminal))?;
-    let beside = setup::Beside::open(&args.beside)?;
+    let beside = Beside::open(&args.beside)?;
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
 
     let kernel = Kernel::read(&root)?;
@@ -70,7 +71,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
 
     let hooks = as_they_run(probe.hooks(), enricher.hooks_run());
     let (attached, rings, counts) = probe.into_parts();
-    let outputs = setup::outputs(durable, beside, &args, pins.as_ref(), &rings)?;
+    let outputs = beside::outputs(durable, beside, &args, pins.as_ref(), &rings)?;
     let records = Records::new(identity::page_bytes(), recorder);
     let given = Given {
         args: &args,

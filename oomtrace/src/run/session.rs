@@ -9,7 +9,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use tokio::{signal::unix::SignalKind, time::Instant};
 use turns::Turns;
-use wait::{Room, next_tick, on, reader_gone, reader_of, room_in_output, until};
+use wait::{Room, any_readable, next_tick, on, reader_gone, reader_of, room_in_output, until, wakeups};
 
 use crate::{
     accounting::Account,
@@ -161,6 +161,8 @@ impl Session {
         self.turns.listen()?;
         let reader = self.reporter.outputs().durable().sink().only_reader();
         let reader = reader.map(|pipe| reader_of(&pipe)).transpose()?;
+        let asked = self.reporter.outputs().descriptors();
+        let asked = asked.iter().map(wakeups).collect::<Result<Vec<_>, _>>()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut watchdog = self.notify.ticks();
         self.notify.ready();
@@ -185,6 +187,7 @@ impl Session {
                 () = reader_gone(reader.as_ref()) => return Err(SinkError::Closed.into()),
                 () = until(self.account.due().map(Instant::from_std)) => self.compare()?,
                 () = until(outputs_due.map(Instant::from_std)) => self.reporter.outputs().write_due(),
+                () = any_readable(&asked) => self.reporter.outputs().answer(),
                 () = until(self.turns.due().map(Instant::from_std)) => {}
                 woken = self.turns.woken() => woken.map_err(Ended::Io)?,
                 // The loop yields here, because signals arrive only while it waits.

@@ -17,9 +17,8 @@ use crate::{
     },
     kernel::Kernel,
     outputs::{
-        BestEffort, Durable, Outputs,
+        Durable,
         encode::Render,
-        metrics::{self, Metrics},
         transport::{Access, FileSink, Rotation, Sink, StdoutSink},
     },
     sources::{
@@ -31,7 +30,7 @@ use crate::{
         function_hooks::{self, FunctionHooks},
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
-        probe::{FillMeter, Kept, PinDir, Probe, Rings},
+        probe::{Probe, Rings},
         verdict::Verdicts,
     },
 };
@@ -122,67 +121,6 @@ pub(crate) fn durable(root: &Root, args: &Run, render: Render) -> Result<Durable
         None => Box::new(StdoutSink::new()),
     };
     Ok(Durable::new(render, sink))
-}
-
-/// The outputs beside it, opened. What fails for the operator's reasons fails here.
-pub(crate) struct Beside {
-    metrics: Option<Metrics>,
-}
-
-impl Beside {
-    /// As typed.
-    pub(crate) fn open(args: &cli::Beside) -> Result<Self, Failure> {
-        let metrics = args.metrics_file.clone().map(|path| {
-            let why = format!("cannot write {}", path.display());
-            Metrics::new(args.metrics_series).to_file(path).map_err(|error| {
-                let hint = "name a file in a directory that is there and can be written; a sandbox may need ReadWritePaths=";
-                Failure::message(Code::RunTime, format!("{why}: {error}")).hint(hint)
-            })
-        });
-        Ok(Self { metrics: metrics.transpose()? })
-    }
-}
-
-/// All outputs of a run: the durable one, and the others.
-pub(crate) fn outputs(
-    durable: Durable,
-    beside: Beside,
-    args: &Run,
-    pins: Option<&PinDir>,
-    rings: &Rings,
-) -> Result<Outputs, Failure> {
-    let meter = match beside.metrics {
-        Some(_) => FillMeter::of(&rings.kills, args.ring_size.0),
-        None => FillMeter::default(),
-    };
-    let metrics = match (beside.metrics, pins) {
-        (Some(metrics), Some(pins)) => {
-            let places = u32::try_from(metrics::places(args.beside.metrics_series)).unwrap_or(u32::MAX);
-            Some(metrics.kept_in(Box::new(Counters(pins.kept(places)?))))
-        }
-        (metrics, _) => metrics,
-    };
-    let list = [metrics.map(|metrics| Box::new(metrics) as Box<dyn BestEffort>)];
-    let others = list.into_iter().flatten().collect();
-    Ok(Outputs::new(durable, others).with_ring(Box::new(move || meter.read())))
-}
-
-/// Where counters are kept over runs.
-struct Counters(Kept<metrics::Value>);
-
-impl metrics::Store for Counters {
-    fn places(&self) -> usize {
-        usize::try_from(self.0.places()).unwrap_or_default()
-    }
-
-    fn get(&self, place: usize) -> Option<metrics::Value> {
-        self.0.get(u32::try_from(place).ok()?)
-    }
-
-    fn put(&mut self, place: usize, value: &metrics::Value) -> Result<(), String> {
-        let place = u32::try_from(place).map_err(|error| error.to_string())?;
-        self.0.put(place, *value)
-    }
 }
 
 /// Who may read the files that the output creates.

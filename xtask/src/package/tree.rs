@@ -24,8 +24,8 @@ pub struct File {
 pub struct Tree {
     files: Vec<File>,
     copyright: String,
-    /// The unit for a binary in /usr/local.
-    local_unit: String,
+    /// The units for a binary in /usr/local, by the ends of their names.
+    local_units: [(&'static str, String); 2],
 }
 
 /// The manual pages: oomtrace's own, and one for each command that it names.
@@ -52,11 +52,13 @@ impl Tree {
         let copyright = copyright::text()?;
         let source = |path: &str| fs::read(workspace::root().join(path)).with_context(|| path.to_owned());
         let unit = String::from_utf8(source("docs/oomtrace.service")?)?;
+        let socket = String::from_utf8(source("docs/oomtrace-metrics.socket")?)?;
         let mut files = vec![
             file("usr/bin/oomtrace", fs::read(binary).with_context(|| binary.display().to_string())?),
             file("etc/default/oomtrace", source("packaging/oomtrace.default")?),
             file("etc/logrotate.d/oomtrace", source("packaging/oomtrace.logrotate")?),
             file("usr/lib/systemd/system/oomtrace.service", packaged(&unit, "/usr")?.into_bytes()),
+            file("usr/lib/systemd/system/oomtrace-metrics.socket", documented(&socket, "/usr")?.into_bytes()),
         ];
         for document in ["EVENTS.md", "OPERATIONS.md"] {
             files.push(file(
@@ -83,7 +85,9 @@ impl Tree {
         if let Some(binary) = files.first_mut() {
             binary.mode = 0o755;
         }
-        Ok(Self { files, copyright, local_unit: packaged(&unit, "/usr/local")? })
+        let local = "/usr/local";
+        let local_units = [(".service", packaged(&unit, local)?), (".socket", documented(&socket, local)?)];
+        Ok(Self { files, copyright, local_units })
     }
 
     /// Writes the files to target/package, where the packagers read them (see oomtrace/Cargo.toml).
@@ -116,8 +120,8 @@ impl Tree {
             let Some(path) = installed.path.strip_prefix("usr/") else { continue };
             let mut moved = installed.clone();
             moved.path = format!("{name}/{path}");
-            if path.ends_with(".service") {
-                moved.data = self.local_unit.clone().into_bytes();
+            if let Some((_, unit)) = self.local_units.iter().find(|(end, _)| path.ends_with(end)) {
+                moved.data = unit.clone().into_bytes();
             }
             files.push(moved);
         }
@@ -161,23 +165,23 @@ fn dated(page: &str, release: &Release) -> String {
 
 /// The unit of docs/ for a package: settings come from a file, and paths are below `prefix`.
 fn packaged(unit: &str, prefix: &str) -> Result<String> {
-    let settings = "EnvironmentFile=-/etc/default/oomtrace\n";
-    let changes = [
-        (
-            "ExecStart=/usr/local/bin/oomtrace run -o json\n",
-            format!("{settings}ExecStart={prefix}/bin/oomtrace run $OOMTRACE_ARGS\n"),
-        ),
-        ("file:///usr/local/share/doc/", format!("file://{prefix}/share/doc/")),
-    ];
-    let mut text = unit.to_owned();
-    for (from, to) in &changes {
-        ensure!(text.matches(from).count() == 1, "docs/oomtrace.service has not one line {from:?}");
-        text = text.replace(from, to);
-    }
+    let start = "ExecStart=/usr/local/bin/oomtrace run -o json\n";
+    ensure!(unit.matches(start).count() == 1, "docs/oomtrace.service has not one line {start:?}");
+    let packaged = format!(
+        "EnvironmentFile=-/etc/default/oomtrace\nExecStart={prefix}/bin/oomtrace run $OOMTRACE_ARGS\n"
+    );
+    let text = documented(&unit.replace(start, &packaged), prefix)?;
     let comment =
         format!("# Settings: /etc/default/oomtrace. More: {prefix}/share/doc/oomtrace/OPERATIONS.md\n");
     let body = text.split_once("[Unit]").map(|(_, body)| format!("{comment}[Unit]{body}"));
     body.context("docs/oomtrace.service has no [Unit]")
+}
+
+/// A unit whose documentation is below `prefix`.
+fn documented(unit: &str, prefix: &str) -> Result<String> {
+    let place = "file:///usr/local/share/doc/";
+    ensure!(unit.matches(place).count() == 1, "a unit has not one {place:?}");
+    Ok(unit.replace(place, &format!("file://{prefix}/share/doc/")))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
-//! Metrics for Prometheus: events in, pages of its text format out, to a file that node_exporter reads.
+//! Metrics for Prometheus: events in, pages of its text format out, to a file that node_exporter reads and to who asks by
+//! HTTP.
 //!
 //! What is counted is what is reported: the filters of the run hold for it too. A name that a process, a container or a
 //! user may choose can make a bounded number of series only ([`workloads`]).
 
+mod endpoint;
 mod file;
 mod kept;
 mod page;
@@ -11,15 +13,18 @@ mod workloads;
 
 use std::{
     fmt, io,
+    os::fd::BorrowedFd,
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use endpoint::Endpoint;
 use file::Writer;
 use page::{gauge, label_value};
 use totals::Totals;
 use workloads::Workloads;
 
+pub use endpoint::Address;
 pub use kept::{BYTES, Store, Value};
 
 use crate::{
@@ -49,6 +54,7 @@ pub struct Metrics {
     hooks: Vec<HookStatus>,
     hooks_run: bool,
     file: Option<Writer>,
+    endpoint: Option<Endpoint>,
     store: Option<Box<dyn Store>>,
     /// When the file was written last, and when it is to be written next: not before the first event, which says what is
     /// attached.
@@ -74,6 +80,7 @@ impl Metrics {
             hooks: Vec::new(),
             hooks_run: true,
             file: None,
+            endpoint: None,
             store: None,
             written: None,
             due: None,
@@ -87,6 +94,14 @@ impl Metrics {
     /// If it cannot be written.
     pub fn to_file(self, path: PathBuf) -> io::Result<Self> {
         Ok(Self { file: Some(Writer::start(path)?), ..self })
+    }
+
+    /// Listens there.
+    ///
+    /// # Errors
+    /// If that address cannot be had.
+    pub fn listening(self, at: &Address) -> io::Result<Self> {
+        Ok(Self { endpoint: Some(Endpoint::start(at)?), ..self })
     }
 
     /// Goes on with what is in the store, and keeps there what it counts.
@@ -183,6 +198,16 @@ impl BestEffort for Metrics {
         let now = Instant::now();
         self.written = Some(now);
         self.due = now.checked_add(if self.news { OFTEN } else { SELDOM });
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.endpoint.as_ref().map(Endpoint::descriptor)
+    }
+
+    fn answer(&mut self, condition: &Condition) {
+        if let Some(endpoint) = self.endpoint.as_ref().filter(|endpoint| endpoint.is_asked()) {
+            endpoint.answer(self.page(condition));
+        }
     }
 
     fn hand_over(&mut self) {

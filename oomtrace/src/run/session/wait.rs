@@ -2,6 +2,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
+    task::Poll,
     time::Duration,
 };
 
@@ -49,6 +50,21 @@ pub(super) async fn reader_gone(pipe: Option<&AsyncFd<OwnedFd>>) {
         Some(pipe) => drop(pipe.ready(Interest::ERROR).await),
         None => std::future::pending().await,
     }
+}
+
+/// Ends when one of these is readable; never where there are none.
+pub(super) async fn any_readable(descriptors: &[AsyncFd<OwnedFd>]) {
+    std::future::poll_fn(|context| {
+        let mut any = Poll::Pending;
+        for descriptor in descriptors {
+            if let Poll::Ready(Ok(mut ready)) = descriptor.poll_read_ready(context) {
+                ready.clear_ready();
+                any = Poll::Ready(());
+            }
+        }
+        any
+    })
+    .await;
 }
 
 /// What an output waits for, as a value that does not borrow the output.
