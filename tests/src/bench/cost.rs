@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::patience::PATIENCE;
 
+use crate::floor;
 use crate::host::{self, Setting};
 use crate::kills::Kills;
 use crate::subject::Subject;
@@ -61,19 +63,24 @@ pub fn programs(
     let mut running = subject.start(options)?;
     kills.latencies(&running, KILLS)?;
     let mut runs_of = BTreeMap::new();
-    let mut tracepoint_of = BTreeMap::new();
+    // A tracer may hold the links alone, which say what runs where.
     for file in fs::read_dir(format!("/proc/{}/fdinfo", running.pid()))? {
         let text = fs::read_to_string(file?.path())?;
-        let Some(id) = number(&text, "prog_id:") else { continue };
-        if let Some(name) = text.lines().find_map(|line| line.strip_prefix("tp_name:")) {
-            tracepoint_of.insert(id, name.trim().to_owned());
-        } else if let (Some(count), Some(ns)) = (number(&text, "run_cnt:"), number(&text, "run_time_ns:")) {
-            runs_of.insert(id, ProgramRuns { count, ns });
+        let tracepoint = text.lines().find_map(|line| line.strip_prefix("tp_name:"));
+        if let Some((tracepoint, id)) = tracepoint.zip(number(&text, "prog_id:")) {
+            runs_of.insert(tracepoint.trim().to_owned(), runs(id)?);
         }
     }
     running.stop()?;
-    let named = tracepoint_of.into_iter().filter_map(|(id, name)| Some((name, *runs_of.get(&id)?)));
-    Ok(named.collect())
+    Ok(runs_of)
+}
+
+/// Of the program with this id.
+fn runs(id: u64) -> Result<ProgramRuns> {
+    let program = floor::program_by_id(id)?;
+    let text = read(&format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
+    let field = |name| number(&text, name).with_context(|| format!("no {name} of the program {id}"));
+    Ok(ProgramRuns { count: field("run_cnt:")?, ns: field("run_time_ns:")? })
 }
 
 /// A start while many cgroups exist.

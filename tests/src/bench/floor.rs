@@ -21,6 +21,7 @@ const PAGE: usize = 4096;
 // include/uapi/linux/bpf.h
 const MAP_CREATE: libc::c_long = 0;
 const PROG_LOAD: libc::c_long = 5;
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const MAP_TYPE_RINGBUF: u32 = 27;
 const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
@@ -58,6 +59,13 @@ fn bpf(command: libc::c_long, attributes: &Attributes) -> Result<OwnedFd> {
     ensure!(fd >= 0, "bpf command {command}: {}", Error::last_os_error());
     // SAFETY: a descriptor that the kernel has just made, which nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd.try_into()?) })
+}
+
+/// Opens a program by the id that the kernel gave it.
+pub fn program_by_id(id: u64) -> Result<OwnedFd> {
+    let mut open = Attributes::default();
+    open.0[0] = id;
+    bpf(PROG_GET_FD_BY_ID, &open).with_context(|| format!("open the program {id}"))
 }
 
 /// One instruction: operation, destination and source register, offset, constant.

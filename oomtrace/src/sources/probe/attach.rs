@@ -7,7 +7,7 @@ use std::{io, os::fd::AsFd};
 
 use aya::{
     Btf as AyaBtf, Ebpf,
-    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint, links::FdLink},
+    programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint, kprobe::KProbeLink, links::FdLink},
 };
 
 use crate::{
@@ -129,28 +129,52 @@ pub(super) fn missed_signals(ebpf: &Ebpf) -> Option<MissedRuns> {
     Some(MissedRuns::of(fd))
 }
 
-/// The programs of an object, on the way to their hooks.
-pub(super) struct Attach<'a> {
-    /// The object, with its maps made.
-    pub(super) ebpf: &'a mut Ebpf,
-    /// The kernel's types.
-    pub(super) btf: &'a Btf,
-    /// Whether memory is on cgroup v1.
-    pub(super) v1: bool,
-    /// Where links are kept beyond the end of the process; `None`: they end with it.
-    pub(super) pins: Option<&'a Generation>,
+/// What keeps a program attached for as long as it is there.
+pub(super) enum Link {
+    /// One that can be pinned.
+    Fd(FdLink),
+    /// Of a kprobe: before Linux 5.15 it cannot.
+    Kprobe(KProbeLink),
 }
 
-impl Attach<'_> {
+impl Link {
+    fn into_fd(self) -> Result<FdLink, ProgramError> {
+        let unpinned = "before Linux 5.15 a kprobe cannot be pinned: without --pin it can be attached";
+        match self {
+            Self::Fd(link) => Ok(link),
+            Self::Kprobe(link) => {
+                link.try_into().map_err(|_| ProgramError::IOError(io::Error::other(unpinned)))
+            }
+        }
+    }
+}
+
+/// The programs of an object, on the way to their hooks.
+pub(super) struct Attach<'a> {
+    ebpf: &'a mut Ebpf,
+    btf: &'a Btf,
+    v1: bool,
+    pins: Option<&'a Generation>,
+    /// The links that are not.
+    links: Vec<Link>,
+}
+
+impl<'a> Attach<'a> {
+    /// Of an object, with its maps made. Memory is on cgroup v1 if `v1`. Links are kept in `pins` beyond the end of the
+    /// process; without, they end with what [`Self::all`] gives.
+    pub(super) fn new(ebpf: &'a mut Ebpf, btf: &'a Btf, v1: bool, pins: Option<&'a Generation>) -> Self {
+        Self { ebpf, btf, v1, pins, links: Vec::new() }
+    }
+
     /// Attaches all that this kernel takes.
-    pub(super) fn all(mut self, choice: HookChoice) -> Result<Vec<HookStatus>, ProbeError> {
+    pub(super) fn all(mut self, choice: HookChoice) -> Result<(Vec<HookStatus>, Vec<Link>), ProbeError> {
         // Function hooks first: a victim marked before they are in place would lack their facts.
         let mut hooks = self.functions(choice)?;
         for name in TRACEPOINTS {
             self.raw_tracepoint(name)?;
             hooks.push(HookStatus { name: name.into(), attached: "raw_tracepoint".into(), reason: None });
         }
-        Ok(hooks)
+        Ok((hooks, self.links))
     }
 
     fn functions(&mut self, choice: HookChoice) -> Result<Vec<HookStatus>, ProbeError> {
@@ -167,6 +191,9 @@ impl Attach<'_> {
                 for hook in HOOKS {
                     pins.unpin_link(kind.name(hook.returns), hook.function);
                 }
+            }
+            if attached.is_err() {
+                self.links.clear();
             }
             match attached {
                 Ok(statuses) => return Ok(statuses),
@@ -210,60 +237,49 @@ impl Attach<'_> {
     }
 
     fn function(&mut self, hook: Hook, kind: Kind, btf: Option<&AyaBtf>) -> Result<(), ProbeError> {
-        let pins = self.pins;
         let Hook { function, returns, .. } = hook;
         let kind = kind.name(returns);
         let name = format!("{function}_{kind}");
-        // A link stays in its program, or goes to where it is pinned.
-        let link: Result<Option<FdLink>, ProgramError> = match (btf, returns) {
+        let loaded = |error| load_error(&name, &error);
+        let link: Result<Link, ProgramError> = match (btf, returns) {
             (Some(btf), false) => {
                 let program: &mut FEntry = program(self.ebpf, &name)?;
-                program.load(function, btf).map_err(|error| load_error(&name, &error))?;
-                program
-                    .attach()
-                    .and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
+                program.load(function, btf).map_err(loaded)?;
+                program.attach().and_then(|id| program.take_link(id)).map(|link| Link::Fd(link.into()))
             }
             (Some(btf), true) => {
                 let program: &mut FExit = program(self.ebpf, &name)?;
-                program.load(function, btf).map_err(|error| load_error(&name, &error))?;
-                program
-                    .attach()
-                    .and_then(|id| pins.map(|_| program.take_link(id).map(FdLink::from)).transpose())
+                program.load(function, btf).map_err(loaded)?;
+                program.attach().and_then(|id| program.take_link(id)).map(|link| Link::Fd(link.into()))
             }
             (None, _) => {
                 let program: &mut KProbe = program(self.ebpf, &name)?;
-                program.load().map_err(|error| load_error(&name, &error))?;
-                let unpinned =
-                    "before Linux 5.15 a kprobe cannot be pinned: without --pin it can be attached";
-                let fd = |link| {
-                    FdLink::try_from(link).map_err(|_| ProgramError::IOError(io::Error::other(unpinned)))
-                };
-                program
-                    .attach(function, 0)
-                    .and_then(|id| pins.map(|_| program.take_link(id).and_then(fd)).transpose())
+                program.load().map_err(loaded)?;
+                program.attach(function, 0).and_then(|id| program.take_link(id)).map(Link::Kprobe)
             }
         };
-        let link = link.map_err(|error| attach_error(format!("{kind}/{function}"), &error))?;
-        self.pin(kind, function, link)
+        self.keep(kind, function, link)
     }
 
     fn raw_tracepoint(&mut self, name: &str) -> Result<(), ProbeError> {
         let program: &mut RawTracePoint = program(self.ebpf, name)?;
         program.load().map_err(|error| load_error(name, &error))?;
-        let hook = || format!("raw_tracepoint/{name}");
         if let (Some(pins), SIGNALS) = (self.pins, name) {
             pins.pin_program(name, |path| program.pin(path))?;
         }
-        let id = program.attach(name).map_err(|error| attach_error(hook(), &error))?;
-        let link = self.pins.map(|_| program.take_link(id).map(FdLink::from)).transpose();
-        self.pin("raw_tracepoint", name, link.map_err(|error| attach_error(hook(), &error))?)
+        let link = program.attach(name).and_then(|id| program.take_link(id));
+        self.keep("raw_tracepoint", name, link.map(|link| Link::Fd(link.into())))
     }
 
-    fn pin(&self, kind: &str, name: &str, link: Option<FdLink>) -> Result<(), ProbeError> {
-        match (self.pins, link) {
-            (Some(pins), Some(link)) => Ok(pins.pin_link(kind, name, link)?),
-            _ => Ok(()),
+    /// Keeps a link where it is pinned, or with the others.
+    fn keep(&mut self, kind: &str, name: &str, link: Result<Link, ProgramError>) -> Result<(), ProbeError> {
+        let failed = |error| attach_error(format!("{kind}/{name}"), &error);
+        let link = link.map_err(failed)?;
+        match self.pins {
+            Some(pins) => pins.pin_link(kind, name, link.into_fd().map_err(failed)?)?,
+            None => self.links.push(link),
         }
+        Ok(())
     }
 }
 

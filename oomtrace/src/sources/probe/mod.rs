@@ -28,10 +28,7 @@ pub use pin::{DEFAULT_DIR, Generation, PinDir};
 pub use ring::Ring;
 pub use takeover::{Replaced, TakeOver};
 
-use aya::{
-    Ebpf,
-    maps::{MapData, PerCpuArray},
-};
+use aya::maps::{MapData, PerCpuArray};
 use oomtrace_common::{
     layout::{ABSENT, COMMAND_LINE_FULL, COMMAND_LINE_PROGRAM, KernelLayout},
     pinned::Pinned,
@@ -80,8 +77,8 @@ pub struct Probe {
 
 /// What keeps the programs attached.
 pub struct Attached {
-    /// Holds the programs and their links; `None` where an earlier run attached them.
-    _ebpf: Option<Ebpf>,
+    /// The links; none where they are pinned. The programs go with the last of them.
+    _links: Vec<attach::Link>,
     hooks: Vec<HookStatus>,
     log: Option<aya_log::EbpfLogger<log::ToStderr>>,
 }
@@ -113,7 +110,7 @@ impl Probe {
         let layout = &options.applied_to(layout);
         let mut ebpf = object::load(options, layout)?;
         let v1 = layout.task_memcg_in_oom != ABSENT;
-        let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: None }.all(options.hook)?;
+        let (hooks, links) = attach::Attach::new(&mut ebpf, btf, v1, None).all(options.hook)?;
         let log = options.debug.then(|| log::open(&mut ebpf)).transpose()?;
         let rings = Rings {
             kills: Ring::take(&mut ebpf, "KILLS")?,
@@ -122,7 +119,8 @@ impl Probe {
         };
         let counters = object::counters(&mut ebpf)?;
         let counts = Counts { counters, handover: None, stream: UniqueId::new() };
-        Ok(Self { attached: Attached { _ebpf: Some(ebpf), hooks, log }, rings, counts })
+        // aya's object goes here: it keeps the instructions of every program.
+        Ok(Self { attached: Attached { _links: links, hooks, log }, rings, counts })
     }
 
     /// Names this set of programs: where pins are taken over, as the run did that attached them.

@@ -27,7 +27,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, MapInfo, MapType, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapData, MapInfo, MapType, PerCpuArray},
     programs::{RawTracePoint, links::FdLink},
 };
 use oomtrace_common::{
@@ -38,7 +38,7 @@ use oomtrace_common::{
 use zerocopy::IntoBytes;
 
 use crate::host::identity::UniqueId;
-use crate::sources::probe::{Options, PinError, ProbeError, bpffs, error::chain, lock::Lock, object};
+use crate::sources::probe::{Options, PinError, ProbeError, Ring, bpffs, error::chain, lock::Lock, object};
 
 /// Where pins are if nothing else is said.
 pub const DEFAULT_DIR: &str = "/sys/fs/bpf/oomtrace";
@@ -129,8 +129,8 @@ pub struct Generation {
 
 /// The maps of a generation.
 pub(super) struct Maps {
-    pub(super) kills: RingBuf<MapData>,
-    pub(super) cgroups: RingBuf<MapData>,
+    pub(super) kills: Ring,
+    pub(super) cgroups: Ring,
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) handover: Handover,
 }
@@ -177,7 +177,7 @@ impl Generation {
     }
 
     /// Opens the maps, once they are what this build would have made.
-    pub(super) fn open(&self) -> Result<Maps, PinError> {
+    pub(super) fn open(&self) -> Result<Maps, ProbeError> {
         Ok(Maps {
             kills: self.ring("KILLS")?,
             cgroups: self.ring("CGROUPS")?,
@@ -187,8 +187,8 @@ impl Generation {
     }
 
     /// Opens a ring, whose frame is the kernel's own.
-    pub(super) fn ring(&self, name: &str) -> Result<RingBuf<MapData>, PinError> {
-        self.typed(name, (MapType::RingBuf, 0, 0, None))
+    pub(super) fn ring(&self, name: &'static str) -> Result<Ring, ProbeError> {
+        Ring::of(name, self.map(name, (MapType::RingBuf, 0, 0, None))?)
     }
 
     fn handover(&self) -> Result<Handover, PinError> {
@@ -198,11 +198,16 @@ impl Generation {
         Ok(Handover { map, value })
     }
 
-    /// aya takes whatever a pin holds: what it is must be asked first.
     fn typed<T>(&self, name: &str, want: (MapType, u32, u32, Option<u32>)) -> Result<T, PinError>
     where
         T: TryFrom<Map, Error = aya::maps::MapError>,
     {
+        let error = |error: aya::maps::MapError| PinError::kernel("open", &self.dir.join(name), &error);
+        T::try_from(Map::from_map_data(self.map(name, want)?).map_err(error)?).map_err(error)
+    }
+
+    /// aya takes whatever a pin holds: what it is must be asked first.
+    fn map(&self, name: &str, want: (MapType, u32, u32, Option<u32>)) -> Result<MapData, PinError> {
         let path = self.dir.join(name);
         let error = |error: aya::maps::MapError| PinError::kernel("open", &path, &error);
         let info = MapInfo::from_pin(&path).map_err(error)?;
@@ -212,8 +217,7 @@ impl Generation {
             let reason = "it is another map than the one expected".into();
             return Err(PinError::Kernel { what: "open", path, reason });
         }
-        let map = MapData::from_pin(&path).and_then(Map::from_map_data).map_err(error)?;
-        T::try_from(map).map_err(error)
+        MapData::from_pin(&path).map_err(error)
     }
 
     /// Pins what attaches a program to a hook: it stays attached.

@@ -7,7 +7,7 @@ use crate::{
     host::identity::UniqueId,
     kernel::btf::Btf,
     sources::probe::{
-        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Ring, Rings, attach,
+        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Rings, attach,
         object, pin::Handover,
     },
 };
@@ -70,9 +70,8 @@ impl Probe {
         let mut ebpf = object::load(options, layout)?;
         pins.pin_maps(&ebpf)?;
         let v1 = layout.task_memcg_in_oom != ABSENT;
-        let hooks = attach::Attach { ebpf: &mut ebpf, btf, v1, pins: Some(pins) }.all(options.hook)?;
+        let (hooks, _all_pinned) = attach::Attach::new(&mut ebpf, btf, v1, Some(pins)).all(options.hook)?;
         let mut probe = Self::over(pins, hooks)?;
-        probe.attached._ebpf = Some(ebpf);
         let stream = probe.counts.stream;
         if let Some(handover) = &mut probe.counts.handover {
             handover.complete(stream)?;
@@ -94,10 +93,10 @@ impl Probe {
     fn over(pins: &Generation, hooks: Vec<crate::event::HookStatus>) -> Result<Self, ProbeError> {
         let maps = pins.open()?;
         Ok(Self {
-            attached: Attached { _ebpf: None, hooks, log: None },
+            attached: Attached { _links: Vec::new(), hooks, log: None },
             rings: Rings {
-                kills: Ring::reopened(maps.kills),
-                cgroups: Ring::reopened(maps.cgroups),
+                kills: maps.kills,
+                cgroups: maps.cgroups,
                 missed_signals: pins.program(attach::SIGNALS).map(MissedRuns::of),
             },
             counts: Counts {
