@@ -365,6 +365,13 @@ mod tests {
     }
 
     #[test]
+    fn every_hooked_function_is_found_on_the_one_way_through_the_types() {
+        for hook in HOOKS {
+            assert!(crate::kernel::layout::NAMES.contains(&hook.function), "{}", hook.function);
+        }
+    }
+
+    #[test]
     fn a_function_with_other_parameters_is_not_hooked() {
         let hook = exit("mem_cgroup_out_of_memory", 3);
         assert_eq!(unfit(&kernel_with(hook.function, 3), &hook), None);

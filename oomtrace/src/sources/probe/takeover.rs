@@ -7,8 +7,8 @@ use crate::{
     host::identity::UniqueId,
     kernel::btf::Btf,
     sources::probe::{
-        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Rings, attach,
-        object, pin::Handover,
+        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Rings, attach, object,
+        pin::Handover,
     },
 };
 
