@@ -2,7 +2,6 @@
 //! lines out.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     time::Duration,
@@ -14,14 +13,9 @@ use crate::{
     cli::Replay,
     commands::{render, terminal},
     containers::Runtimes,
-    enrich::enricher::{Enricher, HookState, Knowledge, RunFacts},
-    event::Host,
+    enrich::enricher::{Enricher, Knowledge},
     failure::{Code, Failure},
-    host::{
-        clock::ClockOffset,
-        process::{CommandLineChoice, Reason},
-        root::Root,
-    },
+    host::root::Root,
     outputs::{
         Durable, Outputs,
         transport::{SinkError, StdoutSink},
@@ -38,27 +32,14 @@ use crate::{
 pub fn replay(args: &Replay) -> Result<(), Failure> {
     let cannot =
         |what: String| Failure::message(Code::RunTime, format!("{}: {what}", args.records.display()));
-    let mut records =
-        File::open(&args.records).map(BufReader::new).map_err(|error| cannot(error.to_string()))?;
-    let root = args.root.as_ref().map(Root::at);
-    let runtimes = root.clone().map_or_else(Runtimes::none, |root| Runtimes::discover(root, &[]));
-    let knowledge = Knowledge {
-        tree: CgroupTree::new(runtimes, TreeLimits::default()),
-        root,
-        processes: Err(Reason::NotRead),
-        command_line: CommandLineChoice::Full,
-        log: None,
-        gfp: None,
-        version: args.cgroup,
-        clock: Some(ClockOffset::default()),
-        hooks: HookState::None,
-        run: RunFacts {
-            host: Host { name: "replay".into(), boot_id: None, kernel: "replay".into() },
-            tags: BTreeMap::new(),
-            instance: "replay".into(),
-            stream: "replay".into(),
-        },
-    };
+    let mut records = File::open(&args.records)
+        .map(|file| BufReader::with_capacity(READ_BYTES, file))
+        .map_err(|error| cannot(error.to_string()))?;
+    let mut knowledge = Knowledge::none("replay", args.cgroup);
+    if let Some(root) = args.root.as_ref().map(Root::at) {
+        knowledge.tree = CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default());
+        knowledge.root = Some(root);
+    }
     let records_of = Records::new(args.page_size, None);
     let mut enricher = Enricher::new(knowledge);
     let mut account = Account::new(None, enricher.is_v1());
@@ -87,6 +68,9 @@ fn printed(
         done => done,
     }
 }
+
+/// What is read of the file at once: some sixty records.
+const READ_BYTES: usize = 64 << 10;
 
 /// No record of any version is as long as this: a file that says so is another's.
 const RECORD_MAX: u64 = 64 << 10;

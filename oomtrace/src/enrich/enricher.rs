@@ -14,8 +14,8 @@ use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 use oomtrace_common::pinned::Pinned;
 
 use crate::{
-    cgroups::tree::{CgroupTree, Seen, lineage_ids},
-    containers::owner::Identity,
+    cgroups::tree::{CgroupTree, Seen, TreeLimits, lineage_ids},
+    containers::{Runtimes, owner::Identity},
     enrich::{
         absent::{Absent, not_in_proc},
         oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
@@ -35,6 +35,7 @@ use crate::{
         kernel_log::KernelLog,
         process::{self, CommandLineChoice, ProcessFacts, ProcessReader},
         root::Root,
+        sysctl::Sysctl,
     },
     kernel::gfp::GfpNames,
 };
@@ -64,6 +65,29 @@ pub struct Knowledge {
     pub run: RunFacts,
 }
 
+impl Knowledge {
+    /// Nothing of any host: what records say is all there is. `name` stands for the host and the run.
+    pub fn none(name: &str, version: CgroupVersion) -> Self {
+        Self {
+            hooks: HookState::None,
+            root: None,
+            tree: CgroupTree::new(Runtimes::none(), TreeLimits::default()),
+            processes: Err(process::Reason::NotRead),
+            command_line: CommandLineChoice::Full,
+            log: None,
+            gfp: None,
+            version,
+            clock: Some(ClockOffset::default()),
+            run: RunFacts {
+                host: Host { name: name.into(), boot_id: None, kernel: name.into() },
+                tags: BTreeMap::new(),
+                instance: name.into(),
+                stream: name.into(),
+            },
+        }
+    }
+}
+
 /// What each line says of the run that writes it.
 #[derive(Clone, Debug)]
 pub struct RunFacts {
@@ -85,6 +109,8 @@ pub struct Enricher {
     /// The distance between the clocks at the time of the event at hand.
     offset: ClockOffset,
     hooks: Hooks,
+    /// `vm.oom_kill_allocating_task`, where it can be read.
+    kill_allocating_task: Option<Sysctl>,
     /// The time of the latest event.
     latest: BootTime,
     /// Lines of this run that have an `id` by their number.
@@ -103,7 +129,10 @@ impl Enricher {
         let calendar = knowledge.clock.map_or_else(Calendar::new, Calendar::fixed);
         let hooks = Hooks::new(knowledge.hooks);
         let offset = calendar.now();
-        Self { knowledge, runs: Runs::default(), calendar, offset, hooks, latest: BootTime(0), lines: 0 }
+        let sysctl = |root: &Root| Sysctl::open(&root.path("/proc/sys/vm/oom_kill_allocating_task")).ok();
+        let kill_allocating_task = knowledge.root.as_ref().and_then(sysctl);
+        let runs = Runs::default();
+        Self { knowledge, runs, calendar, offset, hooks, kill_allocating_task, latest: BootTime(0), lines: 0 }
     }
 
     /// The memory cgroups.
@@ -124,6 +153,11 @@ impl Enricher {
     /// Names the set of programs whose events come from here on.
     pub fn set_stream(&mut self, stream: String) {
         self.knowledge.run.stream = stream;
+    }
+
+    /// Where memory cgroups are.
+    pub fn version(&self) -> CgroupVersion {
+        self.knowledge.version
     }
 
     /// Whether memory is on cgroup v1.
@@ -214,8 +248,6 @@ impl Enricher {
         let mut absent = self.absent_here(&["trigger.cgroup.path", "trigger.cgroup.id"]);
         self.turn_to(facts.time, &mut absent);
         self.judge_hooks(facts);
-        let process = self.process(facts);
-        let cut = process.command_line_cut;
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
         let log = self.log(facts, path.as_deref().unwrap_or_default());
         let facts = &whole(facts, path.as_deref());
@@ -223,7 +255,7 @@ impl Enricher {
         let mut context = self.context();
         // Only where nothing better tells how the victim was chosen.
         if facts.oom.is_none() && log.as_ref().is_none_or(|log| log.constraint != event::Constraint::Memcg) {
-            context.kill_allocating_task = self.kill_allocating_task();
+            context.kill_allocating_task = self.kill_allocating_task.as_ref().and_then(Sysctl::is_set);
         }
         let mut oom = oom::oom(facts, log, &mut runs, &context, &mut absent);
         self.runs = runs;
@@ -231,6 +263,9 @@ impl Enricher {
         let ids = ids_of(&facts.lineage, facts.victim.memcg);
         let identity = self.identify(seen(&ids, &facts.lineage, path.as_deref()), facts.time, &mut absent);
         let score = facts.oom.as_ref().and_then(|killer| killer.oom_score_bytes);
+        // Last: the killer may still hold the victim's lock, which a look at its executable waits for.
+        let process = self.process(facts);
+        let cut = process.command_line_cut;
         let mut victim = self.victim(facts, path, process, &mut absent);
         victim.oom_score_bytes = score.filter(|_| oom.kill != Some(event::Kill::AllocatingTask));
         if victim.oom_score_bytes.is_some() {
@@ -267,12 +302,6 @@ impl Enricher {
             charge_batch_bytes: CHARGE_BATCH_PAGES.saturating_mul(identity::page_bytes()),
             kill_allocating_task: None,
         }
-    }
-
-    /// `vm.oom_kill_allocating_task`.
-    fn kill_allocating_task(&self) -> Option<bool> {
-        let file = self.knowledge.root.as_ref()?.path("/proc/sys/vm/oom_kill_allocating_task");
-        std::fs::read_to_string(file).ok().map(|text| text.trim() != "0")
     }
 
     fn process(&mut self, facts: &OomKillFacts) -> ProcessFacts {

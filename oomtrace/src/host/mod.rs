@@ -10,3 +10,4 @@ pub mod kernel_log;
 pub mod process;
 pub mod protection;
 pub mod root;
+pub mod sysctl;

@@ -50,6 +50,47 @@ pub fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Lets go of the pages of the program itself: most of them only the start needed. What is needed again comes back as it
+/// is touched. To be called before memory is locked.
+pub fn let_go_of_start() {
+    // SAFETY: the function calls back with what lives through the call, and the argument is not used.
+    unsafe { libc::dl_iterate_phdr(Some(let_go_of), std::ptr::null_mut()) };
+}
+
+/// Called for the program first, and then no more: it says so by what it returns.
+unsafe extern "C" fn let_go_of(
+    object: *mut libc::dl_phdr_info,
+    _: libc::size_t,
+    _: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the caller's, alive through the call, and so are the headers that it counts.
+    let (base, headers) = unsafe {
+        let object = &*object;
+        (object.dlpi_addr, std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()))
+    };
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    for header in headers {
+        // What may be written has been: relocations. The rest is as it is in the file.
+        if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
+            continue;
+        }
+        let start = (base + header.p_vaddr).next_multiple_of(page);
+        let end = (base + header.p_vaddr + header.p_memsz) / page * page;
+        let (Ok(at), Ok(len)) = (usize::try_from(start), usize::try_from(end.saturating_sub(start))) else {
+            continue;
+        };
+        // SAFETY: whole pages of a segment that nobody writes: what is touched later is read from the file again.
+        let _kept = unsafe {
+            rustix::mm::madvise(
+                std::ptr::with_exposed_provenance_mut(at),
+                len,
+                rustix::mm::Advice::LinuxDontNeed,
+            )
+        };
+    }
+    1
+}
+
 /// Applies to this thread, and to the threads that it starts later.
 fn first_in_first_out() -> std::io::Result<()> {
     let parameter = libc::sched_param { sched_priority: PRIORITY };

@@ -7,3 +7,4 @@ pub mod reporter;
 pub(crate) mod session;
 pub(crate) mod setup;
 pub mod signals;
+pub(crate) mod warm;

@@ -17,7 +17,7 @@ use crate::{
     event::Start,
     failure::{Code, Failure},
     outputs::transport::SinkError,
-    run::{notify::Notify, reporter::Reporter},
+    run::{notify::Notify, reporter::Reporter, warm::warm},
     sources::{
         Next, Source,
         kills::Records,
@@ -139,6 +139,7 @@ impl Session {
         self.account.begin(self.counts.handed_over(), || self.counts.read())?;
         self.hand_over()?;
         self.turns.begin(&mut self.enricher, &mut self.account);
+        warm(self.enricher.version());
         if let Some(mount) = &self.mount {
             self.account.know_cgroups(mount, self.enricher.tree(), || self.counts.read())?;
         }
@@ -252,11 +253,12 @@ impl Session {
         let is_over = || began.elapsed() >= TURN;
         loop {
             self.enricher.look_at_clock();
-            let more = self.turns.learn(&mut self.enricher, &mut self.account);
+            self.turns.learn_before_first(&mut self.enricher, &mut self.account);
             let was_stalled = self.stalled.is_some();
             if !self.output_takes()? {
                 // The output takes no lines, but names must be read now: a container may be removed before it
                 // takes lines again.
+                let more = self.turns.learn(&mut self.enricher, &mut self.account);
                 return Ok(if self.names(true) || more { Drained::More } else { Drained::Nothing });
             }
             let Some(kills) = self.kills(was_stalled, &is_over)? else { return Ok(Drained::Enough) };
@@ -264,6 +266,8 @@ impl Session {
                 self.losses()?;
                 self.account.compare_soon();
             }
+            // After the kills: what others have to read, the kernel's log above all, delays no line of a kill.
+            let more = self.turns.learn(&mut self.enricher, &mut self.account);
             let others = self.others()?;
             if !self.names(kills) && !kills && !others {
                 return Ok(if more { Drained::More } else { Drained::Nothing });

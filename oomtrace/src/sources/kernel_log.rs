@@ -1,5 +1,5 @@
-//! Follows the kernel log if no function hook runs. The kernel writes its report before it marks the victim.
-//! So the log is read while the OOM killer works, and when the kill arrives its lines are read already.
+//! Follows the kernel log if no function hook runs. Other programs write to it too. What is read when it comes need not be read
+//! at the next kill.
 
 use std::{
     io,

@@ -130,7 +130,7 @@ impl Answer {
 #[derive(Debug)]
 pub struct Verdicts {
     notes: SyncSender<Box<Note>>,
-    answers: Receiver<Answer>,
+    answers: Receiver<Box<Answer>>,
     /// Becomes readable when there is an answer.
     wake: Arc<OwnedFd>,
     /// Notes without an answer yet.
@@ -262,14 +262,15 @@ impl Source for Verdicts {
 
 /// Where the thread sends its answers.
 struct Answers {
-    to: SyncSender<Answer>,
+    // A box: the channel has room for all of them from the start.
+    to: SyncSender<Box<Answer>>,
     wake: Arc<OwnedFd>,
 }
 
 impl Answers {
     /// Sends an answer, after waiting for room. Returns false if the receiver is gone.
     fn send(&self, answer: Answer) -> bool {
-        let sent = self.to.send(answer).is_ok();
+        let sent = self.to.send(Box::new(answer)).is_ok();
         // This fails only if the reader is woken already.
         let _ignored = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         sent
