@@ -171,8 +171,11 @@ impl Runtimes {
     }
 
     /// A number that differs after each change in a directory with the host's containers. `None` if changes
-    /// are unknown.
+    /// are unknown. In a replay nothing changes.
     pub fn generation(&mut self) -> Option<u32> {
+        if self.root.is_none() {
+            return Some(0);
+        }
         let dirs = &self.dirs;
         self.changes.generation(|| dirs.with_containers())
     }

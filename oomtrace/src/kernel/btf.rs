@@ -3,7 +3,10 @@
 //!
 //! Format: Documentation/bpf/btf.rst. Any bytes may come in; none of them ends the process.
 
+mod names;
+
 use crate::kernel::mapped::Bytes;
+use names::{Kind, Names};
 
 /// Why the type information cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +28,7 @@ pub struct Btf {
     /// Where each type starts; type 1 is the first.
     types: Vec<u32>,
     strings: usize,
+    names: Names,
 }
 
 /// A member of a structure.
@@ -78,7 +82,18 @@ const MEMBERS: u32 = 1 << 16;
 
 impl Btf {
     /// Reads the header and where each type starts.
+    ///
+    /// # Errors
+    /// If it is no BTF, or not whole.
     pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, BtfError> {
+        Self::parse_for(bytes, &[])
+    }
+
+    /// As [`Self::parse`], and finds the types with these names on the way: each other one takes a way through all types.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_for(bytes: impl Into<Bytes>, names: &[&'static str]) -> Result<Self, BtfError> {
         let bytes = bytes.into();
         let word = |at: usize| word(&bytes, at).ok_or(BtfError::Malformed(at));
         let magic = word(0)?;
@@ -92,10 +107,13 @@ impl Btf {
         if end > bytes.len() || strings > bytes.len() {
             return Err(BtfError::Malformed(bytes.len()));
         }
-        let mut btf = Self { bytes, types: Vec::with_capacity((end - start) / 20), strings };
+        let types = Vec::with_capacity((end - start) / 20);
+        let mut btf = Self { bytes, types, strings, names: Names::of(names) };
         let mut at = start;
         while at < end {
-            let next = at + btf.type_at(at).and_then(|ty| ty.len()).ok_or(BtfError::Malformed(at))?;
+            let ty = btf.type_at(at).ok_or(BtfError::Malformed(at))?;
+            let next = at + ty.len().ok_or(BtfError::Malformed(at))?;
+            btf.note(ty);
             btf.types.push(u32::try_from(at).map_err(|_| BtfError::Malformed(at))?);
             if next > end {
                 return Err(BtfError::Malformed(end));
@@ -107,17 +125,17 @@ impl Btf {
 
     /// The structure with this name and at least one member.
     pub fn structure(&self, name: &str) -> Option<TypeId> {
-        self.find(name, |ty| ty.kind == kind::STRUCT && ty.vlen > 0)
+        self.find(name, Kind::Structure, |ty| ty.kind == kind::STRUCT && ty.vlen > 0)
     }
 
     /// The function with this name.
     pub fn function(&self, name: &str) -> Option<TypeId> {
-        self.find(name, |ty| ty.kind == kind::FUNC)
+        self.find(name, Kind::Function, |ty| ty.kind == kind::FUNC)
     }
 
     /// The typedef with this name.
     pub fn typedef(&self, name: &str) -> Option<TypeId> {
-        self.find(name, |ty| ty.kind == kind::TYPEDEF)
+        self.find(name, Kind::Typedef, |ty| ty.kind == kind::TYPEDEF)
     }
 
     /// The size of a type in bytes.
@@ -164,13 +182,12 @@ impl Btf {
 
     /// The names and values of the enumeration that has the enumerator `name`.
     pub fn enumeration_with(&self, name: &str) -> Option<Vec<(&str, i64)>> {
-        self.types.iter().filter_map(|at| self.type_at(offset(*at))).find_map(|ty| {
-            matches!(ty.kind, kind::ENUM | kind::ENUM64).then_some(())?;
-            let stride = if ty.kind == kind::ENUM { 8 } else { 12 };
-            let entry = |index: u32| ty.at + TYPE_BYTES + offset(index) * stride;
-            (0..ty.vlen).find(|index| self.is_named(self.word(entry(*index)), name))?;
-            Some((0..ty.vlen).filter_map(|index| self.enumerator(ty, entry(index))).collect())
-        })
+        let has = |ty: &Type| ty.enumerators().any(|at| self.is_named(self.word(at), name));
+        let ty = match self.names.get(name, Kind::Enumerator) {
+            Some(known) => self.type_of(known?)?,
+            None => self.types.iter().filter_map(|at| self.type_at(offset(*at))).find(has)?,
+        };
+        Some(ty.enumerators().filter_map(|at| self.enumerator(ty, at)).collect())
     }
 
     /// The types of a function's parameters, for a typedef or pointer of it too.
@@ -197,7 +214,29 @@ impl Btf {
         self.string(self.resolve(ty.size_or_type)?.name)
     }
 
-    fn find(&self, name: &str, wanted: impl Fn(&Type) -> bool) -> Option<TypeId> {
+    /// Takes in the type that comes next, if somebody will ask for its name.
+    fn note(&mut self, ty: Type) {
+        let id = self.types.len() + 1;
+        let kind = match ty.kind {
+            kind::STRUCT if ty.vlen > 0 => Some((Kind::Structure, ty.at)),
+            kind::FUNC => Some((Kind::Function, ty.at)),
+            kind::TYPEDEF => Some((Kind::Typedef, ty.at)),
+            _ => None,
+        };
+        let enumerators = ty.enumerators().map(|at| (Kind::Enumerator, at));
+        for (kind, at) in kind.into_iter().chain(enumerators) {
+            // Of both the name is the first word.
+            let name = word(&self.bytes, at).map(|name| self.strings.saturating_add(offset(name)));
+            if let Some(strings) = name.and_then(|name| self.bytes.get(name..)) {
+                self.names.note(strings, kind, id);
+            }
+        }
+    }
+
+    fn find(&self, name: &str, kind: Kind, wanted: impl Fn(&Type) -> bool) -> Option<TypeId> {
+        if let Some(known) = self.names.get(name, kind) {
+            return known;
+        }
         let index = self.types.iter().position(|at| {
             self.type_at(offset(*at)).is_some_and(|ty| wanted(&ty) && self.is_named(Some(ty.name), name))
         })?;
@@ -241,7 +280,7 @@ impl Btf {
     /// The type behind typedefs and qualifiers.
     fn resolve(&self, mut id: TypeId) -> Option<Type> {
         for _ in 0..DEPTH {
-            let ty = self.type_at(offset(*self.types.get(offset(id).checked_sub(1)?)?))?;
+            let ty = self.type_of(id)?;
             match ty.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
                     id = ty.size_or_type
@@ -250,6 +289,10 @@ impl Btf {
             }
         }
         None
+    }
+
+    fn type_of(&self, id: TypeId) -> Option<Type> {
+        self.type_at(offset(*self.types.get(offset(id).checked_sub(1)?)?))
     }
 
     fn type_at(&self, at: usize) -> Option<Type> {
@@ -284,6 +327,17 @@ impl Btf {
 }
 
 impl Type {
+    /// Where each enumerator is.
+    fn enumerators(self) -> impl Iterator<Item = usize> {
+        let stride = match self.kind {
+            kind::ENUM => 8,
+            kind::ENUM64 => 12,
+            _ => 0,
+        };
+        let count = if stride == 0 { 0 } else { offset(self.vlen) };
+        (0..count).map(move |index| self.at + TYPE_BYTES + index * stride)
+    }
+
     /// Bytes of the type with what follows it.
     fn len(&self) -> Option<usize> {
         let each = |bytes: usize| TYPE_BYTES + offset(self.vlen) * bytes;

@@ -11,6 +11,46 @@ use crate::kernel::btf::{Btf, TypeId};
 /// The memory controller's number, where the kernel has one.
 const MEMORY: &str = "memory_cgrp_id";
 
+/// An enumerator of the allocation flags' numbers, which newer kernels have.
+pub(super) const GFP: &str = "___GFP_DMA_BIT";
+
+/// The types and enumerators that are asked for in a start, so that one way through all types finds them. Another name is
+/// found too, on a way of its own.
+pub const NAMES: [&str; 31] = [
+    "task_struct",
+    "pid",
+    "upid",
+    "cred",
+    "signal_struct",
+    "mm_struct",
+    "css_set",
+    "cgroup_subsys_state",
+    "cgroup",
+    "cgroup_root",
+    "kernfs_node",
+    "mem_cgroup",
+    "oom_control",
+    "btf_trace_mark_victim",
+    MEMORY,
+    "PIDTYPE_TGID",
+    "MM_FILEPAGES",
+    "MM_ANONPAGES",
+    "MM_SWAPENTS",
+    "MM_SHMEMPAGES",
+    "MEMCG_LOW",
+    "MEMCG_HIGH",
+    "MEMCG_MAX",
+    "MEMCG_OOM",
+    "MEMCG_OOM_KILL",
+    "MEMCG_OOM_GROUP_KILL",
+    GFP,
+    // The functions that hooks are on.
+    "out_of_memory",
+    "oom_kill_process",
+    "mem_cgroup_out_of_memory",
+    "mem_cgroup_oom_synchronize",
+];
+
 /// The layout, and what this kernel does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {

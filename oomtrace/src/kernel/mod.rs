@@ -61,7 +61,8 @@ impl Kernel {
     /// # Errors
     /// Names what is missing.
     pub fn read(root: &Root) -> Result<Self, KernelError> {
-        let btf = Btf::parse(Bytes::of_kernel_types(&root.path(BTF)).map_err(KernelError::NoBtf)?)?;
+        let types = Bytes::of_kernel_types(&root.path(BTF)).map_err(KernelError::NoBtf)?;
+        let btf = Btf::parse_for(types, &layout::NAMES)?;
         let hierarchy = MemoryHierarchy::detect(root, layout::has_memory_controller(&btf))?;
         let mut resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
         let realtime = fs::read(root.path(REALTIME)).is_ok_and(|text| text.starts_with(b"1"));
@@ -74,7 +75,7 @@ impl Kernel {
 
     /// The names of its allocation flags, if it publishes them.
     pub fn gfp_names(&self) -> Option<GfpNames> {
-        let bits = self.btf.enumeration_with("___GFP_DMA_BIT").unwrap_or_default();
+        let bits = self.btf.enumeration_with(layout::GFP).unwrap_or_default();
         let bits: Vec<(String, u64)> = bits
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), u64::try_from(value).ok()?)))

@@ -149,8 +149,10 @@ impl Formatter for LineFormatter<'_> {
     }
 
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
-        // The first bytes of what is looked for; most texts have none of them.
-        if !text.bytes().any(|byte| matches!(byte, 0x7f | 0xc2 | 0xe2)) {
+        // All of it is looked at, many bytes at a time: most texts are plain ASCII, and short.
+        let high = text.bytes().fold(0, |high, byte| high | byte | byte.wrapping_add(1));
+        // The first bytes of what is looked for.
+        if high < 0x80 || !text.bytes().any(|byte| matches!(byte, 0x7f | 0xc2 | 0xe2)) {
             return writer.write_all(text.as_bytes());
         }
         for piece in text.split_inclusive(breaks_lines) {

@@ -24,6 +24,8 @@ pub(super) trait Outlet {
 #[derive(Debug)]
 pub(super) struct Queue {
     bytes: Vec<u8>,
+    /// Bytes of the first line.
+    first: usize,
     written: usize,
     refused: Option<Errno>,
 }
@@ -31,7 +33,7 @@ pub(super) struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         // Taken now, it never grows.
-        Self { bytes: Vec::with_capacity(QUEUE_BYTES), written: 0, refused: None }
+        Self { bytes: Vec::with_capacity(QUEUE_BYTES), first: 0, written: 0, refused: None }
     }
 }
 
@@ -46,6 +48,9 @@ impl Queue {
         }
         if !self.fits(line) {
             return Err(Errno::FBIG);
+        }
+        if self.bytes.is_empty() {
+            self.first = line.len();
         }
         self.bytes.extend_from_slice(line);
         // It is kept: whoever asks for the reason flushes again.
@@ -65,12 +70,12 @@ impl Queue {
     }
 
     fn write_all(&mut self, out: &mut impl Outlet) -> Result<(), Errno> {
-        while let Some(line) = self.bytes.split_inclusive(|byte| *byte == b'\n').next() {
-            let len = line.len();
+        while !self.bytes.is_empty() {
+            let len = self.first;
             if self.written == 0 {
                 out.before_line(len)?;
             }
-            let rest = line.get(self.written..).unwrap_or_default();
+            let rest = self.bytes.get(self.written..len).unwrap_or_default();
             match write(out, rest) {
                 Ok(count) => self.written += count,
                 Err(errno) => {
@@ -83,6 +88,7 @@ impl Queue {
             }
             if self.written >= len {
                 self.bytes.drain(..len);
+                self.first = self.bytes.split_inclusive(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len);
                 self.written = 0;
             }
         }

@@ -59,7 +59,11 @@ impl Stdout {
 
 impl Outlet for Stdout {
     fn before_line(&mut self, bytes: usize) -> Result<(), Errno> {
-        super::file::reserve(self.fd(), bytes)
+        // Standard output stays what it is: only of a regular file is there a place to ask for.
+        match self.kind {
+            FileType::RegularFile => super::file::reserve(self.fd(), bytes),
+            _ => Ok(()),
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
