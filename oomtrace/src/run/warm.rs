@@ -45,7 +45,7 @@ fn record() -> OomKill {
     }
     lineage.path_len = 5;
     for (level, id) in lineage.levels.iter_mut().zip([2, 1]) {
-        *level = MemcgLevel { cgroup_id: id, present: 0xffff, ..MemcgLevel::new_zeroed() };
+        *level = MemcgLevel { cgroup_id: id, events: [1; 6], present: 0xffff, ..MemcgLevel::new_zeroed() };
         lineage.level_count += 1;
     }
     record
