@@ -97,6 +97,12 @@ impl Losses {
         self.total(LossReason::NameNotRead).total += names;
     }
 
+    /// A best-effort output could not take lines: of this run, too.
+    pub fn beside(&mut self, reason: LossReason, count: u64) {
+        let tally = self.total(reason);
+        tally.total = tally.total.saturating_add(count);
+    }
+
     /// A kill will have no verdict.
     pub fn no_verdict(&mut self) {
         self.total(LossReason::VerdictQueueFull).total += 1;
@@ -155,6 +161,7 @@ impl Losses {
                         | LossReason::CgroupNotKept
                         | LossReason::NameNotRead
                         | LossReason::VerdictQueueFull
+                        | LossReason::Journal
                 )
             })
             .map(|(_, t)| t.total)

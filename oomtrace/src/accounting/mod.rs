@@ -77,6 +77,11 @@ impl Account {
         self.losses.names(cgroups, names);
     }
 
+    /// A best-effort output could not take lines.
+    pub fn lost_beside(&mut self, reason: LossReason, count: u64) {
+        self.losses.beside(reason, count);
+    }
+
     /// A kill will have no verdict.
     pub fn no_verdict(&mut self) {
         self.losses.no_verdict();

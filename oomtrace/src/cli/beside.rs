@@ -11,8 +11,11 @@ use crate::outputs::metrics::{Address, SERIES};
 
 /// Outputs beside the lines.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Metrics")]
 pub struct Beside {
+    /// Also write each event to systemd's journal, with fields to search by: `journalctl OOMTRACE_TYPE=oom_kill`. What
+    /// journald does not take is counted as lost. Lines still go to --file or standard output.
+    #[arg(long)]
+    pub journal: bool,
     /// Write metrics to this file, for node_exporter's textfile collector: at most once a second, and once a minute.
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(metrics_file))]
     pub metrics_file: Option<PathBuf>,

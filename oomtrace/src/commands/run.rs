@@ -14,7 +14,10 @@ use crate::{
     failure::{Code, Failure},
     host::{identity, process::CommandLineChoice, protection, root::Root},
     kernel::{Kernel, privilege},
-    outputs::transport::{SinkError, others_may_write},
+    outputs::{
+        journal,
+        transport::{SinkError, others_may_write},
+    },
     run::{
         beside::{self, Beside},
         filter::Filter,
@@ -62,6 +65,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let mut limits = protection::hold(!args.no_realtime);
     let others = args.file.as_deref().and_then(others_may_write);
     limits.extend(others.map(|who| format!("--file: {who}, who may put another file in its place")));
+    limits.extend(args.beside.journal.then(journal::limit).flatten());
     let hooked = probe.is_hooked();
     let mut enricher = Enricher::new(setup::knowledge(&root, &kernel, &probe, added, &mut limits)?);
     let runtimes = enricher.tree().runtimes().found();

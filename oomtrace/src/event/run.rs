@@ -112,11 +112,14 @@ pub enum LossReason {
     VerdictQueueFull,
     /// Kill events: `seq` jumped and no counter says why.
     Unexplained,
+    /// Entries of `--journal`: journald was not there, or took none for so long that no more could be kept. The other output has
+    /// these lines.
+    Journal,
 }
 
 impl LossReason {
     /// All of them, in the order of `docs/EVENTS.md`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RingFull,
         Self::NoScratch,
         Self::UnreadableRecord,
@@ -127,11 +130,12 @@ impl LossReason {
         Self::NameNotRead,
         Self::Sink,
         Self::VerdictQueueFull,
+        Self::Journal,
     ];
 
     /// Whether a run goes on with the total of the run whose programs it took over.
     pub fn goes_on(self) -> bool {
-        !matches!(self, Self::CgroupNotKept | Self::NameNotRead)
+        !matches!(self, Self::CgroupNotKept | Self::NameNotRead | Self::Journal)
     }
 
     /// The word, as a line has it.

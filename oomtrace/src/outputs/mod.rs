@@ -5,6 +5,7 @@
 
 mod durable;
 pub mod encode;
+pub mod journal;
 pub mod metrics;
 pub mod transport;
 
@@ -12,7 +13,11 @@ use std::{os::fd::BorrowedFd, time::Instant};
 
 pub use durable::Durable;
 
-use crate::{event::Event, facts::RingFill, outputs::transport::SinkError};
+use crate::{
+    event::{Event, LossReason},
+    facts::RingFill,
+    outputs::transport::SinkError,
+};
 
 /// An output that takes what it can. It never waits, holds up no kill, and counts itself what it could not take.
 pub trait BestEffort {
@@ -37,6 +42,11 @@ pub trait BestEffort {
 
     /// Answers, if it was asked.
     fn answer(&mut self, _condition: &Condition) {}
+
+    /// What it could not take since the last call.
+    fn take_lost(&mut self) -> Option<(LossReason, u64)> {
+        None
+    }
 
     /// What was taken so far has its lines: the next run does not see it again.
     fn hand_over(&mut self) {}
@@ -104,9 +114,20 @@ impl Outputs {
         }
     }
 
+    /// What the best-effort outputs could not take since the last call.
+    pub fn take_lost(&mut self) -> Vec<(LossReason, u64)> {
+        self.others.iter_mut().filter_map(|other| other.take_lost()).collect()
+    }
+
     /// Every line so far is written, and the next run will know.
     pub fn hand_over(&mut self) {
         self.others.iter_mut().for_each(|other| other.hand_over());
+    }
+
+    /// Lets all write, due or not.
+    pub fn write_all(&mut self) {
+        let condition = self.condition();
+        self.others.iter_mut().for_each(|other| other.write(&condition));
     }
 
     /// What becomes readable when one of the best-effort outputs is asked.

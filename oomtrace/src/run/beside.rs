@@ -1,10 +1,13 @@
 //! The outputs beside the durable one: opened before anything is attached, and put together once it is.
 
+use std::path::Path;
+
 use crate::{
     cli::{self, Run},
     failure::{Code, Failure},
     outputs::{
         BestEffort, Durable, Outputs,
+        journal::{Journal, SOCKET},
         metrics::{self, Metrics},
     },
     sources::probe::{FillMeter, Kept, PinDir, Rings},
@@ -13,13 +16,17 @@ use crate::{
 /// The outputs beside it, opened. What fails for the operator's reasons fails here.
 pub(crate) struct Beside {
     metrics: Option<Metrics>,
+    journal: Option<Journal>,
 }
 
 impl Beside {
     /// As typed.
     pub(crate) fn open(args: &cli::Beside) -> Result<Self, Failure> {
+        let journal = args.journal.then(|| Journal::at(Path::new(SOCKET))).transpose().map_err(|error| {
+            Failure::message(Code::RunTime, format!("cannot have a socket for --journal: {error}"))
+        })?;
         if args.metrics_file.is_none() && args.metrics_listen.is_none() {
-            return Ok(Self { metrics: None });
+            return Ok(Self { metrics: None, journal });
         }
         let mut metrics = Metrics::new(args.metrics_series);
         if let Some(path) = &args.metrics_file {
@@ -34,7 +41,7 @@ impl Beside {
                     .hint(at.hint(&error))
             })?;
         }
-        Ok(Self { metrics: Some(metrics) })
+        Ok(Self { metrics: Some(metrics), journal })
     }
 }
 
@@ -57,7 +64,10 @@ pub(crate) fn outputs(
         }
         (metrics, _) => metrics,
     };
-    let list = [metrics.map(|metrics| Box::new(metrics) as Box<dyn BestEffort>)];
+    let list = [
+        metrics.map(|metrics| Box::new(metrics) as Box<dyn BestEffort>),
+        beside.journal.map(|journal| Box::new(journal) as Box<dyn BestEffort>),
+    ];
     let others = list.into_iter().flatten().collect();
     Ok(Outputs::new(durable, others).with_ring(Box::new(move || meter.read())))
 }

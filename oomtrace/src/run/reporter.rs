@@ -61,6 +61,9 @@ impl Reporter {
         account: &mut Account,
         envelope: impl FnMut() -> Envelope,
     ) -> Result<(), SinkError> {
+        for (reason, count) in self.outputs.take_lost() {
+            account.lost_beside(reason, count);
+        }
         for lost in account.unreported(envelope) {
             let event = Event::Lost(Box::new(lost));
             if self.outputs.write(&event)?

@@ -226,6 +226,8 @@ impl Session {
             }
         };
         self.attached.flush_log();
+        self.reporter.outputs().write_all();
+        self.losses()?;
         self.reporter.stop(reason, self.enricher.own_envelope(), &mut self.account)?;
         self.hand_over()?;
         self.reporter.outputs().end();

@@ -153,6 +153,7 @@ fn lost(lines: &[Line]) -> BTreeMap<String, u64> {
                         | "unnumbered_ring_full"
                         | "sink"
                         | "verdict_queue_full"
+                        | "journal"
                 ) =>
             {
                 if let Some(total) = total {

@@ -246,6 +246,7 @@ fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
         LossReason::NoScratch => "kill events: the kernel side had no buffer",
         LossReason::UnreadableRecord => "kill events: records could not be read",
         LossReason::Sink => "lines: the output refused them",
+        LossReason::Journal => "entries of the journal: journald took none",
         LossReason::Unexplained => "kill events: seq jumped and no counter says why",
     };
     write!(out, "{} {reason}", event.count)

@@ -1,0 +1,145 @@
+//! An event as an entry of the journal: its fields in journald's native protocol.
+
+use std::fmt::Display;
+
+use crate::{
+    event::{Container, Event, K8s, Scope, Severity, Systemd, name_of_user},
+    outputs::encode::{json, text},
+};
+
+/// What an entry of each type is called, for ever (`MESSAGE_ID`, see docs/EVENTS.md).
+const IDS: [(&str, &str); 9] = [
+    ("start", "04f28a1198ef489b89a72cd115c26198"),
+    ("oom_kill", "e02f25112705450689ca5ea3fdeba9e7"),
+    ("shared_mm_kill", "3ee85ca075b94128a42b7f1e5b706a2e"),
+    ("memcg_oom", "abea7d67a3a14620bd0eb52af6ab6e43"),
+    ("lost", "046a4a755b4b47498ecc56fcfb07c08d"),
+    ("gap", "627f77ba07604696bfe2afcf47a14e29"),
+    ("hooks", "fc45b13007ba4b64bd36d994f07e75db"),
+    ("verdict", "60696aea7138480ba4a5bb432775b6d6"),
+    ("stop", "3b5a79fa2e184f1e83f750e365efc18a"),
+];
+
+/// Syslog's `daemon`.
+const FACILITY: u32 = 3;
+/// Digits of a container's id in its short form.
+const SHORT_ID: usize = 12;
+
+/// Whose process it is about.
+type Whose<'a> = (Option<&'a Container>, Option<&'a K8s>, Option<&'a Systemd>);
+
+/// The entry of an event; `None` if it cannot be one.
+pub(super) fn entry(event: &Event) -> Option<Vec<u8>> {
+    let mut line = Vec::with_capacity(4096);
+    json::line(event, &mut line).ok()?;
+    let line = line.strip_suffix(b"\n").unwrap_or(&line);
+    let mut entry = Entry(Vec::with_capacity(line.len() + 2048));
+    let envelope = event.envelope();
+    let kind = event.kind();
+    entry.field("MESSAGE", text::message(event));
+    if let Some((_, id)) = IDS.iter().find(|(of, _)| *of == kind) {
+        entry.field("MESSAGE_ID", id);
+    }
+    let priority = match event.severity() {
+        Severity::Error => 3,
+        Severity::Warning => 4,
+        Severity::Info => 6,
+    };
+    entry.field("PRIORITY", priority).field("SYSLOG_FACILITY", FACILITY);
+    entry.field("SYSLOG_IDENTIFIER", "oomtrace").field("OOMTRACE_TYPE", kind);
+    entry.field("OOMTRACE_TIME", &envelope.time);
+    entry.optional("OOMTRACE_SEQ", envelope.seq).optional("OOMTRACE_STREAM", envelope.stream.as_ref());
+    entry.optional("OOMTRACE_ID", envelope.id.as_ref());
+    victim(event, &mut entry);
+    workload(whose(event), &mut entry);
+    entry.bytes("OOMTRACE_JSON", line);
+    Some(entry.0)
+}
+
+fn whose(event: &Event) -> Whose<'_> {
+    match event {
+        Event::OomKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
+        Event::SharedMmKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
+        Event::MemcgOom(oom) => (oom.container.as_ref(), oom.k8s.as_ref(), oom.systemd.as_ref()),
+        Event::Verdict(verdict) => (Some(&verdict.container), None, None),
+        _ => (None, None, None),
+    }
+}
+
+/// Not as `OBJECT_PID`: journald would look up who has the pid by then.
+fn victim(event: &Event, entry: &mut Entry) {
+    let (pid, comm, uid, cgroup) = match event {
+        Event::OomKill(kill) => {
+            let scope = kill.oom.scope.map(|scope| match scope {
+                Scope::Memcg => "memcg",
+                Scope::Host => "host",
+                Scope::Cpuset => "cpuset",
+                Scope::Mempolicy => "mempolicy",
+            });
+            entry.optional("OOMTRACE_SCOPE", scope);
+            (kill.victim.pid, &kill.victim.comm, kill.victim.uid, &kill.victim.cgroup)
+        }
+        Event::SharedMmKill(kill) => {
+            (kill.victim.pid, &kill.victim.comm, kill.victim.uid, &kill.victim.cgroup)
+        }
+        _ => return,
+    };
+    entry.optional("OOMTRACE_VICTIM_PID", pid).optional("OOMTRACE_VICTIM_UID", uid);
+    entry.optional("OOMTRACE_VICTIM_COMM", comm.as_ref());
+    entry.optional("OOMTRACE_VICTIM_CGROUP", cgroup.path.as_ref());
+}
+
+/// Containers as Docker's log driver names them, units so that `journalctl -u UNIT` shows the entry. What a user named is
+/// shown as such, and as no unit of the host.
+fn workload((container, k8s, systemd): Whose<'_>, entry: &mut Entry) {
+    if let Some(container) = container {
+        let short = container.id.get(..SHORT_ID).unwrap_or(&container.id);
+        entry.field("CONTAINER_ID", short).field("CONTAINER_ID_FULL", &container.id);
+        let name = container.name.as_ref();
+        entry.optional("CONTAINER_NAME", name.map(|name| name_of_user(container.runtime.user, name)));
+        entry.optional("IMAGE_NAME", container.image.as_ref().map(|image| &image.name));
+    }
+    if let Some(k8s) = k8s {
+        entry.optional("OOMTRACE_K8S_NAMESPACE", k8s.namespace.as_ref().map(|namespace| &namespace.name));
+        entry.optional("OOMTRACE_K8S_POD", k8s.pod.name.as_ref());
+        entry.optional("OOMTRACE_K8S_CONTAINER", k8s.container.as_ref().map(|container| &container.name));
+    }
+    match systemd {
+        Some(Systemd { unit, user: None }) => {
+            entry.field("UNIT", unit).field("OBJECT_SYSTEMD_UNIT", unit);
+        }
+        Some(Systemd { unit, user: Some(user) }) => {
+            entry.field("OBJECT_SYSTEMD_USER_UNIT", unit).field("OBJECT_SYSTEMD_OWNER_UID", user);
+        }
+        None => {}
+    }
+}
+
+struct Entry(Vec<u8>);
+
+impl Entry {
+    fn field(&mut self, name: &str, value: impl Display) -> &mut Self {
+        self.bytes(name, value.to_string().as_bytes());
+        self
+    }
+
+    fn optional(&mut self, name: &str, value: Option<impl Display>) -> &mut Self {
+        match value {
+            Some(value) => self.field(name, value),
+            None => self,
+        }
+    }
+
+    /// With its length before it where it has lines of its own: no value can become another field.
+    fn bytes(&mut self, name: &str, value: &[u8]) {
+        self.0.extend_from_slice(name.as_bytes());
+        if value.contains(&b'\n') {
+            self.0.push(b'\n');
+            self.0.extend_from_slice(&u64::try_from(value.len()).unwrap_or(u64::MAX).to_le_bytes());
+        } else {
+            self.0.push(b'=');
+        }
+        self.0.extend_from_slice(value);
+        self.0.push(b'\n');
+    }
+}

@@ -1,0 +1,221 @@
+//! The journal: events in, entries of journald's native protocol out.
+//!
+//! Nothing waits for journald. What it does not take now is kept for a while, and what cannot be kept is counted.
+
+mod fields;
+
+use std::{
+    collections::VecDeque,
+    env, fmt, fs,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
+    io::{Errno, write},
+    net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+        SocketType, sendmsg_addr, sendto, socket_with,
+    },
+};
+
+use crate::{
+    event::{Event, LossReason},
+    outputs::{BestEffort, Condition},
+    stderr::say,
+};
+
+/// Where journald listens.
+pub const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// Bytes that are kept while journald takes none: a dozen kills and more.
+const KEPT_BYTES: usize = 64 << 10;
+/// When it is tried again, at first and at last.
+const SOON: Duration = Duration::from_millis(5);
+const LATE: Duration = Duration::from_secs(60);
+
+/// The way to journald.
+pub struct Journal {
+    socket: OwnedFd,
+    to: SocketAddrUnix,
+    /// Entries that it has not taken yet, the oldest first.
+    kept: VecDeque<Vec<u8>>,
+    due: Option<Instant>,
+    wait: Duration,
+    lost: u64,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("kept", &self.kept.len())
+            .field("lost", &self.lost)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// To the journald that listens at this path, now or later.
+    ///
+    /// # Errors
+    /// If this process cannot have a socket.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Ok(Self {
+            socket: socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?,
+            to: SocketAddrUnix::new(path)?,
+            kept: VecDeque::new(),
+            due: None,
+            wait: SOON,
+            lost: 0,
+        })
+    }
+
+    /// Sends what is kept, as far as it is taken.
+    fn flush(&mut self) {
+        while let Some(entry) = self.kept.front() {
+            match self.send(entry) {
+                Ok(()) => {
+                    self.kept.pop_front();
+                    self.wait = SOON;
+                }
+                Err(Errno::INTR) => {}
+                // No try will be better.
+                Err(Errno::MSGSIZE | Errno::INVAL) => {
+                    self.kept.pop_front();
+                    self.lost = self.lost.saturating_add(1);
+                }
+                Err(_) => {
+                    self.due = Instant::now().checked_add(self.wait);
+                    self.wait = LATE.min(self.wait * 2);
+                    return;
+                }
+            }
+        }
+        self.due = None;
+    }
+
+    fn send(&self, entry: &[u8]) -> Result<(), Errno> {
+        match sendto(&self.socket, entry, SendFlags::NOSIGNAL, &self.to) {
+            Ok(_) => Ok(()),
+            // Larger than this socket may hold.
+            Err(Errno::MSGSIZE) => self.send_file(entry),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// By a file without a name that nobody can change any more.
+    fn send_file(&self, entry: &[u8]) -> Result<(), Errno> {
+        let file = memfd_create("oomtrace", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        if write(&file, entry)? != entry.len() {
+            return Err(Errno::MSGSIZE);
+        }
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        fcntl_add_seals(&file, seals)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [file.as_fd()];
+        if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(Errno::MSGSIZE);
+        }
+        let nothing = [IoSlice::new(&[])];
+        sendmsg_addr(&self.socket, &self.to, &nothing, &mut control, SendFlags::NOSIGNAL).map(drop)
+    }
+}
+
+impl BestEffort for Journal {
+    fn take(&mut self, event: &Event) {
+        let kept: usize = self.kept.iter().map(Vec::len).sum();
+        match fields::entry(event).filter(|entry| kept + entry.len() <= KEPT_BYTES) {
+            Some(entry) => self.kept.push_back(entry),
+            // A loss that says that entries are lost is not counted as one more.
+            None if matches!(event, Event::Lost(lost) if lost.reason == LossReason::Journal) => {}
+            None => self.lost = self.lost.saturating_add(1),
+        }
+        // Whoever waits keeps its turn.
+        if self.due.is_none_or(|due| due <= Instant::now()) {
+            self.flush();
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn write(&mut self, _: &Condition) {
+        self.flush();
+    }
+
+    fn take_lost(&mut self) -> Option<(LossReason, u64)> {
+        (self.lost > 0).then(|| (LossReason::Journal, std::mem::take(&mut self.lost)))
+    }
+
+    fn end(&mut self, _: &Condition) {
+        self.flush();
+        let left = u64::try_from(self.kept.len()).unwrap_or(u64::MAX).saturating_add(self.lost);
+        if left > 0 {
+            say(&format!("oomtrace: journald did not take the last {left} entries"));
+        }
+    }
+}
+
+/// What keeps entries from being there once; `None` if nothing does.
+pub fn limit() -> Option<String> {
+    if let Err(error) = fs::symlink_metadata(SOCKET) {
+        return Some(format!(
+            "--journal: no journald listens at {SOCKET} ({}): entries are kept for a while, then counted as lost",
+            error.kind()
+        ));
+    }
+    // What systemd says of the standard output that it connects to the journal (systemd.exec(5)).
+    let stream = env::var("JOURNAL_STREAM").ok()?;
+    let stdout = rustix::fs::fstat(rustix::stdio::stdout()).ok()?;
+    (stream == format!("{}:{}", stdout.st_dev, stdout.st_ino)).then(|| {
+        "--journal: standard output goes to the journal too, so that each line is there twice (name a file: --file)".into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::{fs::File, io::Read, os::unix::net::UnixDatagram};
+
+    use rustix::net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::set_socket_send_buffer_size,
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_too_large_for_the_socket_goes_as_a_sealed_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let journald = UnixDatagram::bind(&path).unwrap();
+        let mut journal = Journal::at(&path).unwrap();
+        set_socket_send_buffer_size(&journal.socket, 1).unwrap();
+        let entry = [b"MESSAGE=".as_slice(), &[b'x'; 6000], b"\n"].concat();
+        journal.kept.push_back(entry.clone());
+        journal.flush();
+        assert_eq!((journal.kept.len(), journal.lost), (0, 0));
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(&journald, &mut [], &mut control, RecvFlags::empty()).unwrap();
+        assert_eq!(received.bytes, 0);
+        let Some(RecvAncillaryMessage::ScmRights(mut files)) = control.drain().next() else { unreachable!() };
+        let fd = files.next().unwrap();
+        let seals = rustix::fs::fcntl_get_seals(&fd).unwrap();
+        assert!(seals.contains(SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL));
+        let mut text = Vec::new();
+        // The reader begins where it likes: journald maps the file.
+        File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)))
+            .unwrap()
+            .read_to_end(&mut text)
+            .unwrap();
+        assert_eq!(text, entry);
+    }
+}
