@@ -1,7 +1,7 @@
-//! Leaves the eBPF object in `$OUT_DIR/oomtrace.bpf.o`, for the binary to carry.
+//! Writes the eBPF object to `$OUT_DIR/oomtrace.bpf.o`. The binary embeds it.
 //!
 //! A nested cargo builds it, because it needs another target and another compiler than this crate.
-//! `OOMTRACE_EBPF_OBJECT=FILE` takes a finished object instead.
+//! `OOMTRACE_EBPF_OBJECT=FILE` uses a finished object instead.
 
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;
@@ -16,7 +16,7 @@ use toolchain::{BPF_TARGET, Compiler};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What the object is made of, seen from this crate.
+/// The sources of the object, relative to this crate.
 const SOURCES: [&str; 7] = [
     "../oomtrace-common/Cargo.toml",
     "../oomtrace-common/src",
@@ -27,8 +27,8 @@ const SOURCES: [&str; 7] = [
     "../xtask/src/toolchain.rs",
 ];
 
-/// What the outer cargo sets, or a user sets for it, and would mislead the inner one; besides these, all
-/// that begins with `CARGO_` or `RUSTC_`.
+/// Variables that the outer cargo sets, or a user sets for it, and that would mislead the inner one. All
+/// others that begin with `CARGO_` or `RUSTC_` are removed too.
 const OUTER: [&str; 12] = [
     "CARGO",
     "DEBUG",
@@ -44,13 +44,14 @@ const OUTER: [&str; 12] = [
     "TARGET",
 ];
 
-/// The beginnings of those that say where crates come from and how to talk: they hold for every cargo.
+/// Prefixes of the variables for registries and network access, which both cargos need.
 const SHARED: [&str; 6] =
     ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"];
 
 fn main() {
     if let Err(error) = object() {
-        // Fails the build. An exit code too would make cargo repeat everything this script said.
+        // This line fails the build. With an exit code too, cargo would print all output of this script
+        // again.
         println!("cargo::error={error}");
     }
 }
@@ -75,19 +76,19 @@ fn object() -> Result<()> {
     strip(&out.join("oomtrace-ebpf"), &object)
 }
 
-/// Leaves `oomtrace-ebpf` in `out`.
+/// Writes `oomtrace-ebpf` to `out`.
 fn build(out: &Path) -> Result<()> {
     let compiler = Compiler::find().ok_or("no Rust compiler for eBPF here; run: cargo xtask setup")?;
     let linker = toolchain::linker().ok_or("no bpf-linker here; run: cargo xtask setup")?;
     let crate_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
     let root = crate_dir.parent().ok_or("this crate lies in no workspace")?;
-    // One for all profiles and checks of this crate, as the object is the same for each.
+    // One directory for all profiles and checks of this crate, because the object is always the same.
     let target_dir = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into())).join("bpf");
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
 
-    // The layout of `pt_regs` is that of the kernel's machine, not of the one that builds.
+    // The layout of `pt_regs` depends on the kernel's machine, not on the building machine.
     let mut flags = vec![format!("--cfg=bpf_target_arch=\"{arch}\"")];
-    // The BTF names source files.
+    // BTF contains the names of source files.
     flags.extend(toolchain::remapped(root));
 
     let mut cargo = compiler.tool("cargo");
@@ -100,7 +101,8 @@ fn build(out: &Path) -> Result<()> {
         }
     }
     match compiler {
-        // aya-ebpf needs an unstable feature of the compiler, which Debian's takes on this word only.
+        // aya-ebpf needs an unstable feature of the compiler. Debian's compiler accepts it only with this
+        // variable.
         Compiler::Debian => cargo
             .env("RUSTC", "/usr/bin/rustc")
             .env("RUSTDOC", "/usr/bin/rustdoc")
@@ -127,8 +129,8 @@ fn build(out: &Path) -> Result<()> {
     Err("the eBPF object did not build".into())
 }
 
-/// Leaves out the debug sections, four fifths of the object; BTF stays. An object that keeps them works too,
-/// so a machine without LLVM's tools is no error.
+/// Removes the debug sections, four fifths of the object, but keeps BTF. An object with them works too, so a
+/// missing LLVM tool is no error.
 fn strip(built: &Path, object: &Path) -> Result<()> {
     let stripped = llvm("objcopy").is_some_and(|mut objcopy| {
         objcopy.args(renamed(built)).arg("--strip-debug").arg(built).arg(object);
@@ -140,8 +142,8 @@ fn strip(built: &Path, object: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What gives the functions that were not inlined a name without the hash that cargo makes of this checkout's
-/// path: the object is to be the same wherever it is built.
+/// Options that remove cargo's hash from the names of functions that were not inlined. The hash depends on
+/// the checkout's path, and the object must be the same everywhere.
 fn renamed(built: &Path) -> Vec<String> {
     let symbols = llvm("nm").and_then(|mut nm| toolchain::says(nm.arg("--format=just-symbols").arg(built)));
     let mangled = |name: &&str| name.starts_with("_R") || name.starts_with("_ZN");

@@ -1,7 +1,7 @@
-//! Gives every parser of oomtrace mutated input and watches for panics and broken promises.
+//! Gives every parser of oomtrace mutated input and checks for panics and broken guarantees.
 //!
-//! Inputs come in batches of a thousand; a batch depends on nothing but its number and the seed, so a failure is
-//! run again by naming them.
+//! Inputs come in batches of a thousand. A batch depends only on its number and the seed, so these two repeat
+//! a failure.
 
 mod mutate;
 mod targets;
@@ -29,10 +29,10 @@ struct Args {
     /// Inputs in all.
     #[arg(long, default_value_t = 10_000_000)]
     inputs: u64,
-    /// End after so many seconds, whatever is left.
+    /// End after this many seconds.
     #[arg(long)]
     seconds: Option<u64>,
-    /// Only this one.
+    /// Only this target.
     #[arg(long)]
     target: Option<String>,
     /// Only this batch.
@@ -79,7 +79,8 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs one target's batches on every CPU. How many inputs it took, and how long the slowest.
+/// Runs the batches of one target on every processor. Returns how many inputs ran, and the time of the
+/// slowest.
 fn fuzz(target: &Target, args: &Args, inputs: u64, limit: Option<Duration>) -> Result<(u64, Duration)> {
     let corpus = corpus(target.name)?;
     let batches = args.batch.map_or(0..inputs.div_ceil(BATCH), |batch| batch..batch + 1);
@@ -135,7 +136,7 @@ fn run_batch(target: &Target, corpus: &[Vec<u8>], seed: u64, batch: u64) -> Resu
     Ok(slowest)
 }
 
-/// Files in memory, where there is a place for them.
+/// Files in memory if possible.
 fn scratch() -> std::path::PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
@@ -152,7 +153,7 @@ fn corpus(name: &str) -> Result<Vec<Vec<u8>>> {
         .with_context(|| dir.display().to_string())?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
-    // The order of a directory is not the same everywhere.
+    // The order of a directory differs between machines.
     paths.sort();
     let corpus: Vec<Vec<u8>> = paths.iter().map(fs::read).collect::<Result<_, _>>()?;
     ensure!(!corpus.is_empty(), "{} is empty", dir.display());

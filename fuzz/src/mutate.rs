@@ -1,11 +1,11 @@
-//! From a corpus to inputs: the same seed gives the same inputs, on every machine.
+//! Makes inputs from a corpus: the same seed gives the same inputs on every machine.
 
 /// Numbers that look random (xorshift64*).
 #[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// Different numbers for each pair.
+    /// Different numbers for each pair of seed and batch.
     pub fn new(seed: u64, batch: u64) -> Self {
         let mixed = seed ^ batch.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut random = Self(mixed | 1);
@@ -33,14 +33,14 @@ impl Random {
     }
 }
 
-/// No input gets longer.
+/// The longest input.
 const LONGEST: usize = 64 << 10;
 
-/// Bytes that parsers trip over.
+/// Bytes that often break parsers.
 const ODD: [u8; 16] =
     [0, 1, 0x7f, 0x80, 0xff, b'\n', b'/', b',', b'"', b'\\', b'{', b'}', b'[', b'=', b'-', b' '];
 
-/// Pieces that stand in many formats, and numbers at the edges.
+/// Pieces of many formats, and numbers at limits.
 const PIECES: [&[u8]; 24] = [
     b"18446744073709551615",
     b"-9223372036854775808",
@@ -68,7 +68,7 @@ const PIECES: [&[u8]; 24] = [
     b"\"\"",
 ];
 
-/// One of the corpus, changed at a few places.
+/// An input of the corpus, changed in a few places.
 pub fn input(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let pick = |random: &mut Random| corpus.get(random.below(corpus.len())).cloned().unwrap_or_default();
     let mut bytes = pick(random);

@@ -1,4 +1,4 @@
-//! What inputs are given to, and what must hold besides that nothing panics.
+//! The targets of the inputs, and what must hold for each besides that nothing panics.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,13 +28,13 @@ use oomtrace::run::{filter::Filter, reporter::Reporter};
 use oomtrace::sources::earlier_kills::kills_of;
 use oomtrace::sources::{Next, kills::Records};
 
-/// Something that takes bytes from outside.
+/// A parser of bytes from outside.
 pub struct Target {
     /// Its name, and its directory in the corpus.
     pub name: &'static str,
-    /// Its share of all inputs: what reads files is slower.
+    /// Its share of all inputs. Targets that read files are slower.
     pub share: u64,
-    /// Makes one for a batch, with a directory of its own.
+    /// Makes the target for one batch, with a directory of its own.
     pub make: fn(&Path) -> Result<Check>,
 }
 
@@ -54,7 +54,7 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "flags", share: 5, make: flags },
 ];
 
-/// An id as Docker and Podman make them.
+/// An id of the form that Docker and Podman use.
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn knowledge(root: Root) -> Knowledge {
@@ -77,7 +77,7 @@ fn knowledge(root: Root) -> Knowledge {
     }
 }
 
-/// Each line is one JSON object of the contract, and short enough for a pipe.
+/// Checks that each line is one JSON object of the contract, and short enough for a pipe.
 struct OneLineEach;
 
 impl Sink for OneLineEach {
@@ -119,7 +119,7 @@ fn record(dir: &Path) -> Result<Check> {
     Ok(Box::new(move |bytes| {
         records.cgroup(bytes, &mut enricher);
         if let Next::Event(event) = records.event(bytes, None, &mut enricher, &mut account) {
-            // The sink refuses nothing.
+            // The sink refuses no line.
             assert!(reporter.report(&event, &mut account).is_ok());
         }
     }))
@@ -139,7 +139,7 @@ fn btf(_: &Path) -> Result<Check> {
     }))
 }
 
-/// Records are apart by an empty line.
+/// An empty line separates the records.
 fn kmsg(dir: &Path) -> Result<Check> {
     let mut enricher = Enricher::new(knowledge(Root::at(dir)));
     let mut line = Vec::new();
@@ -151,7 +151,7 @@ fn kmsg(dir: &Path) -> Result<Check> {
             if let OomLine::Chosen(chosen) = line
                 && let Some(split) = chosen.split()
             {
-                // What reads in one way reads so with its own parts given.
+                // If a line can be split, splitting it with its own parts gives the same result.
                 assert_eq!(chosen.split_with(&split.task_memcg), Some(split));
             }
         }
@@ -195,7 +195,7 @@ fn cgroup(dir: &Path) -> Result<Check> {
     }))
 }
 
-/// A file below `dir` that each input is written to.
+/// A file below `dir` to which each input is written.
 fn file(dir: &Path, below: &[&str]) -> Result<PathBuf> {
     let file = below.iter().fold(dir.to_owned(), |path, name| path.join(name));
     let parent = file.parent().context("a file has a directory")?;
@@ -251,7 +251,7 @@ fn config(dir: &Path) -> Result<Check> {
             let extra = [(Runtime::Docker, PathBuf::from("/x"))];
             assert!(
                 !StateDirs::configured(&root, &extra).docker.is_empty(),
-                "what the operator named is gone"
+                "the operator's directory is missing"
             );
         }
     }))

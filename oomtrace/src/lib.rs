@@ -1,10 +1,11 @@
-//! oomtrace prints one line for each OOM kill on a Linux host: who died, in which container, whose limit fired.
+//! oomtrace prints one line for each OOM kill on a Linux host: which process died, in which container, whose
+//! limit fired.
 //!
 //! ```text
 //! kernel hook ─► record in the ring ─► facts ─► enrich ─► event ─► encode ─► transport
 //! ```
 //!
-//! Each arrow is one change of type, and no module looks back.
+//! Each arrow changes the type of the data.
 
 pub mod accounting;
 pub mod cgroups;

@@ -1,4 +1,4 @@
-//! The binary: what was typed in, an exit code out.
+//! The binary: parses the command line and returns an exit code.
 
 use std::{io::Write, process::ExitCode};
 

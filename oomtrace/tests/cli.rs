@@ -1,4 +1,4 @@
-//! The real binary as an operator meets it: what it is told wrong, what it may not do, how it ends.
+//! The real binary as an operator uses it: wrong options, missing privileges, and its end.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -44,7 +44,7 @@ fn as_root() {
     assert!(geteuid().is_root(), "run as root: this test attaches to the kernel or changes its user");
 }
 
-/// Started with `run`, in JSON.
+/// A process started with `run`, which prints JSON.
 struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -58,7 +58,7 @@ impl Running {
         Self { child, stdout }
     }
 
-    /// With its first line.
+    /// Starts it and reads its first line.
     fn start(command: Command) -> (Self, Value) {
         let mut running = Self::spawn(command);
         let first = running.line();
@@ -79,7 +79,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// What it still says, and how it ends.
+    /// Reads the rest of its output. Returns how it ended.
     fn end(mut self) -> (i32, String, String) {
         let mut out = String::new();
         self.stdout.read_to_string(&mut out).unwrap();
@@ -169,7 +169,7 @@ fn a_file_that_cannot_be_opened_says_what_to_do() {
     assert!(err.contains("record"), "{err}");
 }
 
-/// A copy of the binary where every user may run it.
+/// A copy of the binary that every user can run.
 fn for_everybody() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -197,7 +197,7 @@ fn without_privilege_it_says_what_is_missing() {
     let (code, out, _) = as_nobody(&["check", "-o", "json"]);
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &report["usable"]), (77, &Value::Bool(false)));
-    // What needs no privilege works.
+    // Commands that need no privilege work.
     assert_eq!(as_nobody(&["schema"]).0, 0);
 }
 
@@ -212,11 +212,11 @@ fn pins_need_privilege_too() {
     assert!(err.contains("hint: run it as root"), "{err}");
 }
 
-/// With what was done to the process between fork and exec: system calls only.
+/// A command that makes system calls between fork and exec.
 fn after(change: fn() -> rustix::io::Result<()>, arguments: &[&str]) -> Command {
     as_root();
     let mut command = oomtrace(arguments);
-    // SAFETY: those who call this pass system calls, which is all that may be done there.
+    // SAFETY: the callers pass only system calls, which is all that is allowed there.
     unsafe { command.pre_exec(move || Ok(change()?)) };
     command
 }
@@ -232,7 +232,7 @@ fn what_the_system_has_no_more_of_is_no_missing_feature() {
     assert!(err.contains("Too many open files") && err.contains("hint: allow more open files"), "{err}");
 }
 
-/// It is a full output like any other, and no reason to die.
+/// A limit on file sizes is like a full disk. It must not kill the process.
 #[test]
 fn a_limit_on_file_sizes_does_not_kill() {
     let dir = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ fn a_limit_on_file_sizes_does_not_kill() {
     assert!(err.contains("ulimit -f"), "{err}");
 }
 
-/// Whoever starts it may have blocked signals for itself, and not for it.
+/// The parent may have blocked signals, which must not affect this process.
 #[test]
 fn blocked_signals_end_it_all_the_same() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -277,7 +277,7 @@ fn a_directory_without_a_runtimes_state_is_said() {
     assert!(out.lines().next().unwrap().contains(said), "{out}");
 }
 
-/// Root, but these capabilities are gone for good.
+/// Root without these capabilities, which it cannot get back.
 fn root_without(capabilities: &'static [u32], arguments: &[&str]) -> Command {
     as_root();
     let mut command = oomtrace(arguments);
@@ -309,7 +309,7 @@ fn only_what_is_missing_is_named() {
     // CAP_SYS_ADMIN alone includes the others.
     let (code, out, err) = ended(root_without(&[BPF, PERFMON], &["check"]).output().unwrap());
     assert_eq!(code, 0, "{out}{err}");
-    // Without the kernel's log less is known.
+    // Without the kernel log fewer facts are known.
     let (code, out, err) = ended(root_without(&[SYSLOG, SYS_ADMIN], &["check"]).output().unwrap());
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("limited  capabilities     no CAP_SYSLOG"), "{out}");
@@ -324,7 +324,7 @@ fn two_capabilities_are_enough() {
     assert_eq!(running.end().0, 0);
 }
 
-/// All that is possible, and one more.
+/// The allowed maximum, and one more.
 #[test]
 fn tags_and_labels_are_bounded() {
     let many = |option: &str, count: usize, value: &str| -> Vec<String> {
@@ -378,7 +378,7 @@ fn it_ends_with_a_line_when_asked_to() {
     assert!(out.lines().last().unwrap().contains("stop timeout"), "{out}");
 }
 
-/// Without a command it is `run`, and a file gets the lines that standard output does not.
+/// Without a command it is `run`. With a file, standard output gets no lines.
 #[test]
 fn a_file_is_opened_anew_after_its_rotation() {
     let dir = tempfile::tempdir().unwrap();
@@ -389,7 +389,7 @@ fn a_file_is_opened_anew_after_its_rotation() {
     let wait_until = |what: &str, condition: &dyn Fn() -> bool| {
         let began = Instant::now();
         while !condition() {
-            // Not how fast it is, but that it comes at all.
+            // Only whether it happens is tested, not how fast.
             assert!(began.elapsed() < Duration::from_secs(60), "{what}");
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -406,14 +406,14 @@ fn a_file_is_opened_anew_after_its_rotation() {
 
 #[test]
 fn a_reader_that_has_gone_is_no_error() {
-    // Gone while it runs: found when the last line is written.
+    // The reader leaves during the run: found when the last line is written.
     let (mut running, _) = Running::start(oomtrace(&["run"]));
     let (empty, writer) = std::io::pipe().unwrap();
     drop(writer);
     running.stdout = BufReader::new(ChildStdout::from(OwnedFd::from(empty)));
     running.signal(Signal::TERM);
     assert_eq!(running.end(), (0, String::new(), String::new()));
-    // Gone before the first.
+    // The reader leaves before the first line.
     for arguments in [&["run"][..], &["schema"], &["man"], &["completions", "bash"], &["check"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -432,7 +432,7 @@ fn an_output_that_is_full_is_an_error() {
     }
 }
 
-/// Ended by SIGQUIT once it has said something, where cores may have any size: whether it left one.
+/// Ends it with SIGQUIT after its first output, with no limit for core dumps. Returns whether it left one.
 fn leaves_a_core(mut command: Command) -> bool {
     let dir = tempfile::tempdir().unwrap();
     command.current_dir(dir.path());

@@ -1,4 +1,4 @@
-//! Every line, wherever it is shown, keeps the contract of [`mirror`].
+//! Every line that is shown anywhere follows the contract of [`mirror`].
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -15,7 +15,7 @@ fn every_line_keeps_the_contract() {
     }
 }
 
-/// As on a host: lines are told apart by `stream` and `seq`, or by `id`.
+/// As on a host: lines are identified by `stream` and `seq`, or by `id`.
 #[test]
 fn no_two_samples_have_one_name() {
     let mut names = std::collections::BTreeSet::new();
@@ -41,7 +41,7 @@ fn a_users_container_keeps_the_contract() {
     assert!(line.contains(r#""systemd":{"unit":"postgresql.service","user":4294967295}"#), "{line}");
 }
 
-/// A line of this version in a file, such as a snapshot, stays one.
+/// A line of this version in a file, such as a snapshot, must stay valid.
 #[test]
 fn every_snapshot_keeps_the_contract() {
     let mut checked = 0;
@@ -58,7 +58,7 @@ fn every_snapshot_keeps_the_contract() {
     assert!(checked >= 9, "{checked} lines in snapshots");
 }
 
-/// The examples of `docs/EVENTS.md` are lines as they are printed, one of each type.
+/// The examples of `docs/EVENTS.md` are real lines, at least one of each type.
 #[test]
 fn every_example_in_the_docs_keeps_the_contract() {
     let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/EVENTS.md")).unwrap();
@@ -70,7 +70,7 @@ fn every_example_in_the_docs_keeps_the_contract() {
     assert_eq!(types.len(), 9, "{types:?}");
 }
 
-/// The table of reasons in the docs has the words of the schema, in its order, and no other.
+/// The table of reasons in the docs has exactly the words of the schema, in the same order.
 #[test]
 fn every_reason_is_in_the_docs() {
     let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/EVENTS.md")).unwrap();

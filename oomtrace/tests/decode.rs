@@ -1,4 +1,4 @@
-//! Records to facts: no bytes end the process, no fact is there that was not read, and no unit is mistaken.
+//! From records to facts: no input ends the process, no fact is invented, and units are right.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(clippy::type_complexity, clippy::cast_possible_truncation, reason = "tables of small cases")]
@@ -20,7 +20,7 @@ use zerocopy::FromBytes;
 
 const PAGE: u64 = 4096;
 
-/// What a record without any level has at least.
+/// The minimum size of a record without levels.
 const LEVELS: usize = std::mem::offset_of!(WireLineage, levels);
 const LEVELS_OF_KILL: usize = std::mem::offset_of!(OomKill, lineage) + LEVELS;
 const LEVELS_OF_OOM: usize = std::mem::offset_of!(MemcgOom, lineage) + LEVELS;
@@ -43,7 +43,7 @@ fn memcg_oom(record: &MemcgOom) -> MemcgOomFacts {
     }
 }
 
-/// What [`records::task`] says.
+/// The values of [`records::task`].
 fn task(tgid: u32, comm: &[u8], memcg: u64) -> TaskFacts {
     TaskFacts {
         tid: Some(tgid),
@@ -58,7 +58,7 @@ fn task(tgid: u32, comm: &[u8], memcg: u64) -> TaskFacts {
     }
 }
 
-/// What [`records::level`] says.
+/// The values of [`records::level`].
 fn level(id: u64, page: u64) -> MemcgFacts {
     MemcgFacts {
         id: CgroupId(id),
@@ -168,7 +168,7 @@ fn every_fact_of_the_others() {
     }
 }
 
-/// A cleared bit takes its own fact away, and no other.
+/// Clearing a bit removes exactly its own fact.
 #[test]
 fn each_bit_of_a_task_is_its_fact() {
     let cases: [(u32, fn(&mut TaskFacts)); 8] = [
@@ -280,7 +280,7 @@ fn signals_and_runs_are_known_or_not() {
         (FLAG_SIGNALS_FOLLOWED | FLAG_SIGNALLED, Some(true)),
         (FLAG_SIGNALS_FOLLOWED, Some(false)),
         (FLAG_SIGNALLED, None),
-        // A SIGKILL of whom, if the victim's task was not found?
+        // If the victim's task was not found, it is not known to whom the SIGKILL was sent.
         (FLAG_SIGNALS_FOLLOWED | FLAG_PID_ONLY, None),
         (0, None),
     ] {
@@ -306,7 +306,7 @@ fn pages_have_the_size_they_have() {
     }
 }
 
-/// `PAGE_COUNTER_MAX` depends on the page size; a page less is a limit.
+/// `PAGE_COUNTER_MAX` depends on the page size. One page less is a limit.
 #[test]
 fn no_limit_is_told_from_a_huge_one() {
     for (page, none) in [(4096, NO_LIMIT), (65536, i64::MAX as u64 / 65536)] {
@@ -370,7 +370,7 @@ fn names_from_leaf_to_root_become_a_path() {
     record.lineage.flags = FLAG_PATH_CUT;
     let lineage = oom_kill(&record).lineage;
     assert_eq!((lineage.path_cut, lineage.levels_cut), (true, false));
-    // More than there is room for: as much as there is.
+    // More than fits: as much as fits is used.
     let mut record = records::oom_kill(3);
     record.lineage.path_len = u32::MAX;
     let lineage = oom_kill(&record).lineage;

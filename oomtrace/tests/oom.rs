@@ -1,5 +1,5 @@
-//! What a run of the killer was about, from each kind of evidence: nothing is guessed, and what is not known
-//! has its reason.
+//! The facts of a run of the OOM killer from each kind of evidence: nothing is guessed, and each absent fact
+//! has a reason.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(dead_code, reason = "not each test crate needs each record")]
@@ -34,7 +34,7 @@ fn facts(record: &OomKill) -> OomKillFacts {
     }
 }
 
-/// A kill in `/pod/leaf` because `/pod` was full, as a function hook saw it.
+/// A kill in `/pod/leaf` because `/pod` was full, with a function hook.
 fn hooked() -> OomKillFacts {
     facts(&records::oom_kill(3))
 }
@@ -65,8 +65,7 @@ fn told(facts: &OomKillFacts, log: Option<LogFacts>, context: &Context<'_>) -> (
     (oom, missing)
 }
 
-/// Each fact is there, or `missing` says why not, or there is no such thing here; and no reason is given
-/// for what is there.
+/// Each fact is present, or has a reason in `missing`, or does not exist here. A present fact has no reason.
 fn assert_explained(oom: &Oom, missing: &Reasons, version: CgroupVersion) {
     let value = serde_json::to_value(oom).unwrap();
     let mut keys: Vec<String> = [
@@ -96,7 +95,7 @@ fn assert_explained(oom: &Oom, missing: &Reasons, version: CgroupVersion) {
     } else if oom.scope.is_none_or(|scope| scope == Scope::Memcg) {
         keys.push("cgroup".into());
     }
-    // Where the limit's own cgroup was not read, one reason stands for all its facts.
+    // If the limit's own cgroup was not read, one reason stands for all its facts.
     let unread = oom.cgroup.as_ref().is_some_and(|cgroup| cgroup.events.is_none());
     for key in keys {
         let there = value.pointer(&format!("/{}", key.replace('.', "/"))).is_some();
@@ -149,7 +148,7 @@ fn the_killer_says_what_ran_out() {
 
 #[test]
 fn the_killer_that_had_not_got_that_far() {
-    // `out_of_memory` found the caller exiting: the constraint had not been worked out.
+    // `out_of_memory` found that the caller was exiting, so the constraint was not computed.
     let mut record = records::oom_kill(3);
     record.oom.present &= !(oc_fact::TOTAL_PAGES | oc_fact::CONSTRAINT | oc_fact::CHOSEN_POINTS);
     let (oom, _) = told(&facts(&record), None, &V2);
@@ -162,14 +161,14 @@ fn the_killer_that_had_not_got_that_far() {
     assert_eq!((oom.scope, oom.constraint, oom.domain_bytes), (None, None, None));
     assert_eq!(missing["oom.scope"], Reason::NotYetComputed);
 
-    // An enumerator of a later kernel is not one of these.
+    // An enumerator of a later kernel is unknown.
     let mut facts = hooked();
     facts.oom.as_mut().unwrap().constraint = Some(4);
     facts.oom.as_mut().unwrap().memcg = Some(None);
     assert_eq!(told(&facts, None, &V2).0.scope, None);
 }
 
-/// Whatever single fact of the killer could not be read: its reason is there, and the rest stands.
+/// Any single fact of the OOM killer can be absent: it has a reason, and the other facts stay.
 #[test]
 fn each_fact_of_the_killer_may_be_absent() {
     for bit in 0..8 {
@@ -184,7 +183,7 @@ fn each_fact_of_the_killer_may_be_absent() {
     assert_eq!(missing["oom.gfp_mask"], Reason::NotReadInKernel, "no log was asked");
 }
 
-/// And whatever single fact of the cgroup.
+/// The same for any single fact of the cgroup.
 #[test]
 fn each_fact_of_the_cgroup_may_be_absent() {
     for context in [V1, V2] {
@@ -248,7 +247,7 @@ fn kill(facts: &OomKillFacts, context: &Context<'_>) -> Option<Kill> {
 fn how_the_victim_came_to_be_one() {
     assert_eq!(kill(&hooked(), &V2), Some(Kill::Selected));
     assert_eq!(kill(&OomKillFacts { signalled: Some(false), ..hooked() }, &V2), Some(Kill::AlreadyExiting));
-    // Whether it was a kill at all is not known.
+    // It is not known if it was a kill.
     assert_eq!(kill(&OomKillFacts { signalled: None, ..hooked() }, &V2), None);
     assert_eq!(kill(&OomKillFacts { signalled: None, ..unhooked() }, &V2), None);
 
@@ -262,13 +261,13 @@ fn how_the_victim_came_to_be_one() {
     let message = b"Out of memory (oom_kill_allocating_task)".to_vec();
     allocating.oom.as_mut().unwrap().message = Some(message);
     assert_eq!(kill(&allocating, &V2), Some(Kill::AllocatingTask));
-    // Of the same run, but not the one that allocated: its group died with it.
+    // Of the same run, but not the allocating task: its group died with it.
     allocating.lineage.levels[0].oom_group = Some(true);
     allocating.seq = 4;
     assert_eq!(kill(&allocating, &V2), Some(Kill::Group));
 }
 
-/// Without a message, it is the allocating task where the kernel takes that one first.
+/// Without a message, it is the allocating task if the kernel takes that first.
 #[test]
 fn the_allocating_task_without_a_hook() {
     let host = log(Constraint::None, None);
@@ -286,7 +285,7 @@ fn the_allocating_task_without_a_hook() {
     assert_eq!(kill(false, Some(true), host.clone()), Some(Kill::Selected));
     assert_eq!(kill(false, None, host.clone()), Some(Kill::Selected));
     assert_eq!(kill(true, None, host), None);
-    // The setting has no say in a cgroup's OOM.
+    // The setting does not apply to a cgroup's OOM.
     assert_eq!(kill(true, Some(true), log(Constraint::Memcg, Some(b"/pod"))), Some(Kill::Selected));
 }
 
@@ -308,26 +307,26 @@ fn a_group_dies_where_the_kernel_looks_for_one() {
     {
         let expected = if inside { Kill::Group } else { Kill::Selected };
         assert_eq!(kill(&with_group(index), &V2), Some(expected), "{index:?}");
-        // On v1 there are no groups, whatever the bit.
+        // v1 has no groups, whatever the bit says.
         assert_eq!(kill(&with_group(index), &V1), Some(Kill::Selected), "{index:?}");
         assert_eq!(
             kill(&OomKillFacts { signalled: Some(false), ..with_group(index) }, &V2),
             Some(Kill::AlreadyExiting)
         );
 
-        // The machine ran out: up to below the root.
+        // The host ran out: all cgroups below the root count.
         let mut host = with_group(index);
         host.oom.as_mut().unwrap().memcg = Some(None);
         host.oom.as_mut().unwrap().constraint = Some(0);
         let expected = if matches!(index, Some(0..=2)) { Kill::Group } else { Kill::Selected };
         assert_eq!(kill(&host, &V2), Some(expected), "{index:?}");
 
-        // Moved away from below the limit: the kernel leaves its group alone.
+        // Moved out from below the limit: the kernel does not kill its group.
         let mut moved = with_group(index);
         moved.oom.as_mut().unwrap().memcg = Some(Some(CgroupId(99)));
         assert_eq!(kill(&moved, &V2), Some(Kill::Selected), "{index:?}");
 
-        // Whose limit it was is not known: only its own cgroup is surely within.
+        // It is not known whose limit fired, so only its own cgroup certainly counts.
         let mut unknown = with_group(index);
         unknown.oom.as_mut().unwrap().memcg = None;
         let expected = match index {
@@ -337,7 +336,7 @@ fn a_group_dies_where_the_kernel_looks_for_one() {
         };
         assert_eq!(kill(&unknown, &V2), expected, "{index:?}");
     }
-    // The limit is above what is read, so all that is read is below it.
+    // The limit is above the levels that were read, so all of these count.
     let mut deep = with_group(Some(3));
     deep.lineage.levels_cut = true;
     deep.lineage.path_cut = true;

@@ -1,4 +1,4 @@
-//! Events to lines: as snapshots, and with whatever a hostile container may put into them.
+//! From events to lines: snapshots, and any text that a hostile container can use.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -62,7 +62,7 @@ fn what_is_written_can_be_read_back() {
     }
 }
 
-/// The text format and the message say the same, in the same words.
+/// The text format and the message use the same words.
 #[test]
 fn the_message_is_the_first_line_of_the_text() {
     for (name, event) in samples::all() {
@@ -90,7 +90,7 @@ fn a_long_message_is_cut() {
     }
 }
 
-/// A reason stays a word of the contract, however little room there is for details.
+/// A reason is never cut, even if there is little room for details.
 #[test]
 fn reasons_are_never_cut() {
     let value = parse(&kill(|event| {
@@ -119,7 +119,7 @@ fn a_line_that_fits_to_the_byte_is_not_cut() {
     assert!(cut.ends_with('…') && cut.len() > MAX_LINE_BYTES - base - 100, "{} bytes left", cut.len());
 }
 
-/// The command line goes before anything that says whose kill it was.
+/// The command line is cut before anything that says whose kill it was.
 #[test]
 fn the_least_important_is_cut_first() {
     let value = parse(&kill(|event| {
@@ -141,7 +141,7 @@ fn the_least_important_is_cut_first() {
         let cut = cut.as_str().unwrap();
         assert!(cut.len() >= 500 && path.starts_with(cut.strip_suffix('…').unwrap()), "{cut}");
     }
-    // What was cut before keeps its name.
+    // A text that was cut before stays named.
     let value = parse(&kill(|event| {
         event.truncated = vec!["oom.cgroup.path".into()];
         event.victim.command_line = Some("x".repeat(9000));
@@ -161,7 +161,7 @@ fn a_long_start_keeps_its_shape() {
     assert!(text(&event, Palette::coloured()).len() <= MAX_LINE_BYTES);
 }
 
-/// Every key there is, each as long as it can be, all at once.
+/// All keys, each as long as possible.
 #[test]
 fn fullest_event() {
     for filler in ["x", "\u{1}", "\u{9b}", "\"", "…", "\u{10ffff}"] {
@@ -236,7 +236,7 @@ const HOSTILE: [&str; 8] = [
     "\\u001b\u{7f}\0",
 ];
 
-/// The lines of `containers` and `check` hold such text too.
+/// The lines of `containers` and `check` contain such text too.
 #[test]
 fn hostile_text_stays_text_on_other_lines() {
     for hostile in HOSTILE {

@@ -1,5 +1,5 @@
-//! Records through the real binary: kills that were recorded on a host, and some made by hand that no one
-//! host makes. Every line is valid by the schema that the binary prints and by the mirror of the contract.
+//! Records through the real binary: kills that were recorded on a host, and some made by hand. Every line is
+//! valid by the schema that the binary prints and by the mirror of the contract.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(clippy::cast_possible_truncation, reason = "records are small")]
@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use zerocopy::FromZeros;
 
-/// The binary under test, and a root without anything in it.
+/// The binary under test, and an empty root directory.
 struct Replay {
     root: TempDir,
 }
@@ -34,7 +34,7 @@ impl Replay {
         command.output().unwrap()
     }
 
-    /// What it prints of a recording, each line of JSON checked.
+    /// The output for a recording. Each JSON line is checked.
     fn lines(&self, records: &Path, arguments: &[&str]) -> String {
         let output = self.run(records, arguments);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -63,7 +63,7 @@ impl Replay {
         text
     }
 
-    /// Puts records into a file.
+    /// Writes records to a file.
     fn file(&self, records: &[Vec<u8>]) -> PathBuf {
         let path = self.root.path().join("records");
         let kept = |record: &Vec<u8>| [&(record.len() as u32).to_le_bytes(), record.as_slice()].concat();
@@ -71,7 +71,7 @@ impl Replay {
         path
     }
 
-    /// The events of records made by hand, and the line of the end.
+    /// The events of records made by hand, and the last line.
     fn made(&self, records: &[Vec<u8>]) -> String {
         self.lines(&self.file(records), &[])
     }
@@ -83,8 +83,8 @@ fn schema() -> jsonschema::Validator {
     jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap()
 }
 
-/// Kills on 6.18 with memory on cgroup v1, recorded without a function hook: plain, of a thread, of
-/// memory that is shared, of one already exiting, by a parent's limit, of hostile names, in 42 levels.
+/// Kills on 6.18 with memory on cgroup v1, recorded without a function hook: simple, of a thread, of shared
+/// memory, of an exiting process, by a parent's limit, with hostile names, 42 levels deep.
 fn recording() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/replay/kills-6.18-hybrid.rec"))
 }
@@ -99,7 +99,7 @@ fn recorded_kills_as_text() {
     insta::assert_snapshot!(Replay::new().lines(&recording(), &["--cgroup", "hybrid", "-o", "text"]));
 }
 
-/// The same records, the same bytes: nothing of this host or moment is in them.
+/// The same records give the same bytes: nothing depends on this host or the time.
 #[test]
 fn a_replay_is_the_same_each_time() {
     let first = Replay::new().lines(&recording(), &["--cgroup", "hybrid"]);
@@ -108,7 +108,7 @@ fn a_replay_is_the_same_each_time() {
 
 #[test]
 fn a_group_kill_on_v2() {
-    // Three victims of one run, of a group at the cgroup whose limit fired.
+    // Three victims of one run, in a group at the cgroup whose limit fired.
     let victim = |seq: u64| {
         let mut record = records::oom_kill(seq);
         record.run = 1;
@@ -161,7 +161,7 @@ fn what_is_not_a_kill() {
     ]));
 }
 
-/// Nothing was read but that it happened: no number is made up, and each key has its reason.
+/// Only the fact of the kill is known: no number is invented, and each key has its reason.
 #[test]
 fn a_kill_of_which_nothing_could_be_read() {
     let mut record = OomKill::new_zeroed();
@@ -186,7 +186,7 @@ fn pages_are_as_large_as_they_were() {
     assert_eq!(rss(&["--page-size", "65536"]), Some(800 * 65536));
 }
 
-/// A record that cannot be read is counted, and the next one is told.
+/// A record that cannot be read is counted, and the next one is reported.
 #[test]
 fn records_that_cannot_be_read_are_counted() {
     let mut unknown = records::oom_kill(1).sent();

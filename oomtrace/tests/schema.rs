@@ -1,4 +1,4 @@
-//! The JSON Schema accepts each line that is printed and nothing else.
+//! The JSON Schema accepts each printed line and nothing else.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(dead_code, reason = "not each test crate needs each sample")]
@@ -25,7 +25,7 @@ fn every_line_is_valid() {
     }
 }
 
-/// Each object of each line: a key more is rejected, also deep within.
+/// An unknown key is rejected in each object of each line, also deep inside.
 #[test]
 fn unknown_keys_are_rejected() {
     let validator = validator();
@@ -118,7 +118,7 @@ fn required_keys_are_required() {
     }
 }
 
-/// What `oomtrace schema` prints: a change of the contract shows here first.
+/// The output of `oomtrace schema`: a change of the contract is visible here first.
 #[test]
 fn schema_snapshot() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&schema()).unwrap());

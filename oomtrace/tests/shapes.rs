@@ -1,5 +1,6 @@
-//! A store fixes the type of a key at the first line that has it, and dots in a key mean an object to many of
-//! them. So each dotted path has one shape, over the schema and all lines that are kept here as examples.
+//! A store fixes the type of a key at the first line that has it, and many stores read dots in a key as
+//! nested objects. So each dotted path must have one shape, in the schema and in all example lines of this
+//! repository.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(dead_code, reason = "not each test crate needs each sample")]
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oomtrace::event::schema::schema;
 use serde_json::{Value, json};
 
-/// By dotted path: the shapes that were seen, each with where.
+/// The shapes of each dotted path, and where each was found.
 #[derive(Default)]
 struct Shapes(BTreeMap<String, BTreeMap<&'static str, BTreeSet<String>>>);
 
@@ -20,7 +21,7 @@ impl Shapes {
         self.0.entry(path.to_owned()).or_default().entry(shape).or_default().insert(place.to_owned());
     }
 
-    /// A key of an object: each dot in it opens one more object.
+    /// A key of an object. Each dot in it opens a nested object.
     fn key(&mut self, above: &str, key: &str, place: &str) -> String {
         let mut path = above.to_owned();
         let mut names = key.split('.').peekable();
@@ -62,13 +63,13 @@ impl Shapes {
             }
             _ => {}
         }
-        // The object in a list is not an object at the path of the list.
+        // An object in a list is not an object at the path of the list.
         if shape == "list of objects" {
             self.0.get_mut(path).unwrap().remove("object");
         }
     }
 
-    /// A schema at a path; `root` has the definitions.
+    /// A schema at a path. `root` has the definitions.
     fn schema(&mut self, path: &str, schema: &Value, root: &Value, place: &str) {
         if let Some(name) = schema["$ref"].as_str() {
             let definition = &root["$defs"][name.trim_start_matches("#/$defs/")];
@@ -124,7 +125,7 @@ fn of_schema() -> Shapes {
     shapes
 }
 
-/// Each line of version 1 that is kept in the repository: samples, snapshots, the docs.
+/// All lines of version 1 in the repository: samples, snapshots, docs.
 fn lines() -> Vec<(String, Value)> {
     let mut lines: Vec<(String, Value)> = samples::all()
         .iter()
@@ -160,7 +161,7 @@ fn each_path_has_one_shape() {
     assert_eq!(shapes.clashes(), [""; 0]);
 }
 
-/// The test above sees what it is there for.
+/// Shows that the test above can fail.
 #[test]
 fn clashes_are_found() {
     for (line, path) in [

@@ -1,4 +1,4 @@
-//! Lines to outputs: whole, in order, and with a clear word when that cannot be.
+//! From lines to outputs: complete, in order, and with a clear message if that is not possible.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -19,15 +19,15 @@ use oomtrace::outputs::transport::{
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, mkfifoat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Held by who starts a process and by who closes a reader: until it runs its own program, a new
-/// process holds whatever was open when it was started.
+/// Held while a process is started and while a reader is closed. Until a new process executes its program, it
+/// holds all descriptors that were open when it was started.
 static STARTING: Mutex<()> = Mutex::new(());
 
 fn no_process_starts() -> MutexGuard<'static, ()> {
     STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs one of the ignored tests below in a process of its own, where it may change what is the process's.
+/// Runs one of the ignored tests below in a separate process, because it changes the whole process.
 fn alone(test: &str, dir: &Path, shell: &str, stdout: Stdio) -> std::process::ExitStatus {
     let script = format!(r#"{shell} exec "$0" --exact {test} --ignored --nocapture --quiet"#);
     let mut command = Command::new("sh");
@@ -48,7 +48,7 @@ fn told(error: &SinkError) -> String {
     format!("{error}{cause} ({})", error.hint().unwrap_or("-"))
 }
 
-/// A directory that others may write, in a place that only root may.
+/// A directory that others can write, in a place that only root can write.
 fn shared_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
@@ -62,7 +62,7 @@ fn no_link_is_followed_and_no_others_file_is_written() {
     fs::write(at("root's"), "secret\n").unwrap();
     let mut sink = FileSink::open(at("kills"), None).unwrap();
     sink.write_line(b"one\n").unwrap();
-    // Moved away, and a link put in its place; then a second name of a file; then a file of another user.
+    // Moved away and replaced by a link; then a second name of a file; then a file of another user.
     fs::rename(at("kills"), at("moved")).unwrap();
     symlink(at("root's"), at("kills")).unwrap();
     sink.write_line(b"two\n").unwrap();
@@ -78,12 +78,12 @@ fn no_link_is_followed_and_no_others_file_is_written() {
     assert!(told(&FileSink::open(at("kills"), None).unwrap_err()).contains("user 4242"));
     assert_eq!(fs::read_to_string(at("root's")).unwrap(), "secret\n");
     assert_eq!(fs::read_to_string(at("moved")).unwrap(), "one\ntwo\nthree\nfour\n");
-    // Where only root writes, each of these is root's own doing, but for the link.
+    // If only root can write there, root did each of these, so they are accepted, except for the link.
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     FileSink::open(at("kills"), None).unwrap();
 }
 
-/// Opens a file again and again while somebody swaps it for a FIFO and back: none of these opens may wait for a writer.
+/// Opens a file again and again while it is swapped for a FIFO and back: no open may wait for a writer.
 #[test]
 fn a_fifo_that_is_swapped_in_holds_up_nobody() {
     let dir = shared_dir();
@@ -127,10 +127,10 @@ fn a_file_is_made_for_whom_it_is_said_and_so_are_rotated_ones() {
         let meta = fs::metadata(at(name)).unwrap();
         assert_eq!((meta.mode() & 0o777, meta.gid()), (0o640, 4242), "{name}");
     }
-    // One that is there keeps what it has.
+    // An existing file keeps its mode.
     FileSink::open(at("kills"), None).unwrap();
     assert_eq!(fs::metadata(at("kills")).unwrap().mode() & 0o777, 0o640);
-    // By another mask too: systemd's unit has 077.
+    // With another umask too: systemd's unit has 077.
     let status = alone("for_whom_by_another_mask", dir.path(), "umask 077;", Stdio::null());
     assert!(status.success());
     assert_eq!(fs::metadata(at("masked")).unwrap().mode() & 0o777, 0o644);
@@ -163,7 +163,7 @@ fn who_else_may_put_a_file_there_is_said() {
     fs::create_dir(dir.path().join("sub")).unwrap();
     let file = dir.path().join("sub/kills");
     assert_eq!(others_may_write(&file), None);
-    // In one above it too: she may put another directory in its place.
+    // A directory above counts too: she could replace the directory.
     fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
     assert!(others_may_write(&file).unwrap().contains("mode 0777"));
     fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
@@ -229,7 +229,7 @@ fn a_fifo_takes_lines_while_it_is_read() {
     let mut sink = FileSink::open(&path, None).unwrap();
     sink.write_line(b"one\n").unwrap();
     assert_eq!(read_some(first), "one\n");
-    // Its reader has gone: the line waits for the next.
+    // Its reader is gone: the line waits for the next reader.
     sink.write_line(b"two\n").unwrap();
     assert!(matches!(sink.waits_for(), Some(Wait::Time)), "{:?}", sink.waits_for());
     let second = reader();
@@ -238,7 +238,7 @@ fn a_fifo_takes_lines_while_it_is_read() {
     assert_eq!(read_some(second), "two\nthree\n");
 }
 
-/// A reader that does not read: lines are kept, and come whole and in order when it does.
+/// The reader does not read: lines are kept, and arrive complete and in order when it reads again.
 #[test]
 fn a_full_fifo_keeps_whole_lines() {
     let _quiet = no_process_starts();
@@ -280,7 +280,7 @@ fn read_some(mut from: File) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A limit on file sizes cuts a write short as a full disk does.
+/// A limit on file sizes cuts a write short, like a full disk.
 #[test]
 fn a_short_write_is_taken_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -306,14 +306,14 @@ fn short_writes() {
     let there = fs::read_to_string(&path).unwrap();
     assert_eq!(there + &line(n - 1), expected, "whole lines only");
 
-    // Rotated in this state: the line that is kept is whole in the new file.
+    // Rotated in this state: the kept line is complete in the new file.
     let rotated = own_dir().join("kills.1");
     fs::rename(&path, &rotated).unwrap();
     sink.reopen().unwrap();
     sink.flush().unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), line(n - 1));
 
-    // And where there is room again, it goes on where it was.
+    // When there is room again, it continues.
     let second = own_dir().join("second");
     let mut sink = FileSink::open(&second, None).unwrap();
     let mut expected = String::new();

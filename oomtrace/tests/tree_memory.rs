@@ -1,4 +1,4 @@
-//! What 10,000 containers cost: alone in its file, because it reads the heap of the process.
+//! The memory of 10,000 containers. Alone in its file, because it measures the heap of the process.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 
 use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
@@ -14,7 +14,7 @@ fn heap_bytes() -> usize {
 
 #[test]
 fn ten_thousand_docker_containers() {
-    // In memory where it can be: 10,000 directories on a busy disk take longer than all the rest.
+    // In memory if possible: on a busy disk 10,000 directories take longer than everything else.
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let id = |number: u64| format!("{number:064x}");
     for number in 1..=10_000u64 {

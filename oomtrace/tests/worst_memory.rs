@@ -1,4 +1,5 @@
-//! What users and containers can make the tracer keep at the most: alone in its file, because it reads the heap of the process.
+//! The most memory that users and containers can take. Alone in its file, because it measures the heap of the
+//! process.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 
 use std::path::Path;
@@ -10,12 +11,12 @@ use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
 use oomtrace::host::root::Root;
 use serde_json::{Map, Value, json};
 
-/// All that the tree of cgroups takes when everything in it is full: the bound that `docs/SECURITY.md` has.
+/// All memory of the cgroup tree when everything in it is full: the limit in `docs/CONTAINERS.md`.
 const ALL_MAX_BYTES: usize = 56 << 20;
-/// Of this, what users, services and containers can fill.
+/// The part of it that users, services and containers can fill.
 const OTHERS_MAX_BYTES: usize = 24 << 20;
 
-/// Containers of each user, with the largest files that count.
+/// Containers of each user, with the largest files that are read.
 const CONTAINERS: u64 = 500;
 
 fn heap_bytes() -> usize {
@@ -42,12 +43,12 @@ impl Host {
         self.made
     }
 
-    /// The longest names that a cgroup may have.
+    /// Cgroups with the longest possible names.
     fn many(&mut self, below: &str, count: u64) -> Vec<u64> {
         (0..count).map(|_| self.made(&format!("{below}/{:0>255}", self.made))).collect()
     }
 
-    /// Docker's container, with files that are there only when its cgroup is made.
+    /// A Docker container whose files exist only when its cgroup is made.
     fn container(&mut self, data_root: &str, above: &str) -> u64 {
         let id = format!("{:064x}", self.made);
         let dir = self.root.path().join(data_root).join("containers").join(&id);
@@ -59,7 +60,7 @@ impl Host {
     }
 }
 
-/// Each text is another one, and as long as one may be.
+/// All texts differ, and have the largest size.
 fn write_largest(dir: &Path, id: &str) {
     let keys = [
         "com.docker.compose.project",
@@ -90,7 +91,8 @@ fn the_tree_stays_within_its_bound_whatever_users_do() {
     let before = heap_bytes();
     let mut host = Host { root, tree: CgroupTree::new(runtimes, limits), made: 0 };
 
-    // Each user: containers with the largest files, then cgroups without end; and all of them gone and made again.
+    // Each user: containers with the largest files, then many cgroups; all of them are removed and made
+    // again.
     let slice = |uid: &u32| format!("/user.slice/user-{uid}.slice/user@{uid}.service");
     for _ in 0..2 {
         let mut gone = Vec::new();
@@ -116,7 +118,7 @@ fn the_tree_stays_within_its_bound_whatever_users_do() {
     assert!(live >= limits.live / 2 && dead >= limits.dead / 4, "their share is full: {live} {dead}");
     assert!(others < OTHERS_MAX_BYTES, "{others}");
 
-    // And the host's own, as many as there may be.
+    // Then the host's own, as many as possible.
     for _ in 0..1500 {
         host.container("var/lib/docker", "/system.slice");
     }

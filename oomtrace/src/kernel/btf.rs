@@ -1,7 +1,7 @@
-//! A reader of the kernel's own type information (`/sys/kernel/btf/vmlinux`): names in,
-//! offsets and values out. It reads what a tracer needs and keeps nothing else.
+//! Reads the kernel's own type information (`/sys/kernel/btf/vmlinux`): finds offsets and values by name. It
+//! keeps only what a tracer needs.
 //!
-//! Format: Documentation/bpf/btf.rst. Any bytes may come in; none of them ends the process.
+//! Format: Documentation/bpf/btf.rst. No input can end the process.
 
 mod names;
 
@@ -11,10 +11,10 @@ use names::{Kind, Names};
 /// Why the type information cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
-    /// It does not start as BTF does.
+    /// It does not start like BTF.
     #[error("not BTF: magic {0:#06x}, 0xeb9f expected")]
     Magic(u16),
-    /// It ends before what its header promises, or holds what this reader does not know.
+    /// It is shorter than its header says, or contains something unknown.
     #[error("BTF is cut or malformed at byte {0}")]
     Malformed(usize),
 }
@@ -75,21 +75,21 @@ struct Type {
 }
 
 const TYPE_BYTES: usize = 12;
-/// Deeper nesting of anonymous members, typedefs and qualifiers than any kernel has.
+/// Deeper nesting of anonymous members, typedefs and qualifiers than in any kernel.
 const DEPTH: u32 = 16;
-/// More members than any kernel's structure has, those of its anonymous parts counted in.
+/// More members than any kernel's structure has, including those of anonymous parts.
 const MEMBERS: u32 = 1 << 16;
 
 impl Btf {
-    /// Reads the header and where each type starts.
+    /// Reads the header and finds where each type starts.
     ///
     /// # Errors
-    /// If it is no BTF, or not whole.
+    /// If it is not BTF, or not complete.
     pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, BtfError> {
         Self::parse_for(bytes, &[])
     }
 
-    /// As [`Self::parse`], and finds the types with these names on the way: each other one takes a way through all types.
+    /// As [`Self::parse`], and also finds the types with these names. Any other name needs a search through all types.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -166,7 +166,7 @@ impl Btf {
         Some((self.word(ty.at + TYPE_BYTES)?, self.word(ty.at + TYPE_BYTES + 8)?))
     }
 
-    /// A member by its path: `memory.usage`. Anonymous structures and unions are looked into.
+    /// A member by its path: `memory.usage`. Anonymous structures and unions are searched too.
     pub fn member(&self, structure: TypeId, path: &str) -> Option<Member> {
         let mut found = Member { offset_bytes: 0, type_id: structure };
         for name in path.split('.') {
@@ -180,7 +180,7 @@ impl Btf {
         Some(found)
     }
 
-    /// The names and values of the enumeration that has the enumerator `name`.
+    /// The names and values of the enumeration that contains the enumerator `name`.
     pub fn enumeration_with(&self, name: &str) -> Option<Vec<(&str, i64)>> {
         let has = |ty: &Type| ty.enumerators().any(|at| self.is_named(self.word(at), name));
         let ty = match self.names.get(name, Kind::Enumerator) {
@@ -190,7 +190,7 @@ impl Btf {
         Some(ty.enumerators().filter_map(|at| self.enumerator(ty, at)).collect())
     }
 
-    /// The types of a function's parameters, for a typedef or pointer of it too.
+    /// The types of a function's parameters, also through a typedef or pointer.
     pub fn parameters(&self, id: TypeId) -> Option<Vec<TypeId>> {
         let mut ty = self.resolve(id)?;
         for _ in 0..DEPTH {
@@ -243,7 +243,7 @@ impl Btf {
         TypeId::try_from(index + 1).ok()
     }
 
-    /// `left` bounds the work where parts contain themselves, each several times.
+    /// `left` limits the work if parts contain themselves, each several times.
     fn one_member(&self, structure: TypeId, name: &str, depth: u32, left: &mut u32) -> Option<Member> {
         let ty = self.resolve(structure)?;
         if depth > DEPTH || !matches!(ty.kind, kind::STRUCT | kind::UNION) {
@@ -307,7 +307,7 @@ impl Btf {
         })
     }
 
-    /// Compares without reading the whole name: most types are somebody else's.
+    /// Compares without reading the whole name, because most types have another name.
     fn is_named(&self, name: Option<u32>, wanted: &str) -> bool {
         let Some(bytes) = name.and_then(|name| self.bytes.get(self.strings + offset(name)..)) else {
             return false;
@@ -338,7 +338,7 @@ impl Type {
         (0..count).map(move |index| self.at + TYPE_BYTES + index * stride)
     }
 
-    /// Bytes of the type with what follows it.
+    /// The size of the type and of what follows it, in bytes.
     fn len(&self) -> Option<usize> {
         let each = |bytes: usize| TYPE_BYTES + offset(self.vlen) * bytes;
         Some(match self.kind {
@@ -358,7 +358,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(word.try_into().ok()?))
 }
 
-/// A u32 of the file as an index: no target of this program has a smaller usize.
+/// A u32 of the file as an index. No target of this program has a smaller usize.
 fn offset(value: u32) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }

@@ -1,8 +1,8 @@
-//! Allocation flags by name: what the running kernel publishes about its `gfp_t` goes in,
-//! names as the kernel's own log prints them (`%pGg`) come out.
+//! Names of allocation flags: reads what the running kernel publishes about its `gfp_t`, and gives names as
+//! the kernel's own log prints them (`%pGg`).
 //!
-//! The bits differ between kernels and configurations, so no number is built in: where the
-//! kernel publishes nothing there are no names.
+//! The bits differ between kernels and configurations, so no number is built in. If the kernel publishes
+//! nothing there are no names.
 
 use expression::value;
 
@@ -16,12 +16,12 @@ pub struct GfpNames {
 }
 
 impl GfpNames {
-    /// Names from the text of tracefs `events/kmem/mm_page_alloc/format`, whose `print fmt` holds the
-    /// very table that `%pGg` uses.
+    /// Names from the text of tracefs `events/kmem/mm_page_alloc/format`, whose `print fmt` contains the
+    /// table that `%pGg` uses.
     ///
-    /// `enumerators` are those of the enum of `___GFP_*_BIT` where BTF has it (6.9 and later): some kernels leave
-    /// their names in the text instead of their values. An entry that cannot be worked out is left out.
-    /// `None` if there is no entry at all.
+    /// `enumerators` are those of the enum of `___GFP_*_BIT` if BTF has it (6.9 and later): some kernels
+    /// write their names into the text instead of their values. An entry that cannot be evaluated is left
+    /// out. `None` if there is no entry.
     pub fn from_format(format: &str, enumerators: &[(String, u64)]) -> Option<Self> {
         let (_, mut rest) = format.split_once("__print_flags(")?;
         let mut table = Vec::new();
@@ -41,16 +41,16 @@ impl GfpNames {
         (!table.is_empty()).then_some(Self { table })
     }
 
-    /// Names from the enumerators of the enum of `___GFP_*_BIT` alone (BTF of 6.9 and later).
+    /// Names only from the enumerators of the enum of `___GFP_*_BIT` (BTF of 6.9 and later).
     ///
-    /// What those kernels compose of the bits (`GFP_KERNEL`, …) is composed here in the same way.
-    /// `None` if there is no such enumerator.
+    /// Combinations of bits (`GFP_KERNEL`, …) are built here as in these kernels. `None` if there is no such
+    /// enumerator.
     pub fn from_bits(enumerators: &[(String, u64)]) -> Option<Self> {
         let bits: Vec<(&str, u32)> = enumerators
             .iter()
             .filter_map(|(name, bit)| {
                 let name = name.strip_prefix("___GFP_")?.strip_suffix("_BIT")?;
-                // Neither is a flag: a hole in the numbers and their end.
+                // Neither is a flag: an unused number, and the end.
                 if matches!(name, "UNUSED" | "LAST") {
                     return None;
                 }
@@ -62,7 +62,7 @@ impl GfpNames {
         }
         let bit = |wanted: &str| bits.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, mask)| *mask);
 
-        // `include/linux/gfp_types.h`; a bit that the configuration leaves out is 0 there too.
+        // `include/linux/gfp_types.h`. A bit that the configuration leaves out is 0 there too.
         let reclaim = bit("DIRECT_RECLAIM") | bit("KSWAPD_RECLAIM");
         let nofs = reclaim | bit("IO");
         let kernel = nofs | bit("FS");
@@ -70,7 +70,7 @@ impl GfpNames {
         let highuser = user | bit("HIGHMEM");
         let movable = highuser | bit("MOVABLE") | bit("SKIP_KASAN");
         let huge_light = (movable | bit("COMP") | bit("NOMEMALLOC") | bit("NOWARN")) & !reclaim;
-        // `include/trace/events/mmflags.h`: most bits first.
+        // `include/trace/events/mmflags.h`: the entry with the most bits comes first.
         let composites = [
             ("GFP_TRANSHUGE", huge_light | bit("DIRECT_RECLAIM")),
             ("GFP_TRANSHUGE_LIGHT", huge_light),
@@ -92,8 +92,8 @@ impl GfpNames {
         Some(Self { table: composites.chain(single).filter(|(mask, _)| *mask != 0).collect() })
     }
 
-    /// `mask` by name, as in the kernel's log: `GFP_KERNEL`, `GFP_HIGHUSER_MOVABLE|__GFP_ZERO`; bits without a
-    /// name follow as one hexadecimal number; `none` for 0.
+    /// `mask` by name, as in the kernel log: `GFP_KERNEL`, `GFP_HIGHUSER_MOVABLE|__GFP_ZERO`. Bits without a
+    /// name follow as one hexadecimal number. `none` for 0.
     pub fn names(&self, mask: u32) -> String {
         let mut left = mask;
         let mut names = String::new();
@@ -119,7 +119,7 @@ impl GfpNames {
     }
 }
 
-/// A value as a `gfp_t`, which has 32 bits: `~` may have set all of those above.
+/// A value as a `gfp_t`, which has 32 bits: `~` may have set all higher bits.
 fn mask(value: u64) -> Option<u32> {
     let high = value >> 32;
     if high != 0 && high != u64::from(u32::MAX) {

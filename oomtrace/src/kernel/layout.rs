@@ -1,6 +1,6 @@
-//! The running kernel's layout, for the eBPF programs: BTF in, [`KernelLayout`] out.
+//! The running kernel's layout for the eBPF programs, read from BTF.
 //!
-//! Never decided by a kernel's version: what BTF names is there, what it does not is absent.
+//! A kernel's version decides nothing: a member exists if BTF has it, else it is absent.
 
 use oomtrace_common::layout::{
     ABSENT, COMMAND_LINE_FULL, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
@@ -8,14 +8,14 @@ use oomtrace_common::layout::{
 
 use crate::kernel::btf::{Btf, TypeId};
 
-/// The memory controller's number, where the kernel has one.
+/// The number of the memory controller, if the kernel has one.
 const MEMORY: &str = "memory_cgrp_id";
 
 /// An enumerator of the allocation flags' numbers, which newer kernels have.
 pub(super) const GFP: &str = "___GFP_DMA_BIT";
 
-/// The types and enumerators that are asked for in a start, so that one way through all types finds them. Another name is
-/// found too, on a way of its own.
+/// The types and enumerators that a start needs, so that one pass through all types finds them. Other names are found
+/// too, each in a pass of its own.
 pub const NAMES: [&str; 31] = [
     "task_struct",
     "pid",
@@ -44,29 +44,29 @@ pub const NAMES: [&str; 31] = [
     "MEMCG_OOM_KILL",
     "MEMCG_OOM_GROUP_KILL",
     GFP,
-    // The functions that hooks are on.
+    // The functions of the hooks.
     "out_of_memory",
     "oom_kill_process",
     "mem_cgroup_out_of_memory",
     "mem_cgroup_oom_synchronize",
 ];
 
-/// The layout, and what this kernel does not have.
+/// The layout, and what this kernel lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// Offsets for the programs.
     pub layout: KernelLayout,
-    /// Members without which an event stays true but knows less, as `struct.member`.
+    /// Members without which an event has fewer facts, as `struct.member`.
     pub absent: Vec<String>,
 }
 
-/// A kernel whose events could not be true.
+/// A kernel on which events could not be true.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// A member without which nothing can be said.
+    /// A required member.
     #[error("this kernel's BTF has no {0}")]
     Member(String),
-    /// A tracepoint whose arguments are neither of the two known forms.
+    /// A tracepoint whose arguments have neither of the two known forms.
     #[error("this kernel's mark_victim passes neither a task nor a pid")]
     MarkVictim,
 }
@@ -94,7 +94,7 @@ impl Structures<'_> {
         paths.iter().find_map(|path| self.btf.member(id, path)).map(|member| member.offset_bytes)
     }
 
-    /// A member without which nothing can be said.
+    /// A required member.
     fn needed(&mut self, structure: &'static str, paths: &[&str]) -> Result<u32, LayoutError> {
         self.find(structure, paths).ok_or_else(|| LayoutError::Member(name(structure, paths)))
     }
@@ -104,7 +104,7 @@ impl Structures<'_> {
         self.find(structure, &[path]).unwrap_or(ABSENT)
     }
 
-    /// A member without which an event knows less.
+    /// A member without which an event has fewer facts.
     fn wanted(&mut self, structure: &'static str, paths: &[&str]) -> u32 {
         self.find(structure, paths).unwrap_or_else(|| self.lack(name(structure, paths)))
     }
@@ -124,11 +124,10 @@ pub fn has_memory_controller(btf: &Btf) -> bool {
     value(btf, MEMORY).is_some()
 }
 
-/// Reads the layout of the kernel that `btf` describes. `memory_hierarchy_id`: where memory cgroups are, `None` where the
-/// kernel has none or they are off; then nothing of them is read.
+/// Reads the layout of the kernel that `btf` describes. `memory_hierarchy_id`: the hierarchy of memory
+/// cgroups, `None` if the kernel has none or they are off. Then nothing about them is read.
 ///
-/// # Errors
-/// Names the member without which no event would be true.
+/// # Errors Names a missing required member.
 #[expect(clippy::too_many_lines, reason = "a table: where each member is")]
 pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, LayoutError> {
     let mut s = Structures { btf, found: Vec::new(), absent: Vec::new() };
@@ -138,7 +137,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
     let layout = KernelLayout {
         mark_victim: mark_victim(btf)?,
         memory_hierarchy_id: memory_hierarchy_id.unwrap_or(ABSENT),
-        // What the operator and the host decide: see `sources::probe`.
+        // The operator and the host decide these: see `sources::probe`.
         follow_signals: 1,
         command_line: COMMAND_LINE_FULL,
         task_pid: s.needed("task_struct", &["pid"])?,
@@ -153,7 +152,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         task_real_cred: s.wanted("task_struct", &["real_cred"]),
         task_start_boottime: s.wanted("task_struct", &["start_boottime", "real_start_time"]),
         task_memcg_in_oom: match memory_hierarchy_id {
-            // cgroup v2 has no tasks that wait for memory.
+            // On cgroup v2 no task waits for memory.
             None | Some(0) => ABSENT,
             _ => s.optional("task_struct", "memcg_in_oom"),
         },
@@ -193,7 +192,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         mem_cgroup_oom_group: memcg.wanted(&mut s, &["oom_group"]),
         mem_cgroup_oom_kill_disable: memcg.optional(&mut s, "oom_kill_disable"),
         mem_cgroup_under_oom: memcg.optional(&mut s, "under_oom"),
-        // There with or without memory cgroups.
+        // These exist with and without memory cgroups.
         oc_memcg: s.wanted("oom_control", &["memcg"]),
         oc_gfp_mask: s.wanted("oom_control", &["gfp_mask"]),
         oc_order: s.wanted("oom_control", &["order"]),
@@ -203,7 +202,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         oc_constraint: s.wanted("oom_control", &["constraint"]),
         mem_cgroup_events: memcg.events(&mut s),
     };
-    // Without a root's name to find it by, its numbers would be read at a wrong place.
+    // The numbers need both offsets, or they would be read at a wrong place.
     let layout = if layout.pid_numbers == ABSENT || layout.upid_size == ABSENT {
         KernelLayout { upid_nr: ABSENT, ..layout }
     } else {
@@ -218,7 +217,7 @@ fn mark_victim(btf: &Btf) -> Result<u32, LayoutError> {
         .typedef("btf_trace_mark_victim")
         .ok_or_else(|| LayoutError::Member("typedef btf_trace_mark_victim".into()))?;
     let parameters = btf.parameters(probe).unwrap_or_default();
-    // The first is the probe's own data.
+    // The first parameter is the probe's own data.
     match parameters.get(1) {
         Some(id) if btf.pointee(*id) == Some("task_struct") => Ok(MARK_VICTIM_TASK),
         Some(id) if btf.size(*id) == Some(4) => Ok(MARK_VICTIM_PID),
@@ -226,7 +225,7 @@ fn mark_victim(btf: &Btf) -> Result<u32, LayoutError> {
     }
 }
 
-/// An array member's element, by the name of its index.
+/// An element of an array member, by the name of its index.
 fn element(s: &mut Structures<'_>, structure: &'static str, member: &str, index: &str) -> u32 {
     let btf = s.btf;
     let offset = s.id(structure).and_then(|id| {
@@ -247,21 +246,21 @@ fn rss(s: &mut Structures<'_>, index: &str) -> u32 {
         let array = if btf.array(stat.type_id).is_some() { stat } else { btf.member(mm, "rss_stat.count")? };
         let (element, length) = btf.array(array.type_id)?;
         let index = u32::try_from(value(btf, index)?).ok().filter(|index| *index < length)?;
-        // `atomic_long_t` has its value at its start.
+        // The value of an `atomic_long_t` is at its start.
         let inside = btf.member(element, "count").map_or(0, |count| count.offset_bytes);
         array.offset_bytes.checked_add(btf.size(element)?.checked_mul(index)?)?.checked_add(inside)
     });
     offset.unwrap_or_else(|| s.lack(format!("mm_struct.rss_stat[{index}]")))
 }
 
-/// The members that are read of cgroups: none where there are no memory cgroups. With `cgroup_disable=memory` each task
-/// seems to be in the root, which would be told as its cgroup.
+/// Reads the members of cgroups: none if there are no memory cgroups. With `cgroup_disable=memory` each task
+/// seems to be in the root cgroup, and this would be reported as its cgroup.
 struct Memcg {
     there: bool,
 }
 
 impl Memcg {
-    /// A member without which no cgroup could be told from another.
+    /// A member without which cgroups could not be distinguished.
     fn needed(
         &self,
         s: &mut Structures<'_>,

@@ -1,4 +1,4 @@
-//! A file's bytes, mapped where the kernel lets it be mapped, else read.
+//! The bytes of a file, mapped if the kernel allows it, else read.
 
 use std::{fs::File, io, ops::Deref, path::Path};
 
@@ -12,17 +12,16 @@ pub enum Bytes {
     Mapped(Mapping),
 }
 
-/// A mapping, gone when it is dropped.
+/// A mapping. A drop removes it.
 pub struct Mapping {
     at: *mut std::ffi::c_void,
     len: usize,
 }
 
 impl Bytes {
-    /// The kernel's types can be mapped since 6.16: that spares a copy of 5 MB, page by page.
+    /// Maps the kernel's types, which is possible since 6.16 and saves a copy of 5 MB.
     ///
-    /// # Errors
-    /// If the file can be neither mapped nor read.
+    /// # Errors If the file can be neither mapped nor read.
     pub fn of_kernel_types(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What this kernel can do, read from the kernel itself.
+//! The abilities of this kernel, read from the kernel itself.
 
 pub mod btf;
 pub mod gfp;
@@ -26,7 +26,7 @@ const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// 1 on PREEMPT_RT.
 const REALTIME: &str = "/sys/kernel/realtime";
 
-/// What of the kernel must be known before anything is attached.
+/// What must be known about the kernel before anything is attached.
 pub struct Kernel {
     /// Its types.
     pub btf: Btf,
@@ -34,7 +34,7 @@ pub struct Kernel {
     pub resolved: Resolved,
     /// Where its memory cgroups are.
     pub hierarchy: MemoryHierarchy,
-    /// It is a PREEMPT_RT kernel.
+    /// Whether it is a PREEMPT_RT kernel.
     pub realtime: bool,
 }
 
@@ -44,22 +44,21 @@ pub enum KernelError {
     /// It publishes no types.
     #[error("cannot read this kernel's type information in {BTF}")]
     NoBtf(#[source] io::Error),
-    /// What it publishes cannot be read.
+    /// Its types cannot be parsed.
     #[error("cannot read this kernel's type information in {BTF}")]
     Btf(#[from] BtfError),
-    /// It lacks what every event needs.
+    /// It lacks something that every event needs.
     #[error("unsupported kernel")]
     Layout(#[from] LayoutError),
-    /// It is not known where its memory cgroups are.
+    /// The place of its memory cgroups is not known.
     #[error("cannot find the memory cgroups")]
     Hierarchy(#[from] HierarchyError),
 }
 
 impl Kernel {
-    /// Reads it.
+    /// Reads the kernel's properties.
     ///
-    /// # Errors
-    /// Names what is missing.
+    /// # Errors Names what is missing.
     pub fn read(root: &Root) -> Result<Self, KernelError> {
         let types = Bytes::of_kernel_types(&root.path(BTF)).map_err(KernelError::NoBtf)?;
         let btf = Btf::parse_for(types, &layout::NAMES)?;
@@ -67,7 +66,7 @@ impl Kernel {
         let mut resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
         let realtime = fs::read(root.path(REALTIME)).is_ok_and(|text| text.starts_with(b"1"));
         if realtime {
-            // A program may be preempted there, and another task's signal of that moment goes unseen.
+            // On PREEMPT_RT a program can be preempted, and then a signal of another task is missed.
             resolved.layout.follow_signals = ABSENT;
         }
         Ok(Self { btf, resolved, hierarchy, realtime })
@@ -80,7 +79,7 @@ impl Kernel {
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), u64::try_from(value).ok()?)))
             .collect();
-        // The table in tracefs is the very one that the kernel's log is written with.
+        // The kernel log uses the same table as tracefs.
         let format = tracefs::read("events/kmem/mm_page_alloc/format").ok();
         format.and_then(|format| GfpNames::from_format(&format, &bits)).or_else(|| GfpNames::from_bits(&bits))
     }

@@ -1,4 +1,4 @@
-//! What this process may do: its capabilities, and the kernel's lockdown.
+//! The privileges of this process: its capabilities, and the kernel's lockdown.
 
 use std::fs;
 
@@ -11,20 +11,20 @@ pub struct Capability {
     bit: u32,
     /// Its name.
     pub name: &'static str,
-    /// What is lost without it.
+    /// What is missing without it.
     pub without: &'static str,
-    /// Nothing works without it.
+    /// Whether nothing works without it.
     pub needed: bool,
 }
 
-/// What oomtrace uses.
+/// The capabilities that oomtrace uses.
 pub const CAPABILITIES: [Capability; 5] = [
     Capability { bit: 39, name: "CAP_BPF", without: "no eBPF program can be loaded", needed: true },
     Capability { bit: 38, name: "CAP_PERFMON", without: "no tracing program can be attached", needed: true },
     Capability {
         bit: 34,
         name: "CAP_SYSLOG",
-        without: "the kernel log cannot be read: where no function hook attaches, facts are missing",
+        without: "the kernel log cannot be read: if no function hook attaches, facts are missing",
         needed: false,
     },
     Capability {
@@ -36,7 +36,7 @@ pub const CAPABILITIES: [Capability; 5] = [
     Capability {
         bit: 19,
         name: "CAP_SYS_PTRACE",
-        without: "other users' processes keep their executable and command line to themselves",
+        without: "executables and command lines of other users' processes cannot be read",
         needed: false,
     },
 ];
@@ -49,7 +49,7 @@ pub fn missing(root: &Root) -> Option<Vec<Capability>> {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
     let has = |bit: u32| effective & (1 << bit) != 0;
-    // CAP_SYS_ADMIN includes what CAP_BPF, CAP_PERFMON and CAP_SYSLOG were split off from.
+    // CAP_SYS_ADMIN includes CAP_BPF, CAP_PERFMON and CAP_SYSLOG, which were once part of it.
     let included = |capability: &Capability| has(CAP_SYS_ADMIN) && [34, 38, 39].contains(&capability.bit);
     Some(
         CAPABILITIES.into_iter().filter(|capability| !has(capability.bit) && !included(capability)).collect(),

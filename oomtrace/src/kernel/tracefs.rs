@@ -1,5 +1,5 @@
-//! The kernel's tracing file system, where it is mounted, and else read without mounting it anywhere: a mount
-//! of this process's own that no path leads to, gone when its file descriptor is closed.
+//! Reads the kernel's tracing file system where it is mounted, else through a private mount without a path,
+//! which is gone when its file descriptor is closed.
 
 use std::{
     fs::File,
@@ -12,13 +12,13 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen},
 };
 
-/// Where it may be mounted already: to mount it takes CAP_SYS_ADMIN, to read it does not.
+/// Where it may be mounted already. Mounting needs CAP_SYS_ADMIN, reading does not.
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// The text of a file below the root of tracefs. At most 64 KiB of it.
+/// The text of a file below the root of tracefs, at most 64 KiB.
 ///
-/// # Errors
-/// Without tracefs, or where it is not mounted and cannot be (CAP_SYS_ADMIN, kernel 5.2), or if there is no such file.
+/// # Errors If there is no tracefs, if it is not mounted and cannot be (CAP_SYS_ADMIN, kernel 5.2), or if
+/// there is no such file.
 pub fn read(path: &str) -> io::Result<String> {
     let mut text = String::new();
     let file = MOUNTS.iter().find_map(|mount| File::open(Path::new(mount).join(path)).ok());

@@ -17,7 +17,7 @@ fn texts_made_from_its_own_types() {
     let (code, man, _) = run(&["man"]);
     assert_eq!(code, 0);
     assert!(man.contains(".TH oomtrace 1") && man.contains("ring\\-size"), "{man}");
-    // Each command that the page names has one.
+    // Each command that the page names has its own page.
     for line in man.lines().filter_map(|line| line.strip_suffix("(1)")) {
         let name = line.rsplit("\\-").next().unwrap();
         let (code, page, _) = run(&["man", name]);
@@ -33,14 +33,15 @@ fn texts_made_from_its_own_types() {
     assert_eq!(run(&["--version"]), (0, version, String::new()));
 }
 
-/// With these variables set: exit code, standard output, standard error.
+/// Runs it with these variables: exit code, standard output, standard error.
 fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
     ended(oomtrace(arguments).envs(variables.iter().copied()).output().unwrap())
 }
 
 #[test]
 fn options_come_from_the_environment_too() {
-    // A bad value shows that the variable was read, and for which option; it is read before anything is traced.
+    // A bad value shows that the variable was read, and for which option. It is read before anything is
+    // traced.
     for (variable, option) in [
         ("OOMTRACE_OUTPUT", "--output"),
         ("OOMTRACE_FILE_KEEP", "--file-keep"),
@@ -52,12 +53,12 @@ fn options_come_from_the_environment_too() {
             assert!(code == 2 && err.contains(option), "{variable} {arguments:?}: {code} {err}");
         }
     }
-    // What is typed goes first, and an empty variable is none.
+    // The command line has priority, and an empty variable counts as unset.
     let (code, _, err) = run_with(&[("OOMTRACE_RING_SIZE", "?")], &["run", "--ring-size", "7"]);
     assert!(code == 2 && err.contains("'7'") && !err.contains("'?'"), "{err}");
     let empty = [("OOMTRACE_OUTPUT", ""), ("OOMTRACE_PIN", ""), ("OOMTRACE_NO_VERDICT", "")];
     assert_eq!(run_with(&empty, &["run", "--file", "-"]), run(&["run", "--file", "-"]));
-    // A flag takes 1, and what is left of an option's conditions holds: --debug cannot be with --pin.
+    // A flag can be set with 1, and conflicts between options still apply: --debug conflicts with --pin.
     let (code, _, err) = run_with(&[("OOMTRACE_DEBUG", "1")], &["run", "--pin"]);
     assert!(code == 2 && err.contains("--debug") && err.contains("--pin"), "{err}");
     let (_, _, err) = run_with(&[("OOMTRACE_DEBUG", "0")], &["run", "--pin=/nonexistent/pins"]);
@@ -79,7 +80,7 @@ fn other_commands_are_not_in_the_way_of_the_environment() {
     assert!(detach.2.contains("/nonexistent/others"), "{detach:?}");
 }
 
-/// Ends at once, pinned, on a bpffs of its own that anybody may write, where `made` was made before.
+/// Ends at once, pinned, on a separate bpffs that anybody can write, on which `made` was run before.
 fn pinned_amid(made: &str) -> (i32, String, String) {
     as_root();
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A tree of state files for each grammar, as the runtimes write them.
+//! A tree of state files for each kind of cgroup path, as the runtimes write them.
 
 mod others;
 
@@ -92,7 +92,7 @@ fn docker_elsewhere_on_the_disk() {
     host.restart();
     assert_eq!(name(&host.life(&path, "", &[])), Some(("docker", A, Some("by-daemon-json"))));
 
-    // By the pid file, and where there is none by a search of /proc.
+    // From the pid file, or without one from a search of /proc.
     for pid_file in [true, false] {
         for line in ["dockerd\0--data-root\0/big/docker\0", "dockerd\0-H\0fd://\0--data-root=/big/docker\0"] {
             let mut host = Host::new();
@@ -138,7 +138,7 @@ fn docker_in_docker() {
     assert_eq!(identity.container.unwrap().nested, [B]);
     let deeper = host.identify(&[], format!("/docker/{A}/docker/{B}/docker/{C}"));
     assert_eq!(deeper.container.unwrap().nested, [B, C]);
-    // The scope of the outer one, the kubelet's tree in it: kind.
+    // The scope of the outer container, with the kubelet's tree inside it: kind.
     let node = format!("/system.slice/docker-{A}.scope/kubelet.slice/kubelet-kubepods.slice");
     let inner = host.identify(
         &[],
@@ -223,7 +223,7 @@ fn kubernetes_by_containerd() {
             assert_eq!(identity.container.unwrap().image.unwrap().name, "registry.example/api:v2");
         }
     }
-    // Nothing is left but the path.
+    // Only the path is left.
     for (_, path, _) in &cases {
         let identity = Host::new().identify(&[], path);
         assert_eq!(name(&identity), Some(("containerd", A, None)), "{path}");
@@ -243,7 +243,7 @@ fn restarts_by_the_logs_of_the_kubelet() {
     for (file, expected) in [
         ("api/0.log", Some(0)),
         ("api/7.log", Some(7)),
-        // Rotated, of another container, or nobody's.
+        // Rotated, of another container, or of no container.
         ("api/9.log.20261121-030405.gz", None),
         ("proxy/9.log", None),
         ("9.log", None),
@@ -277,7 +277,8 @@ fn labels_of_swarm() {
     assert_eq!(json!(identity.container.unwrap().label), told);
 }
 
-/// Of Docker's files, and of an OCI bundle: what Nomad and ECS write, and nothing that the operator did not ask for.
+/// From Docker's files and from an OCI bundle: the labels of Nomad and ECS, and none that the operator did
+/// not ask for.
 #[test]
 fn labels_of_nomad_and_ecs() {
     let mut host = Host::new();

@@ -1,4 +1,4 @@
-//! A host whose `/` is a directory of the test: state files in, identities out.
+//! A host whose `/` is a directory of the test: state files and the identities that they give.
 
 use std::path::PathBuf;
 
@@ -14,16 +14,16 @@ pub const A: &str = "aa11bb22cc33dd44ee55ff66778899000123456789abcdef0123456789a
 pub const B: &str = "bb22cc33dd44ee55ff66778899000123456789abcdef0123456789abcdefaa11";
 pub const C: &str = "cc33dd44ee55ff66778899000123456789abcdef0123456789abcdefaa11bb22";
 pub const UID: &str = "6f1c0a52-3b7e-4c58-9d51-0a1b2c3d4e5f";
-/// `/proc/PID/status` of a daemon that the host's root started.
+/// `/proc/PID/status` of a daemon that root started on the host.
 pub const ROOT_OF_THE_HOST: &str = "Name:\tdockerd\nPid:\t77\nUid:\t0\t0\t0\t0\nNSpid:\t77\n";
 pub const SECOND: u64 = 1_000_000_000;
 
-/// Those of a run, but for time, of which a test needs as much as the machine takes.
+/// The limits of a run, but with as much time as the machine needs.
 pub fn limits() -> TreeLimits {
     TreeLimits { others_time: std::time::Duration::from_secs(3600), ..TreeLimits::default() }
 }
 
-/// A host whose `/` is a directory of its own.
+/// A host whose `/` is a temporary directory.
 pub struct Host {
     pub dir: tempfile::TempDir,
     pub tree: CgroupTree,
@@ -56,7 +56,7 @@ impl Host {
         std::fs::write(self.at(path), text).unwrap();
     }
 
-    /// The process `pid` is in no container: it is in a service, and has the host's root directory.
+    /// Makes the process `pid` one outside of containers: in a service, with the host's root directory.
     pub fn is_at_home(&self, pid: u32) {
         self.write(&format!("/proc/{pid}/cgroup"), "0::/system.slice/docker.service\n");
         std::os::unix::fs::symlink(self.dir.path(), self.at(&format!("/proc/{pid}/root"))).unwrap();
@@ -138,8 +138,8 @@ impl Host {
         self.tree.identify(seen, BootTime(self.now))
     }
 
-    /// A container's life: its cgroup is made, the victim is in `below`, and everything is
-    /// gone before the kill is told.
+    /// The life of a container: its cgroup is made, the victim is in `below`, and everything is gone before
+    /// the kill is identified.
     pub fn life(&mut self, path: &str, below: &str, files: &[&str]) -> Identity {
         let id = self.made(path);
         let victim = format!("{path}{below}");
@@ -175,7 +175,7 @@ pub fn pod(identity: &Identity) -> [Option<&str>; 4] {
 
 pub const IN_POD: [Option<&str>; 4] = [Some("shop"), Some("api-7d9f"), Some(UID), Some("api")];
 
-/// The reason, and the detail after a space; empty where it is not missing.
+/// The reason and the detail, separated by a space; empty if the key is not missing.
 pub fn why(identity: &Identity, key: &str) -> String {
     let absence = identity.missing.iter().find(|absence| absence.key == key);
     let detail = |absence: &Absence| absence.detail.as_deref().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! Trees and paths that somebody made to deceive, or that no tracer should fall over.
+//! Trees and paths that are made to deceive or to break a tracer.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ fn a_container_does_not_get_anothers_name() {
         assert_eq!(name(&identity), Some(("docker", A, Some("evil"))), "{below}");
         assert_eq!((identity.k8s, identity.systemd), (None, None), "{below}");
     }
-    // Its own name is gone: the other's is still not its.
+    // Its own name is gone, but it must not get the other's.
     host.gone("/var/lib/docker/containers");
     host.docker(B, "bank");
     let mut fresh = Host::new();
@@ -93,7 +93,7 @@ fn a_container_of_a_user_is_not_that_of_another() {
     let eves = "/user.slice/user-1001.slice/user@1001.service/user.slice";
     let identity = host.identify(&[], format!("{eves}/libpod-{A}.scope"));
     assert_eq!(name(&identity), Some(("podman", A, None)));
-    // What eve's files say of root's container counts for nobody but eve.
+    // What eve's files say about root's container counts only for eve.
     let identity = host.identify(&[], format!("/machine.slice/libpod-{B}.scope"));
     assert_eq!(name(&identity), Some(("podman", B, None)));
 }
@@ -130,7 +130,7 @@ fn links_are_not_followed() {
     let identity = host.identify(&[], format!("/docker/{A}"));
     assert_eq!(name(&identity), Some(("docker", A, None)));
     assert!(why(&identity, "container.name").contains("link"), "{identity:?}");
-    // The directory itself is the operator's: it may be a link.
+    // The directory itself is the operator's choice, so it may be a link.
     std::fs::rename(host.at("/var/lib/docker"), host.at("/moved")).unwrap();
     symlink(host.at("/moved"), host.at("/var/lib/docker")).unwrap();
     assert_eq!(name(&host.identify(&[], format!("/docker/{B}"))), Some(("docker", B, Some("bank"))));
@@ -164,7 +164,7 @@ fn files_that_are_not_what_they_should_be() {
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
         .unwrap();
     assert!(why(&host.identify(&[], &path), "container.name").contains("not a regular file"));
-    // A name of that length is nobody's, but the container is still itself.
+    // A name of this length is rejected, but the container is still identified.
     let mut host = Host::new();
     host.docker(A, &"n".repeat(5000));
     assert_eq!(name(&host.identify(&[], &path)), Some(("docker", A, None)));
@@ -268,7 +268,7 @@ proptest! {
                 let real = ids.iter().take(2).filter_map(|id| host.tree.path_of(CgroupId(*id))).chain([path.clone()]);
                 let text: String = real.map(|path| String::from_utf8_lossy(&path).into_owned()).collect();
                 prop_assert!(text.contains(&container.id) || text.replace("\\x2d", "-").contains(&container.id), "{} in {text}", container.id);
-                // Only one container has a name here, and nobody else may have it.
+                // Only one container has a name here, and no other may get it.
                 if container.name.as_deref() == Some("bank") {
                     prop_assert_eq!(container.id, B);
                 }

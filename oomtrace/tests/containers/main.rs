@@ -1,5 +1,5 @@
-//! From a cgroup to a container's name: a tree of state files for each grammar, as the
-//! runtimes write them, and those that somebody wrote to deceive.
+//! From a cgroup to a container's name: state files as the runtimes write them, and state files that are made
+//! to deceive.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

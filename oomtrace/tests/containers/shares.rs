@@ -1,4 +1,4 @@
-//! What one user, one service or one container can use up, and what is left for everybody else.
+//! How much one user, service or container can use up, and what is left for the others.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn id(number: usize) -> String {
     format!("{number:064x}")
 }
 
-/// A cgroup that was made, and no file read yet.
+/// A cgroup that was made, but whose files were not read yet.
 fn made(host: &mut Host, path: &str) -> CgroupId {
     host.next_id += 1;
     let id = CgroupId(host.next_id);
@@ -31,7 +31,7 @@ fn made(host: &mut Host, path: &str) -> CgroupId {
     id
 }
 
-/// How many cgroups' files are read until none is left whose turn it is.
+/// Reads the files of all cgroups that can be read now. Returns how many.
 fn read_all(host: &mut Host) -> usize {
     std::iter::from_fn(|| host.tree.resolve_next().then_some(())).count()
 }
@@ -51,7 +51,7 @@ fn the_hosts_own_are_read_before_those_of_a_user() {
     host.removed(theirs, &path);
     host.gone("/var/lib/docker");
     assert_eq!(name(&host.identify(&[theirs], &path)), Some(("docker", A, Some("payments-db"))));
-    // Hers come after it, all of them.
+    // All of hers come after it.
     assert_eq!(read_all(&mut host), 501);
     host.gone("/home/eve");
     let identity = host.identify(&[hers], format!("{EVE}/libpod-{B}.scope"));
@@ -88,7 +88,7 @@ fn a_user_has_no_more_than_a_share_of_the_time() {
     assert_eq!(host.tree.unread(), 3, "each is counted");
     let identity = host.identify(&[theirs], format!("/docker/{A}"));
     assert_eq!(name(&identity), Some(("docker", A, Some("payments-db"))));
-    // What a container makes below itself is as costly, and as little the host's.
+    // Cgroups that a container makes below itself cost the same, and do not count as the host's.
     made(&mut host, &format!("/docker/{A}/docker/{B}"));
     made(&mut host, &format!("/system.slice/eve.service/docker-{B}.scope"));
     assert_eq!(read_all(&mut host), 0);
@@ -103,7 +103,7 @@ fn many_names_on_one_path_cost_two_looks() {
     let nested = |above: &str| {
         (1..=6).fold(above.to_owned(), |path, number| format!("{path}/libpod-{}.scope", id(number)))
     };
-    // Each look that is not made is counted.
+    // Each skipped lookup is counted.
     for (above, looks) in [(EVE, 2), ("/system.slice/eve.service", 2), (&format!("/docker/{A}"), 2)] {
         let before = host.tree.unread();
         host.identify(&[], nested(above));
@@ -132,10 +132,10 @@ fn what_was_not_there_is_not_looked_for_at_each_kill() {
     let path = format!("/docker/{A}");
     let id = host.made(&path);
     assert_eq!(name(&host.identify(&[id], &path)), Some(("docker", A, None)));
-    // A file comes without a change of the directory that has the containers: nobody looks.
+    // A new file does not change the directory that has the containers, so it is not looked for.
     host.docker(A, "late");
     assert_eq!(name(&host.identify(&[id], &path)), Some(("docker", A, None)));
-    // And with one.
+    // A new directory does.
     std::fs::create_dir(host.at(&format!("/var/lib/docker/containers/{B}"))).unwrap();
     assert_eq!(name(&host.identify(&[id], &path)), Some(("docker", A, Some("late"))));
 }
@@ -146,7 +146,7 @@ fn what_was_not_there_is_looked_for_again_after_a_while() {
     let path = format!("{EVE}/libpod-{A}.scope");
     let id = host.made(&path);
     assert_eq!(name(&host.identify(&[id], &path)), Some(("podman", A, None)));
-    // Nobody watches a user's home.
+    // A user's home is not watched.
     host.podman(&format!("/home/eve/{STORE}"), &[(A, "late")]);
     assert_eq!(name(&host.identify(&[id], &path)), Some(("podman", A, None)), "it is remembered");
     host.now += 10 * SECOND;
@@ -218,7 +218,7 @@ fn a_renamed_owner_is_counted_at_its_new_place() {
         made(&mut host, &format!("/system.slice/eve.service/{number}"));
     }
     host.change(CgroupChangeKind::Renamed, service, b"/system.slice/moved");
-    // They are the host's by now: a service has all of its own share.
+    // They are the host's now, so a service has its whole share.
     for number in 0..10 {
         let id = made(&mut host, &format!("/system.slice/other.service/{number}"));
         assert!(host.tree.path_of(id).is_some(), "{number}");
@@ -229,7 +229,7 @@ fn a_renamed_owner_is_counted_at_its_new_place() {
     assert_eq!(host.tree.ignored(), 0);
 }
 
-/// Facts as large as they can be, of Docker's container `id` of eve's.
+/// Docker's container `id` of eve, with facts as large as possible.
 fn largest(host: &Host, root: &str, id: &str) {
     let long = |text: &str| format!("{text}{}", "x".repeat(1000));
     let labels: serde_json::Map<_, _> = [
@@ -252,7 +252,7 @@ fn largest(host: &Host, root: &str, id: &str) {
 #[test]
 fn a_users_labels_go_first_then_the_images_then_all() {
     let mut host = host_of_eve(TreeLimits { facts_bytes: 1600 << 10, ..limits() });
-    // 6 kB each: 100 kB of them are kept for one user.
+    // 6 kB each. 100 kB of them are kept for one user.
     let root = "/home/eve/.local/share/docker";
     let path = |number: usize| format!("{EVE}/docker-{}.scope", id(number));
     let ids: Vec<CgroupId> = (0..200)
@@ -268,7 +268,7 @@ fn a_users_labels_go_first_then_the_images_then_all() {
     assert!(all >= 3 && no_labels >= 5 && name >= 10 && kept.len() < 100, "{all} {no_labels} {name}");
     let bytes: usize = host.tree.containers().map(|known| Facts::bytes(known.facts)).sum();
     assert!(bytes <= 100 << 10, "{bytes}");
-    // While the files are there they are read at the kill.
+    // While the files exist, they are read at the kill.
     let told = host.identify(&[ids[199]], path(199)).container.unwrap();
     assert!(told.name.is_some() && told.label.len() == 3);
     host.gone("/home/eve");

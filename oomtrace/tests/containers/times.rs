@@ -1,4 +1,4 @@
-//! What is learned when, and for how long it is kept.
+//! When facts are read, and how long they are kept.
 
 use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
 use oomtrace::containers::Runtimes;
@@ -58,7 +58,7 @@ fn bounded() {
         host.removed(id, &path);
     }
     assert_eq!(host.tree.counts().1, 6);
-    // A container's own cgroups do not keep others out.
+    // A container's own cgroups do not take the places of others.
     host.docker(A, "greedy");
     host.docker(B, "modest");
     host.made(format!("/docker/{A}"));
@@ -79,11 +79,11 @@ fn a_reused_id_is_another_cgroup() {
     host.docker(B, "new");
     let id = host.made(format!("/docker/{A}"));
     let path = format!("/docker/{B}");
-    // The removal was lost.
+    // The report of the removal was lost.
     host.change(CgroupChangeKind::Made, id, path.as_bytes());
     assert_eq!(name(&host.identify(&[id], b"")), Some(("docker", B, Some("new"))));
     assert_eq!(host.tree.path_of(id).unwrap(), path.as_bytes());
-    // All of it was lost: the kernel's path is believed.
+    // All reports were lost, so the kernel's path is used.
     assert_eq!(name(&host.identify(&[id], format!("/docker/{A}"))), Some(("docker", A, Some("old"))));
     assert_eq!(host.identify(&[id], "/hog").container, None);
 }
@@ -100,7 +100,7 @@ fn a_reused_name_is_another_container() {
     host.gone("/run/containerd");
     assert_eq!(name(&host.identify(&[second], "/default/job")), Some(("containerd", "job", Some("second"))));
     assert_eq!(name(&host.identify(&[first], "/default/job")), Some(("containerd", "job", Some("first"))));
-    // One that was never read must not get the name of its successor.
+    // A cgroup that was never read must not get the name of its successor.
     host.bundle("/run/containerd", ("default", "job"), "/default/job", labels("third"));
     assert_eq!(host.identify(&[CgroupId(77)], "/default/job").container, None);
 }
@@ -125,7 +125,7 @@ fn a_path_without_its_head() {
     let top = host.made(format!("/docker/{A}"));
     let seen = Seen { ids: &[CgroupId(9), CgroupId(8), top], path: b"/x/y", path_is_whole: false };
     assert_eq!(name(&host.tree.identify(seen, BootTime(host.now))), Some(("docker", A, Some("deep"))));
-    // Nobody known, and one whose kept path is not what the kernel says.
+    // Unknown ancestors, and an ancestor whose kept path contradicts the kernel's.
     for ids in [[CgroupId(9), CgroupId(8)], [top, CgroupId(8)]] {
         let other = Seen { ids: &ids, path: b"/x/y", path_is_whole: false };
         let identity = host.tree.identify(other, BootTime(host.now));
@@ -135,7 +135,7 @@ fn a_path_without_its_head() {
     }
 }
 
-/// A container may make cgroups of longer paths than the kernel tells, and must not hide in them.
+/// A container can make cgroups with longer paths than the kernel captures, but cannot hide in them.
 #[test]
 fn a_path_that_nobody_can_tell() {
     let mut host = Host::new();
@@ -152,7 +152,8 @@ fn a_path_that_nobody_can_tell() {
     let hidden = identify(&[unknown(7), unknown(8), unknown(9), top, plain], b"/x/y");
     assert_eq!(name(&hidden), Some(("docker", A, Some("hides"))));
     assert!(why(&hidden, "container.nested").starts_with("cgroup_path_unknown"));
-    // Nobody's container, and one that the tree calls otherwise than the kernel does: no guess from further up.
+    // No container, and an ancestor that has another name in the tree than in the kernel: the ancestors above
+    // are not used to guess.
     for ids in [[unknown(7), unknown(8), unknown(9), plain], [unknown(7), other, unknown(8), top]] {
         let identity = identify(&ids, b"/x/y");
         assert!(
@@ -181,11 +182,11 @@ fn the_walk_finds_what_is_there() {
     host.gone("/var/lib/docker");
     assert_eq!(host.tree.path_of(id).unwrap(), format!("/docker/{A}/sub").as_bytes());
     assert_eq!(name(&host.identify(&[id], b"")), Some(("docker", A, Some("older-than-the-tracer"))));
-    // What the kernel told meanwhile is not a second cgroup.
+    // What the kernel reported meanwhile is not a second cgroup.
     let before = host.tree.counts();
     host.change(CgroupChangeKind::Made, id, format!("/docker/{A}/sub").as_bytes());
     assert_eq!(host.tree.counts(), before);
-    // A walk finds out what the kernel could not tell.
+    // A walk finds what the kernel could not report.
     std::fs::remove_dir_all(mount.join("docker")).unwrap();
     assert_eq!(host.tree.walk(&mount, BootTime(3)).unwrap().gone, 3);
     assert_eq!(name(&host.identify(&[id], b"")), Some(("docker", A, Some("older-than-the-tracer"))));

@@ -1,4 +1,5 @@
-//! What an unprivileged user, or a container with the host's process ids, says of itself, and what is believed of it.
+//! What an unprivileged user, or a container with the host's process ids, says about itself, and what
+//! oomtrace accepts.
 
 use oomtrace::containers::owner::Identity;
 use serde_json::json;
@@ -7,7 +8,7 @@ use crate::host::*;
 
 const MANAGER: &str = "/user.slice/user-4242.slice/user@4242.service";
 
-/// A host with the user eve, who has a home.
+/// A host with a user eve, who has a home.
 fn host_of_eve() -> Host {
     let host = Host::new();
     host.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\neve:x:4242:4242::/home/eve:/bin/sh\n");
@@ -35,12 +36,12 @@ fn a_user_makes_no_pod_by_a_name() {
         (format!("/user.slice/user-4242.slice/kubepods/pod{UID}"), ""),
     ] {
         let mut host = host_of_eve();
-        // Also where the host's own runtime has such a pod, elsewhere.
+        // Also if the host's own runtime has such a pod at another place.
         host.pod_member("/run/containerd", &format!("/kubepods/burstable/pod{UID}/{A}"));
         let identity = host.life(&path, nested, &[]);
         assert_eq!((&identity.container, &identity.k8s), (&None, &None), "{path}");
     }
-    // It is the place that decides: the pod's own container is still itself.
+    // The place decides: the pod's own container is still identified.
     let mut host = host_of_eve();
     let path = format!("/kubepods/burstable/pod{UID}/{A}");
     host.pod_member("/run/containerd", &path);
@@ -75,7 +76,7 @@ fn a_user_with_the_id_and_the_name_of_a_container_of_the_hosts() {
     let hers = host.life(&format!("{MANAGER}/user.slice/docker-{A}.scope"), "", &[]);
     assert_eq!(name(&theirs), name(&hers), "her files say the same");
     assert_eq!((runtime_user(&theirs), runtime_user(&hers)), (None, Some(4242)));
-    // And where no file knows it.
+    // The same if no file knows it.
     let identity = host.life(&format!("{MANAGER}/user.slice/libpod-{B}.scope"), "", &[]);
     assert_eq!((name(&identity), runtime_user(&identity)), (Some(("podman", B, None)), Some(4242)));
     let known: Vec<_> = host.tree.containers().map(|known| (known.id.clone(), known.user)).collect();
@@ -93,7 +94,7 @@ fn a_container_of_the_hosts_in_a_users_slice_is_the_hosts() {
     let path = format!("/user.slice/user-4242.slice/docker-{A}.scope");
     let identity = host.life(&path, "", &[]);
     assert_eq!((name(&identity), runtime_user(&identity)), (Some(("docker", A, Some("eves-desk"))), None));
-    // Where its runtime does not say so it is not.
+    // Not if its runtime does not say so.
     host.docker(B, "bank");
     let identity = host.life(&format!("/user.slice/user-4242.slice/docker-{B}.scope"), "", &[]);
     assert_eq!(identity.container, None);
@@ -125,7 +126,7 @@ fn a_users_unit_is_that_users() {
     }
 }
 
-/// A process that says that it is the host's dockerd with a data-root of its own, in which A is `payments`.
+/// A process that claims to be the host's dockerd with its own data-root, in which A is `payments`.
 fn claims_to_be_dockerd(cgroup: &str, root: &str) -> Host {
     let host = Host::new();
     host.docker_at("/evil", A, "payments");
@@ -161,7 +162,7 @@ fn a_daemon_in_a_container_is_none_of_this_host() {
     ] {
         assert!(!is_believed(&mut claims_to_be_dockerd(&path, "/")), "{path}");
     }
-    // It sees another root directory: a container's, or none of these that can be told.
+    // Its root directory is a container's, or it cannot be read.
     assert!(!is_believed(&mut claims_to_be_dockerd(of_host, "/container")));
     let mut unseen = claims_to_be_dockerd(of_host, "/");
     std::fs::remove_file(unseen.at("/proc/77/root")).unwrap();
@@ -169,7 +170,7 @@ fn a_daemon_in_a_container_is_none_of_this_host() {
     let mut unseen = claims_to_be_dockerd(of_host, "/");
     std::fs::remove_file(unseen.at("/proc/77/cgroup")).unwrap();
     assert!(!is_believed(&mut unseen));
-    // In one container with this process, as in a node of kind: it is this host's as far as that can be told.
+    // In the same container as this process, as in a node of kind: it counts as this host's.
     let mut node = claims_to_be_dockerd(&format!("0::/docker/{B}/docker.service\n"), "/");
     node.write("/proc/self/cgroup", format!("0::/docker/{B}/oomtrace.service\n"));
     assert!(is_believed(&mut node));

@@ -1,8 +1,8 @@
-//! Records with something left out, and any bytes at all.
+//! Incomplete records, and random bytes.
 
 use super::*;
 
-/// Nothing was walked: that is not the root.
+/// Nothing was read, which is not the root cgroup.
 #[test]
 fn without_any_cgroup_there_is_no_path() {
     let mut record = records::oom_kill(3);
@@ -23,7 +23,7 @@ fn of_a_pid_only_the_thread_is_known() {
     assert_eq!((facts.oom, facts.run, facts.signalled), (None, None, None));
 }
 
-/// Levels that were not sent are not levels of zeros.
+/// Levels that were not sent are not levels with zeros.
 #[test]
 fn a_level_counts_if_it_was_sent() {
     for (level_count, levels) in [(0, 0), (2, 2), (3, 3), (4, 3), (24, 3), (u32::MAX, 3)] {
@@ -33,7 +33,7 @@ fn a_level_counts_if_it_was_sent() {
         let Ok(Record::OomKill(facts)) = decode(&bytes) else { panic!() };
         assert_eq!(facts.lineage.levels.len(), levels, "{level_count}");
     }
-    // The last one by half.
+    // Half of the last one.
     let mut bytes = records::oom_kill(3).sent();
     bytes.truncate(bytes.len() - 52);
     set_len(&mut bytes);
@@ -50,15 +50,15 @@ fn set_len(bytes: &mut [u8]) {
 fn a_record_is_as_long_as_it_says() {
     let bytes = records::oom_kill(3).sent();
     let len = bytes.len();
-    // The ring rounds up: what follows does not count.
+    // The ring rounds sizes up; extra bytes are ignored.
     let rounded = [bytes.as_slice(), &[0xff; 200]].concat();
     assert_eq!(decode(&rounded), decode(&bytes));
-    // It says more than there is.
+    // Its length is more than what was sent.
     assert_eq!(
         decode(&bytes[..len - 1]),
         Err(DecodeError::Length { kind: KIND_OOM_KILL, says: len as u32, len: len - 1 })
     );
-    // It says less than its kind needs.
+    // Its length is less than its kind needs.
     for (mut bytes, kind, needed) in [
         (bytes, KIND_OOM_KILL, LEVELS_OF_KILL),
         (records::memcg_oom(1, 1).sent(), KIND_MEMCG_OOM, LEVELS_OF_OOM),
@@ -93,7 +93,7 @@ proptest! {
         let _either = Decoder::new(page).record(&bytes);
     }
 
-    /// Whatever the bits say, facts are what the bytes are: nothing else is ever made up.
+    /// With any bits, facts come only from the bytes, and nothing is invented.
     #[test]
     fn any_record_from_the_wire_is_read(bytes in prop::collection::vec(any::<u8>(), size_of::<OomKill>())) {
         let mut record = OomKill::read_from_bytes(&bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Type information that is not as it should be: an error or less known, and always an end.
+//! Malformed type information: an error or fewer facts, and always an end.
 
 use oomtrace::kernel::btf::{Btf, BtfError};
 use oomtrace::kernel::layout::resolve;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::types::{ARRAY, Entry, PTR, STRUCT, TYPEDEF, Type, Types};
 use super::{fixture, types};
 
-/// Reads all that can be asked for.
+/// Reads everything that can be read.
 fn read(bytes: Vec<u8>) {
     if let Ok(btf) = Btf::parse(bytes) {
         let _layout_or_error = resolve(&btf, Some(0));
@@ -24,23 +24,23 @@ fn what_is_no_btf_says_so() {
     assert_eq!(parse(&[]), Err(BtfError::Malformed(0)));
     assert_eq!(parse(&[0x9f, 0xeb]), Err(BtfError::Malformed(0)));
     assert_eq!(parse(b"\x7fELF and so on"), Err(BtfError::Magic(0x457f)));
-    // Cut anywhere before the strings.
+    // Cut at any place before the strings.
     for len in [4, 8, 20, 24, 1000, bytes.len() / 2] {
         assert!(matches!(parse(&bytes[..len]), Err(BtfError::Malformed(_))), "{len}");
     }
-    // Types that end in the middle of one.
+    // Cut within a type.
     for less in [1, 4, 8] {
         let mut cut = bytes.clone();
         let types_len = u32::from_le_bytes(cut[12..16].try_into().unwrap());
         cut[12..16].copy_from_slice(&(types_len - less).to_le_bytes());
         assert!(matches!(parse(&cut), Err(BtfError::Malformed(_))), "{less}");
     }
-    // A kind that nobody knows.
+    // An unknown kind.
     let unknown = Types(vec![Type::plain(31, "", 0)]).write();
     assert_eq!(parse(&unknown), Err(BtfError::Malformed(24)));
 }
 
-/// Types that contain themselves, which no compiler makes.
+/// Types that contain themselves. No compiler makes them.
 #[test]
 fn types_within_themselves_have_an_end() {
     let itself = |id: u32, count: usize| {
@@ -49,7 +49,7 @@ fn types_within_themselves_have_an_end() {
     };
     let btf = |ty: Type| Btf::parse(Types(vec![ty]).write()).unwrap();
 
-    // An anonymous member of the structure's own type, more than once: each way in doubles the work.
+    // An anonymous member of the structure's own type, several times: each level doubles the work.
     let many = btf(itself(1, 200));
     assert_eq!(many.member(1, "nr"), None);
     let array = btf(Type { words: vec![1, 1, 2], ..Type::plain(ARRAY, "", 0) });
@@ -81,7 +81,7 @@ fn sizes_that_overflow_are_not_known() {
     assert_eq!((btf.size(0), btf.size(99), btf.size(u32::MAX)), (None, None, None));
 }
 
-/// Where a structure has bitfields, an offset has their size in its upper byte.
+/// If a structure has bitfields, the upper byte of an offset is the bitfield's size.
 #[test]
 fn a_structure_with_bitfields_has_its_other_members() {
     let member =
@@ -98,7 +98,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         read(bytes.clone());
-        // With a header, so that the types are looked at.
+        // With a header, so that the types are parsed.
         let types_len = bytes.len() as u32 & !3;
         let header = [0x0001_eb9f_u32, 24, 0, types_len, 0, types_len].map(u32::to_le_bytes).concat();
         read([header, bytes].concat());

@@ -1,5 +1,5 @@
-//! The layouts of several kernels, from their own BTF reduced to what is read of it. `OOMTRACE_BTF_DIR=DIR
-//! cargo test -p oomtrace --test layout -- --ignored` makes the fixtures anew from `DIR/*.btf`, copies of
+//! The layouts of several kernels, from their own BTF, reduced to what is read. `OOMTRACE_BTF_DIR=DIR cargo
+//! test -p oomtrace --test layout -- --ignored` makes the fixtures again from `DIR/*.btf`, copies of
 //! `/sys/kernel/btf/vmlinux`.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
@@ -39,7 +39,7 @@ fn each_kernel_has_its_layout() {
     }
 }
 
-/// With the memory controller off, nothing is read of cgroups, and all the rest is.
+/// With the memory controller off, nothing about cgroups is read, but everything else is.
 #[test]
 fn without_memory_cgroups_the_rest_is_there() {
     for kernel in KERNELS {
@@ -74,7 +74,7 @@ fn without_memory_cgroups_the_rest_is_there() {
     }
 }
 
-/// A kernel built without the memory controller has none of its types.
+/// A kernel without the memory controller has none of its types.
 #[test]
 fn a_kernel_without_the_memory_controller_has_a_layout() {
     for kernel in KERNELS {
@@ -89,7 +89,7 @@ fn a_kernel_without_the_memory_controller_has_a_layout() {
     }
 }
 
-/// Nothing that is told on all kernels is absent on one, but for what came later.
+/// Facts that all kernels have are absent on none. Only newer members may be absent.
 #[test]
 fn only_what_came_later_is_absent() {
     for kernel in KERNELS {
@@ -128,7 +128,7 @@ fn mark_victim_passes_a_task_or_a_pid_or_is_not_understood() {
     }
 }
 
-/// Each member without which nothing can be said ends the start, by its name.
+/// A missing required member ends the start with an error that names it.
 #[test]
 fn a_member_that_is_needed_is_named() {
     for kernel in KERNELS {
@@ -161,10 +161,10 @@ fn a_member_that_is_needed_is_named() {
     }
 }
 
-/// A fact's place in the layout.
+/// The field of a fact in the layout.
 type Place = fn(&mut KernelLayout) -> &mut u32;
 
-/// Each member without which events know less is told, and nothing else moves.
+/// A missing optional member is reported, and nothing else changes.
 #[test]
 fn a_member_that_is_wanted_is_told() {
     let cases: &[(&str, &str, Place)] = &[
@@ -212,7 +212,7 @@ fn a_member_that_is_wanted_is_told() {
             assert!(types.rename_member(id, of, "gone"), "{kernel}: {structure_of}.{of}");
             let resolved = layout(&types).unwrap();
             assert!(resolved.absent.contains(&format!("{structure}.{member}")), "{:?}", resolved.absent);
-            // Swap has counters of the same type.
+            // The counters of swap have the same type.
             match of {
                 "usage" => expected.mem_cgroup_swap_usage = ABSENT,
                 "max" => expected.mem_cgroup_swap_max = ABSENT,
@@ -248,7 +248,7 @@ fn an_index_that_is_not_there_is_told() {
             let mut types = types(kernel);
             let mut expected = whole.layout;
             *place(&mut expected) = ABSENT;
-            // What 5.10 does not have is absent as it is.
+            // What 5.10 lacks is absent anyway.
             let had = types.rename_enumerator(enumerator, "gone");
             assert!(had || whole.absent.contains(&name.into()), "{kernel}: {enumerator}");
             let resolved = layout(&types).unwrap();
@@ -258,7 +258,7 @@ fn an_index_that_is_not_there_is_told() {
     }
 }
 
-/// Without the numbers' place or size, a number within them has no place either.
+/// Without the offset or the size of the numbers, a number in them has no place either.
 #[test]
 fn the_numbers_of_a_pid_are_found_together_or_not_at_all() {
     for (structure, member, absent) in [("pid", "numbers", "pid.numbers"), ("upid", "", "sizeof(upid)")] {
@@ -275,7 +275,7 @@ fn the_numbers_of_a_pid_are_found_together_or_not_at_all() {
     }
 }
 
-/// Older names of the same.
+/// Older names of the same members.
 #[test]
 fn older_names_are_known() {
     let mut types = types("6.12");
@@ -287,7 +287,7 @@ fn older_names_are_known() {
     assert_eq!(layout(&types).unwrap(), whole);
 }
 
-/// Makes the fixtures, and sees that they say what the whole BTF says.
+/// Makes the fixtures, and checks that they give the same layout as the whole BTF.
 #[test]
 #[ignore = "makes the fixtures anew from OOMTRACE_BTF_DIR"]
 fn reduce() {

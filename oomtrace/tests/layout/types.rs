@@ -1,5 +1,5 @@
-//! BTF as types that can be edited: bytes in, bytes out. It is read and written here a second time, on its
-//! own, so that the fixtures do not depend on the reader under test. Only for BTF that is as it should be.
+//! BTF as types that can be edited. This is a separate reader and writer, so that the fixtures do not depend
+//! on the reader under test. Only for valid BTF.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ pub const FUNC_PROTO: u32 = 13;
 const DATASEC: u32 = 15;
 const ENUM64: u32 = 19;
 
-/// The structures that the layout is read from, and those that lie within them and are looked into.
+/// The structures that the layout is read from, and those inside them that are searched.
 const STRUCTURES: [&str; 16] = [
     "task_struct",
     "cred",
@@ -41,11 +41,11 @@ pub struct Type {
     pub name: String,
     pub kind: u32,
     pub flag: bool,
-    /// Its size, or the type it refers to.
+    /// Its size, or the type that it refers to.
     pub size_or_type: u32,
-    /// Members, enumerators, parameters: what has a name.
+    /// Entries with a name: members, enumerators, parameters.
     pub entries: Vec<Entry>,
-    /// What follows the type and has none: an array's three words, an integer's one.
+    /// Words without a name after the type: three of an array, one of an integer.
     pub words: Vec<u32>,
 }
 
@@ -57,7 +57,7 @@ pub struct Entry {
 }
 
 impl Type {
-    /// A kind without anything after it.
+    /// A kind that nothing follows.
     pub fn plain(kind: u32, name: &str, size_or_type: u32) -> Self {
         Self { name: name.into(), kind, size_or_type, ..Self::default() }
     }
@@ -173,14 +173,14 @@ impl Types {
         self.0.len() as u32
     }
 
-    /// The first of a kind and name that is more than a declaration.
+    /// The first type of this kind and name that is not just a declaration.
     pub fn named(&self, kind: u32, name: &str) -> Option<u32> {
         let wanted =
             |ty: &Type| ty.kind == kind && ty.name == name && (kind != STRUCT || !ty.entries.is_empty());
         Some(self.0.iter().position(wanted)? as u32 + 1)
     }
 
-    /// Gives a member another name, also where it lies in an anonymous part; whether there was one.
+    /// Renames a member, also in an anonymous part. Returns whether it exists.
     pub fn rename_member(&mut self, structure: u32, member: &str, to: &str) -> bool {
         let entries = self.get(structure).entries.clone();
         if let Some(index) = entries.iter().position(|entry| entry.name == member) {
@@ -193,7 +193,7 @@ impl Types {
         })
     }
 
-    /// Gives an enumerator another name; whether there was one.
+    /// Renames an enumerator. Returns whether it exists.
     pub fn rename_enumerator(&mut self, name: &str, to: &str) -> bool {
         let enums = self.0.iter_mut().filter(|ty| matches!(ty.kind, ENUM | ENUM64));
         let entry = enums.flat_map(|ty| &mut ty.entries).find(|entry| entry.name == name);
@@ -206,7 +206,7 @@ impl Types {
         self.pass_to_mark_victim(&[int]);
     }
 
-    /// Makes `mark_victim` pass these.
+    /// Makes `mark_victim` pass these types.
     pub fn pass_to_mark_victim(&mut self, types: &[u32]) {
         let parameter = |ty: &u32| Entry { words: vec![*ty], ..Entry::default() };
         let data = self.add(Type::plain(PTR, "", 0));
@@ -217,12 +217,12 @@ impl Types {
         self.0[typedef as usize - 1].size_or_type = pointer;
     }
 
-    /// Only what the layout is read from. What else lies in a structure keeps its place, name and size, but
-    /// not its members; pointers point to nothing.
+    /// Keeps only what the layout is read from. Other members keep their place, name and size, but not their
+    /// own members; pointers point to nothing.
     pub fn reduced(&self) -> Self {
         let mut kept = Kept { from: self, types: Self::default(), ids: BTreeMap::new() };
         for name in STRUCTURES {
-            // Not every kernel has those that lie within.
+            // Not every kernel has the inner structures.
             if let Some(id) = self.named(STRUCT, name) {
                 kept.keep(id);
             }
@@ -276,7 +276,7 @@ impl Kept<'_> {
         kept
     }
 
-    /// A pointer to a structure says to which.
+    /// Keeps the name of the structure that a parameter points to.
     fn parameter(&mut self, id: u32) -> u32 {
         let ty = self.from.get(id);
         if ty.kind != PTR {

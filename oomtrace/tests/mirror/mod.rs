@@ -1,5 +1,5 @@
-//! The contract a second time, written by hand from `docs/EVENTS.md` and not from `event`: it
-//! rejects any key it does not name, so that none is added, renamed or retyped by accident.
+//! The contract a second time, written by hand from `docs/EVENTS.md` and not from `event`. It rejects unknown
+//! keys, so that no key is added, renamed or retyped by accident.
 
 #![allow(clippy::indexing_slicing, reason = "tests")]
 #![allow(dead_code, reason = "the fields are there to be parsed")]
@@ -213,14 +213,14 @@ lines! {
     struct Stop { reason: String, events: u64, lost: u64 }
 }
 
-/// Why a line is not one of the contract.
+/// Why a line does not follow the contract.
 pub fn check(line: &str) -> Result<(), String> {
     let body = line.strip_suffix('\n').ok_or("no newline at the end")?;
     if body.contains(char::is_control) || line.len() >= 4096 {
         return Err("a control character, or too long".into());
     }
     if !body.starts_with(r#"{"schema":1,"type":""#) {
-        return Err(format!("starts otherwise: {body:.40}"));
+        return Err(format!("wrong start: {body:.40}"));
     }
     let value: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
     check_values(&value)?;
@@ -248,7 +248,7 @@ pub fn check(line: &str) -> Result<(), String> {
     }
 }
 
-/// Each line can be told from each other: by `stream` and `seq`, or by `id`.
+/// Each line is identified by `stream` and `seq`, or by `id`.
 fn check_identity(value: &Value) -> Result<(), String> {
     let has = |key: &str| value.get(key).is_some();
     if has("seq") == has("id") {
@@ -259,12 +259,12 @@ fn check_identity(value: &Value) -> Result<(), String> {
     }
     let found_afterwards = matches!(value["origin"].as_str(), Some("kmsg" | "cgroupfs"));
     if has("stream") == found_afterwards {
-        return Err("stream, or none of a line that no program saw".into());
+        return Err("stream must be there exactly if a program saw the event".into());
     }
     Ok(())
 }
 
-/// In words, and how bad it is: by the type alone.
+/// The message, and the severity, which depends on the type.
 fn check_message(value: &Value) -> Result<(), String> {
     let kind = value["type"].as_str().unwrap_or_default();
     let severity = match kind {
@@ -295,7 +295,7 @@ fn check_values(value: &Value) -> Result<(), String> {
         }
         Value::Array(list) => list.iter().try_for_each(check_values),
         Value::Object(map) => map.iter().try_for_each(|(key, value)| match value.as_object() {
-            // Who was killed is told even if nothing is known of it.
+            // The victim is present even if nothing is known about it.
             Some(map) if map.is_empty() && key != "victim" => Err(format!("{key} is empty")),
             _ => check_values(value),
         }),

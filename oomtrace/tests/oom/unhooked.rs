@@ -1,4 +1,4 @@
-//! What is known where no function hook was attached, and which run a kill belongs to.
+//! What is known without a function hook, and to which run a kill belongs.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn the_log_says_what_ran_out() {
         assert_eq!((oom.order, oom.gfp_mask.as_deref()), (Some(0), Some("GFP_KERNEL")));
         assert_eq!(missing["oom.domain_bytes"], Reason::NoFunctionHook);
     }
-    // Its other lines may have been rate-limited away.
+    // Its other lines may have been suppressed by the rate limit.
     let short = LogFacts { gfp_mask: None, order: None, ..log(Constraint::None, None) };
     let (oom, missing) = told(&unhooked(), Some(short), &V2);
     assert_eq!((oom.order, oom.gfp_mask_raw), (None, None));
@@ -35,7 +35,7 @@ fn the_log_says_what_ran_out() {
 fn a_hook_is_believed_before_the_log() {
     let (oom, _) = told(&hooked(), Some(log(Constraint::None, None)), &V2);
     assert_eq!((oom.scope, oom.evidence), (Some(Scope::Memcg), Some(Evidence::Fentry)));
-    // One that read nothing of use is not evidence.
+    // A hook that read nothing useful is not evidence.
     let mut blind = hooked();
     let killer = blind.oom.as_mut().unwrap();
     (killer.constraint, killer.memcg) = (None, None);
@@ -45,7 +45,7 @@ fn a_hook_is_believed_before_the_log() {
 
 #[test]
 fn the_nearest_full_ancestor_is_whose_limit_fired() {
-    // Of leaf, pod and root, by what is left below each limit, in pages.
+    // For leaf, pod and root: the pages that are left below each limit.
     let full = |left: [Option<u64>; 3], memsw_left: [Option<u64>; 3], context: &Context<'_>| {
         let mut facts = unhooked();
         for (level, (left, memsw)) in facts.lineage.levels.iter_mut().zip(left.into_iter().zip(memsw_left)) {
@@ -64,13 +64,13 @@ fn the_nearest_full_ancestor_is_whose_limit_fired() {
     for context in [V1, V2] {
         assert_eq!(full([None, Some(0), None], none, &context).as_deref(), Some("20"));
         assert_eq!(full([Some(0), Some(0), None], none, &context).as_deref(), Some("30"));
-        // A CPU's batch of charges may be left, and not a page more.
+        // A processor's batch of charges may be left, but not one page more.
         assert_eq!(full([Some(64), Some(0), None], none, &context).as_deref(), Some("30"));
         assert_eq!(full([Some(65), Some(0), None], none, &context).as_deref(), Some("20"));
         assert_eq!(full([Some(65), None, None], none, &context), None);
         assert_eq!(full(none, none, &context), None);
     }
-    // Memory and swap together: on v1 that limit fires; on v2 it is swap alone, and does not.
+    // Memory and swap together: on v1 this limit fires. On v2 it is swap alone, which does not fire.
     assert_eq!(full([None, Some(900), None], [None, Some(3), None], &V1).as_deref(), Some("20"));
     assert_eq!(full([None, Some(900), None], [None, Some(3), None], &V2), None);
 
@@ -89,7 +89,7 @@ fn a_cgroup_full_of_page_cache_has_not_fired() {
     let leaf = &mut facts.lineage.levels[0];
     leaf.events.oom = Some(1);
     assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("30"));
-    // It never asked for the killer: the one above did.
+    // It never invoked the OOM killer; the cgroup above did.
     facts.lineage.levels[0].events.oom = Some(0);
     assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("20"));
     for level in &mut facts.lineage.levels {
@@ -98,7 +98,7 @@ fn a_cgroup_full_of_page_cache_has_not_fired() {
     let (oom, missing) = told(&facts, None, &V2);
     assert_eq!((oom.scope, oom.evidence), (None, None));
     assert_eq!(missing["oom.scope"], Reason::NoLimitReached);
-    // A count that could not be read says nothing against it.
+    // A counter that could not be read does not exclude it.
     facts.lineage.levels[0].events.oom = None;
     assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("30"));
 }
@@ -110,7 +110,7 @@ fn without_evidence_nothing_is_said() {
     let (oom, missing) = told(&facts, None, &V2);
     assert_eq!((oom.scope, oom.constraint, oom.evidence), (None, None, None));
     assert_eq!(missing["oom.scope"], Reason::NoLimitReached);
-    // Those that were not read may have been.
+    // Cgroups that were not read may have fired.
     facts.lineage.levels_cut = true;
     let (_, missing) = told(&facts, None, &V2);
     assert_eq!(missing["oom.scope"], Reason::TooDeep);
@@ -122,8 +122,8 @@ fn without_evidence_nothing_is_said() {
     assert_eq!(missing["oom.scope"], Reason::NotReadInKernel);
 }
 
-/// Victims of one run, where no hook tells: the members of one group, killed by one task, of
-/// which only the first has lines in the log.
+/// The victims of one run, without a hook: the members of one group, killed by one task. Only the first has
+/// lines in the log.
 #[test]
 fn the_victims_of_a_group_share_their_run() {
     let mut runs = Runs::default();
@@ -140,12 +140,12 @@ fn the_victims_of_a_group_share_their_run() {
         };
     let pod = || Some(log(Constraint::Memcg, Some(b"/pod")));
     assert_eq!(next(1, 50, Some(1), pod(), &V2), (1, Some(Evidence::KernelLog)));
-    // The log's words on the first hold for those killed with it.
+    // The log's lines about the first also apply to those killed with it.
     assert_eq!(next(2, 50, Some(1), None, &V2), (1, Some(Evidence::KernelLog)));
     assert_eq!(next(3, 50, Some(1), None, &V2), (1, Some(Evidence::KernelLog)));
-    // One with lines of its own is the first of the next run.
+    // A victim with its own lines is the first of the next run.
     assert_eq!(next(4, 50, Some(1), pod(), &V2).0, 4);
-    // Another task, another group, no group, v1: another run.
+    // Another task, another group, no group, or v1 means another run.
     assert_eq!(next(5, 51, Some(1), None, &V2), (5, Some(Evidence::MemcgWalk)));
     assert_eq!(next(6, 51, Some(0), None, &V2).0, 6);
     assert_eq!(next(7, 51, None, None, &V2).0, 7);

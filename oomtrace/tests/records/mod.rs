@@ -1,4 +1,4 @@
-//! Records as the kernel side writes them, made by hand: every fact present, each with a value of its own.
+//! Records as the kernel side writes them, made by hand: every fact is present, each with a different value.
 
 use oomtrace_common::record::*;
 use zerocopy::{FromZeros, IntoBytes};
@@ -49,7 +49,7 @@ pub fn unlimited(cgroup_id: u64) -> MemcgLevel {
     MemcgLevel { max_pages: NO_LIMIT, swap_max_pages: NO_LIMIT, ..level(cgroup_id) }
 }
 
-/// What a fentry program saw: the limit of the cgroup `memcg`.
+/// What a fentry program reads: the limit of the cgroup `memcg`.
 pub fn killer(memcg: u64) -> OomControl {
     OomControl {
         source: SOURCE_FENTRY,
@@ -96,7 +96,7 @@ pub fn oom_kill(seq: u64) -> OomKill {
     record
 }
 
-/// Puts another victim's cgroup in.
+/// Sets another cgroup for the victim.
 pub fn lineage(record: &mut OomKill, names: &[u8], levels: &[MemcgLevel]) {
     record.lineage.path = text(names);
     record.lineage.path_len = u32::try_from(names.len()).unwrap();
@@ -105,7 +105,7 @@ pub fn lineage(record: &mut OomKill, names: &[u8], levels: &[MemcgLevel]) {
     record.lineage.level_count = u32::try_from(levels.len()).unwrap();
 }
 
-/// A victim of which the old tracepoint gave a pid and nothing else was found.
+/// A victim of which only the pid from the old tracepoint is known.
 pub fn pid_only(seq: u64) -> OomKill {
     let mut record = oom_kill(seq);
     record.run = 0;
@@ -117,7 +117,7 @@ pub fn pid_only(seq: u64) -> OomKill {
     record
 }
 
-/// A process that died with the victim number `of`.
+/// A process that died with victim `of`.
 pub fn shared_mm_kill(seq: u64, of: u64) -> SharedMmKill {
     SharedMmKill {
         header: Header { kind: KIND_SHARED_MM_KILL, len: 96, seq, boot_time_ns: 61_000_000_000 },
@@ -126,7 +126,7 @@ pub fn shared_mm_kill(seq: u64, of: u64) -> SharedMmKill {
     }
 }
 
-/// `/pod` (id 20) ran out and nobody was killed.
+/// `/pod` (id 20) ran out without a kill.
 pub fn memcg_oom(seq: u64, outcome: u32) -> MemcgOom {
     let mut record = MemcgOom {
         header: Header { kind: KIND_MEMCG_OOM, len: 0, seq, boot_time_ns: 62_000_000_000 },
@@ -152,12 +152,12 @@ pub fn cgroup_change(kind: u32, cgroup_id: u64, path: &[u8]) -> CgroupChange {
     }
 }
 
-/// A record as it is sent: without its unused tail, with its own length in it.
+/// A record as it is sent: without its unused tail, and with its own length.
 pub trait Sent: IntoBytes + zerocopy::Immutable {
     /// Bytes that are sent.
     fn sent_len(&self) -> usize;
 
-    /// As it lies in the ring.
+    /// As in the ring.
     fn sent(&self) -> Vec<u8> {
         let mut bytes = self.as_bytes()[..self.sent_len()].to_vec();
         let len = u32::try_from(bytes.len()).unwrap();

@@ -1,4 +1,4 @@
-//! Events with any text in them.
+//! Events with random text.
 
 use super::*;
 
@@ -20,8 +20,7 @@ fn any_text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is in it: one valid line of fewer than 4096 bytes, in JSON and as text, and what was
-    /// cut is named.
+    /// With any text: one valid line of fewer than 4096 bytes, as JSON and as text, which names what was cut.
     #[test]
     fn any_event_is_one_line(
         long in any_text(), short in any_text(), many in 0_usize..40, number in any::<u64>(),
@@ -82,7 +81,7 @@ fn labels_go_the_largest_first() {
     let labels = value["container"]["label"].as_object().unwrap();
     assert_eq!(labels["com.docker.compose.service"], "api");
     assert!(labels.len() > 4, "{labels:?}");
-    // One that is all key is gone, and so is the empty map.
+    // An entry whose key is too long is removed, and so is the empty map.
     let value = parse(&kill(|event| {
         event.container.as_mut().unwrap().label = [("k".repeat(8000), "v".to_owned())].into();
     }));

@@ -1,4 +1,4 @@
-//! The longest events that there are.
+//! The longest possible events.
 
 use oomtrace::event::*;
 

@@ -1,10 +1,10 @@
-//! One event of each type, with every key the type has, as the snapshots and the docs show them.
+//! One event of each type, with every key of the type, as in the snapshots and the docs.
 
 use oomtrace::event::*;
 
 pub const ID: &str = "ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b";
 
-/// The set of programs, and the run.
+/// The stream and the instance.
 pub const STREAM: &str = "c7d0e1a2b3f44586978a0b1c2d3e4f50";
 const INSTANCE: &str = "5b0e8c1d9f2a476381726354a0b9c8d7";
 
@@ -130,7 +130,7 @@ pub fn oom_kill() -> OomKill {
     }
 }
 
-/// A kill in a pod by the pod's limit, on cgroup v1 without a function hook, of which little is known.
+/// A kill in a pod by the pod's limit, on cgroup v1 without a function hook, with few facts.
 pub fn oom_kill_in_a_pod() -> OomKill {
     let pod = "/kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11";
     let mut event = oom_kill();
@@ -255,12 +255,12 @@ pub fn start() -> Start {
     }
 }
 
-/// As [`envelope`], of the line with this number among those that only this run writes.
+/// Like [`envelope`], for line `number` of those that only this run writes.
 fn of_run(number: u32) -> Envelope {
     Envelope { id: Some(format!("{INSTANCE}-{number}")), ..envelope(Origin::Oomtrace, None) }
 }
 
-/// As [`envelope`], of a line that another run may write too.
+/// Like [`envelope`], for a line that another run may write too.
 fn repeatable(origin: Origin, id: &str) -> Envelope {
     Envelope { id: Some(format!("{STREAM}-{id}")), ..envelope(origin, None) }
 }

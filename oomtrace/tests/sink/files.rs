@@ -1,4 +1,4 @@
-//! Files that are moved, put aside, or cannot be opened.
+//! Files that are moved, rotated, or cannot be opened.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn a_file_is_followed() {
     let (path, old) = (dir.path().join("kills"), dir.path().join("kills.1"));
     let mut sink = FileSink::open(&path, None).unwrap();
     sink.write_line(b"one\n").unwrap();
-    // Moved, and nothing in its place yet: whoever rotates makes the new file, with the owner that it wants.
+    // Moved, and no new file yet: the rotating program makes it, with its own choice of owner.
     fs::rename(&path, &old).unwrap();
     sink.write_line(b"two\n").unwrap();
     assert!(!path.exists());
@@ -25,7 +25,7 @@ fn a_file_is_followed() {
     sink.write_line(b"five\n").unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "five\n");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    // Removed, and its directory with it: the line waits until there is one.
+    // Removed together with its directory: the line waits until there is a directory.
     fs::remove_dir_all(dir.path()).unwrap();
     sink.write_line(b"six\n").unwrap();
     assert_eq!(sink.waiting_lines(), 1);
@@ -46,7 +46,7 @@ fn a_file_is_put_aside_before_it_gets_too_large() {
     assert_eq!(fs::read_to_string(at("kills.1")).unwrap(), "a longer line\n");
     assert_eq!(fs::read_to_string(at("kills.2")).unwrap(), "three\n");
     assert!(!at("kills.3").exists());
-    // One that cannot be put aside grows.
+    // A file that cannot be rotated grows.
     fs::remove_file(at("kills.1")).unwrap();
     fs::remove_file(at("kills.2")).unwrap();
     fs::create_dir_all(at("kills.1/in the way")).unwrap();
@@ -55,7 +55,7 @@ fn a_file_is_put_aside_before_it_gets_too_large() {
     assert_eq!(fs::read_to_string(at("kills")).unwrap(), "four\n5\nstill told\n");
 }
 
-/// Somebody moved the file away: no line may cost one of the old files.
+/// The file was moved away: no line may cost one of the old files.
 #[test]
 fn old_files_stay_where_there_is_nothing_to_put_aside() {
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ fn old_files_stay_where_there_is_nothing_to_put_aside() {
     sink.write_line(b"after\n").unwrap();
     assert_eq!(fs::read_to_string(at("kills.moved")).unwrap(), "first one\n");
     assert_eq!(fs::read_to_string(at("kills")).unwrap(), "after\n");
-    // Nor where something that cannot be opened is in its place.
+    // The same if something that cannot be opened is in its place.
     fs::rename(at("kills"), at("kills.moved")).unwrap();
     fs::create_dir(at("kills")).unwrap();
     for _ in 0..4 {
@@ -92,7 +92,7 @@ fn reopening_follows_a_rotation() {
     assert_eq!(fs::read_to_string(&old).unwrap(), "one\ntwo\n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
 
-    // What cannot be opened anew leaves the old one in use.
+    // If the new one cannot be opened, the old one stays in use.
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     fs::hard_link(&old, dir.path().join("kills.2")).unwrap();

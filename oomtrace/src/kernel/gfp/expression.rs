@@ -1,12 +1,10 @@
-//! The value of a C constant expression as it stands in a tracefs `format`: integers, names of
-//! enumerators, casts to integer types, `~ << >> & ^ |` and parentheses. Text goes in, a number or
-//! nothing comes out; nesting is bounded.
+//! Evaluates a C constant expression of a tracefs `format`: integers, names of enumerators, casts to integer
+//! types, `~ << >> & ^ |` and parentheses. The nesting is limited.
 
-/// Deeper nesting than any kernel's (about 20 levels in `GFP_TRANSHUGE`) ends the evaluation.
+/// The limit for nesting. Kernels have about 20 levels, in `GFP_TRANSHUGE`.
 const MAX_DEPTH: u32 = 64;
 
-/// The value of `text`, with names of `enumerators` standing for their values; `None` if it is
-/// anything but such an expression.
+/// The value of `text`, with the values of `enumerators` for their names; `None` for any other text.
 pub(super) fn value(text: &str, enumerators: &[(String, u64)]) -> Option<u64> {
     let mut parser = Parser { rest: text, enumerators };
     let value = parser.binary(0, 0)?;
@@ -18,7 +16,7 @@ struct Parser<'a> {
     enumerators: &'a [(String, u64)],
 }
 
-/// Binary operators, loosest first.
+/// Binary operators, the weakest first.
 const LEVELS: [&[&str]; 4] = [&["|"], &["^"], &["&"], &["<<", ">>"]];
 
 impl<'a> Parser<'a> {

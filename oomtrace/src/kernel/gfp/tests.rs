@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::kernel::gfp::{GfpNames, value};
 
-/// As tracefs of a 6.18 kernel gave it.
+/// From tracefs of a 6.18 kernel.
 const FORMAT_6_18: &str = include_str!("../fixtures/mm_page_alloc-6.18.format");
 
 /// The enum of that kernel, in its order.
@@ -41,7 +41,7 @@ fn enumerators(names: &[&str]) -> Vec<(String, u64)> {
     (0..).zip(names).map(|(bit, name)| (format!("___GFP_{name}_BIT"), bit)).collect()
 }
 
-/// Numbers and names: the first two as kernels printed them in their logs, the rest by the table.
+/// Numbers and names: the first two from kernel logs, the others from the table.
 const NAMED: [(u32, &str); 5] = [
     (0xcc0, "GFP_KERNEL"),
     (0x0014_0cca, "GFP_HIGHUSER_MOVABLE|__GFP_COMP"),

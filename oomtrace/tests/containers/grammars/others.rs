@@ -1,4 +1,4 @@
-//! CRI-O, Podman, and what has no daemon.
+//! CRI-O, Podman, and runtimes without a daemon.
 
 use super::*;
 
