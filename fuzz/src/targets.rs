@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use oomtrace::accounting::Account;
 use oomtrace::cgroups::tree::{CgroupTree, Seen, TreeLimits};
+use oomtrace::commands::log;
 use oomtrace::containers::discover::StateDirs;
 use oomtrace::containers::files::StateDir;
 use oomtrace::containers::{Runtime, Runtimes, Texts, docker, oci, podman, unit};
-use oomtrace::enrich::enricher::{Enricher, HookState, Knowledge, RunFacts};
+use oomtrace::enrich::enricher::{Enricher, HookState, Knowledge, LogOrigin, RunFacts};
 use oomtrace::event::{CgroupVersion, Event, Host};
 use oomtrace::facts::kernel_log::LoggedKill;
 use oomtrace::facts::kernel_log::{Lines, OomLine};
@@ -21,11 +22,12 @@ use oomtrace::host::root::Root;
 use oomtrace::kernel::btf::Btf;
 use oomtrace::kernel::gfp::GfpNames;
 use oomtrace::kernel::layout;
-use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render};
+use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render, text::Palette};
 use oomtrace::outputs::transport::{Sink, SinkError, Wait};
 use oomtrace::outputs::{Durable, Outputs};
 use oomtrace::run::{filter::Filter, reporter::Reporter};
 use oomtrace::sources::earlier_kills::kills_of;
+use oomtrace::sources::saved_log::{SavedKill, SavedLog};
 use oomtrace::sources::{Next, kills::Records};
 
 /// A parser of bytes from outside.
@@ -42,11 +44,12 @@ pub struct Target {
 pub type Check = Box<dyn FnMut(&[u8])>;
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "record", share: 25, make: record },
-    Target { name: "btf", share: 15, make: btf },
-    Target { name: "kmsg", share: 20, make: kmsg },
-    Target { name: "cgroup", share: 20, make: cgroup },
+    Target { name: "btf", share: 10, make: btf },
+    Target { name: "kmsg", share: 15, make: kmsg },
+    Target { name: "saved-log", share: 15, make: saved_log },
+    Target { name: "cgroup", share: 15, make: cgroup },
     Target { name: "docker", share: 5, make: docker_files },
     Target { name: "oci", share: 5, make: oci_files },
     Target { name: "podman", share: 3, make: podman_files },
@@ -69,7 +72,7 @@ fn knowledge(root: Root) -> Knowledge {
         clock: Some(ClockOffset::default()),
         hooks: HookState::None,
         run: RunFacts {
-            host: Host { name: "fuzz".into(), boot_id: None, kernel: "fuzz".into() },
+            host: Host { name: Some("fuzz".into()), boot_id: None, kernel: Some("fuzz".into()) },
             tags: BTreeMap::new(),
             instance: "fuzz".into(),
             stream: "fuzz".into(),
@@ -155,13 +158,35 @@ fn kmsg(dir: &Path) -> Result<Check> {
                 assert_eq!(chosen.split_with(&split.task_memcg), Some(split));
             }
         }
-        let kills: Vec<LoggedKill> = kills_of(found.into_iter().map(Ok)).into_iter().flatten().collect();
+        let kills: Vec<LoggedKill> =
+            kills_of(found.into_iter().map(|line| Ok(Some(line)))).into_iter().flatten().collect();
         assert!(kills.len() <= killed, "{} kills of {killed} lines", kills.len());
         for kill in kills {
-            let event = Event::OomKill(Box::new(enricher.logged_kill(&kill)));
+            let event = Event::OomKill(Box::new(enricher.logged_kill(&kill, &LogOrigin::BeforeStart)));
             assert!(Render::Json.line(&event, &mut line).is_ok());
             check_line(&line);
         }
+    }))
+}
+
+/// Logs as programs save them, and everything that `oomtrace log` makes of them.
+fn saved_log(dir: &Path) -> Result<Check> {
+    let mut enricher = Enricher::new(knowledge(Root::at(dir)));
+    let mut line = Vec::new();
+    Ok(Box::new(move |bytes| {
+        let mut kills = 0;
+        // From memory there is no error.
+        for SavedKill { kill, stamp, host } in SavedLog::new(bytes, 1_800_000_000_000_000_000).flatten() {
+            kills += 1;
+            let origin = log::origin(stamp, host);
+            let event = Event::OomKill(Box::new(enricher.logged_kill(&kill, &origin)));
+            assert!(Render::Json.line(&event, &mut line).is_ok());
+            check_line(&line);
+            assert!(Render::Text(Palette::default()).line(&event, &mut line).is_ok());
+        }
+        let said = bytes.windows(14).filter(|window| *window == b"Killed process").count();
+        // A journal in JSON may escape each letter.
+        assert!(kills <= said || bytes.contains(&b'\\'), "{kills} kills of {said} lines");
     }))
 }
 

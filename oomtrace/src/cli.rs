@@ -1,23 +1,19 @@
 //! What can be typed.
 
 mod beside;
+mod log;
 mod tags;
+mod values;
 
-use std::{
-    num::{IntErrorKind, ParseIntError},
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{
-    Args, CommandFactory, Parser, Subcommand, ValueEnum,
+    Args, Parser, Subcommand, ValueEnum,
     builder::{NonEmptyStringValueParser, PathBufValueParser, TypedValueParser},
 };
 
-use oomtrace_common::record::OomKill;
-
 pub use beside::Beside;
+pub use log::Log;
 pub use tags::{labels, tags};
 
 use crate::{
@@ -51,6 +47,8 @@ pub struct Cli {
 pub enum Command {
     /// Trace OOM kills and print a line for each (the default).
     Run(Box<Run>),
+    /// Print the OOM kills that the kernel's log reports: this host's since its boot, or a saved log. Needs no eBPF.
+    Log(Log),
     /// Say what this host offers and lacks. Exits with 0 if `run` can work.
     Check(Check),
     /// List the containers of this host as a kill in them would be told.
@@ -73,7 +71,7 @@ pub enum Command {
     /// Print the manual page.
     Man {
         /// Of this command; else of oomtrace as a whole.
-        #[arg(value_parser = command_name)]
+        #[arg(value_parser = values::command_name)]
         command: Option<String>,
     },
     /// Print the events of records that `run --record` kept.
@@ -97,23 +95,23 @@ pub struct Run {
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
     /// Append to this file instead of printing; reopened on SIGHUP.
-    #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(not_dash))]
+    #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(values::not_dash))]
     pub file: Option<PathBuf>,
     /// Put the file aside before it gets larger than this (`10MiB`): it becomes PATH.1, which becomes PATH.2.
-    #[arg(long, value_name = "BYTES", value_parser = file_size, requires = "file")]
+    #[arg(long, value_name = "BYTES", value_parser = values::file_size, requires = "file")]
     pub file_max_size: Option<u64>,
     /// How many files that were put aside are kept.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=999), requires = "file_max_size")]
     pub file_keep: u32,
     /// Permission bits of files that are made, of rotated ones too: `640` lets their group read them.
-    #[arg(long, value_name = "MODE", default_value = "600", value_parser = file_mode, requires = "file")]
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = values::file_mode, requires = "file")]
     pub file_mode: u32,
     /// Group of files that are made, by name or number: one that this process is in, unless it has CAP_CHOWN.
     #[arg(long, value_name = "GROUP", requires = "file")]
     pub file_group: Option<String>,
     /// First tell of the kills that the kernel's log still knows: all of them (`boot`), or those not older than `30m`.
     /// Not where pins are taken over: what came before these was the first run's to tell.
-    #[arg(long, value_name = "boot|TIME", value_parser = since)]
+    #[arg(long, value_name = "boot|TIME", value_parser = values::since)]
     pub since: Option<Since>,
     /// Only kills in the container with this name or id (12 digits of it or more), or, as `containers` shows it, NAMESPACE/POD/NAME.
     /// A container of an unprivileged user's own runtime is meant by UID/NAME or UID/ID only.
@@ -127,19 +125,19 @@ pub struct Run {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// End after this time: `30s`, `5m`, `2h`, `500ms`.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub timeout: Option<Duration>,
     /// Function hook on the killer, for the facts that the tracepoint does not carry.
     #[arg(long, value_enum, default_value_t)]
     pub hook: HookChoice,
     /// Bytes of the ring buffer of kills: a power of two. Each kill takes 1 to 4 KiB until it is printed.
-    #[arg(long, value_name = "BYTES", default_value = "512KiB", value_parser = ring_size)]
+    #[arg(long, value_name = "BYTES", default_value = "512KiB", value_parser = values::ring_size)]
     pub ring_size: RingSize,
     /// How much of a victim's command line is reported: it can hold passwords.
     #[arg(long, value_enum, default_value_t)]
     pub command_line: CommandLineChoice,
     /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
-    #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
+    #[arg(long, value_name = "RUNTIME=DIR", value_parser = values::runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
     /// Report also this label of a container; may be given 16 times. Beside it: those of Compose, Swarm, Nomad and ECS.
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = tags::label)]
@@ -185,7 +183,7 @@ pub struct Check {
     #[arg(long)]
     pub kill: bool,
     /// As for `run`.
-    #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
+    #[arg(long, value_name = "RUNTIME=DIR", value_parser = values::runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
 }
 
@@ -199,7 +197,7 @@ pub struct Containers {
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// As for `run`.
-    #[arg(long, value_name = "RUNTIME=DIR", value_parser = runtime_root)]
+    #[arg(long, value_name = "RUNTIME=DIR", value_parser = values::runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
 }
 
@@ -227,7 +225,7 @@ pub struct Replay {
     #[arg(short, long, value_enum, default_value_t = Output::Json)]
     pub output: Output,
     /// Where memory cgroups were on the host of the records: `v1`, `v2`, `hybrid`.
-    #[arg(long, default_value = "v2", value_parser = cgroup_version)]
+    #[arg(long, default_value = "v2", value_parser = values::cgroup_version)]
     pub cgroup: CgroupVersion,
     /// Bytes of a page on the host of the records.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(4096..=65536))]
@@ -269,123 +267,4 @@ impl Default for RingSize {
     fn default() -> Self {
         Self(512 << 10)
     }
-}
-
-fn command_name(text: &str) -> Result<String, &'static str> {
-    let mut cli = Cli::command();
-    cli.build();
-    cli.find_subcommand(text).map(|command| command.get_name().to_owned()).ok_or("no such command")
-}
-
-fn cgroup_version(text: &str) -> Result<CgroupVersion, String> {
-    match text {
-        "v1" => Ok(CgroupVersion::V1),
-        "v2" => Ok(CgroupVersion::V2),
-        "hybrid" => Ok(CgroupVersion::Hybrid),
-        "none" => Ok(CgroupVersion::None),
-        _ => Err("the versions are v1, v2 and hybrid".into()),
-    }
-}
-
-/// By a custom that is not ours it would be standard output, which is written to without `--file`.
-fn not_dash(path: PathBuf) -> Result<PathBuf, &'static str> {
-    if path.as_os_str() == "-" {
-        return Err("without --file, lines go to standard output; a file of that name is ./-");
-    }
-    Ok(path)
-}
-
-/// Digits, and what follows them; `like` is how it should look.
-fn number<'a, T: FromStr<Err = ParseIntError>>(
-    text: &'a str,
-    like: &'static str,
-) -> Result<(T, &'a str), &'static str> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number = number.parse().map_err(|error: ParseIntError| match error.kind() {
-        IntErrorKind::PosOverflow => "the number is too large",
-        _ => like,
-    })?;
-    Ok((number, unit))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit): (u64, _) = number(text, "a time is a number and a unit, as in 30s")?;
-    let unit_ms: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        unit if unit.starts_with('.') => return Err("a whole number, please: 1500ms".into()),
-        _ => return Err("the units of time are ms, s, m, h and d".into()),
-    };
-    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(|| "too long".into())
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    match text {
-        "boot" => Ok(Since::Boot),
-        ago => duration(ago).map(Since::Ago),
-    }
-}
-
-/// Nothing smaller is worth a file: a line may have 4096 bytes.
-const SMALLEST_FILE: u64 = 4096;
-
-fn file_size(text: &str) -> Result<u64, String> {
-    let (number, unit): (u64, _) = number(text, "a size is a number and a unit, as in 10MiB")?;
-    let shift = match unit {
-        "" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => return Err("the units of size are KiB, MiB and GiB".into()),
-    };
-    let bytes = number.checked_mul(1 << shift).ok_or("too large")?;
-    if bytes < SMALLEST_FILE {
-        return Err(format!("at least {SMALLEST_FILE} bytes"));
-    }
-    Ok(bytes)
-}
-
-/// Lines hold command lines, with whatever is in them: others may read them if asked for, and nobody else writes them.
-fn file_mode(text: &str) -> Result<u32, &'static str> {
-    let mode = u32::from_str_radix(text, 8).map_err(|_| "a mode is octal, as in 640")?;
-    if mode & !0o666 != 0 || mode & 0o600 != 0o600 {
-        return Err("its owner must read and write it, and nobody can execute it: 600 to 666");
-    }
-    Ok(mode)
-}
-
-/// Half of it holds no kill at all: the room for one is taken for all that it may hold.
-const SMALLEST_RING: u32 = 8 << 10;
-const _: () = assert!(size_of::<OomKill>() + 8 < SMALLEST_RING as usize);
-
-fn ring_size(text: &str) -> Result<RingSize, String> {
-    let (number, unit): (u32, _) = number(text, "a size is a number and a unit, as in 512KiB")?;
-    let shift = match unit {
-        "" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => return Err("at most 256MiB".into()),
-        _ => return Err("the units of size are KiB and MiB".into()),
-    };
-    let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes <= 256 << 20).ok_or("at most 256MiB")?;
-    let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
-    let smallest = page.max(SMALLEST_RING);
-    if !bytes.is_power_of_two() || bytes < smallest {
-        return Err(format!("must be a power of two, at least {smallest} bytes"));
-    }
-    Ok(RingSize(bytes))
-}
-
-fn runtime_root(text: &str) -> Result<(Runtime, PathBuf), String> {
-    let (name, dir) = text.split_once('=').ok_or("as in docker=/data/docker")?;
-    let runtime = Runtime::with_files(name)
-        .ok_or("the runtimes with state files are docker, containerd, podman and cri-o")?;
-    if !dir.starts_with('/') {
-        return Err("the directory must be absolute".into());
-    }
-    Ok((runtime, PathBuf::from(dir)))
 }

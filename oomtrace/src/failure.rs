@@ -22,6 +22,8 @@ use crate::{
 pub enum Code {
     /// Something failed while running.
     RunTime = 1,
+    /// `EX_DATAERR`: a part of what was read was not understood.
+    Data = 65,
     /// `EX_UNAVAILABLE`: this kernel cannot be traced.
     Unsupported = 69,
     /// `EX_NOPERM`: a privilege is missing.

@@ -96,11 +96,11 @@ fn required_keys_are_required() {
         (
             0,
             vec![
-                "schema", "type", "time", "message", "severity", "origin", "host", "version", "instance",
-                "hooks", "runtimes",
+                "schema", "type", "time", "message", "severity", "origin", "version", "instance", "hooks",
+                "runtimes",
             ],
         ),
-        (1, vec!["schema", "type", "time", "message", "severity", "origin", "host", "oom", "victim"]),
+        (1, vec!["schema", "type", "time", "message", "severity", "origin", "oom", "victim"]),
         (3, vec!["schema", "of", "victim"]),
         (4, vec!["schema", "type", "time"]),
         (5, vec!["count", "reason"]),

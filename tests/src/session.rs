@@ -1,6 +1,7 @@
 //! One run: the tracer, the kernel log and the cgroups that all scenarios share, and the checks for every
 //! scenario. Scenarios run one after another, because there is one log and one machine.
 
+mod logs;
 mod setup;
 
 use std::collections::BTreeSet;
@@ -420,6 +421,9 @@ impl Session {
         }
         self.end()?;
         self.check_silent_hooks()?;
+        if self.guest {
+            logs::check(&self.program.0, &self.log.look(|reports| reports.kills.clone())?)?;
+        }
         self.tracer.stop()?;
         Ok(self.latencies_ns)
     }

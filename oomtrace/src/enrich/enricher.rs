@@ -8,6 +8,7 @@ mod shared_mm_kill;
 
 use function_hooks::Hooks;
 pub use function_hooks::{HookState, ftrace_enabled};
+pub use logged::LogOrigin;
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -79,7 +80,7 @@ impl Knowledge {
             version,
             clock: Some(ClockOffset::default()),
             run: RunFacts {
-                host: Host { name: name.into(), boot_id: None, kernel: name.into() },
+                host: Host { name: Some(name.into()), boot_id: None, kernel: Some(name.into()) },
                 tags: BTreeMap::new(),
                 instance: name.into(),
                 stream: name.into(),

@@ -103,6 +103,14 @@ pub enum Reason {
     BeforeStart,
     /// The time is by the kernel log's own clock, which drifts and stops in suspend.
     LogClock,
+    /// The time is when a log daemon read the kernel's line.
+    LogDaemonClock,
+    /// The time is the local time of the log's host as if it were UTC: a saved log does not name its time zone. If it does not name
+    /// the year either, this is the latest year in which the time is not in the future.
+    LogLocalTime,
+    /// The time counts from the host's boot as if that had been at 1970-01-01T00:00:00Z: a saved log does not say when the host
+    /// booted.
+    LogSinceBoot,
     /// The clock was set at about that time, or between two runs, so the time may be of either clock.
     ClockSet,
     /// The cgroup's files do not have it.

@@ -140,7 +140,8 @@ pub struct Envelope {
     pub id: Option<String>,
     /// Where the event comes from.
     pub origin: Origin,
-    /// The host.
+    /// The host. Absent only in a kill of a saved kernel log that says nothing of it.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub host: Host,
     /// The operator's constants.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -177,15 +178,18 @@ pub enum Origin {
 }
 
 /// The host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("minProperties" = 1))]
 pub struct Host {
-    /// `uname -n`.
-    pub name: String,
+    /// `uname -n`. Absent only in a kill of a saved kernel log that names no host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// `/proc/sys/kernel/random/boot_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
-    /// `uname -r`.
-    pub kernel: String,
+    /// `uname -r`. Absent only in a kill of a saved kernel log that does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
 }
 
 /// A cgroup of the memory hierarchy.

@@ -17,9 +17,9 @@ use crate::{
 pub fn identity(root: &Root) -> event::Host {
     let uname = rustix::system::uname();
     event::Host {
-        name: uname.nodename().to_string_lossy().into_owned(),
+        name: Some(uname.nodename().to_string_lossy().into_owned()),
         boot_id: boot_id(root).ok(),
-        kernel: uname.release().to_string_lossy().into_owned(),
+        kernel: Some(uname.release().to_string_lossy().into_owned()),
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn this_host() {
-        assert!(!identity(&Root::host()).kernel.is_empty());
+        assert!(identity(&Root::host()).kernel.is_some_and(|kernel| !kernel.is_empty()));
         assert!(page_bytes().is_power_of_two());
         assert!(ticks_per_second() > 0);
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::{
     facts::kernel_log::{
-        line::{Lines, OomLine},
+        Lines, OomLine,
         record::{self, RecordMeta},
         report::{OomReport, Reports},
     },
@@ -163,6 +163,7 @@ pub struct Backlog {
     lines: Lines,
     begins: Option<RecordMeta>,
     opened: Instant,
+    ended: bool,
 }
 
 impl Backlog {
@@ -173,7 +174,7 @@ impl Backlog {
 
     /// Reads the given records.
     pub fn new(records: Records) -> Self {
-        Self { records, lines: Lines::default(), begins: None, opened: Instant::now() }
+        Self { records, lines: Lines::default(), begins: None, opened: Instant::now(), ended: false }
     }
 
     /// The first record of the log; `None` before it was read.
@@ -185,12 +186,17 @@ impl Backlog {
     pub fn overruns(&self) -> u64 {
         self.records.overruns
     }
+
+    /// Whether it was read to its end. It is not where lines are written faster than they are read.
+    pub fn is_at_end(&self) -> bool {
+        self.ended
+    }
 }
 
 impl Iterator for Backlog {
-    type Item = io::Result<(RecordMeta, OomLine)>;
+    type Item = io::Result<Option<(RecordMeta, OomLine)>>;
 
-    /// Returns `None` at the current end of the log.
+    /// Ends at the current end of the log. An item is `None` where records were overwritten before they were read.
     fn next(&mut self) -> Option<Self::Item> {
         while self.opened.elapsed() < BACKLOG {
             match self.records.next() {
@@ -199,11 +205,17 @@ impl Iterator for Backlog {
                         self.begins = record::parse(raw).map(|(meta, _)| meta);
                     }
                     if let Some(line) = self.lines.push(raw) {
-                        return Some(Ok(line));
+                        return Some(Ok(Some(line)));
                     }
                 }
-                Ok(Next::Overrun) => self.lines.reset(),
-                Ok(Next::End) => return None,
+                Ok(Next::Overrun) => {
+                    self.lines.reset();
+                    return Some(Ok(None));
+                }
+                Ok(Next::End) => {
+                    self.ended = true;
+                    return None;
+                }
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -239,7 +239,7 @@ mod tests {
                 stream: None,
                 id: None,
                 origin: Origin::Oomtrace,
-                host: Host { name: "a".into(), boot_id: None, kernel: "b".into() },
+                host: Host { name: Some("a".into()), boot_id: None, kernel: Some("b".into()) },
                 tags: std::collections::BTreeMap::new(),
             },
             reason: "SIGTERM".into(),

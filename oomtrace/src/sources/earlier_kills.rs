@@ -5,24 +5,24 @@
 //! suppressed it. The first live event, not a clock, decides where the live events begin: all kills happen
 //! under one lock, so the log and the ring have them in the same order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
 use crate::{
     accounting::Account,
-    enrich::enricher::Enricher,
+    enrich::enricher::{Enricher, LogOrigin},
     event::Event,
     facts::{
         BootTime,
-        kernel_log::{Killed, LoggedKill, OomLine, OomReport, RecordMeta, Reports},
+        kernel_log::{Kills, LoggedKill, OomLine, RecordMeta},
     },
     host::{
         clock::{self, ClockOffset},
         kernel_log::Backlog,
         root::Root,
     },
-    sources::{Next, Rank, Source, kills::Kills},
+    sources::{Next, Rank, Source, kills},
 };
 
 /// The log's clock and the other clocks drift apart by some seconds a month. A process id is not used again
@@ -49,7 +49,7 @@ impl EarlierKills {
     /// The logged kills before the first live one, if `--since` asks for them. If the log lost older ones, a
     /// limit says so.
     pub fn before(
-        live: &mut Kills,
+        live: &mut kills::Kills,
         root: &Root,
         since: Option<Since>,
         continues: bool,
@@ -127,7 +127,9 @@ impl Source for EarlierKills {
 
     fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {
         match self.kills.pop_front() {
-            Some(kill) => Next::Event(Event::OomKill(Box::new(enricher.logged_kill(&kill)))),
+            Some(kill) => {
+                Next::Event(Event::OomKill(Box::new(enricher.logged_kill(&kill, &LogOrigin::BeforeStart))))
+            }
             None => Next::Nothing,
         }
     }
@@ -142,70 +144,20 @@ fn monotonic_ns(time: BootTime) -> u64 {
     time.0.saturating_sub(clock::suspended_ns())
 }
 
-/// Every kill in the lines, once.
+/// Every kill in the lines, once. A `None` among the lines says that some were lost.
 pub fn kills_of(
-    lines: impl Iterator<Item = io::Result<(RecordMeta, OomLine)>>,
+    lines: impl Iterator<Item = io::Result<Option<(RecordMeta, OomLine)>>>,
 ) -> io::Result<VecDeque<LoggedKill>> {
-    let mut reports = Reports::default();
-    // The report of each run, by the number of its `oom-kill:` line, with all that was added to it.
-    let mut known: BTreeMap<u64, OomReport> = BTreeMap::new();
-    let mut found: Vec<(RecordMeta, Killed, Option<u64>)> = Vec::new();
+    let (mut kills, mut found) = (Kills::default(), VecDeque::new());
     for line in lines {
-        let (meta, line) = line?;
-        let killed = match &line {
-            OomLine::Killed(killed) => Some(killed.clone()),
-            _ => None,
+        let complete = match line? {
+            Some((meta, line)) => kills.push(meta, line, ()),
+            None => kills.end(),
         };
-        let before = newest(&reports);
-        reports.push(meta, line);
-        let after = newest(&reports);
-        if let Some((_, run)) = after
-            && before != after
-            && let Some(report) = reports.iter().last()
-        {
-            known.insert(run, report.clone());
-        }
-        match (killed, before, after) {
-            (Some(killed), before, after) => {
-                let own = after.filter(|_| before != after).map(|(_, run)| run);
-                found.push((meta, killed, own));
-            }
-            // This line starts a group kill of its own, whose report the rate limit suppressed.
-            (None, Some((had, run)), Some((has, same))) if run == same && has.killed < had.killed => {
-                if let Some(last) = found.last_mut() {
-                    last.2 = None;
-                }
-            }
-            _ => {}
-        }
+        found.extend(complete.map(|(kill, ())| kill));
     }
-    let mut kills: VecDeque<LoggedKill> = VecDeque::with_capacity(found.len());
-    for (meta, killed, run) in found {
-        let report = run.and_then(|run| known.get(&run)).cloned();
-        let chosen = report.as_ref().is_some_and(|report| report.killed.first() == Some(&killed));
-        // When the kernel kills a group, it logs the chosen process a second time.
-        let again = kills
-            .iter()
-            .rev()
-            .take_while(|reported| run.is_some() && reported.report.as_ref().map(|r| r.meta.seq) == run);
-        if again.into_iter().any(|reported| reported.killed.tid == killed.tid) {
-            continue;
-        }
-        kills.push_back(LoggedKill { meta, killed, report, chosen });
-    }
-    Ok(kills)
-}
-
-/// How many parts of a report were read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Size {
-    killed: usize,
-    group: bool,
-}
-
-fn newest(reports: &Reports) -> Option<(Size, u64)> {
-    let report = reports.iter().last()?;
-    Some((Size { killed: report.killed.len(), group: report.group.is_some() }, report.meta.seq))
+    found.extend(kills.end().map(|(kill, ())| kill));
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -240,7 +192,7 @@ mod tests {
             .iter()
             .zip(1..)
             .filter_map(|(text, at)| lines.push(format!("6,{at},{},-;{text}\n", at * 1000).as_bytes()))
-            .map(Ok)
+            .map(|line| Ok(Some(line)))
             .collect();
         assert_eq!(lines.len(), texts.len(), "a line was not understood");
         EarlierKills { kills: kills_of(lines.into_iter()).unwrap(), limit: None }
@@ -275,6 +227,20 @@ mod tests {
             kills(&[INVOKED.into(), chosen(5), killed(5), group(), killed(6), killed(7), group(), killed(8)]);
         let told: Vec<_> = told(&kills).into_iter().map(|(tid, report, _)| (tid, report)).collect();
         assert_eq!(told, [(5, true), (6, true), (7, false), (8, false)]);
+    }
+
+    #[test]
+    fn the_chosen_of_a_group_over_the_rate_limit_is_told_once_too() {
+        let kills = kills(&[killed(5), group(), killed(4), killed(5), killed(6), group(), killed(6)]);
+        assert_eq!(told(&kills), [(5, false, false), (4, false, false), (6, false, false)]);
+    }
+
+    #[test]
+    fn one_of_a_group_is_not_the_chosen_that_was_exiting() {
+        let exiting =
+            "Memory cgroup out of memory: OOM victim 5 (hog) is already exiting. Skip killing the task";
+        let kills = kills(&[INVOKED.into(), chosen(5), exiting.into(), group(), killed(4)]);
+        assert_eq!(told(&kills), [(4, true, false)]);
     }
 
     #[test]

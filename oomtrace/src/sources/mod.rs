@@ -12,6 +12,7 @@ pub mod kernel_log;
 pub mod kills;
 pub mod probe;
 pub mod recorder;
+pub mod saved_log;
 pub mod verdict;
 
 use std::{os::fd::BorrowedFd, time::Instant};

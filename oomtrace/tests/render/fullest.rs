@@ -25,7 +25,7 @@ pub fn fullest(text: &str, many: usize) -> Event {
             stream: t(),
             id: None,
             origin: Origin::Oomtrace,
-            host: Host { name: text.into(), boot_id: t(), kernel: text.into() },
+            host: Host { name: t(), boot_id: t(), kernel: t() },
             tags: map(),
         },
         oom: Oom {

@@ -19,9 +19,9 @@ pub fn envelope(origin: Origin, seq: Option<u64>) -> Envelope {
         id: seq.is_none().then(|| format!("{INSTANCE}-1")),
         origin,
         host: Host {
-            name: "node-7".into(),
+            name: Some("node-7".into()),
             boot_id: Some("6f1c2a5e-0b7d-4c55-9a43-1de0f8f3a7b2".into()),
-            kernel: "6.12.41-amd64".into(),
+            kernel: Some("6.12.41-amd64".into()),
         },
         tags: [("cluster".to_owned(), "blue".to_owned())].into(),
     }

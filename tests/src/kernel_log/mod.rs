@@ -96,6 +96,46 @@ fn follow(mut file: File, shared: &Shared) {
     }
 }
 
+/// A record, as it was read and taken apart.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The bytes of one read.
+    pub raw: Vec<u8>,
+    /// Level and facility.
+    pub priority: u32,
+    /// Its number since boot.
+    pub seq: u64,
+    /// The log's clock.
+    pub time_us: u64,
+    /// What was written, without escapes.
+    pub text: Vec<u8>,
+}
+
+/// All records that the kernel still has.
+pub fn records() -> Result<Vec<Record>> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/kmsg")
+        .context("open /dev/kmsg")?;
+    let (mut buffer, mut records) = (vec![0; 8192], Vec::new());
+    loop {
+        let raw = match file.read(&mut buffer) {
+            Ok(read) => buffer.get(..read).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(records),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error).context("read /dev/kmsg"),
+        };
+        let at = raw.iter().position(|byte| *byte == b';').context("a record without a head")?;
+        let (head, text) = raw.split_at(at);
+        let mut fields = std::str::from_utf8(head)?.split(',').map(str::parse);
+        let mut number = || Ok::<u64, anyhow::Error>(fields.next().context("a short head")??);
+        let (priority, seq, time_us) = (u32::try_from(number()?)?, number()?, number()?);
+        let text = text.get(1..).unwrap_or_default().split(|byte| *byte == b'\n').next().unwrap_or_default();
+        records.push(Record { raw: raw.to_vec(), priority, seq, time_us, text: unescape(text)? });
+    }
+}
+
 /// Adds one record, `priority,sequence,µs,flags;text`, to the reports.
 fn record(bytes: &[u8], reports: &mut Reports) -> Result<()> {
     let at = bytes.iter().position(|byte| *byte == b';').ok_or_else(|| anyhow!("a record without a head"))?;

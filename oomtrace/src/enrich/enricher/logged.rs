@@ -1,4 +1,4 @@
-//! A kill that only the kernel's log tells of: what its lines say, and why the rest is absent.
+//! A kill that only the kernel's log reports: what its lines say, and why the rest is absent.
 
 use crate::{
     enrich::{
@@ -6,15 +6,33 @@ use crate::{
         enricher::{Enricher, seen},
     },
     event::{
-        Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, OomKill, Origin, Reason, Trigger,
-        Victim, VictimMemory, text_from_kernel,
+        Absence, Cgroup, CgroupVersion, Constraint, Envelope, Evidence, Host, Kill, Oom, OomCgroup, OomKill,
+        Origin, Reason, Trigger, Victim, VictimMemory, text_from_kernel,
     },
     facts::{
-        Limit, Lineage,
+        BootTime, Limit, Lineage,
         kernel_log::{LoggedKill, OomDomain, OomReport, Split, Usage, UsageKind},
     },
     host::clock,
 };
+
+/// Which log a kill is from.
+#[derive(Clone, Debug)]
+pub enum LogOrigin {
+    /// This host's, since its boot: the kill was made before the programs were attached.
+    BeforeStart,
+    /// This host's, since its boot. There are no programs.
+    ThisBoot,
+    /// A saved one.
+    Saved {
+        /// Nanoseconds since 1970.
+        unix_ns: i128,
+        /// Why the time is not exact.
+        inexact: Reason,
+        /// Where, as far as the log says it.
+        host: Host,
+    },
+}
 
 const NOT_LOGGED: Reason = Reason::NotInKernelLog;
 const RATE_LIMITED: Reason = Reason::LogRateLimited;
@@ -22,8 +40,8 @@ const AMBIGUOUS: Reason = Reason::AmbiguousLogLine;
 const OF_A_GROUP: Reason = Reason::NotTheChosen;
 
 impl Enricher {
-    /// A kill from before the programs were attached.
-    pub fn logged_kill(&mut self, kill: &LoggedKill) -> OomKill {
+    /// A kill that only the kernel's log reports.
+    pub fn logged_kill(&mut self, kill: &LoggedKill, origin: &LogOrigin) -> OomKill {
         let mut absent = Absent::default();
         let report = kill.report.as_ref();
         let split = report.and_then(OomReport::split);
@@ -32,7 +50,11 @@ impl Enricher {
             Some(_) if !kill.chosen => OF_A_GROUP,
             Some(_) => AMBIGUOUS,
         };
-        let time = clock::boot_time_of_log(kill.meta.time_us.saturating_mul(1000));
+        let time = match origin {
+            LogOrigin::Saved { .. } => BootTime(0),
+            _ => clock::boot_time_of_log(kill.meta.time_us.saturating_mul(1000)),
+        };
+        let envelope = self.logged_envelope(kill, time, origin, &mut absent);
         let path = split.as_ref().filter(|_| kill.chosen).map(|split| split.task_memcg.clone());
         let identity = if path.is_some() {
             self.identify(seen(&[], &Lineage::default(), path.as_deref()), time, &mut absent)
@@ -54,12 +76,11 @@ impl Enricher {
             }
         });
         absent.unless(trigger.as_ref(), "trigger", if report.is_none() { RATE_LIMITED } else { NOT_LOGGED });
-        absent.because("seq", Reason::BeforeStart);
-        absent.because("time", Reason::LogClock);
-        let mut envelope = self.envelope(time, None, Origin::Kmsg);
-        if let Some(boot_id) = &envelope.host.boot_id {
-            // Each run with `--since` finds the same line of the log.
-            envelope.id = Some(format!("{boot_id}-kmsg-{}", kill.meta.seq));
+        let mut missing = absent.into_missing();
+        if let LogOrigin::Saved { .. } = origin {
+            // Nobody was asked: the log may be another host's.
+            let unknown = |absence: &&mut Absence| absence.reason == Reason::ContainerUnknown;
+            missing.iter_mut().filter(unknown).for_each(|absence| absence.reason = NOT_LOGGED);
         }
         OomKill {
             envelope,
@@ -70,8 +91,42 @@ impl Enricher {
             k8s: identity.k8s,
             systemd: identity.systemd,
             truncated: Vec::new(),
-            missing: absent.into_missing(),
+            missing,
         }
+    }
+
+    fn logged_envelope(
+        &mut self,
+        kill: &LoggedKill,
+        time: BootTime,
+        origin: &LogOrigin,
+        absent: &mut Absent,
+    ) -> Envelope {
+        let mut envelope = self.envelope(time, None, Origin::Kmsg);
+        let no_seq = match origin {
+            LogOrigin::BeforeStart => Reason::BeforeStart,
+            LogOrigin::ThisBoot | LogOrigin::Saved { .. } => NOT_LOGGED,
+        };
+        absent.because("seq", no_seq);
+        let LogOrigin::Saved { unix_ns, inexact, host } = origin else {
+            absent.because("time", Reason::LogClock);
+            if let Some(boot_id) = &envelope.host.boot_id {
+                // Whoever reads this log finds the same line.
+                envelope.id = Some(format!("{boot_id}-kmsg-{}", kill.meta.seq));
+            }
+            return envelope;
+        };
+        absent.because("time", *inexact);
+        if *host == Host::default() {
+            absent.because("host", NOT_LOGGED);
+        } else {
+            absent.unless(host.name.as_ref(), "host.name", NOT_LOGGED);
+            absent.unless(host.boot_id.as_ref(), "host.boot_id", NOT_LOGGED);
+            absent.unless(host.kernel.as_ref(), "host.kernel", NOT_LOGGED);
+        }
+        envelope.time = clock::rfc3339(*unix_ns);
+        envelope.host = host.clone();
+        envelope
     }
 
     fn logged_oom(&self, kill: &LoggedKill, split: Option<&Split>, absent: &mut Absent) -> Oom {
@@ -132,7 +187,12 @@ impl Enricher {
         absent.because("oom.cgroup.id", NOT_LOGGED);
         absent.because("oom.cgroup.events", NOT_LOGGED);
         absent.because("oom.cgroup.peak_bytes", NOT_LOGGED);
-        let v2 = self.knowledge.version == CgroupVersion::V2;
+        // Each has a line of its own: the report itself says on which hierarchy memory was.
+        let v2 = match (report.usage(UsageKind::Swap), report.usage(UsageKind::MemorySwap)) {
+            (Some(_), _) => true,
+            (None, Some(_)) => false,
+            (None, None) => self.knowledge.version == CgroupVersion::V2,
+        };
         let memory = report.usage(UsageKind::Memory);
         let swap = report.usage(if v2 { UsageKind::Swap } else { UsageKind::MemorySwap });
         let swap_key = if v2 { "oom.cgroup.swap_limit_bytes" } else { "oom.cgroup.memsw_limit_bytes" };

@@ -3,7 +3,7 @@
 
 use crate::{
     event::Constraint,
-    facts::kernel_log::line::{COMM_BYTES, OomDomain, positions},
+    facts::kernel_log::line::{OomDomain, Print, positions},
 };
 
 /// The victim that was chosen.
@@ -17,8 +17,8 @@ pub struct Chosen {
     pub uid: u32,
     /// What stands between `mems_allowed=…` and `,pid=`: both paths and the comm, with nothing but commas between them.
     pub(super) middle: Vec<u8>,
-    /// A piece of the line may have been cut.
-    pub(super) maybe_cut: bool,
+    /// How the line came to be what it is.
+    pub(super) print: Print,
 }
 
 /// A reading of [`Chosen`]'s middle.
@@ -52,7 +52,7 @@ impl Chosen {
 
     /// The one reading that `accept`s.
     fn only(&self, accept: impl Fn(&Split) -> bool) -> Option<Split> {
-        if self.maybe_cut {
+        if self.print.maybe_cut {
             return None;
         }
         let mut fitting = self.splits().filter(accept);
@@ -66,7 +66,7 @@ impl Chosen {
         const TASK_MEMCG: &[u8] = b",task_memcg=/";
         let middle = self.middle.as_slice();
         // What is behind `,task=` is a comm, so it stands near the end.
-        let tail = middle.len().saturating_sub(TASK.len() + COMM_BYTES);
+        let tail = middle.len().saturating_sub(TASK.len() + self.print.comm_bytes);
         positions(middle, TASK_MEMCG).flat_map(move |memcg| {
             let path = memcg + TASK_MEMCG.len() - 1;
             positions(middle.get(tail..).unwrap_or_default(), TASK).filter_map(move |at| {

@@ -2,21 +2,20 @@
 
 use crate::{
     event::Constraint,
-    facts::{
-        Limit,
-        kernel_log::{
-            chosen::Chosen,
-            record::{self, RecordMeta},
-        },
-    },
+    facts::{Limit, kernel_log::chosen::Chosen},
 };
 
 /// A comm has at most 15 bytes.
 pub(super) const COMM_BYTES: usize = 15;
 
-/// A piece this long may have been cut by the kernel, which keeps a little under 1024 bytes of a call's text
-/// (976 on the strictest configuration).
-const MAYBE_CUT_BYTES: usize = 900;
+/// How a text came to be what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Print {
+    /// A piece of it may have been cut.
+    pub(super) maybe_cut: bool,
+    /// What a comm may take: more than its own bytes where bytes that do not print are escaped.
+    pub(super) comm_bytes: usize,
+}
 
 /// A line of the killer's report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +36,8 @@ pub enum OomLine {
     Group(Vec<u8>),
     /// `Out of memory and no killable processes...`
     NoneKillable,
+    /// `oom_kill_process: 5 callbacks suppressed`: so many reports were left out before the next one.
+    Suppressed(u64),
 }
 
 /// Who ran the killer and why.
@@ -125,79 +126,15 @@ pub struct AlreadyExiting {
     pub comm: Vec<u8>,
 }
 
-/// Finds the killer's lines among records, and puts lines together that the kernel wrote in pieces.
-#[derive(Debug, Default)]
-pub struct Lines {
-    pending: Option<Pending>,
-}
-
-/// A line whose end has not come yet.
-#[derive(Debug)]
-struct Pending {
-    meta: RecordMeta,
-    last_seq: u64,
-    text: Vec<u8>,
-    maybe_cut: bool,
-}
-
-/// A line in pieces may hold two paths and little else.
-const MAX_LINE_BYTES: usize = 3 * 4096;
-
-impl Lines {
-    /// Takes the next record; gives the line that it is or completes. The number and time are those of the line's beginning.
-    pub fn push(&mut self, raw: &[u8]) -> Option<(RecordMeta, OomLine)> {
-        let (meta, text) = record::parse(raw)?;
-        if !meta.is_kernel() {
-            return None;
-        }
-        if meta.continues {
-            return self.extend(meta, &text);
-        }
-        // A new line ends the one that the same writer had begun; who that is cannot be told without its id.
-        self.pending.take_if(|pending| meta.caller.is_none() || pending.meta.caller == meta.caller);
-        let maybe_cut = text.len() >= MAYBE_CUT_BYTES;
-        if let Some(line) = parse(&text, maybe_cut) {
-            return Some((meta, line));
-        }
-        if STARTS.iter().any(|start| text.starts_with(start)) {
-            self.pending = Some(Pending { meta, last_seq: meta.seq, text: text.into_owned(), maybe_cut });
-        }
-        None
-    }
-
-    /// Forgets a line begun: records were lost.
-    pub fn reset(&mut self) {
-        self.pending = None;
-    }
-
-    fn extend(&mut self, meta: RecordMeta, piece: &[u8]) -> Option<(RecordMeta, OomLine)> {
-        let pending = self.pending.as_mut()?;
-        // Without a caller's id only the very next record is surely of the same line.
-        let same = match (pending.meta.caller, meta.caller) {
-            (Some(before), Some(now)) => before == now,
-            _ => pending.last_seq.checked_add(1) == Some(meta.seq),
-        };
-        if !same || pending.text.len() + piece.len() > MAX_LINE_BYTES {
-            return None;
-        }
-        pending.text.extend_from_slice(piece);
-        pending.last_seq = meta.seq;
-        pending.maybe_cut |= piece.len() >= MAYBE_CUT_BYTES;
-        let line = parse(&pending.text, pending.maybe_cut)?;
-        let meta = pending.meta;
-        self.pending = None;
-        Some((meta, line))
-    }
-}
-
 /// Beginnings of lines that the kernel writes in pieces.
-const STARTS: [&[u8]; 3] = [b"oom-kill:constraint=", b"Tasks in ", b"Memory cgroup stats for "];
+pub(super) const STARTS: [&[u8]; 3] = [b"oom-kill:constraint=", b"Tasks in ", b"Memory cgroup stats for "];
 
 /// What a whole line says.
-pub(super) fn parse(text: &[u8], maybe_cut: bool) -> Option<OomLine> {
+pub(super) fn parse(text: &[u8], print: Print) -> Option<OomLine> {
+    let Print { maybe_cut, comm_bytes } = print;
     let [oom_kill, group, stats] = STARTS;
     if let Some(rest) = text.strip_prefix(oom_kill) {
-        return chosen(rest, maybe_cut).map(OomLine::Chosen);
+        return chosen(rest, print).map(OomLine::Chosen);
     }
     if let Some(rest) = text.strip_prefix(group) {
         let path = rest.strip_suffix(b" are going to be killed due to memory.oom.group set")?;
@@ -210,18 +147,22 @@ pub(super) fn parse(text: &[u8], maybe_cut: bool) -> Option<OomLine> {
     if text.starts_with(b"Out of memory and no killable processes...") {
         return Some(OomLine::NoneKillable);
     }
-    invoked(text)
+    if let Some(rest) = text.strip_prefix(b"oom_kill_process: ") {
+        let count = str::from_utf8(rest.strip_suffix(b" callbacks suppressed")?).ok()?;
+        return count.parse().ok().map(OomLine::Suppressed);
+    }
+    invoked(text, comm_bytes)
         .map(OomLine::Invoked)
-        .or_else(|| killed(text).map(OomLine::Killed))
-        .or_else(|| already_exiting(text).map(OomLine::AlreadyExiting))
+        .or_else(|| killed(text, comm_bytes).map(OomLine::Killed))
+        .or_else(|| already_exiting(text, comm_bytes).map(OomLine::AlreadyExiting))
         .or_else(|| usage(text).map(OomLine::Usage))
 }
 
-fn invoked(text: &[u8]) -> Option<Invoked> {
+fn invoked(text: &[u8], comm_bytes: usize) -> Option<Invoked> {
     const MARK: &[u8] = b" invoked oom-killer: gfp_mask=";
     // A comm is too short to hold the mark.
     let mark = positions(text, MARK).next()?;
-    let comm = text.get(..mark).filter(|comm| comm.len() <= COMM_BYTES)?.to_vec();
+    let comm = text.get(..mark).filter(|comm| comm.len() <= comm_bytes)?.to_vec();
     let mut rest = Fixed(text.get(mark + MARK.len()..)?);
     let raw = rest.until("(")?;
     let gfp_mask_raw = match raw.strip_prefix("0x") {
@@ -249,7 +190,7 @@ fn usage(text: &[u8]) -> Option<Usage> {
     Some(Usage { kind, usage_bytes, limit: Limit::of_bytes(limit), failcnt })
 }
 
-fn chosen(text: &[u8], maybe_cut: bool) -> Option<Chosen> {
+fn chosen(text: &[u8], print: Print) -> Option<Chosen> {
     let comma = text.iter().position(|byte| *byte == b',')?;
     let constraint = match text.get(..comma)? {
         b"CONSTRAINT_NONE" => Some(Constraint::None),
@@ -271,15 +212,15 @@ fn chosen(text: &[u8], maybe_cut: bool) -> Option<Chosen> {
         pid: u32::try_from(pid).ok()?,
         uid: unsigned(uid)?,
         middle: rest.get(start..)?.to_vec(),
-        maybe_cut,
+        print,
     })
 }
 
-fn killed(text: &[u8]) -> Option<Killed> {
+fn killed(text: &[u8], comm_bytes: usize) -> Option<Killed> {
     const TAIL: &[u8] = b") total-vm:";
     // A comm may look like the beginning of the tail, but then the tail comes once more.
     let tail = positions(text, TAIL).last()?;
-    let (message, tid, comm) = named_task(text.get(..tail)?, b": Killed process ")?;
+    let (message, tid, comm) = named_task(text.get(..tail)?, b": Killed process ", comm_bytes)?;
     let mut rest = Fixed(text.get(tail + TAIL.len()..)?);
     Some(Killed {
         message,
@@ -295,14 +236,14 @@ fn killed(text: &[u8]) -> Option<Killed> {
     })
 }
 
-fn already_exiting(text: &[u8]) -> Option<AlreadyExiting> {
+fn already_exiting(text: &[u8], comm_bytes: usize) -> Option<AlreadyExiting> {
     let rest = text.strip_suffix(b") is already exiting. Skip killing the task")?;
-    let (message, tid, comm) = named_task(rest, b": OOM victim ")?;
+    let (message, tid, comm) = named_task(rest, b": OOM victim ", comm_bytes)?;
     Some(AlreadyExiting { message, tid, comm })
 }
 
 /// `MESSAGE` `mark` `TID (COMM`: the message is one of the kernel's own, so the first mark is the kernel's.
-fn named_task(text: &[u8], mark: &[u8]) -> Option<(Vec<u8>, u32, Vec<u8>)> {
+fn named_task(text: &[u8], mark: &[u8], comm_bytes: usize) -> Option<(Vec<u8>, u32, Vec<u8>)> {
     let at = positions(text, mark).next()?;
     let message = text.get(..at)?;
     // Lines of other parts of the kernel may begin with somebody's comm; this one never does.
@@ -313,7 +254,7 @@ fn named_task(text: &[u8], mark: &[u8]) -> Option<(Vec<u8>, u32, Vec<u8>)> {
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     let tid = str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()?;
     let comm = rest.get(digits..)?.strip_prefix(b" (")?;
-    (comm.len() <= COMM_BYTES).then(|| (message.to_vec(), tid, comm.to_vec()))
+    (comm.len() <= comm_bytes).then(|| (message.to_vec(), tid, comm.to_vec()))
 }
 
 /// Takes `key` and its number off the end; some kernels pad it with blanks.

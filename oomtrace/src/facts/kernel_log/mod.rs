@@ -11,14 +11,19 @@
 //! The killer's report is rate-limited (10 in 5 s): a kill without a report is normal. Formats: kernels 5.10 to 7.3.
 
 mod chosen;
+mod kills;
 pub mod line;
 mod logged_kill;
+mod pieces;
 pub mod record;
 pub mod report;
+pub mod saved;
 
 pub use chosen::{Chosen, Split};
-pub use line::{AlreadyExiting, Invoked, Killed, Lines, OomDomain, OomLine, Usage, UsageKind};
+pub use kills::Kills;
+pub use line::{AlreadyExiting, Invoked, Killed, OomDomain, OomLine, Usage, UsageKind};
 pub use logged_kill::LoggedKill;
+pub use pieces::Lines;
 pub use record::{Caller, RecordMeta};
 pub use report::{OomReport, Reports};
 

@@ -84,6 +84,7 @@ impl OomReport {
 #[derive(Debug)]
 pub struct Reports {
     recent: VecDeque<Kept>,
+    most: usize,
     head: Head,
     open: Open,
 }
@@ -115,14 +116,39 @@ enum Open {
     Closed,
 }
 
+/// What a `Killed process` line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The kill of the one that the newest report chose.
+    Chosen,
+    /// A kill with that one's group.
+    Member,
+    /// The kill of a run whose report the kernel left out.
+    Alone,
+}
+
 impl Default for Reports {
     fn default() -> Self {
-        // All of it at once: nothing here grows while memory is short.
-        Self { recent: VecDeque::with_capacity(MAX_REPORTS), head: Head::default(), open: Open::Closed }
+        Self::keeping(MAX_REPORTS)
     }
 }
 
 impl Reports {
+    /// Keeps the newest `most`.
+    pub fn keeping(most: usize) -> Self {
+        // All of it at once: nothing here grows while memory is short.
+        Self { recent: VecDeque::with_capacity(most), most, head: Head::default(), open: Open::Closed }
+    }
+
+    /// What a `Killed process` line is that comes next.
+    pub(super) fn role(&self) -> Role {
+        match self.open {
+            Open::Outcome => Role::Chosen,
+            Open::Members => Role::Member,
+            Open::Group | Open::Closed => Role::Alone,
+        }
+    }
+
     /// Takes the next line.
     pub fn push(&mut self, meta: RecordMeta, line: OomLine) {
         match line {
@@ -131,7 +157,7 @@ impl Reports {
                 self.head = Head { invoked: Some(invoked), ..Head::default() };
             }
             OomLine::Usage(usage) if self.head.usage.len() < 4 => self.head.usage.push(usage),
-            OomLine::Usage(_) => {}
+            OomLine::Usage(_) | OomLine::Suppressed(_) => {}
             OomLine::MemcgStats(path) => self.head.stats_memcg = Some(path),
             OomLine::Chosen(chosen) => self.begin(meta, chosen),
             OomLine::NoneKillable => self.reset(),
@@ -187,7 +213,7 @@ impl Reports {
 
     fn begin(&mut self, meta: RecordMeta, chosen: Chosen) {
         let head = std::mem::take(&mut self.head);
-        while self.recent.len() >= MAX_REPORTS
+        while self.recent.len() >= self.most
             || self
                 .recent
                 .front()

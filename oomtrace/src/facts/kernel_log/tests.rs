@@ -316,7 +316,8 @@ fn the_backlog_is_read_in_order() {
     for tid in 1..=3 {
         rustix::io::write(&writer, &record(tid.into(), "-", &killed(tid))).unwrap();
     }
-    let tids: Vec<u64> = Backlog::new(records).map(|line| line.unwrap().0.seq).collect();
+    let tids: Vec<u64> =
+        Backlog::new(records).filter_map(|line| line.unwrap()).map(|(meta, _)| meta.seq).collect();
     assert_eq!(tids, [1, 2, 3]);
 }
 

@@ -3,6 +3,8 @@
 //! Text that a container chose never reaches the terminal as it is: what is not plain is quoted
 //! and escaped, so that it can neither move the cursor nor look like a part of ours.
 
+mod time;
+
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
@@ -10,9 +12,9 @@ use anstyle::{AnsiColor, Style};
 
 use crate::{
     event::{
-        Cgroup, CgroupVersion, Container, Envelope, Event, Gap, GapCgroup, Hooks, K8s, Kill, LossReason,
-        Lost, MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger,
-        Verdict, name_of_user,
+        Cgroup, CgroupVersion, Container, Event, Gap, GapCgroup, Hooks, K8s, Kill, LossReason, Lost,
+        MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger, Verdict,
+        name_of_user,
     },
     outputs::encode::{cut, json},
 };
@@ -70,7 +72,7 @@ pub fn line(event: &Event, palette: &Palette, out: &mut Vec<u8>) {
 }
 
 fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
-    write_time(event.envelope(), palette.time, out)?;
+    time::write_time(event, palette.time, out)?;
     out.write_char(' ')?;
     write_sentence(event, palette, out)
 }
@@ -94,15 +96,6 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
         Event::Hooks(event) => write_hooks(event, out),
         Event::Verdict(event) => write_verdict(event, palette, out),
         Event::Stop(event) => write_stop(event, out),
-    }
-}
-
-/// `2026-11-21 03:12:45.123Z`: to the millisecond.
-fn write_time(envelope: &Envelope, style: Style, out: &mut String) -> fmt::Result {
-    let time = plain(&envelope.time);
-    match (time.get(..10), time.get(11..23)) {
-        (Some(day), Some(time)) => write!(out, "{style}{day} {time}Z{style:#}"),
-        _ => write!(out, "{style}{time}{style:#}"),
     }
 }
 
@@ -214,7 +207,7 @@ fn write_start(event: &Start, out: &mut String) -> fmt::Result {
         CgroupVersion::Hybrid => "hybrid",
         CgroupVersion::None => "none",
     };
-    let kernel = plain(&event.envelope.host.kernel);
+    let kernel = event.envelope.host.kernel.as_deref().map_or(Cow::Borrowed("unknown"), plain);
     write!(out, "oomtrace {}, kernel {kernel}, cgroup {cgroup}", plain(&event.version))?;
     let killer = event.hooks.iter().find(|hook| hook.name == "oom_kill_process");
     let how = killer.map_or("none", |hook| hook.attached.as_str());

@@ -1,0 +1,19 @@
+//! What can be typed after `log`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::Output;
+
+/// Options of `log`.
+#[derive(Args, Debug)]
+pub struct Log {
+    /// Saved logs, or `-` for standard input: what `dmesg` or `journalctl -k` wrote (also with `-o export` or `-o json`), or a log
+    /// daemon's kern.log. Without it: this host's log since its boot.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// How to write events [default: text on a terminal, json elsewhere].
+    #[arg(short, long, value_enum)]
+    pub output: Option<Output>,
+}

@@ -1,0 +1,86 @@
+//! `oomtrace log`: kills by the kernel's log alone, this host's or a saved one. No eBPF, no BTF, no privilege but to read it.
+
+mod remarks;
+mod saved;
+mod this_host;
+
+use std::io::{self, ErrorKind, Write};
+
+use crate::{
+    cli::Log,
+    commands::{render, terminal},
+    enrich::enricher::LogOrigin,
+    event::{Event, Host, Reason},
+    facts::kernel_log::saved::Stamp,
+    failure::{Code, Failure},
+    outputs::encode::Render,
+};
+
+/// `oomtrace log`.
+///
+/// # Errors
+/// If a log cannot be read, or a part of it was not understood.
+pub fn log(args: &Log) -> Result<(), Failure> {
+    let mut lines = Lines::new(render(args.output, terminal()));
+    let done = match args.files.as_slice() {
+        [] => this_host::print(&mut lines),
+        files => saved::print(files, &mut lines),
+    };
+    match done {
+        // Nobody reads: there is nothing left to do.
+        Err(Ended::Closed) | Ok(()) => Ok(()),
+        Err(Ended::Failure(failure)) => Err(failure),
+    }
+}
+
+/// What is known of when and where, by a line of a saved log.
+pub fn origin(stamp: Stamp, host: Host) -> LogOrigin {
+    let (unix_ns, inexact) = match stamp {
+        Stamp::SinceBoot(ns) => (i128::from(ns), Reason::LogSinceBoot),
+        Stamp::Utc(ns) => (ns, Reason::LogDaemonClock),
+        Stamp::UtcOfLog(ns) => (ns, Reason::LogClock),
+        Stamp::Local(ns) => (ns, Reason::LogLocalTime),
+    };
+    LogOrigin::Saved { unix_ns, inexact, host }
+}
+
+/// Why no more is printed.
+enum Ended {
+    /// Nobody reads standard output any more.
+    Closed,
+    /// Something failed.
+    Failure(Failure),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// Standard output, a line for each event.
+struct Lines {
+    render: Render,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn new(render: Render) -> Self {
+        Self { render, line: Vec::new() }
+    }
+
+    fn print(&mut self, event: &Event) -> Result<(), Ended> {
+        let written = self
+            .render
+            .line(event, &mut self.line)
+            .map_err(io::Error::from)
+            .and_then(|()| io::stdout().lock().write_all(&self.line));
+        written.map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => Ended::Closed,
+            _ => {
+                let why = format!("cannot write to standard output: {error}");
+                Ended::Failure(Failure::message(Code::RunTime, why))
+            }
+        })
+    }
+}

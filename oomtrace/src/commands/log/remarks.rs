@@ -1,0 +1,38 @@
+//! What is said of a log when it was read: what is in it besides kills, and what was not understood.
+
+use crate::{sources::saved_log::Tally, stderr::say};
+
+/// What is no error: one line each, on standard error.
+pub(super) fn say_all(tally: &Tally, unreported: u64) {
+    if unreported > 0 {
+        let suppressed = match tally.suppressed {
+            0 => String::new(),
+            count => format!("; by its own count it left out {count} reports"),
+        };
+        say(&format!(
+            "oomtrace: {unreported} of these kills have no report: the kernel writes ten in five seconds{suppressed}"
+        ));
+    }
+    for (count, what) in [
+        (tally.exiting, "chosen processes were exiting already, and needed no kill"),
+        (tally.nobody, "times the killer ran and found nobody to kill"),
+    ] {
+        if count > 0 {
+            say(&format!("oomtrace: {count} {what}"));
+        }
+    }
+}
+
+/// What was not understood, in words.
+pub(super) fn not_understood(tally: &Tally) -> String {
+    let first = tally.unread.first_unknown.map(|line| format!(" (the first is line {line})"));
+    let parts = [
+        (tally.torn, "lines of kills are torn".to_owned()),
+        (tally.unknown_kills, "lines report a kill in words of a kernel that is not known".to_owned()),
+        (tally.blobs, "texts were left out by journalctl (use -a, or -o export)".to_owned()),
+        (tally.unread.unknown, format!("lines are of no known form{}", first.unwrap_or_default())),
+        (tally.unread.long, "lines are too long".to_owned()),
+    ];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+    parts.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,86 @@
+//! Saved logs: of this host or another, of whatever time.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use super::{Ended, Lines, origin, remarks, this_host};
+use crate::{
+    enrich::enricher::{Enricher, Knowledge},
+    event::{CgroupVersion, Event, Host},
+    failure::{Code, Failure},
+    host::{
+        clock::{self, ClockOffset},
+        identity::UniqueId,
+    },
+    sources::saved_log::{SavedKill, SavedLog, Tally},
+};
+
+/// The forms that are read, for whoever gave another.
+const FORMS: &str = "what dmesg, `journalctl -k` (-o short… , export, json) and syslog write is read";
+
+pub(super) fn print(files: &[PathBuf], lines: &mut Lines) -> Result<(), Ended> {
+    let mut enricher = enricher();
+    let mut incomplete = Vec::new();
+    for file in files {
+        if file.as_os_str() == "-" {
+            print_one("standard input", io::stdin().lock(), &mut enricher, lines, &mut incomplete)?;
+            continue;
+        }
+        let name = file.display().to_string();
+        let opened = File::open(file).map_err(|error| unreadable(&name, &error))?;
+        // One read of it gives one record, and it has no end.
+        if is_device(&opened, file) {
+            this_host::print(lines)?;
+            continue;
+        }
+        print_one(&name, BufReader::with_capacity(64 << 10, opened), &mut enricher, lines, &mut incomplete)?;
+    }
+    match incomplete.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::message(Code::Data, incomplete.join("; ")).hint(FORMS).into()),
+    }
+}
+
+fn is_device(opened: &File, path: &Path) -> bool {
+    path == Path::new("/dev/kmsg")
+        && opened.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device())
+}
+
+fn print_one(
+    name: &str,
+    input: impl BufRead,
+    enricher: &mut Enricher,
+    lines: &mut Lines,
+    incomplete: &mut Vec<String>,
+) -> Result<(), Ended> {
+    let mut log = SavedLog::new(input, ClockOffset::sample().unix_ns(clock::boot_time()));
+    let mut unreported = 0;
+    for found in &mut log {
+        let SavedKill { kill, stamp, host } = found.map_err(|error| unreadable(name, &error))?;
+        unreported += u64::from(kill.report.is_none());
+        let origin = origin(stamp, host);
+        lines.print(&Event::OomKill(Box::new(enricher.logged_kill(&kill, &origin))))?;
+    }
+    let tally: Tally = log.tally();
+    remarks::say_all(&tally, unreported);
+    if tally.is_incomplete() {
+        incomplete.push(format!("{name}: {}", remarks::not_understood(&tally)));
+    }
+    Ok(())
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Failure {
+    Failure::message(Code::RunTime, format!("{name}: {error}"))
+}
+
+/// It knows nothing of this host: the log may be another's.
+fn enricher() -> Enricher {
+    let mut knowledge = Knowledge::none("", CgroupVersion::V2);
+    knowledge.run.host = Host::default();
+    knowledge.run.instance = UniqueId::new().to_string();
+    Enricher::new(knowledge)
+}

@@ -1,0 +1,34 @@
+//! The time that a line begins with.
+
+use std::fmt::{self, Write};
+
+use anstyle::Style;
+use jiff::civil::{Date, date};
+
+use super::plain;
+use crate::event::{Event, Reason};
+
+/// `2026-11-21 03:12:45.123Z`: to the millisecond.
+pub(super) fn write_time(event: &Event, style: Style, out: &mut String) -> fmt::Result {
+    let time = plain(&event.envelope().time);
+    // A saved kernel log may have no more than a time of another kind.
+    let inexact = match event {
+        Event::OomKill(kill) => kill.missing.iter().find(|absence| absence.key == "time"),
+        _ => None,
+    };
+    match (time.get(..10), time.get(11..23), inexact.map(|absence| absence.reason)) {
+        (Some(day), Some(time), Some(Reason::LogSinceBoot)) => write_since_boot(day, time, style, out),
+        (Some(day), Some(time), Some(Reason::LogLocalTime)) => {
+            write!(out, "{style}{day} {time} local{style:#}")
+        }
+        (Some(day), Some(time), _) => write!(out, "{style}{day} {time}Z{style:#}"),
+        _ => write!(out, "{style}{time}{style:#}"),
+    }
+}
+
+/// `boot+3d 03:12:45.123`: the boot stands at the beginning of 1970.
+fn write_since_boot(day: &str, time: &str, style: Style, out: &mut String) -> fmt::Result {
+    let days =
+        day.parse::<Date>().ok().and_then(|day| day.since(date(1970, 1, 1)).ok()).map(|span| span.get_days());
+    write!(out, "{style}boot+{}d {time}{style:#}", days.unwrap_or(0))
+}

@@ -1,0 +1,250 @@
+//! Bytes to entries of a saved log, with a bound on each: lines of text, of JSON, and fields of the journal's export.
+
+use std::{
+    borrow::Cow,
+    io::{self, BufRead, Read},
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::facts::kernel_log::saved::{Prefixes, SavedLine, Stamp};
+
+/// What is read of a line; the killer's have less than 12 KiB.
+const LINE_BYTES: usize = 256 << 10;
+
+/// What of a log was not understood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Lines, and entries of a journal, in a form that is not known.
+    pub unknown: u64,
+    /// The number of the first of them.
+    pub first_unknown: Option<u64>,
+    /// Lines that are longer than what is read of one.
+    pub long: u64,
+}
+
+/// What was read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// A line of a log, or an entry of a journal.
+    Line {
+        /// What it says.
+        line: SavedLine<'a>,
+        /// Names the host's boot.
+        boot_id: Option<String>,
+    },
+    /// A line with nothing before its text: what followed a newline in the line before, if that was torn.
+    Rest(&'a [u8]),
+    /// A line that says nothing.
+    Nothing,
+}
+
+/// Reads entries.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    line: Vec<u8>,
+    prefixes: Prefixes,
+    /// Whether it is an export of a journal, by its first line that is not empty.
+    export: Option<bool>,
+    /// Lines read so far.
+    number: u64,
+    /// What was not understood so far.
+    pub unread: Unread,
+}
+
+/// The fields of a journal's entry that are needed.
+#[derive(Debug, Default, Deserialize)]
+struct Fields {
+    #[serde(rename = "MESSAGE")]
+    message: Option<Value>,
+    #[serde(rename = "_TRANSPORT")]
+    transport: Option<String>,
+    #[serde(rename = "_HOSTNAME")]
+    host: Option<String>,
+    #[serde(rename = "_BOOT_ID")]
+    boot_id: Option<String>,
+    #[serde(rename = "__REALTIME_TIMESTAMP")]
+    realtime: Option<String>,
+    #[serde(skip)]
+    text: Option<Vec<u8>>,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Reads a log that was written before `now`, nanoseconds since 1970.
+    pub fn new(input: R, now: i128) -> Self {
+        let (line, prefixes, unread) = (Vec::new(), Prefixes::new(now), Unread::default());
+        Self { input, line, prefixes, export: None, number: 0, unread }
+    }
+
+    /// The next entry; `None` at the end.
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry<'_>>> {
+        if !self.read_line()? {
+            return Ok(None);
+        }
+        if self.line.is_empty() {
+            return Ok(Some(Entry::Nothing));
+        }
+        // Only a journal's own words of an entry begin so, and they come first.
+        if *self.export.get_or_insert_with(|| self.line.starts_with(b"__") && self.line.contains(&b'=')) {
+            return self.exported().map(Some);
+        }
+        if self.line.starts_with(b"{") {
+            let entry = serde_json::from_slice(&self.line).ok().and_then(entry);
+            return Ok(Some(entry.unwrap_or_else(|| self.unread.unknown(self.number))));
+        }
+        if let Some(line) = self.prefixes.parse(&self.line) {
+            return Ok(Some(Entry::Line { line, boot_id: None }));
+        }
+        // Further lines of a record are indented, in `/dev/kmsg` as elsewhere; the journal's own remarks begin with dashes.
+        let expected = self.line.starts_with(b" ") || self.line.starts_with(b"-- ");
+        if !expected {
+            self.unread.unknown(self.number);
+        }
+        Ok(Some(Entry::Rest(&self.line)))
+    }
+
+    /// Reads a line without its end. False if there is none.
+    fn read_line(&mut self) -> io::Result<bool> {
+        self.line.clear();
+        let limit = LINE_BYTES as u64;
+        let read = (&mut self.input).take(limit).read_until(b'\n', &mut self.line)?;
+        if read == 0 {
+            return Ok(false);
+        }
+        self.number += 1;
+        if self.line.last() == Some(&b'\n') {
+            self.line.pop();
+        } else if read == LINE_BYTES {
+            self.unread.long += 1;
+            self.skip_line()?;
+        }
+        if self.line.last() == Some(&b'\r') {
+            self.line.pop();
+        }
+        Ok(true)
+    }
+
+    fn skip_line(&mut self) -> io::Result<()> {
+        loop {
+            let room = self.input.fill_buf()?;
+            let (used, done) = match room.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end + 1, true),
+                None => (room.len(), room.is_empty()),
+            };
+            self.input.consume(used);
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The entry of which a first field was read.
+    fn exported(&mut self) -> io::Result<Entry<'static>> {
+        let (mut fields, first) = (Fields::default(), self.number);
+        loop {
+            if self.line.is_empty() {
+                break;
+            }
+            match self.line.iter().position(|byte| *byte == b'=') {
+                Some(end) => {
+                    let (name, value) = self.line.split_at_checked(end).unwrap_or_default();
+                    fields.set(name, value.get(1..).unwrap_or_default());
+                }
+                None => self.binary_field(&mut fields)?,
+            }
+            if !self.read_line()? {
+                break;
+            }
+        }
+        Ok(entry(fields).unwrap_or_else(|| self.unread.unknown(first)))
+    }
+
+    /// A field of which the name was read: its length follows, its bytes and a newline.
+    fn binary_field(&mut self, fields: &mut Fields) -> io::Result<()> {
+        let name = std::mem::take(&mut self.line);
+        let mut len = [0; 8];
+        let is_name = !name.is_empty()
+            && name.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_');
+        if !is_name {
+            self.unread.unknown(self.number);
+            return Ok(());
+        }
+        // A file may end anywhere.
+        let mut value = Vec::new();
+        if (&mut self.input).take(8).read_to_end(&mut value)? == 8 {
+            len.copy_from_slice(&value);
+        }
+        let len = u64::from_le_bytes(len);
+        value.clear();
+        let kept = len.min(LINE_BYTES as u64);
+        (&mut self.input).take(kept).read_to_end(&mut value)?;
+        if kept < len {
+            self.unread.long += 1;
+            io::copy(&mut (&mut self.input).take(len - kept), &mut io::sink())?;
+        }
+        fields.set(&name, &value);
+        // The newline behind it.
+        (&mut self.input).take(1).read_to_end(&mut value)?;
+        Ok(())
+    }
+}
+
+impl Unread {
+    fn unknown(&mut self, number: u64) -> Entry<'static> {
+        self.unknown += 1;
+        self.first_unknown.get_or_insert(number);
+        Entry::Nothing
+    }
+}
+
+impl Fields {
+    fn set(&mut self, name: &[u8], value: &[u8]) {
+        let text = || Some(String::from_utf8_lossy(value).into_owned());
+        match name {
+            b"MESSAGE" => self.text = Some(value.to_vec()),
+            b"_TRANSPORT" => self.transport = text(),
+            b"_HOSTNAME" => self.host = text(),
+            b"_BOOT_ID" => self.boot_id = text(),
+            b"__REALTIME_TIMESTAMP" => self.realtime = text(),
+            _ => {}
+        }
+    }
+}
+
+/// An entry of a journal. A field whose name begins with `_` is the journal's own word, which no process can write.
+fn entry(fields: Fields) -> Option<Entry<'static>> {
+    let Fields { message, transport, host, boot_id, realtime, text } = fields;
+    let is_kernel = transport.as_deref() == Some("kernel");
+    let text = text.or_else(|| match message? {
+        Value::String(text) => Some(text.into_bytes()),
+        // A text with bytes that do not print.
+        Value::Array(bytes) => bytes.iter().map(|byte| u8::try_from(byte.as_u64()?).ok()).collect(),
+        _ => None,
+    });
+    let Some(text) = text else {
+        // Others may say nothing.
+        return (transport.is_some() && !is_kernel).then_some(Entry::Nothing);
+    };
+    let stamp = Stamp::Utc(i128::from(realtime?.parse::<u64>().ok()?) * 1000);
+    let (host, text) = (host.map(Cow::Owned), Cow::Owned(text));
+    let line = SavedLine { stamp, host, is_kernel, continues: false, text };
+    Some(Entry::Line { line, boot_id: boot_id.as_deref().and_then(with_dashes) })
+}
+
+/// A boot id as the kernel writes it; the journal writes it without dashes.
+fn with_dashes(boot_id: &str) -> Option<String> {
+    if boot_id.len() != 32 || !boot_id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut rest = boot_id;
+    let mut parts = Vec::with_capacity(5);
+    for len in [8, 4, 4, 4] {
+        let (part, behind) = rest.split_at_checked(len)?;
+        parts.push(part);
+        rest = behind;
+    }
+    parts.push(rest);
+    Some(parts.join("-"))
+}
