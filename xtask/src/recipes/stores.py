@@ -10,7 +10,7 @@ if engine == "duckdb":
     # Every line is looked at for the types, not only the first 20,480.
     source = f"read_ndjson_auto('{path}', sample_size=-1, maximum_depth=-1, map_inference_threshold=-1)"
     columns = duckdb.sql(f"DESCRIBE SELECT * FROM {source}").fetchall()
-    rows = duckdb.sql(f"SELECT count(*) FROM {source}").fetchone()[0]
+    rows = duckdb.sql(f"SELECT count(*) FROM {source}").fetchall()[0][0]
     # What DuckDB cannot give one type, it keeps as JSON.
     no_type = "JSON"
 else:
