@@ -101,6 +101,7 @@ fn the_mirror_is_strict() {
         (r#""tid":2990"#, r#""tid":"2990""#),
         (r#""kernel":"6.12.41-amd64""#, r#""kernel":6"#),
         (r#""order":0"#, r#""order":null"#),
+        (r#""restart_count":3,"label""#, r#""restart_count":3,"nested":[],"label""#),
         (r#""domain_bytes":52428800"#, r#""domain_bytes":9007199254740993"#),
         (r#""kill":"selected""#, r#""kill":"chosen""#),
         ("123456789Z", "123456Z"),

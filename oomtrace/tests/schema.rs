@@ -93,13 +93,7 @@ fn broken_lines_are_rejected() {
 fn required_keys_are_required() {
     let validator = validator();
     for (index, keys) in [
-        (
-            0,
-            vec![
-                "schema", "type", "time", "message", "severity", "origin", "version", "instance", "hooks",
-                "runtimes",
-            ],
-        ),
+        (0, vec!["schema", "type", "time", "message", "severity", "origin", "version", "instance", "hooks"]),
         (1, vec!["schema", "type", "time", "message", "severity", "origin", "oom", "victim"]),
         (3, vec!["schema", "of", "victim"]),
         (4, vec!["schema", "type", "time"]),

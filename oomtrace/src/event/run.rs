@@ -20,6 +20,7 @@ pub struct Start {
     /// Where memory cgroups are.
     pub cgroup_version: CgroupVersion,
     /// Container runtimes found on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runtimes: Vec<String>,
     /// True when programs were taken over that an earlier run had left attached.
     pub resumed: bool,

@@ -166,7 +166,7 @@ lines! {
         instance: String,
         hooks: Vec<Hook>,
         cgroup_version: CgroupVersion,
-        runtimes: Vec<String>,
+        runtimes: Option<Vec<String>>,
         resumed: bool,
         limits: Option<Vec<String>>,
     }
@@ -293,6 +293,7 @@ fn check_values(value: &Value) -> Result<(), String> {
                 _ => Err(format!("number {number}")),
             }
         }
+        Value::Array(list) if list.is_empty() => Err("an empty list".into()),
         Value::Array(list) => list.iter().try_for_each(check_values),
         Value::Object(map) => map.iter().try_for_each(|(key, value)| match value.as_object() {
             // The victim is present even if nothing is known about it.
