@@ -29,7 +29,7 @@ use crate::{
 
 use queue::Queue;
 use store::{Slot, Store};
-pub use walk::{WalkError, WalkSummary};
+pub use walk::{Walk, WalkError, WalkSummary};
 
 /// The kernel cuts the path of a cgroup tracepoint at this length.
 const CHANGE_PATH_MAX: usize = oomtrace_common::record::CGROUP_PATH_LEN - 1;

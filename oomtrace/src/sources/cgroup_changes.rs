@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     accounting::Account,
+    cgroups::tree::Walk,
     enrich::enricher::Enricher,
     event::LossReason,
     host::clock,
@@ -20,9 +21,13 @@ use crate::{
 /// How long changes are taken in before the loop does anything else.
 const TURN: Duration = Duration::from_millis(100);
 
-/// After changes were lost, cgroups are walked again, but not more often than this. 10,000 cgroups take 0.2
-/// s.
+/// After changes were lost, cgroups are walked again, but not more often than this.
 const WALK_PAUSE: Duration = Duration::from_secs(10);
+
+/// A later walk runs for `STEPS`, then pauses for `REST`, so that kills are reported in between. 10,000 cgroups take 0.2 s, a user
+/// can make more than that, and can cause changes to be lost.
+const STEPS: Duration = Duration::from_millis(2);
+const REST: Duration = Duration::from_millis(20);
 
 /// Takes in the ring of changes.
 pub struct CgroupChanges {
@@ -33,6 +38,8 @@ pub struct CgroupChanges {
     /// The number of lost changes at the last walk.
     lost_before: u64,
     not_before: Instant,
+    /// A later walk in progress, and when it continues.
+    walk: Option<(Walk, Instant)>,
     /// Cgroups that were not kept and names that were not read, as last reported to the account.
     names_lost: (u64, u64),
     /// When to try again to read names for which no time was left.
@@ -48,6 +55,7 @@ impl CgroupChanges {
             mount,
             lost_before: 0,
             not_before: Instant::now(),
+            walk: None,
             names_lost: (0, 0),
             names_due: None,
         }
@@ -66,7 +74,7 @@ impl CgroupChanges {
         false
     }
 
-    /// Finds the cgroups that were made or removed while changes were lost.
+    /// Finds the cgroups that were made or removed while changes were lost, all at once.
     fn walk(&mut self, enricher: &mut Enricher, lost: u64) {
         if let Some(mount) = &self.mount {
             // A cgroup that is removed during the walk is no error. One that cannot be walked only lacks its
@@ -74,6 +82,28 @@ impl CgroupChanges {
             let _walked = enricher.tree_mut().walk(mount, clock::boot_time());
             self.lost_before = lost;
         }
+    }
+
+    /// The same, some steps at a time.
+    fn walk_on(&mut self, enricher: &mut Enricher, lost: u64) {
+        let now = Instant::now();
+        if self.walk.is_none()
+            && lost > self.lost_before
+            && now >= self.not_before
+            && let Some(mount) = &self.mount
+        {
+            let begun = enricher.tree_mut().begin_walk(mount, clock::boot_time());
+            self.walk = begun.ok().map(|walk| (walk, now));
+            self.lost_before = lost;
+            self.not_before = now + WALK_PAUSE;
+        }
+        let Some((mut walk, _)) = self.walk.take_if(|(_, due)| *due <= now) else { return };
+        while now.elapsed() < STEPS {
+            if enricher.tree_mut().walk_on(&mut walk) {
+                return;
+            }
+        }
+        self.walk = Some((walk, Instant::now() + REST));
     }
 }
 
@@ -86,9 +116,10 @@ impl Source for CgroupChanges {
         Some(self.ring.as_fd())
     }
 
-    /// Wakes the loop, which then reads names.
+    /// Wakes the loop, which then reads names and continues a walk.
     fn due(&self) -> Option<Instant> {
-        self.names_due
+        let walk = self.walk.as_ref().map(|(_, due)| *due);
+        self.names_due.into_iter().chain(walk).min()
     }
 
     /// Finds the cgroups that exist already. The programs are attached, so no new cgroup is missed.
@@ -105,10 +136,7 @@ impl Source for CgroupChanges {
         account.names_lost(names_lost.0 - self.names_lost.0, names_lost.1 - self.names_lost.1);
         self.names_lost = names_lost;
         let lost = account.lost_for(LossReason::CgroupRingFull);
-        if lost > self.lost_before && Instant::now() >= self.not_before {
-            self.walk(enricher, lost);
-            self.not_before = Instant::now() + WALK_PAUSE;
-        }
+        self.walk_on(enricher, lost);
         more
     }
 }

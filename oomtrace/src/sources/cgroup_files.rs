@@ -25,6 +25,9 @@ const AT_A_TIME: usize = 256;
 /// How many cgroups are read at the start. For others, counting starts at their first check.
 const AT_START: usize = 4096;
 
+/// The most suspects that are remembered: a user can make any number of these. Any more are found when their turn comes.
+const SUSPECTS: usize = 1024;
+
 /// The kernel counts the limit before it asks for the OOM killer's lock, and the kill after it has the lock.
 /// So there was no kill only if no process was killed anywhere for this long. With the lock held, a report of
 /// 8 kB takes 0.7 s on a serial console, and on an overloaded processor a kill took more than 5 s.
@@ -105,6 +108,12 @@ impl CgroupFiles {
         self.suspects.iter().filter_map(settles).min()
     }
 
+    /// Whether that time has come for a suspect. Also true for one that is no suspect any more: it is then dropped.
+    fn is_settled(&self, id: CgroupId, now: Instant) -> bool {
+        let since = self.known.get(&id).and_then(|known| known.suspect);
+        since.is_none_or(|since| now >= self.settles(since))
+    }
+
     /// When it is certain that a limit that was hit at `since` killed no process.
     fn settles(&self, since: Instant) -> Instant {
         let quiet = self.killed.map_or(since, |killed| killed.max(since));
@@ -123,9 +132,14 @@ impl CgroupFiles {
             let known = std::mem::take(&mut self.known);
             self.known = tree.live().filter_map(|(id, _)| Some((id, *known.get(&id)?))).collect();
         }
+        // A kill shows in a suspect's counts whenever they are read: once, when it is settled, will do.
         let suspects = std::mem::take(&mut self.suspects);
+        let (mut settled, later): (Vec<_>, Vec<_>) =
+            suspects.into_iter().partition(|id| self.is_settled(*id, now));
+        self.suspects = later;
+        self.suspects.extend(settled.drain(settled.len().min(AT_A_TIME)..));
         let mut cgroups: Vec<_> =
-            suspects.into_iter().filter_map(|id| Some((id, tree.path_of(id)?))).collect();
+            settled.into_iter().filter_map(|id| Some((id, tree.path_of(id)?))).collect();
         let in_turn: Vec<_> = tree.live().skip(self.next).take(AT_A_TIME).collect();
         self.next = if in_turn.len() < AT_A_TIME { 0 } else { self.next.saturating_add(AT_A_TIME) };
         cgroups.extend(
@@ -143,7 +157,7 @@ impl CgroupFiles {
             self.known.get(&id).copied().unwrap_or(Known { counts: Some((0, 0)), ..Known::default() });
         let found =
             if self.v1 { self.hangs(&mut known, &path) } else { self.ran_out(&mut known, &path, now) };
-        if known.suspect.is_some() {
+        if known.suspect.is_some() && self.suspects.len() < SUSPECTS && !self.suspects.contains(&id) {
             self.suspects.push(id);
         }
         self.known.insert(id, known);

@@ -14,6 +14,8 @@ use crate::{
 
 /// The most owned cgroups that wait.
 const OTHERS_MAX: usize = 4096;
+/// When so many wait, gone ones are looked for once per this many that come. To look at each costs more than a cgroup does.
+const CLEAN_EVERY: u32 = 1024;
 /// If no owner has time left, the owned ones are tried again after this.
 const OTHERS_PAUSE: Duration = Duration::from_millis(100);
 /// How many owned cgroups are tried to find an owner with time left.
@@ -25,6 +27,8 @@ pub(super) struct Queue {
     others: VecDeque<(Slot, CgroupId)>,
     allowance: Allowance,
     began: Instant,
+    /// How many came when there was no room.
+    crowded: u32,
     /// When the owned ones are tried again, because no owner had time left.
     not_before: Option<Instant>,
     hasher: RandomState,
@@ -37,9 +41,17 @@ impl Queue {
             others: VecDeque::new(),
             allowance: Allowance::new(others_time),
             began: Instant::now(),
+            crowded: 0,
             not_before: None,
             hasher: RandomState::new(),
         }
+    }
+
+    /// One more came, and there is no room.
+    fn is_to_be_cleaned(&mut self) -> bool {
+        let first = self.crowded.is_multiple_of(CLEAN_EVERY);
+        self.crowded = self.crowded.wrapping_add(1);
+        first
     }
 }
 
@@ -49,7 +61,7 @@ impl CgroupTree {
             self.queue.own.push_back((slot, id));
             return;
         }
-        if self.queue.others.len() >= OTHERS_MAX {
+        if self.queue.others.len() >= OTHERS_MAX && self.queue.is_to_be_cleaned() {
             let store = &self.store;
             self.queue.others.retain(|(slot, id)| store.slot_of(*id) == Some(*slot) && !store.is_dead(*slot));
         }
@@ -165,3 +177,15 @@ impl CgroupTree {
 /// A missing file is looked for again after this, even if no directory changed: it may be on a mount that
 /// came later.
 const ABSENT_SECONDS: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_gone_through_once_for_many_that_come() {
+        let mut queue = Queue::new(Duration::ZERO);
+        assert!(queue.is_to_be_cleaned());
+        assert_eq!((0..100_000).filter(|_| queue.is_to_be_cleaned()).count(), 100_000 / 1024);
+    }
+}

@@ -4,14 +4,14 @@
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use crate::{
-    cgroups::tree::{CgroupTree, store::Slot},
+    cgroups::tree::CgroupTree,
     facts::{BootTime, CgroupId},
 };
 
@@ -47,15 +47,21 @@ pub struct WalkError {
     pub source: std::io::Error,
 }
 
+/// A directory that is being read.
 struct Level {
     dir: OwnedFd,
-    below: Vec<(Slot, CString)>,
+    id: CgroupId,
+    /// All of its entries were read.
+    read: bool,
+    /// Cgroups in it whose own directories were not read yet.
+    below: Vec<(CgroupId, CString)>,
 }
 
-/// A walk in progress.
-struct Walk {
+/// A walk in progress. It may pause, and cgroups come and go meanwhile, so it knows them by their ids.
+pub struct Walk {
     now: BootTime,
     buffer: Vec<MaybeUninit<u8>>,
+    levels: Vec<Level>,
     /// Kept cgroups that were not found yet.
     unseen: HashSet<CgroupId>,
     summary: WalkSummary,
@@ -66,6 +72,13 @@ impl CgroupTree {
     /// before the walk, so that no cgroup is missed. A later walk, after changes were lost, also finds
     /// removed cgroups.
     pub fn walk(&mut self, mount: &Path, now: BootTime) -> Result<WalkSummary, WalkError> {
+        let mut walk = self.begin_walk(mount, now)?;
+        while !self.walk_on(&mut walk) {}
+        Ok(walk.summary)
+    }
+
+    /// Begins such a walk.
+    pub fn begin_walk(&mut self, mount: &Path, now: BootTime) -> Result<Walk, WalkError> {
         let refused = |errno: Errno| WalkError { mount: mount.to_owned(), source: errno.into() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(CWD, mount, flags, Mode::empty()).map_err(refused)?;
@@ -73,80 +86,99 @@ impl CgroupTree {
         let is_cgroup = rustix::fs::fstatfs(&dir)
             .is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|magic| CGROUP_MAGIC.contains(&magic)));
         let part = is_cgroup && stat.st_ino != ROOT_INODE;
-        self.walk_from(dir, CgroupId(stat.st_ino), part, now).map_err(refused)
+        let mut walk = self.begin_walk_from(dir, CgroupId(stat.st_ino), part, now);
+        self.read_some(&mut walk).map_err(refused)?;
+        Ok(walk)
     }
 
-    fn walk_from(
-        &mut self,
-        dir: OwnedFd,
-        id: CgroupId,
-        part: bool,
-        now: BootTime,
-    ) -> Result<WalkSummary, Errno> {
+    fn begin_walk_from(&mut self, dir: OwnedFd, id: CgroupId, part: bool, now: BootTime) -> Walk {
         if part {
             self.mount = Some(id);
         }
-        let root = match self.store.slot_of(id) {
-            Some(known) => known,
-            None => self.store.insert_root(id, part),
-        };
-        let unseen: HashSet<CgroupId> =
-            self.store.live_from(0).map(|(_, _, id)| id).filter(|known| *known != id).collect();
-        let summary = WalkSummary { part, ..WalkSummary::default() };
-        let mut walk = Walk { now, buffer: vec![MaybeUninit::uninit(); ENTRIES_BYTES], unseen, summary };
-        let below = self.take_in(&dir, root, &mut walk)?;
-        let mut levels = vec![Level { dir, below }];
-        while let Some(level) = levels.last_mut() {
-            let Some((slot, name)) = level.below.pop() else {
-                levels.pop();
-                continue;
-            };
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = rustix::fs::openat(&level.dir, &name, flags, Mode::empty());
-            let read = opened.and_then(|dir| {
-                let below = self.take_in(&dir, slot, &mut walk)?;
-                Ok(Level { dir, below })
-            });
-            match read {
-                Ok(next) if next.below.is_empty() => {}
-                Ok(next) if levels.len() < DEPTH_MAX => levels.push(next),
-                // Removed since. The kernel reports its removal.
-                Err(Errno::NOENT | Errno::NODEV) => {}
-                Ok(_) | Err(_) => walk.summary.skipped += 1,
-            }
+        if self.store.slot_of(id).is_none() {
+            self.store.insert_root(id, part);
         }
+        let unseen = self.store.live_from(0).map(|(_, _, id)| id).filter(|known| *known != id).collect();
+        Walk {
+            now,
+            buffer: vec![MaybeUninit::uninit(); ENTRIES_BYTES],
+            levels: vec![Level { dir, id, read: false, below: Vec::new() }],
+            unseen,
+            summary: WalkSummary { part, ..WalkSummary::default() },
+        }
+    }
+
+    /// Does one step of a walk: one read of a directory's entries, or the next directory. Returns true at the end.
+    pub fn walk_on(&mut self, walk: &mut Walk) -> bool {
+        let Some(level) = walk.levels.last_mut() else { return true };
+        if !level.read {
+            if self.read_some(walk).is_err() {
+                walk.summary.skipped += 1;
+                walk.levels.pop();
+            }
+            return false;
+        }
+        let Some((id, name)) = level.below.pop() else {
+            walk.levels.pop();
+            if walk.levels.is_empty() {
+                self.end_walk(walk);
+            }
+            return walk.levels.is_empty();
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&level.dir, &name, flags, Mode::empty()) {
+            Ok(dir) if walk.levels.len() < DEPTH_MAX => {
+                walk.levels.push(Level { dir, id, read: false, below: Vec::new() });
+            }
+            // Removed since. The kernel reports its removal.
+            Err(Errno::NOENT | Errno::NODEV) => {}
+            Ok(_) | Err(_) => walk.summary.skipped += 1,
+        }
+        false
+    }
+
+    fn end_walk(&mut self, walk: &mut Walk) {
         // Only a complete walk shows which cgroups are gone.
         if walk.summary.skipped == 0 {
             walk.summary.gone = walk.unseen.len();
-            for id in walk.unseen {
-                self.bury(id, now);
+            for id in walk.unseen.drain() {
+                self.bury(id, walk.now);
             }
         }
-        Ok(walk.summary)
     }
 
-    /// Adds the cgroups directly in `dir`, and returns them.
-    fn take_in(
-        &mut self,
-        dir: impl AsFd,
-        parent: Slot,
-        walk: &mut Walk,
-    ) -> Result<Vec<(Slot, CString)>, Errno> {
-        let mut below = Vec::new();
-        let mut entries = RawDir::new(dir, &mut walk.buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if entry.file_type() != FileType::Directory || matches!(name.to_bytes(), b"." | b"..") {
-                continue;
+    /// Adds some of the cgroups directly in the directory that is being read.
+    fn read_some(&mut self, walk: &mut Walk) -> Result<(), Errno> {
+        let Some(level) = walk.levels.last_mut() else { return Ok(()) };
+        let mut entries = RawDir::new(&level.dir, &mut walk.buffer);
+        loop {
+            let Some(entry) = entries.next() else {
+                level.read = true;
+                return Ok(());
+            };
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Removed since.
+                Err(Errno::NOENT | Errno::NODEV) => {
+                    level.read = true;
+                    return Ok(());
+                }
+                Err(errno) => return Err(errno),
+            };
+            let (name, id) = (entry.file_name(), CgroupId(entry.ino()));
+            if entry.file_type() == FileType::Directory && !matches!(name.to_bytes(), b"." | b"..") {
+                walk.summary.cgroups += 1;
+                walk.unseen.remove(&id);
+                // What is above it may have gone since.
+                let parent = self.store.slot_of(level.id);
+                if parent.and_then(|parent| self.insert_at(parent, name.to_bytes(), id, walk.now)).is_some() {
+                    level.below.push((id, name.to_owned()));
+                }
             }
-            walk.summary.cgroups += 1;
-            walk.unseen.remove(&CgroupId(entry.ino()));
-            if let Some(slot) = self.insert_at(parent, name.to_bytes(), CgroupId(entry.ino()), walk.now) {
-                below.push((slot, name.to_owned()));
+            if entries.is_buffer_empty() {
+                return Ok(());
             }
         }
-        Ok(below)
     }
 }
 
@@ -169,7 +201,8 @@ mod tests {
         let runtimes = Runtimes::discover(Root::at(dir.path().join("none")), &[]);
         let mut tree = CgroupTree::new(runtimes, TreeLimits::default());
         let opened = std::fs::File::open(dir.path()).unwrap();
-        tree.walk_from(opened.into(), top, true, BootTime(0)).unwrap();
+        let mut walk = tree.begin_walk_from(opened.into(), top, true, BootTime(0));
+        while !tree.walk_on(&mut walk) {}
         assert_eq!(tree.path_of(web), None, "its head is not known");
 
         let kubepods = CgroupId(inode(&dir.path().join("kubepods")));

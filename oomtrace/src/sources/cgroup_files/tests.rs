@@ -97,6 +97,31 @@ fn a_limit_without_a_kill_is_told_once_and_only_when_it_has_settled() {
     assert_eq!(host.look(&mut files, SETTLED), []);
 }
 
+/// A limit put below what a cgroup without a process holds is hit, and kills nobody: a user can have that of many.
+#[test]
+fn many_suspects_are_looked_at_once_and_some_at_a_time() {
+    let many = u64::try_from(AT_A_TIME).unwrap() + 100;
+    let mut host = Host::new();
+    for id in 1..=many {
+        host.make(id, &format!("/{id}"));
+        host.counts(&format!("/{id}"), 0, 0);
+    }
+    let mut files = host.files(false);
+    for id in 1..=many {
+        host.counts(&format!("/{id}"), 1, 0);
+    }
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    // Who looked at it now would find it gone. It is not its turn.
+    fs::rename(host.mount.path().join("1"), host.mount.path().join("aside")).unwrap();
+    assert_eq!(host.look(&mut files, AT_ONCE), []);
+    assert_eq!(files.suspects.len(), AT_A_TIME + 100);
+    fs::rename(host.mount.path().join("aside"), host.mount.path().join("1")).unwrap();
+    assert_eq!(host.look(&mut files, SETTLED).len(), AT_A_TIME);
+    assert!(files.settles_next().is_some_and(|next| next <= host.now), "the rest is looked at next");
+    assert_eq!(host.look(&mut files, AT_ONCE).len(), 100);
+    assert_eq!(files.settles_next(), None);
+}
+
 #[test]
 fn a_kill_in_it_or_below_is_no_run_without_one() {
     let mut host = Host::new();
