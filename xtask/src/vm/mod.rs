@@ -13,6 +13,7 @@ mod kernels;
 mod plan;
 mod programs;
 mod qemu;
+mod recorded;
 mod table;
 mod tools;
 
@@ -172,19 +173,24 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         table.lock().unwrap_or_else(PoisonError::into_inner).guest(&guest.column);
     }
     boot(&guests, &kit, &table, args.jobs)?;
-    let table = table.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut table = table.into_inner().unwrap_or_else(PoisonError::into_inner);
     let seconds = started.elapsed().as_secs();
     let mut stdout = std::io::stdout().lock();
     write!(stdout, "\n{table}")?;
     writeln!(stdout, "\n{seconds} s; consoles in {}", kit.directory.display())?;
+    let passed = table.passed();
     if let Some(place) = place {
-        let took = format!("{} guests, {} at a time, took {seconds} s.", guests.len(), args.jobs.max(1));
+        if !args.matrix {
+            table.keep(&place.text()?);
+        }
+        let took =
+            format!("The last {} guests, {} at a time, took {seconds} s.", guests.len(), args.jobs.max(1));
         place.fill(&format!("\n{table}\n{took} The kernels say of themselves:\n\n{}\n", table.offered()))?;
         let mut met = table.verified.clone();
         met.keep(&recorded);
         verifier.fill(&format!("\n{}\n", met.table()))?;
     }
-    Ok(if table.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What all guests share, and the names of the scenarios to run; none if a command runs.

@@ -41,12 +41,12 @@ pub fn offered_by(line: &str) -> Option<(&str, &str)> {
 #[derive(Default)]
 pub struct Table {
     /// What a guest's kernel offers: guest, what, how.
-    offers: Vec<(usize, String, String)>,
+    pub(super) offers: Vec<(usize, String, String)>,
     /// The verifier's costs of the programs.
     pub verified: VerifierCosts,
-    guests: Vec<String>,
-    scenarios: Vec<String>,
-    cells: Vec<(usize, usize, Outcome)>,
+    pub(super) guests: Vec<String>,
+    pub(super) scenarios: Vec<String>,
+    pub(super) cells: Vec<(usize, usize, Outcome)>,
 }
 
 impl Table {
