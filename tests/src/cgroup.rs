@@ -195,6 +195,23 @@ impl Cgroup {
         }
     }
 
+    /// Lets a user make cgroups in it and enter them, like systemd's `Delegate=`. Its limit still belongs to root.
+    pub fn hand_over(&self, uid: u32) -> Result<()> {
+        for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+            let file = self.dir.join(name);
+            if file.exists() {
+                std::os::unix::fs::chown(&file, Some(uid), Some(uid))
+                    .with_context(|| format!("hand over {}", file.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where it is.
     pub fn place(&self) -> &Place {
         &self.place

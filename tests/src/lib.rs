@@ -18,6 +18,8 @@ pub mod scenarios;
 pub mod schema;
 pub mod session;
 pub mod soak;
+pub mod storm;
 pub mod trace_event;
 pub mod tracer;
+pub mod user;
 pub mod verifier;

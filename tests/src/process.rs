@@ -81,3 +81,14 @@ impl ProcessFacts {
         })
     }
 }
+
+/// Makes the calling thread, and threads that it starts later, run before all ordinary ones. 0 makes it ordinary again.
+pub fn first_in_first_out(priority: libc::c_int) -> std::io::Result<()> {
+    let policy = if priority > 0 { libc::SCHED_FIFO } else { libc::SCHED_OTHER };
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameter is a local that lives through the call.
+    match unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}

@@ -125,19 +125,29 @@ impl Tracer {
 
     /// The same, without these capabilities.
     pub fn start_without(binary: &Path, hook: Hook, capabilities: &'static [libc::c_ulong]) -> Result<Self> {
-        Self::start_prepared(binary, hook, &[], capabilities)
+        Self::start_prepared(binary, hook, &[], |command| {
+            // SAFETY: system calls with numbers, which is all that may be done between fork and exec.
+            unsafe {
+                command.pre_exec(|| {
+                    let drop = |of: &libc::c_ulong| libc::prctl(libc::PR_CAPBSET_DROP, *of, 0, 0, 0) == 0;
+                    if capabilities.iter().all(drop) { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+                });
+            }
+            Ok(())
+        })
     }
 
     /// The same, with more options of `oomtrace run`.
     pub fn start_with(binary: &Path, hook: Hook, options: &[&str]) -> Result<Self> {
-        Self::start_prepared(binary, hook, options, &[])
+        Self::start_prepared(binary, hook, options, |_| Ok(()))
     }
 
-    fn start_prepared(
+    /// The same. `prepare` changes the command before it is started.
+    pub fn start_prepared(
         binary: &Path,
         hook: Hook,
         options: &[&str],
-        without: &'static [libc::c_ulong],
+        prepare: impl FnOnce(&mut Command) -> Result<()>,
     ) -> Result<Self> {
         let schema = Schema::of(binary)?;
         let mut command = Command::new(binary);
@@ -146,17 +156,13 @@ impl Tracer {
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
+        prepare(&mut command)?;
         // It must end when the test is killed. SAFETY: system calls with numbers, which is all that is
         // allowed between fork and exec.
         unsafe {
-            command.pre_exec(|| {
-                let dropped = without
-                    .iter()
-                    .all(|capability| libc::prctl(libc::PR_CAPBSET_DROP, *capability, 0, 0, 0) == 0);
-                match dropped && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == 0 {
-                    true => Ok(()),
-                    false => Err(std::io::Error::last_os_error()),
-                }
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
             });
         }
         let mut child = command.spawn().with_context(|| format!("start {}", binary.display()))?;

@@ -120,7 +120,7 @@ fn serve() -> Result<()> {
     // SAFETY: flags only.
     let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
     ensure!(locked == 0, "lock memory: {}", Error::last_os_error());
-    crate::subject::first_in_first_out(1)?;
+    oomtrace_tests::process::first_in_first_out(1)?;
     let poll = epoll(&ring)?;
     // SAFETY: stdout is open as long as the process is. `ManuallyDrop` keeps it open.
     let mut stdout = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(1) });

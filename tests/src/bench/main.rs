@@ -12,6 +12,7 @@ mod kills;
 mod ratio;
 mod replay;
 mod signals;
+mod storm;
 mod subject;
 mod syscalls;
 mod turns;
@@ -37,6 +38,9 @@ struct Arguments {
     /// Without the minimal tracer and bpftrace.
     #[arg(long)]
     alone: bool,
+    /// Only measure how late kills of others are reported during a user's storm, compared with a quiet host.
+    #[arg(long, conflicts_with_all = ["against", "alone"])]
+    storm: bool,
     /// How many kills each tracer sees.
     #[arg(long, default_value_t = 200)]
     kills: u32,
@@ -79,6 +83,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let _quiet = host::Setting::change("/proc/sys/kernel/printk", "1")?;
     let hierarchy = cgroup::Hierarchy::find()?;
     let scratch = cgroup::Scratch::make(&hierarchy)?;
+    if arguments.storm {
+        return storm::measure(&arguments.oomtrace, scratch.cgroup(), &mut std::io::stdout().lock());
+    }
     let mut subjects = vec![Subject::Oomtrace(arguments.oomtrace.clone())];
     subjects.extend(arguments.against.clone().map(Subject::Before));
     if !arguments.alone {

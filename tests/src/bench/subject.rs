@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use jiff::Timestamp;
 use oomtrace_tests::counters::{boot_time_ns, wall_clock_ns};
 use oomtrace_tests::patience::PATIENCE;
+use oomtrace_tests::process::first_in_first_out;
 use oomtrace_tests::tracer::at;
 use serde_json::Value;
 
@@ -208,16 +209,6 @@ fn read(mut stdout: impl Read, lines: &Mutex<Vec<Line>>) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             lock(lines).push(Line { text, read_at });
         }
-    }
-}
-
-/// Applies to the calling thread.
-pub fn first_in_first_out(priority: libc::c_int) -> std::io::Result<()> {
-    let parameter = libc::sched_param { sched_priority: priority };
-    // SAFETY: the parameter is a local that lives through the call.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
     }
 }
 

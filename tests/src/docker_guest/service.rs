@@ -22,6 +22,7 @@ pub(crate) const END: &[Case] = &[
     ("service_tells_kills_in_the_journal", tells_kills),
     ("service_says_why_it_has_no_word_of_podman", says_why),
     ("service_tells_a_storm_in_the_journal", tells_a_storm),
+    ("service_loses_no_line_of_a_burst", loses_no_line),
     ("service_gives_its_file_to_a_group", gives_its_file),
     ("service_is_not_started_again_in_vain", is_not_started_in_vain),
     ("service_keeps_its_watchdog", keeps_its_watchdog),
@@ -147,6 +148,27 @@ fn tells_a_storm(world: &mut World) -> Result<()> {
         "the journal dropped lines"
     );
     run("docker", &["rm", "-f", &id]).map(drop)
+}
+
+/// The unit, with another program in it, writes thousands of lines at once. The journal takes each of them.
+fn loses_no_line(_: &mut World) -> Result<()> {
+    const LINES: usize = 5000;
+    let added = DropIn::add(&format!(
+        "Type=exec\nRestart=no\nWatchdogSec=0\nExecStart=\nExecStart=/usr/bin/seq -f burst-%%g {LINES}\n"
+    ))?;
+    run("systemctl", &["restart", UNIT]).with_context(last_words)?;
+    let told = || -> Result<usize> {
+        let journal = run("journalctl", &["--no-pager", "-o", "cat", "-u", UNIT])?;
+        Ok(journal.lines().filter(|line| line.starts_with("burst-")).count())
+    };
+    until("the end of a burst", || Ok((property(UNIT, "ActiveState")? == "inactive").then_some(())))?;
+    let told = until("each line of a burst in the journal", || {
+        let told = told()?;
+        Ok((told >= LINES).then_some(told))
+    });
+    drop(added);
+    run("systemctl", &["restart", UNIT])?;
+    told.map(drop)
 }
 
 /// An administrator's addition to the unit. A drop removes it.

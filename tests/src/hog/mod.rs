@@ -9,13 +9,14 @@ mod memory;
 mod namespace;
 mod reuse;
 mod serve;
+mod storm;
 mod tasks;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
@@ -166,6 +167,36 @@ impl Hog {
         let procs = word(procs.as_os_str().as_bytes());
         let ids = self.ask(&format!("reuse {procs} {times} {tracer}"))?;
         ids.split_ascii_whitespace().map(|id| id.parse().context("a process id")).collect()
+    }
+
+    /// Lets it make the cgroups with these numbers below one of its own, each named like a container. Does not wait.
+    pub fn rage(&mut self, service: &Path, from: usize, count: usize) -> Result<()> {
+        self.tell(&format!("rage {} {from} {count}", word(service.as_os_str().as_bytes())))
+    }
+
+    /// Waits until all of these were made. Returns how many kills there were.
+    pub fn raged(&mut self) -> Result<usize> {
+        let kills = self.hear("ok")?;
+        kills.parse().with_context(|| format!("a count of kills: {kills}"))
+    }
+
+    /// Lets it make cgroups below one of its own, each below the one before, and have a child killed in the last. Returns the
+    /// child's id.
+    pub fn kill_below(&mut self, service: &Path, names: &str) -> Result<u64> {
+        let names = names.replace('/', " ");
+        let pid = self.ask(&format!("kill-below {} {names}", word(service.as_os_str().as_bytes())))?;
+        pid.parse().with_context(|| format!("a process id: {pid}"))
+    }
+
+    /// The id of the container that such a cgroup is named after.
+    pub fn id_of(number: usize) -> String {
+        storm::id(number)
+    }
+
+    /// Lets it change the times of these files until it ends.
+    pub fn touch_for_ever(&mut self, files: &[PathBuf]) -> Result<()> {
+        let words: Vec<String> = files.iter().map(|file| word(file.as_os_str().as_bytes())).collect();
+        self.tell(&format!("touch {}", words.join(" ")))
     }
 
     /// Waits for the end of its child. Returns the signal.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use super::memory::{self, Kind};
-use super::{namespace, reuse, tasks};
+use super::{namespace, reuse, storm, tasks};
 
 /// Serves until stdin ends.
 pub(super) fn hog() -> ! {
@@ -122,6 +122,19 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
         "reuse" => {
             let ids = reuse::again_and_again(&path(first)?, number(words.get(1))?, number(words.get(2))?)?;
             return Ok(ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        }
+        "rage" => {
+            let (from, count) = (number(words.get(1))?, number(words.get(2))?);
+            return Ok(storm::rage(&path(first)?, from, count)?.to_string());
+        }
+        "kill-below" => {
+            let names = words.get(1..).unwrap_or_default();
+            return Ok(storm::kill_below(&path(first)?, names)?.to_string());
+        }
+        "touch" => {
+            storm::touch_for_ever(
+                &words.iter().map(|word| path(Some(word))).collect::<io::Result<Vec<_>>>()?,
+            )?;
         }
         "quit" => exit(0),
         _ => return Err(wrong("no such command")),

@@ -1,6 +1,8 @@
 //! What a run counts, and which `/proc` it reads.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -128,4 +130,25 @@ pub fn pids_of_another_namespace(world: &World) -> Result<()> {
     let ended = unsafe { libc::kill(libc::pid_t::try_from(tracer)?, libc::SIGTERM) };
     ensure!(ended == 0, "end the tracer: {}", std::io::Error::last_os_error());
     until("the end of unshare", || Ok(run.child.try_wait()?)).map(drop)
+}
+
+/// The tracer leaves no core file: its memory holds other people's command lines. The files in `/proc` of a process that could
+/// leave one belong to its group; else to root's.
+pub fn leaves_no_core(world: &World) -> Result<()> {
+    const GROUP: u32 = 4242;
+    let mut run = world.run(&[], |command| {
+        command.gid(GROUP);
+    })?;
+    ensure!(text(&run.line()?, "type") == "start", "no start line");
+    let mut control = Command::new("sleep").arg("1000").gid(GROUP).spawn()?;
+    let group_of = |process: u32| {
+        let file = format!("/proc/{process}/environ");
+        fs::metadata(&file).map(|meta| meta.gid()).with_context(|| file)
+    };
+    let (control_group, group) = (group_of(control.id()), group_of(run.child.id())?);
+    control.kill()?;
+    control.wait()?;
+    ensure!(control_group? == GROUP, "any other process would not show it: nothing was tested");
+    ensure!(group == 0, "it may leave a core");
+    run.stop().map(drop)
 }

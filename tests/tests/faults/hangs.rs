@@ -2,74 +2,33 @@
 //! asked.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use oomtrace_tests::cgroup::{Cgroup, Hierarchy, UserCgroups};
+use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::fuse::{self, FILE, Fuse};
 use oomtrace_tests::hog::Hog;
 use oomtrace_tests::patience::until;
 use oomtrace_tests::session::start_hog;
+use oomtrace_tests::user::User;
 use serde_json::Value;
 
 use crate::slow::BusyProcessor;
-use crate::world::{Dir, Run, World, all_told, c_string, text};
+use crate::world::{Dir, Run, World, all_told, text};
 
 /// Two seconds, and some more for a busy machine to start and reap a process.
 const END: Duration = Duration::from_millis(2500);
 const KILLS: usize = 4;
 
-/// A user whose home has a runtime. Only the tracer knows her, from its own `/etc/passwd`.
-struct User {
-    cgroups: UserCgroups,
-    home: PathBuf,
-    passwd: PathBuf,
-    uid: u32,
+/// The cgroup of one of the user's containers.
+fn container(user: &User, number: usize) -> Result<Cgroup> {
+    user.service().child(format!("docker-{number:064x}.scope").as_bytes())
 }
 
-impl User {
-    fn make(dir: &Dir) -> Result<Self> {
-        let uid = 42_000 + std::process::id() % 10_000;
-        let (home, passwd) = (dir.0.join("home"), dir.0.join("passwd"));
-        fs::create_dir(&home)?;
-        let line = format!("ann:x:{uid}:{uid}::{}:/bin/sh\n", home.display());
-        fs::write(&passwd, fs::read_to_string("/etc/passwd")? + &line)?;
-        Ok(Self { cgroups: UserCgroups::make(&Hierarchy::find()?, uid)?, home, passwd, uid })
-    }
-
-    /// The cgroup of one of her containers.
-    fn container(&self, number: usize) -> Result<Cgroup> {
-        self.cgroups.service().child(format!("docker-{number:064x}.scope").as_bytes())
-    }
-
-    /// A tracer that has her in its `/etc/passwd`. No other process sees that file.
-    fn run(&self, world: &World) -> Result<Run> {
-        let passwd = c_string(self.passwd.as_os_str().as_bytes())?;
-        let prepare = |command: &mut Command| {
-            // SAFETY: three system calls, with strings that live in the closure.
-            unsafe {
-                command.pre_exec(move || {
-                    let own = libc::MS_REC | libc::MS_PRIVATE;
-                    let none = std::ptr::null();
-                    let done = libc::unshare(libc::CLONE_NEWNS) == 0
-                        && libc::mount(none, c"/".as_ptr(), none, own, none.cast()) == 0
-                        && libc::mount(
-                            passwd.as_ptr(),
-                            c"/etc/passwd".as_ptr(),
-                            none,
-                            libc::MS_BIND,
-                            none.cast(),
-                        ) == 0;
-                    if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-                });
-            }
-        };
-        world.run(&[], prepare)
-    }
+/// A tracer that has the user in its `/etc/passwd`.
+fn run_that_knows(user: &User, world: &World) -> Result<Run> {
+    world.try_run(&[], |command| user.shown_to(command))
 }
 
 /// Checks that the run ends normally and soon.
@@ -92,7 +51,7 @@ fn kills_at_home(
     run.line()?;
     let mut names = Vec::new();
     for number in 1..=KILLS {
-        let container = user.container(number)?;
+        let container = container(user, number)?;
         names.push(world.kill_another(&container, |_| Ok(()))?);
     }
     // A kill that is not hers.
@@ -119,10 +78,10 @@ fn whys(lines: &[Value]) -> Vec<String> {
 /// A program serves her home and answers nothing. The tracer must not enter it.
 pub fn home_that_never_answers(world: &World) -> Result<()> {
     let dir = Dir::make()?;
-    let user = User::make(&dir)?;
-    let home = Fuse::mount(&user.home, user.uid)?;
+    let user = User::make(&dir.0)?;
+    let home = Fuse::mount(user.home(), user.uid())?;
     home.be_silent();
-    let run = user.run(world)?;
+    let run = run_that_knows(&user, world)?;
     let (lines, _) = kills_at_home(world, &user, run, |_| Ok(()))?;
     let whys = whys(&lines);
     ensure!(whys.len() == KILLS && whys.iter().all(|why| why.contains("of type fuse")), "missing: {whys:?}");
@@ -157,14 +116,14 @@ fn hangs_and_holds_nothing(parent: u32) -> Result<()> {
 /// must be another process.
 pub fn home_that_hangs_its_reader(world: &World) -> Result<()> {
     let dir = Dir::make()?;
-    let user = User::make(&dir)?;
+    let user = User::make(&dir.0)?;
     let lower = dir.0.join("lower");
     fs::create_dir(&lower)?;
-    let server = Fuse::mount(&lower, user.uid)?;
-    fuse::overlay(&lower, &dir.0, &user.home)?;
-    let _unmounted = Unmounted(&user.home);
+    let server = Fuse::mount(&lower, user.uid())?;
+    fuse::overlay(&lower, &dir.0, user.home())?;
+    let _unmounted = Unmounted(user.home());
     server.be_silent();
-    let run = user.run(world)?;
+    let run = run_that_knows(&user, world)?;
     let tracer = run.child.id();
     let (lines, said) = kills_at_home(world, &user, run, hangs_and_holds_nothing)?;
     ensure!(server.waiting() > 0, "nobody asked its server");

@@ -8,6 +8,8 @@ mod hangs;
 mod output;
 mod slow;
 mod start;
+mod storm;
+mod users;
 mod world;
 
 use std::process::ExitCode;
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, Test); 16] = [
+    let tests: [(&str, Test); 19] = [
         ("full_disk", output::full_disk),
         ("blocked_pipe", output::blocked_pipe),
         ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
         ("home_that_never_answers", hangs::home_that_never_answers),
         ("home_that_hangs_its_reader", hangs::home_that_hangs_its_reader),
         ("victim_that_locks_its_memory", hangs::victim_that_locks_its_memory),
+        ("leaves_no_core", facts::leaves_no_core),
+        ("a_users_kills_are_reported_as_the_users", users::a_users_kills_are_reported_as_the_users),
+        ("a_users_storm_beside_others", storm::a_users_storm_beside_others),
         ("count_counts_kills", facts::count_counts_kills),
         ("pids_used_again", facts::pids_used_again),
         ("pids_of_another_namespace", facts::pids_of_another_namespace),

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub struct World {
     pub scratch: Scratch,
-    binary: PathBuf,
+    pub binary: PathBuf,
     number: Mutex<u32>,
 }
 
@@ -73,6 +73,13 @@ impl World {
 
     pub fn run(&self, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Result<Run> {
         self.run_below(&[], args, prepare)
+    }
+
+    /// The same, where the preparation may fail.
+    pub fn try_run(&self, args: &[&str], prepare: impl FnOnce(&mut Command) -> Result<()>) -> Result<Run> {
+        let mut prepared = Ok(());
+        let run = self.run(args, |command| prepared = prepare(command))?;
+        prepared.map(|()| run)
     }
 
     /// The same, started by another program.

@@ -1,10 +1,10 @@
-//! What the page has of earlier guests: its text in, a table with those and with the guests of this run out. A run of some
-//! guests leaves the others' columns as they are; only a whole matrix begins anew.
+//! The results of earlier guests. Input: the page's text. Output: a table of those guests and of this run's. A run of some guests
+//! leaves the columns of the others as they are. Only a whole matrix starts from nothing.
 
 use super::table::{Outcome, Table};
 
 impl Table {
-    /// Takes over what a page has of guests and scenarios that were not met now.
+    /// Adds the page's results of guests and scenarios that did not run now.
     pub fn keep(&mut self, recorded: &str) {
         let mut all = Self { verified: std::mem::take(&mut self.verified), ..parse(recorded) };
         for guest in &self.guests {
@@ -25,7 +25,7 @@ impl Table {
         *self = all;
     }
 
-    /// What a scenario did there before counts no more.
+    /// Removes the earlier result of a scenario.
     fn forget(&mut self, guest: &str, scenario: &str) {
         let at = |names: &[String], name: &str| names.iter().position(|known| known == name);
         let (guest, scenario) = (at(&self.guests, guest), at(&self.scenarios, scenario));
