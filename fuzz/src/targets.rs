@@ -169,13 +169,13 @@ fn kmsg(dir: &Path) -> Result<Check> {
     }))
 }
 
-/// Logs as programs save them, and everything that `oomtrace log` makes of them.
+/// Saved logs, and everything that `oomtrace log` makes from them.
 fn saved_log(dir: &Path) -> Result<Check> {
     let mut enricher = Enricher::new(knowledge(Root::at(dir)));
     let mut line = Vec::new();
     Ok(Box::new(move |bytes| {
         let mut kills = 0;
-        // From memory there is no error.
+        // Reading from memory cannot fail.
         for SavedKill { kill, stamp, host } in SavedLog::new(bytes, 1_800_000_000_000_000_000).flatten() {
             kills += 1;
             let origin = log::origin(stamp, host);

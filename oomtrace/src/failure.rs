@@ -22,7 +22,7 @@ use crate::{
 pub enum Code {
     /// Something failed while running.
     RunTime = 1,
-    /// `EX_DATAERR`: a part of what was read was not understood.
+    /// `EX_DATAERR`: a part of the input was not understood.
     Data = 65,
     /// `EX_UNAVAILABLE`: this kernel cannot be traced.
     Unsupported = 69,

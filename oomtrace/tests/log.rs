@@ -1,4 +1,4 @@
-//! `oomtrace log`: saved kernel logs of every form through the real binary.
+//! `oomtrace log`: saved kernel logs in each format, through the real binary.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 const PATH: &str =
     "/system.slice/docker-ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b.scope";
 
-/// The forms of one log, written by the tools themselves (`syslog` and `dmesg-caller` by hand); what names its host, and what kind
-/// of time it has.
+/// The same log in each format, written by the tools themselves (`syslog` and `dmesg-caller` by hand);
+/// whether it names its host, and which kind of time it has.
 const FORMS: [(&str, bool, &str); 18] = [
     ("kmsg", false, "log_since_boot"),
     ("proc-kmsg", false, "log_since_boot"),
@@ -46,13 +46,13 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log").join(name)
 }
 
-/// Exit code, lines, and what stands on standard error.
+/// Exit code, lines, and standard error.
 fn ended(command: &mut Command, input: &[u8]) -> (i32, Vec<Value>, String) {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // It may end before it has read all.
+    // The process may end before it has read everything.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
@@ -76,7 +76,7 @@ fn tids(lines: &[Value]) -> Vec<u64> {
     lines.iter().map(|line| line["victim"]["tid"].as_u64().unwrap()).collect()
 }
 
-/// What the log says of a kill, whatever its form is.
+/// What the log says about a kill, in any format.
 fn facts(line: &Value) -> Value {
     let mut line = line.clone();
     let facts = line.as_object_mut().unwrap();
@@ -109,7 +109,7 @@ fn every_form_of_a_log_says_the_same() {
             "log_since_boot" => assert_eq!((day, &clock[..8]), ("1970-01-01", "00:22:32"), "{form}"),
             _ if form.starts_with("dmesg") => assert_eq!(&clock[..8], "02:29:11", "{form}"),
             _ if form.ends_with("berlin") => assert_eq!(&clock[..8], "04:12:44", "{form}"),
-            // Of which year is not said in all of them.
+            // Some formats have no year.
             _ => assert_eq!((&day[4..], &clock[..8]), ("-11-21", "03:12:44"), "{form}"),
         }
     }
@@ -168,7 +168,8 @@ fn who_is_not_the_kernel_reports_no_kill() {
 
 #[test]
 fn a_name_with_a_newline_tears_no_kill() {
-    // `dmesg` indents what follows, `cat /proc/kmsg` begins it anew, a journal keeps it whole.
+    // `dmesg` indents the text after a newline, `cat /proc/kmsg` starts a new line, a journal keeps the text
+    // whole.
     let [before, after] = ["Memory cgroup out of memory: Killed process 5 (a", "[1.0] b"];
     let rest = killed(5, "").split_once("()").map(|(_, rest)| format!(") {}", rest.trim_start())).unwrap();
     let bytes = format!("{before}\n{after}{rest}");
@@ -232,7 +233,7 @@ fn hosts_and_boots_in_one_log_are_kept_apart() {
         )
     };
     let mut text = String::new();
-    // More hosts than are kept at once, line by line in turn.
+    // More hosts than are kept at once, with their lines in turn.
     for (step, of) in [(0, 70), (1, 3), (2, 3)] {
         for host in 0..of {
             let line = [invoked.to_owned(), chosen(host), killed(host, "hog")][step].clone();
@@ -294,7 +295,7 @@ proptest! {
         prop_assert!(SavedLog::new(bytes.as_slice(), 0).all(|found| found.is_ok()));
     }
 
-    /// Each line of a real log, cut anywhere and put anywhere.
+    /// Cuts the lines of a real log anywhere and puts them in any order.
     #[test]
     fn no_order_of_lines_makes_a_kill(form in 0..FORMS.len(), cuts in proptest::collection::vec((0..40_usize, 0..300_usize), 1..60)) {
         let text = fs::read(fixture(FORMS[form].0)).unwrap();

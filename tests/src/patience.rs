@@ -9,7 +9,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Calls `find` until it returns something.
 ///
-/// # Errors Those of `find`, and after [`PATIENCE`] that `what` did not come.
+/// # Errors
+/// Those of `find`, and after [`PATIENCE`] that `what` did not come.
 pub fn until<T>(what: &str, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {

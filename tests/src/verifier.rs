@@ -54,7 +54,8 @@ struct Load {
 
 /// Every program that `oomtrace run` loads, in order.
 ///
-/// # Errors If it cannot be traced, or loads nothing.
+/// # Errors
+/// If it cannot be traced, or loads nothing.
 pub fn programs(binary: &Path, hook: &str) -> Result<Vec<Program>> {
     let mut command = Command::new(binary);
     command.args(["run", "-o", "json", "--timeout", "100ms", "--hook", hook]);

@@ -20,7 +20,8 @@ pub struct Place {
 impl Place {
     /// The place for the table of `cargo xtask COMMAND`. To be called before anything is measured.
     ///
-    /// # Errors If the page cannot be read or has no such place.
+    /// # Errors
+    /// If the page cannot be read or has no such place.
     pub fn of_table(page: &Path, command: &str) -> Result<Self> {
         let begin = format!("<!-- table: cargo xtask {command} --write -->\n");
         Self::find(page, begin, "<!-- end of table -->\n".to_owned())
@@ -28,7 +29,8 @@ impl Place {
 
     /// The place for the results of the guests of an architecture.
     ///
-    /// # Errors As [`Self::of_table`].
+    /// # Errors
+    /// As [`Self::of_table`].
     pub fn of_guests(page: &Path, arch: &str) -> Result<Self> {
         let begin = format!("<!-- {arch}: from here on by cargo xtask vm -->\n");
         Self::find(page, begin, format!("<!-- {arch}: up to here -->\n"))
@@ -36,7 +38,8 @@ impl Place {
 
     /// The place for the verifier's costs on an architecture.
     ///
-    /// # Errors As [`Self::of_table`].
+    /// # Errors
+    /// As [`Self::of_table`].
     pub fn of_verifier(page: &Path, arch: &str) -> Result<Self> {
         let begin = format!("<!-- verifier, {arch}: from here on by cargo xtask vm -->\n");
         Self::find(page, begin, format!("<!-- verifier, {arch}: up to here -->\n"))
@@ -50,7 +53,8 @@ impl Place {
 
     /// Replaces the text at this place.
     ///
-    /// # Errors If the page cannot be read or written, or no longer has this place.
+    /// # Errors
+    /// If the page cannot be read or written, or no longer has this place.
     pub fn fill(&self, text: &str) -> Result<()> {
         fs::write(&self.path, self.with(text)?)
             .with_context(|| format!("{} cannot be written", self.path.display()))
@@ -58,7 +62,8 @@ impl Place {
 
     /// The text at this place.
     ///
-    /// # Errors If the page cannot be read, or no longer has this place.
+    /// # Errors
+    /// If the page cannot be read, or no longer has this place.
     pub fn text(&self) -> Result<String> {
         let page = fs::read_to_string(&self.path)
             .with_context(|| format!("{} cannot be read", self.path.display()))?;

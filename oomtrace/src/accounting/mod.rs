@@ -138,7 +138,8 @@ impl Account {
 
     /// Starts to compare with the kernel's own count, from the state of an earlier run or from now.
     ///
-    /// # Errors If the counters cannot be read.
+    /// # Errors
+    /// If the counters cannot be read.
     pub fn begin<E>(
         &mut self,
         handed_over: Option<&Pinned>,
@@ -149,7 +150,8 @@ impl Account {
 
     /// Reads the counts of the cgroups.
     ///
-    /// # Errors If the counters cannot be read.
+    /// # Errors
+    /// If the counters cannot be read.
     pub fn know_cgroups<E>(
         &mut self,
         mount: &Path,
@@ -171,7 +173,8 @@ impl Account {
 
     /// Compares with the kernel's own count. Returns the line of a gap that the last comparison found too.
     ///
-    /// # Errors If the counters cannot be read.
+    /// # Errors
+    /// If the counters cannot be read.
     pub fn compare<E>(
         &mut self,
         counters: impl Fn() -> Result<Counters, E>,

@@ -39,8 +39,8 @@ impl LabelKeys {
 
     /// Adds the operator's `own` keys.
     ///
-    /// # Errors If there are too many, or if one would be both an object and a text, because dots separate
-    /// names.
+    /// # Errors
+    /// If there are too many, or if one would be both an object and a text, because dots separate names.
     pub fn with(own: &[String]) -> Result<Self, String> {
         if own.len() > Self::OWN_MAX {
             return Err(format!("{} labels are given, at most {} are possible", own.len(), Self::OWN_MAX));

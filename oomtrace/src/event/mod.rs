@@ -140,7 +140,7 @@ pub struct Envelope {
     pub id: Option<String>,
     /// Where the event comes from.
     pub origin: Origin,
-    /// The host. Absent only in a kill of a saved kernel log that says nothing of it.
+    /// The host. Absent only in a kill from a saved kernel log that says nothing about it.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub host: Host,
     /// The operator's constants.
@@ -181,13 +181,13 @@ pub enum Origin {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("minProperties" = 1))]
 pub struct Host {
-    /// `uname -n`. Absent only in a kill of a saved kernel log that names no host.
+    /// `uname -n`. Absent only in a kill from a saved kernel log that does not name the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `/proc/sys/kernel/random/boot_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
-    /// `uname -r`. Absent only in a kill of a saved kernel log that does not have it.
+    /// `uname -r`. Absent only in a kill from a saved kernel log that does not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
 }

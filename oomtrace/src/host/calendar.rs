@@ -141,7 +141,8 @@ pub struct ClockSet(OwnedFd);
 impl ClockSet {
     /// Starts to watch the clock.
     ///
-    /// # Errors If no descriptor is left.
+    /// # Errors
+    /// If no descriptor is left.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = Self(timerfd_create(TimerfdClockId::Realtime, flags)?);

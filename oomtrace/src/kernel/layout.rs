@@ -127,7 +127,8 @@ pub fn has_memory_controller(btf: &Btf) -> bool {
 /// Reads the layout of the kernel that `btf` describes. `memory_hierarchy_id`: the hierarchy of memory
 /// cgroups, `None` if the kernel has none or they are off. Then nothing about them is read.
 ///
-/// # Errors Names a missing required member.
+/// # Errors
+/// Names a missing required member.
 #[expect(clippy::too_many_lines, reason = "a table: where each member is")]
 pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, LayoutError> {
     let mut s = Structures { btf, found: Vec::new(), absent: Vec::new() };

@@ -21,7 +21,8 @@ pub struct Mapping {
 impl Bytes {
     /// Maps the kernel's types, which is possible since 6.16 and saves a copy of 5 MB.
     ///
-    /// # Errors If the file can be neither mapped nor read.
+    /// # Errors
+    /// If the file can be neither mapped nor read.
     pub fn of_kernel_types(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);

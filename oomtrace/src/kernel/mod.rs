@@ -58,7 +58,8 @@ pub enum KernelError {
 impl Kernel {
     /// Reads the kernel's properties.
     ///
-    /// # Errors Names what is missing.
+    /// # Errors
+    /// Names what is missing.
     pub fn read(root: &Root) -> Result<Self, KernelError> {
         let types = Bytes::of_kernel_types(&root.path(BTF)).map_err(KernelError::NoBtf)?;
         let btf = Btf::parse_for(types, &layout::NAMES)?;

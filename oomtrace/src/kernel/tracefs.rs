@@ -17,8 +17,9 @@ const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// The text of a file below the root of tracefs, at most 64 KiB.
 ///
-/// # Errors If there is no tracefs, if it is not mounted and cannot be (CAP_SYS_ADMIN, kernel 5.2), or if
-/// there is no such file.
+/// # Errors
+/// If there is no tracefs, if it is not mounted and cannot be (CAP_SYS_ADMIN, kernel 5.2), or if there is no
+/// such file.
 pub fn read(path: &str) -> io::Result<String> {
     let mut text = String::new();
     let file = MOUNTS.iter().find_map(|mount| File::open(Path::new(mount).join(path)).ok());

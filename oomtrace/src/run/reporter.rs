@@ -25,7 +25,8 @@ impl Reporter {
 
     /// Prints an event of a source, unless it is filtered out. Returns whether it was printed.
     ///
-    /// # Errors Only [`SinkError::Closed`]: the pipe has no reader.
+    /// # Errors
+    /// Only [`SinkError::Closed`]: the pipe has no reader.
     pub fn report(&mut self, event: &Event, account: &mut Account) -> Result<bool, SinkError> {
         if !self.filter.takes(event) {
             return Ok(false);
@@ -44,7 +45,8 @@ impl Reporter {
 
     /// Prints a line. If the output neither writes nor keeps it, it is counted as lost.
     ///
-    /// # Errors Only [`SinkError::Closed`].
+    /// # Errors
+    /// Only [`SinkError::Closed`].
     pub fn print(&mut self, event: &Event, account: &mut Account) -> Result<(), SinkError> {
         if !self.outputs.write(event)? {
             account.refused();
@@ -55,7 +57,8 @@ impl Reporter {
     /// Prints the losses that no line has reported yet. If the output refuses a line, the next call tries it
     /// again.
     ///
-    /// # Errors Only [`SinkError::Closed`].
+    /// # Errors
+    /// Only [`SinkError::Closed`].
     pub fn losses(
         &mut self,
         account: &mut Account,
@@ -78,7 +81,8 @@ impl Reporter {
     /// Prints the last line. [`Durable::settle`](crate::outputs::Durable::settle) then says if the output
     /// took it.
     ///
-    /// # Errors Only [`SinkError::Closed`].
+    /// # Errors
+    /// Only [`SinkError::Closed`].
     pub fn stop(&mut self, reason: &str, envelope: Envelope, account: &mut Account) -> Result<(), SinkError> {
         let stop = Stop {
             envelope,

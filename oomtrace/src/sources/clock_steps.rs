@@ -14,7 +14,8 @@ pub struct ClockSteps(ClockSet);
 impl ClockSteps {
     /// Starts to watch the clock.
     ///
-    /// # Errors If no descriptor is left.
+    /// # Errors
+    /// If no descriptor is left.
     pub fn new() -> io::Result<Self> {
         ClockSet::new().map(Self)
     }

@@ -81,7 +81,8 @@ impl EarlierKills {
     /// Reads the log to its current end. The programs must be attached, and the ring must not have been read
     /// yet.
     ///
-    /// # Errors If the log cannot be read, because CAP_SYSLOG or `/dev/kmsg` is missing.
+    /// # Errors
+    /// If the log cannot be read, because CAP_SYSLOG or `/dev/kmsg` is missing.
     fn read(root: &Root, since: Since) -> io::Result<Self> {
         let mut log = Backlog::open(root)?;
         let mut kills = kills_of(&mut log)?;

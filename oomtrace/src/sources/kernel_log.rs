@@ -14,7 +14,8 @@ pub struct FollowKernelLog(OwnedFd);
 impl FollowKernelLog {
     /// Follows the log that this enricher reads; `None` if it reads none.
     ///
-    /// # Errors If no descriptor is left.
+    /// # Errors
+    /// If no descriptor is left.
     pub fn of(enricher: &Enricher) -> io::Result<Option<Self>> {
         enricher.kernel_log().map(|log| log.as_fd().try_clone_to_owned().map(Self)).transpose()
     }

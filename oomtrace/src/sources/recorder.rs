@@ -21,7 +21,8 @@ pub struct Recorder(Rc<RefCell<Option<File>>>);
 impl Recorder {
     /// Creates the file.
     ///
-    /// # Errors If it cannot be created.
+    /// # Errors
+    /// If it cannot be created.
     pub fn create(path: &Path) -> Result<Self, Failure> {
         let failure =
             |error| Failure::message(Code::RunTime, format!("cannot create {}: {error}", path.display()));

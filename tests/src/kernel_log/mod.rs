@@ -96,7 +96,7 @@ fn follow(mut file: File, shared: &Shared) {
     }
 }
 
-/// A record, as it was read and taken apart.
+/// A record, parsed.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// The bytes of one read.
@@ -105,9 +105,9 @@ pub struct Record {
     pub priority: u32,
     /// Its number since boot.
     pub seq: u64,
-    /// The log's clock.
+    /// The log's clock in µs.
     pub time_us: u64,
-    /// What was written, without escapes.
+    /// Its text, without escapes.
     pub text: Vec<u8>,
 }
 

@@ -1,5 +1,5 @@
-//! `oomtrace log` against the kernel's own report: the log of this guest as it is, and as three programs would have saved it.
-//! The saved forms are written here, from records that the tests' own reader took apart.
+//! Compares `oomtrace log` with the kernel's own report: the log of this guest itself, and in the formats of
+//! three programs. The formats are written here, from records that the tests' own reader parsed.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::kernel_log::{self, LoggedKill, Record};
 use crate::tracer::at;
 
-/// Every kill of `logged` must be in what `oomtrace log` prints, in this order, with the kernel's figures.
+/// Each kill of `logged` must be in the output of `oomtrace log`, in this order, with the kernel's figures.
 pub fn check(binary: &Path, logged: &[LoggedKill]) -> Result<()> {
     let logged = once(logged);
     let records = kernel_log::records()?;
@@ -23,7 +23,7 @@ pub fn check(binary: &Path, logged: &[LoggedKill]) -> Result<()> {
         ("a copy of /proc/kmsg", Some(as_proc_kmsg(&records)), false),
     ] {
         let lines = lines_of(binary, input.as_deref()).with_context(|| format!("oomtrace log of {form}"))?;
-        // The log may have lost its beginning, and may have kills from before the tests.
+        // The log may have lost its beginning, and may contain kills from before the tests.
         let common = lines.len().min(logged.len());
         ensure!(
             common == logged.len() || begins > 0 && common > 0,
@@ -31,7 +31,7 @@ pub fn check(binary: &Path, logged: &[LoggedKill]) -> Result<()> {
             logged.len(),
             lines.len()
         );
-        // Of the first report in a log that has lost its beginning, only the end may be there.
+        // If the log has lost its beginning, its first report may be incomplete.
         let whole = lines.get(usize::from(begins > 0)..).unwrap_or_default();
         for (line, kill) in whole.iter().rev().zip(logged.iter().rev()) {
             compare(line, kill, is_exact)
@@ -41,7 +41,7 @@ pub fn check(binary: &Path, logged: &[LoggedKill]) -> Result<()> {
     Ok(())
 }
 
-/// The killer passes the one it chose once more when it kills the group: it dies once.
+/// When the kernel kills a group, it logs the chosen process again. The process dies once.
 fn once(logged: &[LoggedKill]) -> Vec<LoggedKill> {
     let mut kept: Vec<LoggedKill> = Vec::new();
     for kill in logged {
@@ -84,7 +84,8 @@ fn compare(line: &Value, logged: &LoggedKill, is_exact: bool) -> Result<()> {
         let said = format!("oom_memcg={path},task_memcg=").into_bytes();
         ensure!(chosen.place.starts_with(&said), "field oom.cgroup.path: not so in the log");
     }
-    // Where a text is printed line by line, a newline in this name makes what comes before it a line of nobody's.
+    // In a format of lines, a newline in this name turns the text before it into a line that belongs to
+    // nothing.
     if is_exact || !invoked.comm.contains(&b'\n') {
         equal("trigger.comm", text(&invoked.comm))?;
         equal("trigger.oom_score_adj", invoked.oom_score_adj.into())?;

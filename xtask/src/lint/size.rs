@@ -27,7 +27,8 @@ const LONGER: &[(&str, &str)] = &[
 
 /// Fails if a Rust file of the checkout is too long, or if an exception is no longer needed.
 ///
-/// # Errors Names every such file.
+/// # Errors
+/// Names every such file.
 pub fn check(root: &Path) -> Result<()> {
     check_with(root, LONGER)
 }

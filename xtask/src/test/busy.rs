@@ -16,7 +16,8 @@ pub struct Busy(Child);
 impl Busy {
     /// Builds the program, starts it, and waits until everything is there.
     ///
-    /// # Errors If it cannot be built, or makes nothing.
+    /// # Errors
+    /// If it cannot be built, or makes nothing.
     pub fn start() -> Result<Self> {
         let status = workspace::cargo("build")
             .args(["--package", "oomtrace-tests", "--no-default-features", "--bin", "oomtrace-scenarios"])
@@ -41,7 +42,8 @@ impl Busy {
 
     /// Ends it and removes its cgroups.
     ///
-    /// # Errors If it did not work until now.
+    /// # Errors
+    /// If it did not work until now.
     pub fn end(mut self) -> Result<()> {
         drop(self.0.stdin.take());
         let status = self.0.wait()?;

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 
 /// Runs `cargo test` and shows the relevant output. Adds the number of tests that ran to `count`.
 ///
-/// # Errors If it cannot be run, or fails.
+/// # Errors
+/// If it cannot be run, or fails.
 pub fn run(command: &mut Command, count: &mut usize) -> Result<()> {
     let program = command.get_program().display().to_string();
     // One pipe for both outputs, because cargo names the binary of a test on stderr.

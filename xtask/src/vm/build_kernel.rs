@@ -38,7 +38,8 @@ const LIBELF: &str = "/usr/include/libelf.h";
 
 /// Makes `image`, unless it was already made with this configuration. `source` unpacks Debian's package.
 ///
-/// # Errors If a tool or the source is missing, the kernel does not accept an option, or its build fails.
+/// # Errors
+/// If a tool or the source is missing, the kernel does not accept an option, or its build fails.
 pub fn build(image: &Path, source: impl FnOnce() -> Result<TempDir>) -> Result<()> {
     let directory = image.parent().context("a path in the cache has a parent")?;
     let configuration = directory.join("config");

@@ -42,7 +42,8 @@ pub struct Apt {
 impl Apt {
     /// Writes the configuration and fetches the lists of all suites.
     ///
-    /// # Errors If the machine's sources name no Debian mirror, or the lists cannot be fetched.
+    /// # Errors
+    /// If the machine's sources name no Debian mirror, or the lists cannot be fetched.
     pub fn update(cache: &Path, architecture: &str) -> Result<Self> {
         let directory = cache.join(format!("apt-{architecture}"));
         for part in ["lists/partial", "archives/partial"] {
@@ -112,7 +113,8 @@ Dir::Etc::preferencesparts "/dev/null";
 
     /// Unpacks `package` into `directory`, which must not exist. Runs nothing of it.
     ///
-    /// # Errors If the package cannot be fetched or unpacked.
+    /// # Errors
+    /// If the package cannot be fetched or unpacked.
     pub fn unpack(&self, package: &str, directory: &Path) -> Result<()> {
         let download = tempfile::tempdir_in(&self.directory)?;
         let mut apt = self.command("apt-get");

@@ -70,8 +70,8 @@ pub struct Guest<'a> {
 impl Guest<'_> {
     /// Boots it.
     ///
-    /// # Errors If it cannot be packed or the emulator cannot be started. Everything else is a failure in the
-    /// table.
+    /// # Errors
+    /// If it cannot be packed or the emulator cannot be started. Everything else is a failure in the table.
     pub fn run(&self, kit: &Kit, table: &Mutex<Table>) -> Result<()> {
         let table = || table.lock().unwrap_or_else(PoisonError::into_inner);
         let mut name = self.column.replace(' ', "-");

@@ -20,7 +20,8 @@ const SYMLINK: u32 = 0o120_777;
 /// Packs the archive: static `programs` under their names in `/bin`, including `busybox`, and `job`, a shell
 /// fragment for init.sh with its variables and the function `job`.
 ///
-/// # Errors If a program cannot be read, or is too large for the format (4 GiB).
+/// # Errors
+/// If a program cannot be read, or is too large for the format (4 GiB).
 pub fn pack(programs: &[(&str, PathBuf)], job: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var", "var/log"] {

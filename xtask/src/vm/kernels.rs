@@ -137,7 +137,8 @@ impl Store {
 
     /// The image of kernel `name`, fetched if it is not in the cache.
     ///
-    /// # Errors If there is no such kernel, or it cannot be fetched.
+    /// # Errors
+    /// If there is no such kernel, or it cannot be fetched.
     pub fn kernel(&self, name: &str) -> Result<PathBuf> {
         let image = self.image_path(name);
         if image.exists() {
@@ -163,7 +164,8 @@ impl Store {
     /// The kernel `name` with the memory controller of cgroup v1: its name and its image, built first if
     /// necessary.
     ///
-    /// # Errors If there is no such kernel, or it cannot be fetched or built.
+    /// # Errors
+    /// If there is no such kernel, or it cannot be fetched or built.
     pub fn kernel_with_v1(&self, name: &str) -> Result<(String, PathBuf)> {
         match self.known(name)?.v1 {
             V1::Packaged => Ok((name.to_owned(), self.kernel(name)?)),
@@ -201,7 +203,8 @@ impl Store {
 
     /// Unpacks the newest package of kernel `name`, with its modules, into `directory`, which must not exist.
     ///
-    /// # Errors If there is no such kernel, or it cannot be fetched.
+    /// # Errors
+    /// If there is no such kernel, or it cannot be fetched.
     pub fn unpack_kernel(&self, name: &str, directory: &Path) -> Result<()> {
         let package = self.newest(name)?;
         eprintln!("vm: fetching {package}");

@@ -148,8 +148,8 @@ enum Condition {
 
 /// Boots every guest that `args` ask for.
 ///
-/// # Errors If a program cannot be built or a kernel cannot be fetched. Both happen before the first guest
-/// runs.
+/// # Errors
+/// If a program cannot be built or a kernel cannot be fetched. Both happen before the first guest runs.
 pub fn run(args: &Args) -> Result<ExitCode> {
     for path in args.kernel_image.iter().chain(&args.oomtrace).chain(&args.scenarios) {
         readable(path)?;

@@ -30,7 +30,8 @@ pub struct Programs {
 impl Programs {
     /// Builds both.
     ///
-    /// # Errors If the build fails, or something for building for another architecture is missing.
+    /// # Errors
+    /// If the build fails, or something for building for another architecture is missing.
     pub fn build(store: &Store) -> Result<Self> {
         let target = match store.arch() {
             Arch::X86_64 => "x86_64-unknown-linux-gnu",
@@ -61,7 +62,8 @@ impl Programs {
 /// The names of all scenarios: the first word of each line of `--list`, from `program` or from one built for
 /// this machine.
 ///
-/// # Errors If the program cannot be run or lists none.
+/// # Errors
+/// If the program cannot be run or lists none.
 pub fn scenarios(program: Option<&Path>) -> Result<Vec<String>> {
     let mut command = match program {
         Some(program) => Command::new(program),

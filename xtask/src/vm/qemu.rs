@@ -131,8 +131,9 @@ impl Machine<'_> {
 
     /// Runs the guest to its end. `each` gets every line as it arrives.
     ///
-    /// # Errors If the emulator cannot be started or the log cannot be written. What the guest does is never
-    /// an error here.
+    /// # Errors
+    /// If the emulator cannot be started or the log cannot be written. What the guest does is never an error
+    /// here.
     pub fn boot(&self, log: &Path, budget: &Budget, each: impl FnMut(&str)) -> Result<Console> {
         watch(Command::new(self.qemu).args(self.arguments()), log, budget, each)
     }
@@ -170,7 +171,8 @@ fn time_stamp_counter() -> String {
 /// Runs an emulator whose serial console is its output, until the guest reports its end. `each` gets every
 /// line as it arrives.
 ///
-/// # Errors If it cannot be started or the log cannot be written.
+/// # Errors
+/// If it cannot be started or the log cannot be written.
 pub fn watch(
     emulator: &mut Command,
     log: &Path,

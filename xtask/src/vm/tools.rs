@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 
 /// The path of `program`. If it is missing and this is allowed, `packages` are installed.
 ///
-/// # Errors If it is missing and cannot be installed.
+/// # Errors
+/// If it is missing and cannot be installed.
 pub fn installed(program: &str, packages: &[&str]) -> Result<PathBuf> {
     let find = || {
         let path = env::var_os("PATH")?;
@@ -21,7 +22,8 @@ pub fn installed(program: &str, packages: &[&str]) -> Result<PathBuf> {
 
 /// Installs `packages`, because `what` is missing.
 ///
-/// # Errors If this is not allowed, or fails.
+/// # Errors
+/// If this is not allowed, or fails.
 pub fn install(what: &str, packages: &[&str]) -> Result<()> {
     let arguments = format!("install -y --no-install-recommends {}", packages.join(" "));
     eprintln!("vm: {what} is missing: apt-get {arguments}");
@@ -35,7 +37,8 @@ pub fn install(what: &str, packages: &[&str]) -> Result<()> {
 
 /// Runs a command and returns its standard output.
 ///
-/// # Errors If it cannot be run, or fails; with the last line of its standard error.
+/// # Errors
+/// If it cannot be run, or fails; with the last line of its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let result = command.output().with_context(|| format!("{program} cannot be run"))?;

@@ -165,7 +165,8 @@ pub(super) fn answer_of(bytes: &[u8]) -> Option<Result<Vec<u8>, FileError>> {
 
 /// Answers requests until the socket is closed.
 ///
-/// # Errors If a request is not valid.
+/// # Errors
+/// If a request is not valid.
 pub fn serve(mut asks: impl Read, mut hears: impl Write) -> io::Result<()> {
     loop {
         let mut len = [0; 4];

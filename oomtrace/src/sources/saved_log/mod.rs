@@ -1,4 +1,4 @@
-//! A saved log to the kills that it reports, one after another and in bounded memory, each with its time and its host.
+//! Reads the kills of a saved log one by one, in bounded memory, each with its time and its host.
 
 mod reader;
 
@@ -18,41 +18,41 @@ use crate::{
     },
 };
 
-/// Hosts and boots whose lines may be mixed: of more, the one with the oldest line is finished.
+/// The most hosts and boots whose lines may be mixed. With more, the one with the oldest line is ended.
 const HOSTS: usize = 64;
 
 /// A kill of a saved log.
 #[derive(Clone, Debug)]
 pub struct SavedKill {
-    /// What the log says of it.
+    /// What the log says about it.
     pub kill: LoggedKill,
-    /// When.
+    /// The time.
     pub stamp: Stamp,
-    /// Where, as far as the log says it.
+    /// The host, as far as the log names it.
     pub host: Host,
 }
 
-/// What is in a log besides kills, or should be and could not be read.
+/// What a log has besides kills, and what could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Reports that the kernel says it left out.
     pub suppressed: u64,
     /// Victims that were exiting already.
     pub exiting: u64,
-    /// Runs of the killer that found nobody to kill.
+    /// Runs of the OOM killer that found no process to kill.
     pub nobody: u64,
-    /// Lines of kills that are torn.
+    /// Lines of kills that are not complete.
     pub torn: u64,
-    /// Lines that report a kill in words that are not known here.
+    /// Lines that report a kill in an unknown format.
     pub unknown_kills: u64,
-    /// Texts that `journalctl` left out because a byte in them does not print.
+    /// Texts that `journalctl` left out because they cannot be printed.
     pub blobs: u64,
-    /// Lines of any kind that could not be read.
+    /// Lines that could not be read.
     pub unread: Unread,
 }
 
 impl Tally {
-    /// Counts a line of the killer's.
+    /// Counts a line of the OOM killer.
     pub fn count(&mut self, line: &OomLine) {
         match line {
             OomLine::Suppressed(count) => self.suppressed = self.suppressed.saturating_add(*count),
@@ -82,7 +82,7 @@ impl<R: BufRead> SavedLog<R> {
         Self { reader: Reader::new(input, now), hosts: Hosts::default() }
     }
 
-    /// What else was found so far.
+    /// The counts so far.
     pub fn tally(&self) -> Tally {
         Tally { unread: self.reader.unread, ..self.hosts.tally }
     }
@@ -161,7 +161,7 @@ impl Hosts {
         boot.take(found, &mut self.found, &mut self.tally);
     }
 
-    /// A line with nothing before its text goes on with the line before it.
+    /// A line without a prefix continues the line before it.
     fn take_rest(&mut self, text: &[u8]) {
         if let Some(boot) = self.list.iter_mut().max_by_key(|boot| boot.latest) {
             let found = boot.lines.push_rest(text);
@@ -169,7 +169,7 @@ impl Hosts {
         }
     }
 
-    /// Makes room for one more; where it is.
+    /// Adds a host and returns its index.
     fn add(&mut self, host: Host) -> usize {
         if self.list.len() >= HOSTS {
             let oldest = self.list.iter().enumerate().min_by_key(|(_, boot)| boot.latest).map(|(at, _)| at);
@@ -200,7 +200,7 @@ impl OneBoot {
         found.extend(complete.map(|kill| self.named(kill)));
     }
 
-    /// No more lines of this boot come.
+    /// Ends this boot: no more of its lines come.
     fn end(&mut self, found: &mut VecDeque<SavedKill>, tally: &mut Tally) {
         let last = self.kills.end();
         found.extend(last.map(|kill| self.named(kill)));

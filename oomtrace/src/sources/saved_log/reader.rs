@@ -1,4 +1,5 @@
-//! Bytes to entries of a saved log, with a bound on each: lines of text, of JSON, and fields of the journal's export.
+//! Reads the entries of a saved log, each of bounded size: lines of text or JSON, and fields of a journal
+//! export.
 
 use std::{
     borrow::Cow,
@@ -10,33 +11,33 @@ use serde_json::Value;
 
 use crate::facts::kernel_log::saved::{Prefixes, SavedLine, Stamp};
 
-/// What is read of a line; the killer's have less than 12 KiB.
+/// The most bytes that are read of a line. The OOM killer's lines have less than 12 KiB.
 const LINE_BYTES: usize = 256 << 10;
 
-/// What of a log was not understood.
+/// What was not understood in a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unread {
-    /// Lines, and entries of a journal, in a form that is not known.
+    /// Lines and journal entries of an unknown format.
     pub unknown: u64,
-    /// The number of the first of them.
+    /// The line number of the first of them.
     pub first_unknown: Option<u64>,
-    /// Lines that are longer than what is read of one.
+    /// Lines that are longer than what is read of a line.
     pub long: u64,
 }
 
-/// What was read.
+/// What was read from the log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry<'a> {
     /// A line of a log, or an entry of a journal.
     Line {
-        /// What it says.
+        /// Its content.
         line: SavedLine<'a>,
         /// Names the host's boot.
         boot_id: Option<String>,
     },
-    /// A line with nothing before its text: what followed a newline in the line before, if that was torn.
+    /// A line without a prefix: the text after a newline in the line before, if that line was torn.
     Rest(&'a [u8]),
-    /// A line that says nothing.
+    /// A line without content.
     Nothing,
 }
 
@@ -46,7 +47,7 @@ pub struct Reader<R> {
     input: R,
     line: Vec<u8>,
     prefixes: Prefixes,
-    /// Whether it is an export of a journal, by its first line that is not empty.
+    /// Whether this is a journal export. The first line that is not empty decides.
     export: Option<bool>,
     /// Lines read so far.
     number: u64,
@@ -54,7 +55,7 @@ pub struct Reader<R> {
     pub unread: Unread,
 }
 
-/// The fields of a journal's entry that are needed.
+/// The fields of a journal entry that are needed.
 #[derive(Debug, Default, Deserialize)]
 struct Fields {
     #[serde(rename = "MESSAGE")]
@@ -86,7 +87,7 @@ impl<R: BufRead> Reader<R> {
         if self.line.is_empty() {
             return Ok(Some(Entry::Nothing));
         }
-        // Only a journal's own words of an entry begin so, and they come first.
+        // Only the journal's own fields start like this, and they come first in an entry.
         if *self.export.get_or_insert_with(|| self.line.starts_with(b"__") && self.line.contains(&b'=')) {
             return self.exported().map(Some);
         }
@@ -97,7 +98,8 @@ impl<R: BufRead> Reader<R> {
         if let Some(line) = self.prefixes.parse(&self.line) {
             return Ok(Some(Entry::Line { line, boot_id: None }));
         }
-        // Further lines of a record are indented, in `/dev/kmsg` as elsewhere; the journal's own remarks begin with dashes.
+        // The further lines of a record are indented in each format. Remarks of the journal start with
+        // dashes.
         let expected = self.line.starts_with(b" ") || self.line.starts_with(b"-- ");
         if !expected {
             self.unread.unknown(self.number);
@@ -105,7 +107,7 @@ impl<R: BufRead> Reader<R> {
         Ok(Some(Entry::Rest(&self.line)))
     }
 
-    /// Reads a line without its end. False if there is none.
+    /// Reads a line without its newline. False at the end of the input.
     fn read_line(&mut self) -> io::Result<bool> {
         self.line.clear();
         let limit = LINE_BYTES as u64;
@@ -140,7 +142,7 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The entry of which a first field was read.
+    /// Reads the rest of an entry whose first field was read.
     fn exported(&mut self) -> io::Result<Entry<'static>> {
         let (mut fields, first) = (Fields::default(), self.number);
         loop {
@@ -161,7 +163,7 @@ impl<R: BufRead> Reader<R> {
         Ok(entry(fields).unwrap_or_else(|| self.unread.unknown(first)))
     }
 
-    /// A field of which the name was read: its length follows, its bytes and a newline.
+    /// Reads a field whose name was read: its length, its bytes and a newline.
     fn binary_field(&mut self, fields: &mut Fields) -> io::Result<()> {
         let name = std::mem::take(&mut self.line);
         let mut len = [0; 8];
@@ -171,7 +173,7 @@ impl<R: BufRead> Reader<R> {
             self.unread.unknown(self.number);
             return Ok(());
         }
-        // A file may end anywhere.
+        // The file may end anywhere.
         let mut value = Vec::new();
         if (&mut self.input).take(8).read_to_end(&mut value)? == 8 {
             len.copy_from_slice(&value);
@@ -185,7 +187,7 @@ impl<R: BufRead> Reader<R> {
             io::copy(&mut (&mut self.input).take(len - kept), &mut io::sink())?;
         }
         fields.set(&name, &value);
-        // The newline behind it.
+        // The newline after the field.
         (&mut self.input).take(1).read_to_end(&mut value)?;
         Ok(())
     }
@@ -213,18 +215,19 @@ impl Fields {
     }
 }
 
-/// An entry of a journal. A field whose name begins with `_` is the journal's own word, which no process can write.
+/// Turns the fields of a journal entry into an entry. Only journald can write a field whose name starts with
+/// `_`.
 fn entry(fields: Fields) -> Option<Entry<'static>> {
     let Fields { message, transport, host, boot_id, realtime, text } = fields;
     let is_kernel = transport.as_deref() == Some("kernel");
     let text = text.or_else(|| match message? {
         Value::String(text) => Some(text.into_bytes()),
-        // A text with bytes that do not print.
+        // A text that cannot be printed.
         Value::Array(bytes) => bytes.iter().map(|byte| u8::try_from(byte.as_u64()?).ok()).collect(),
         _ => None,
     });
     let Some(text) = text else {
-        // Others may say nothing.
+        // Entries of other writers may have no text.
         return (transport.is_some() && !is_kernel).then_some(Entry::Nothing);
     };
     let stamp = Stamp::Utc(i128::from(realtime?.parse::<u64>().ok()?) * 1000);
@@ -233,7 +236,7 @@ fn entry(fields: Fields) -> Option<Entry<'static>> {
     Some(Entry::Line { line, boot_id: boot_id.as_deref().and_then(with_dashes) })
 }
 
-/// A boot id as the kernel writes it; the journal writes it without dashes.
+/// A boot id as the kernel writes it. The journal writes it without dashes.
 fn with_dashes(boot_id: &str) -> Option<String> {
     if boot_id.len() != 32 || !boot_id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

@@ -141,7 +141,8 @@ pub struct Verdicts {
 impl Verdicts {
     /// Starts the thread that asks.
     ///
-    /// # Errors If no thread can be started.
+    /// # Errors
+    /// If no thread can be started.
     pub fn start() -> std::io::Result<Self> {
         let (notes, theirs) = sync_channel(PENDING_MAX);
         let (to, answers) = sync_channel(PENDING_MAX);

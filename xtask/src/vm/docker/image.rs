@@ -65,7 +65,8 @@ pub struct Image {
 impl Image {
     /// The image, made first if the cache has none of this recipe.
     ///
-    /// # Errors If it cannot be made, for example without root or without a mirror.
+    /// # Errors
+    /// If it cannot be made, for example without root or without a mirror.
     pub fn of(store: &Store) -> Result<Self> {
         let home = store.directory("docker-guest");
         let (root, kernel) = (home.join("root.ext4"), home.join("vmlinuz"));

@@ -44,7 +44,8 @@ const BUDGET: Budget = Budget { total: Duration::from_secs(5400), silence: Durat
 
 /// Boots the guest and prints its results.
 ///
-/// # Errors If a program cannot be built, or the guest cannot be made or started.
+/// # Errors
+/// If a program cannot be built, or the guest cannot be made or started.
 pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(args.arch == Arch::X86_64, "the guest with Docker is an x86_64 one");
     let store = Store::open(args.arch)?;
@@ -104,7 +105,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Boots the guest with a directory that contains a script `job`, and runs that. `each` gets every line that
 /// it prints.
 ///
-/// # Errors If the guest cannot be made or started, or the job does not end with code 0.
+/// # Errors
+/// If the guest cannot be made or started, or the job does not end with code 0.
 pub fn run_job(directory: &Path, each: impl FnMut(&str)) -> Result<()> {
     let store = Store::open(Arch::X86_64)?;
     let image = Image::of(&store)?;
