@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod beside;
+mod filters;
 mod log;
 mod tags;
 mod values;
@@ -9,16 +10,17 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
-    builder::{NonEmptyStringValueParser, PathBufValueParser, TypedValueParser},
+    builder::{PathBufValueParser, TypedValueParser},
 };
 
 pub use beside::Beside;
+pub use filters::{Filters, Kind, ScopeChoice};
 pub use log::Log;
 pub use tags::{labels, tags};
 
 use crate::{
     containers::Runtime,
-    event::{CgroupVersion, Scope},
+    event::CgroupVersion,
     host::process::CommandLineChoice,
     sources::{
         earlier_kills::Since,
@@ -26,15 +28,16 @@ use crate::{
     },
 };
 
-const AFTER_HELP: &str = "Exit codes: 0 as asked, 1 something failed while running, 2 not understood, 69 this kernel cannot \
-                          be traced, 77 a privilege is missing.\n\nEach option of `run` can also come from the environment: \
-                          OOMTRACE_FILE=PATH is --file PATH, OOMTRACE_NO_VERDICT=1 is --no-verdict. A typed option goes first.";
+const AFTER_HELP: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 65 part of a log or file was not understood, 69 this \
+                          kernel cannot be traced, 77 a privilege is missing.\n\nEach option of `run` can also be set in the \
+                          environment: OOMTRACE_FILE=PATH is --file PATH, OOMTRACE_NO_VERDICT=1 is --no-verdict. The command line \
+                          overrides the environment.";
 
-/// Tells of every OOM kill on this host, one line each: who died, in which container, whose limit fired.
+/// Reports every OOM kill on this host, one line each: which process died, in which container, whose limit was reached.
 #[derive(Debug, Parser)]
 #[command(name = "oomtrace", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// Without a command: `run`.
+    /// The command; `run` if none is given.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Options of `run`.
@@ -45,19 +48,19 @@ pub struct Cli {
 /// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Trace OOM kills and print a line for each (the default).
+    /// Trace OOM kills and print a line for each. This is the default.
     Run(Box<Run>),
     /// Print the OOM kills that the kernel's log reports: this host's since its boot, or a saved log. Needs no eBPF.
     Log(Log),
-    /// Say what this host offers and lacks. Exits with 0 if `run` can work.
+    /// Print what this host offers and what it lacks. Exits with 0 if `run` can work.
     Check(Check),
-    /// List the containers of this host as a kill in them would be told.
+    /// List the containers of this host with the names that a kill in them would have.
     Containers(Containers),
-    /// Kill a child of its own in a scratch cgroup, show the event, and compare it with the kernel's log.
+    /// Make an OOM kill of a child process in a small cgroup, print the event, and compare it with the kernel's log.
     Simulate(Simulate),
-    /// Detach what `run --pin` left attached, and remove it.
+    /// Detach and remove the programs that `run --pin` left attached.
     Detach {
-        /// As given to `run --pin`.
+        /// The directory that was given to `run --pin`.
         #[arg(value_name = "DIR", default_value = DEFAULT_DIR)]
         dir: PathBuf,
     },
@@ -65,12 +68,12 @@ pub enum Command {
     Schema,
     /// Print completions for a shell.
     Completions {
-        /// For which.
+        /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
+    /// Print a manual page.
     Man {
-        /// Of this command; else of oomtrace as a whole.
+        /// The command that the page is about; without it, oomtrace as a whole.
         #[arg(value_parser = values::command_name)]
         command: Option<String>,
     },
@@ -94,62 +97,54 @@ pub struct Run {
     /// How to write events [default: text on a terminal, json elsewhere].
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
-    /// Append to this file instead of printing; reopened on SIGHUP.
+    /// Append events to this file instead of printing them. SIGHUP reopens it.
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(values::not_dash))]
     pub file: Option<PathBuf>,
-    /// Put the file aside before it gets larger than this (`10MiB`): it becomes PATH.1, which becomes PATH.2.
+    /// Rotate the file before it gets larger than this (`10MiB`): PATH becomes PATH.1, and PATH.1 becomes PATH.2.
     #[arg(long, value_name = "BYTES", value_parser = values::file_size, requires = "file")]
     pub file_max_size: Option<u64>,
-    /// How many files that were put aside are kept.
+    /// How many rotated files to keep.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=999), requires = "file_max_size")]
     pub file_keep: u32,
-    /// Permission bits of files that are made, of rotated ones too: `640` lets their group read them.
+    /// Mode of files that are created, also of rotated ones: `640` lets their group read them.
     #[arg(long, value_name = "MODE", default_value = "600", value_parser = values::file_mode, requires = "file")]
     pub file_mode: u32,
-    /// Group of files that are made, by name or number: one that this process is in, unless it has CAP_CHOWN.
+    /// Group of files that are created, by name or number. Without CAP_CHOWN this process must be in the group.
     #[arg(long, value_name = "GROUP", requires = "file")]
     pub file_group: Option<String>,
-    /// First tell of the kills that the kernel's log still knows: all of them (`boot`), or those not older than `30m`.
-    /// Not where pins are taken over: what came before these was the first run's to tell.
+    /// First report the kills in the kernel's log: all since boot (`boot`), or those not older than `30m`. This has no effect if
+    /// the run takes over pinned programs, because the first run with these reported earlier kills.
     #[arg(long, value_name = "boot|TIME", value_parser = values::since)]
     pub since: Option<Since>,
-    /// Only kills in the container with this name or id (12 digits of it or more), or, as `containers` shows it, NAMESPACE/POD/NAME.
-    /// A container of an unprivileged user's own runtime is meant by UID/NAME or UID/ID only.
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    pub container: Option<String>,
-    /// Only kills because this ran out.
-    #[arg(long, value_enum)]
-    pub scope: Option<ScopeChoice>,
-    /// End after this many kills were printed: `oom_kill` lines, without those of processes that were exiting already. Not
-    /// counted: `shared_mm_kill` and `memcg_oom`.
+    /// End after this many kills. Only `oom_kill` lines count, and not those of processes that were exiting already.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// End after this time: `30s`, `5m`, `2h`, `500ms`.
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub timeout: Option<Duration>,
-    /// Function hook on the killer, for the facts that the tracepoint does not carry.
+    /// Function hook on the OOM killer. It reads facts that the tracepoint does not have.
     #[arg(long, value_enum, default_value_t)]
     pub hook: HookChoice,
-    /// Bytes of the ring buffer of kills: a power of two. Each kill takes 1 to 4 KiB until it is printed.
+    /// Size of the ring buffer for kills, a power of two. Each kill takes 1 to 4 KiB until it is printed.
     #[arg(long, value_name = "BYTES", default_value = "512KiB", value_parser = values::ring_size)]
     pub ring_size: RingSize,
-    /// How much of a victim's command line is reported: it can hold passwords.
+    /// How much of a victim's command line is reported. A command line can contain passwords.
     #[arg(long, value_enum, default_value_t)]
     pub command_line: CommandLineChoice,
-    /// Where a container runtime keeps its state, if not where it is looked for: `docker=/data/docker`.
+    /// Directory of a container runtime's state, if it is not found otherwise: `docker=/data/docker`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = values::runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
-    /// Report also this label of a container; may be given 16 times. Beside it: those of Compose, Swarm, Nomad and ECS.
+    /// Also report this label of a container, at most 16 labels. Labels of Compose, Swarm, Nomad and ECS are always reported.
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = tags::label)]
     pub label: Vec<String>,
-    /// Put this constant into every line, under `tags`: `cluster=blue`. May be given 16 times, 512 bytes in all.
+    /// Add this constant to every line, under `tags`: `cluster=blue`. At most 16 tags and 512 bytes in all.
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = tags::tag)]
     pub tag: Vec<(String, String)>,
-    /// Do not tell what a container's runtime itself says of a kill, some seconds later.
+    /// Do not ask the container's runtime, some seconds after a kill, whether it noticed it.
     #[arg(long)]
     pub no_verdict: bool,
-    /// Stay attached when this process ends, for whatever reason, and take over what an earlier run left:
-    /// no kill between the two is lost. DIR is on a bpffs. `oomtrace detach` ends it.
+    /// Keep the programs attached when this process ends, and take over those of an earlier run. No kill between the two runs is
+    /// lost. DIR is on a bpffs. `oomtrace detach` removes the programs.
     #[arg(
         long,
         value_name = "DIR",
@@ -162,7 +157,7 @@ pub struct Run {
     /// Do not ask for real-time scheduling.
     #[arg(long)]
     pub no_realtime: bool,
-    /// Let the eBPF programs log each event to standard error.
+    /// Make the eBPF programs log each event to standard error.
     #[arg(long)]
     pub debug: bool,
     /// Keep the raw records in this file.
@@ -171,15 +166,18 @@ pub struct Run {
     /// Outputs beside the lines.
     #[command(flatten)]
     pub beside: Beside,
+    /// Which events are printed.
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
 /// Options of `check`.
 #[derive(Args, Debug)]
 pub struct Check {
-    /// How to write it.
+    /// How to write the report.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// Try the function hooks by a kill, of a child in a scratch cgroup. The kernel logs and counts it as any other.
+    /// Test the function hooks with an OOM kill of a child process in a small cgroup. The kernel logs and counts this kill.
     #[arg(long)]
     pub kill: bool,
     /// As for `run`.
@@ -193,7 +191,7 @@ pub struct Containers {
     /// As for `run`.
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = tags::label)]
     pub label: Vec<String>,
-    /// How to write them; `json` is a line each.
+    /// How to write the containers; `json` is one line for each.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// As for `run`.
@@ -235,28 +233,10 @@ pub struct Replay {
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// JSON Lines; `oomtrace schema` says what is in the events.
+    /// JSON Lines; `oomtrace schema` describes them.
     Json,
     /// For a person to read.
     Text,
-}
-
-/// What ran out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ScopeChoice {
-    /// A memory cgroup's limit.
-    Memcg,
-    /// The machine.
-    Host,
-}
-
-impl From<ScopeChoice> for Scope {
-    fn from(choice: ScopeChoice) -> Self {
-        match choice {
-            ScopeChoice::Memcg => Self::Memcg,
-            ScopeChoice::Host => Self::Host,
-        }
-    }
 }
 
 /// Bytes of a ring buffer.

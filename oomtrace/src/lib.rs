@@ -17,6 +17,7 @@ pub mod environment;
 pub mod event;
 pub mod facts;
 pub mod failure;
+pub mod filter;
 pub mod host;
 pub mod kernel;
 pub mod outputs;

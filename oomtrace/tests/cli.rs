@@ -116,6 +116,8 @@ fn what_is_typed_wrong_is_a_usage_error() {
         (&["run", "--file", "-"], "./-"),
         (&["run", "--file-max-size", "1KiB", "--file", "x"], "at least 4096"),
         (&["run", "--container", ""], "--container"),
+        (&["run", "--scope", "node"], "mempolicy"),
+        (&["log", "--type", "kill"], "shared_mm_kill"),
         (&["run", "--ring-size", "1024MiB"], "at most 256MiB"),
         (&["run", "--ring-size", "1GiB"], "at most 256MiB"),
         (&["run", "--ring-size", "4GB"], "KiB and MiB"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::Output;
+use crate::cli::{Filters, Output};
 
 /// Options of `log`.
 #[derive(Args, Debug)]
@@ -16,4 +16,7 @@ pub struct Log {
     /// How to write events [default: text on a terminal, json elsewhere].
     #[arg(short, long, value_enum)]
     pub output: Option<Output>,
+    /// Which kills are printed.
+    #[command(flatten)]
+    pub filters: Filters,
 }

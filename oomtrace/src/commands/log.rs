@@ -13,6 +13,7 @@ use crate::{
     event::{Event, Host, Reason},
     facts::kernel_log::saved::Stamp,
     failure::{Code, Failure},
+    filter::Filter,
     outputs::encode::Render,
 };
 
@@ -21,7 +22,7 @@ use crate::{
 /// # Errors
 /// If a log cannot be read, or a part of it was not understood.
 pub fn log(args: &Log) -> Result<(), Failure> {
-    let mut lines = Lines::new(render(args.output, terminal()));
+    let mut lines = Lines::new(render(args.output, terminal()), Filter::from(&args.filters));
     let done = match args.files.as_slice() {
         [] => this_host::print(&mut lines),
         files => saved::print(files, &mut lines),
@@ -61,15 +62,19 @@ impl From<Failure> for Ended {
 /// Standard output, a line for each event.
 struct Lines {
     render: Render,
+    filter: Filter,
     line: Vec<u8>,
 }
 
 impl Lines {
-    fn new(render: Render) -> Self {
-        Self { render, line: Vec::new() }
+    fn new(render: Render, filter: Filter) -> Self {
+        Self { render, filter, line: Vec::new() }
     }
 
     fn print(&mut self, event: &Event) -> Result<(), Ended> {
+        if !self.filter.takes(event) {
+            return Ok(());
+        }
         let written = self
             .render
             .line(event, &mut self.line)

@@ -15,12 +15,13 @@ use crate::{
     containers::Runtimes,
     enrich::enricher::{Enricher, Knowledge},
     failure::{Code, Failure},
+    filter::Filter,
     host::root::Root,
     outputs::{
         Durable, Outputs,
         transport::{SinkError, StdoutSink},
     },
-    run::{filter::Filter, reporter::Reporter},
+    run::reporter::Reporter,
     sources::{Next, kills::Records},
 };
 

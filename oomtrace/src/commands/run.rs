@@ -12,6 +12,7 @@ use crate::{
     enrich::enricher::Enricher,
     event::{CgroupVersion, HookStatus, Start},
     failure::{Code, Failure},
+    filter::Filter,
     host::{identity, process::CommandLineChoice, protection, root::Root},
     kernel::{Kernel, privilege},
     outputs::{
@@ -20,7 +21,6 @@ use crate::{
     },
     run::{
         beside::{self, Beside},
-        filter::Filter,
         reporter::Reporter,
         session::{Ended, Parts, Session},
         setup::{self, Added, Given},
@@ -105,19 +105,13 @@ pub fn run(args: Run) -> Result<(), Failure> {
         truncated: Vec::new(),
     };
     let account = Account::new(vmstat, enricher.is_v1());
-    let reporter = Reporter::new(filter(&args), outputs);
-    let count = args.count;
-    let session =
-        Session::new(Parts { attached, counts, records, sources, enricher, account, reporter, mount, count });
-    let done = wait_for_events(session, start, replaced, args.timeout);
+    let reporter = Reporter::new(Filter::from(&args.filters), outputs);
+    let parts =
+        Parts { attached, counts, records, sources, enricher, account, reporter, mount, count: args.count };
+    let done = wait_for_events(Session::new(parts), start, replaced, args.timeout);
     // The lock on the pins is held until all is written.
     drop(pins);
     done
-}
-
-/// What the operator wants to see.
-fn filter(args: &Run) -> Filter {
-    Filter { container: args.container.clone(), scope: args.scope.map(Into::into), ..Filter::default() }
 }
 
 /// Why hooks that are attached do not run.

@@ -1,7 +1,6 @@
 //! A run: its set-up, its loop, and its end.
 
 pub(crate) mod beside;
-pub mod filter;
 pub mod notify;
 pub mod reporter;
 pub(crate) mod session;

@@ -3,8 +3,8 @@
 use crate::{
     accounting::Account,
     event::{Envelope, Event, Kill, Stop},
+    filter::Filter,
     outputs::{Outputs, transport::SinkError},
-    run::filter::Filter,
 };
 
 /// Prints events.
@@ -43,12 +43,12 @@ impl Reporter {
         Ok(true)
     }
 
-    /// Prints a line. If the output neither writes nor keeps it, it is counted as lost.
+    /// Prints a line, unless `--type` leaves it out. If the output neither writes nor keeps it, it is counted as lost.
     ///
     /// # Errors
     /// Only [`SinkError::Closed`].
     pub fn print(&mut self, event: &Event, account: &mut Account) -> Result<(), SinkError> {
-        if !self.outputs.write(event)? {
+        if self.filter.takes_kind(event.kind()) && !self.outputs.write(event)? {
             account.refused();
         }
         Ok(())
@@ -69,9 +69,8 @@ impl Reporter {
         }
         for lost in account.unreported(envelope) {
             let event = Event::Lost(Box::new(lost));
-            if self.outputs.write(&event)?
-                && let Event::Lost(lost) = &event
-            {
+            let printed = !self.filter.takes_kind(event.kind()) || self.outputs.write(&event)?;
+            if printed && let Event::Lost(lost) = &event {
                 account.reported(lost);
             }
         }

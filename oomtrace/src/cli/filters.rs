@@ -1,0 +1,95 @@
+//! Which events are printed.
+
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
+
+use crate::event::Scope;
+
+/// Which events are printed: options of `run`, `log` and `show`.
+///
+/// Values of one option are alternatives. Of several options, each must match.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filters (each can be given several times; * in a name matches any text)")]
+pub struct Filters {
+    /// Print only kills in this container: its name, its id (at least 12 digits), or NAMESPACE/POD/NAME as `containers` prints it.
+    /// For a container of an unprivileged user's own runtime: UID/NAME or UID/ID.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub container: Vec<String>,
+    /// Print only kills in this Kubernetes pod: its name or its uid.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub pod: Vec<String>,
+    /// Print only kills in this Kubernetes namespace.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub namespace: Vec<String>,
+    /// Print only kills in this systemd unit. For a unit of a user's own service manager: UID/NAME.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub unit: Vec<String>,
+    /// Print only kills in containers of this image.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub image: Vec<String>,
+    /// Print only kills of processes with this name (comm, at most 15 bytes).
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub comm: Vec<String>,
+    /// Print only kills because this ran out of memory. A kill of which this is not known is printed too.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub scope: Vec<ScopeChoice>,
+    /// Print only events of this type. Without this option, filters leave out only kills and what belongs to them.
+    #[arg(long = "type", value_enum, value_delimiter = ',', value_name = "TYPE")]
+    pub kind: Vec<Kind>,
+}
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScopeChoice {
+    /// A memory cgroup's limit.
+    Memcg,
+    /// The machine.
+    Host,
+    /// The nodes of a cpuset.
+    Cpuset,
+    /// The nodes of a memory policy.
+    Mempolicy,
+}
+
+impl From<ScopeChoice> for Scope {
+    fn from(choice: ScopeChoice) -> Self {
+        match choice {
+            ScopeChoice::Memcg => Self::Memcg,
+            ScopeChoice::Host => Self::Host,
+            ScopeChoice::Cpuset => Self::Cpuset,
+            ScopeChoice::Mempolicy => Self::Mempolicy,
+        }
+    }
+}
+
+/// A type of event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "docs/EVENTS.md says what they are")]
+pub enum Kind {
+    OomKill,
+    SharedMmKill,
+    MemcgOom,
+    Start,
+    Lost,
+    Gap,
+    Hooks,
+    Verdict,
+    Stop,
+}
+
+impl Kind {
+    /// The value of `type` in a line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OomKill => "oom_kill",
+            Self::SharedMmKill => "shared_mm_kill",
+            Self::MemcgOom => "memcg_oom",
+            Self::Start => "start",
+            Self::Lost => "lost",
+            Self::Gap => "gap",
+            Self::Hooks => "hooks",
+            Self::Verdict => "verdict",
+            Self::Stop => "stop",
+        }
+    }
+}

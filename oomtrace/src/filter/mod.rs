@@ -1,0 +1,220 @@
+//! Which events are printed: what was typed and an event in, yes or no out. One for `run`, `log` and `show`.
+
+mod pattern;
+
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use pattern::Pattern;
+
+use crate::{
+    cli::Filters,
+    event::{Container, Event, K8s, Scope, Systemd},
+};
+
+/// Kills that passed and are remembered, for the lines that point at them. More than can wait for a verdict.
+const KEPT: usize = 16_384;
+
+/// Which events are printed. What is left out is not lost.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    container: Vec<Pattern>,
+    pod: Vec<Pattern>,
+    namespace: Vec<Pattern>,
+    unit: Vec<Pattern>,
+    image: Vec<Pattern>,
+    comm: Vec<Pattern>,
+    scope: Vec<Scope>,
+    kinds: Vec<&'static str>,
+    /// Kills that passed, by stream and number.
+    kept: VecDeque<u64>,
+}
+
+/// Whose process a kill is of.
+struct Facts<'a> {
+    container: Option<&'a Container>,
+    k8s: Option<&'a K8s>,
+    systemd: Option<&'a Systemd>,
+    comm: Option<&'a str>,
+}
+
+impl From<&Filters> for Filter {
+    fn from(typed: &Filters) -> Self {
+        let patterns = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect();
+        Self {
+            container: patterns(&typed.container),
+            pod: patterns(&typed.pod),
+            namespace: patterns(&typed.namespace),
+            unit: patterns(&typed.unit),
+            image: patterns(&typed.image),
+            comm: patterns(&typed.comm),
+            scope: typed.scope.iter().copied().map(Into::into).collect(),
+            kinds: typed.kind.iter().map(|kind| kind.word()).collect(),
+            kept: VecDeque::new(),
+        }
+    }
+}
+
+impl Filter {
+    /// Whether the event is to be printed. What is not about a kill is left out only by its type.
+    pub fn takes(&mut self, event: &Event) -> bool {
+        let matches = match event {
+            Event::OomKill(kill) => {
+                let facts = Facts {
+                    container: kill.container.as_ref(),
+                    k8s: kill.k8s.as_ref(),
+                    systemd: kill.systemd.as_ref(),
+                    comm: kill.victim.comm.as_deref(),
+                };
+                let matches =
+                    kill.oom.scope.is_none_or(|scope| self.takes_scope(scope)) && self.takes_of(&facts);
+                if matches {
+                    self.keep(event);
+                }
+                matches
+            }
+            Event::SharedMmKill(kill) => {
+                let facts = Facts {
+                    container: kill.container.as_ref(),
+                    k8s: kill.k8s.as_ref(),
+                    systemd: kill.systemd.as_ref(),
+                    comm: kill.victim.comm.as_deref(),
+                };
+                // What ran out is in the line of the victim that it died with, which came before.
+                (self.scope.is_empty() || self.has_kept(event, &kill.of)) && self.takes_of(&facts)
+            }
+            Event::MemcgOom(oom) => {
+                let facts = Facts {
+                    container: oom.container.as_ref(),
+                    k8s: oom.k8s.as_ref(),
+                    systemd: oom.systemd.as_ref(),
+                    comm: None,
+                };
+                self.takes_scope(Scope::Memcg) && self.takes_of(&facts)
+            }
+            Event::Verdict(verdict) => !self.is_about_kills() || self.has_kept(event, &verdict.of),
+            _ => true,
+        };
+        matches && self.takes_kind(event.kind())
+    }
+
+    /// Whether events of this type are printed.
+    pub fn takes_kind(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
+
+    /// Whether an option leaves out kills.
+    fn is_about_kills(&self) -> bool {
+        let Self { container, pod, namespace, unit, image, comm, scope, .. } = self;
+        let names = [container, pod, namespace, unit, image, comm];
+        !scope.is_empty() || names.iter().any(|patterns| !patterns.is_empty())
+    }
+
+    fn takes_scope(&self, scope: Scope) -> bool {
+        self.scope.is_empty() || self.scope.contains(&scope)
+    }
+
+    fn takes_of(&self, facts: &Facts<'_>) -> bool {
+        let any = |patterns: &[Pattern], matches: &dyn Fn(&Pattern) -> bool| {
+            patterns.is_empty() || patterns.iter().any(matches)
+        };
+        let is = |name: Option<&str>, pattern: &Pattern| name.is_some_and(|name| pattern.matches(name));
+        let pod = facts.k8s.map(|k8s| &k8s.pod);
+        let namespace =
+            facts.k8s.and_then(|k8s| k8s.namespace.as_ref()).map(|namespace| namespace.name.as_str());
+        let image =
+            facts.container.and_then(|container| container.image.as_ref()).map(|image| image.name.as_str());
+        let pod_is = |pattern: &Pattern| {
+            pod.is_some_and(|pod| is(pod.name.as_deref(), pattern) || is(pod.uid.as_deref(), pattern))
+        };
+        any(&self.container, &|pattern| is_container(pattern, facts))
+            && any(&self.pod, &pod_is)
+            && any(&self.namespace, &|pattern| is(namespace, pattern))
+            && any(&self.unit, &|pattern| is_unit(pattern, facts.systemd))
+            && any(&self.image, &|pattern| is(image, pattern))
+            && any(&self.comm, &|pattern| is(facts.comm, pattern))
+    }
+
+    fn keep(&mut self, kill: &Event) {
+        let Some(seq) = kill.envelope().seq.filter(|_| self.is_about_kills()) else { return };
+        if self.kept.len() >= KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(name_of(kill, seq));
+    }
+
+    /// Whether a kill passed that the event points at.
+    fn has_kept(&self, event: &Event, of: &[u64]) -> bool {
+        of.iter().any(|seq| self.kept.contains(&name_of(event, *seq)))
+    }
+}
+
+/// Names a kill of the event's stream.
+fn name_of(event: &Event, seq: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&event.envelope().stream, seq).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn is_container(pattern: &Pattern, facts: &Facts<'_>) -> bool {
+    facts.container.is_some_and(|container| {
+        let Some(wanted) = pattern.of_user(container.runtime.user) else { return false };
+        container.name.as_deref().is_some_and(|name| wanted.matches(name))
+            || facts.k8s.and_then(K8s::names).is_some_and(|names| wanted.matches(&names.join("/")))
+            || wanted.matches(&container.id)
+            || wanted.shortens(&container.id)
+    })
+}
+
+fn is_unit(pattern: &Pattern, systemd: Option<&Systemd>) -> bool {
+    systemd.is_some_and(|systemd| {
+        pattern.of_user(systemd.user).is_some_and(|wanted| wanted.matches(&systemd.unit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::event::RuntimeName;
+
+    fn takes(filters: Filters, facts: &Facts<'_>) -> bool {
+        Filter::from(&filters).takes_of(facts)
+    }
+
+    #[test]
+    fn a_name_means_the_hosts_container_and_a_users_only_with_the_uid() {
+        let container = |user| Container {
+            id: "0123456789abcdef".into(),
+            name: Some("payments-db".into()),
+            runtime: RuntimeName { name: "docker".into(), user },
+            ..Container::default()
+        };
+        let takes = |wanted: &str, user| {
+            let filters = Filters { container: vec!["other".into(), wanted.into()], ..Filters::default() };
+            let facts = Facts { container: Some(&container(user)), k8s: None, systemd: None, comm: None };
+            takes(filters, &facts)
+        };
+        for own in ["payments-db", "0123456789abcdef", "0123456789ab", "pay*"] {
+            assert!(takes(own, None) && !takes(own, Some(4242)), "{own}");
+            let hers = format!("4242/{own}");
+            assert!(takes(&hers, Some(4242)) && !takes(&hers, Some(4243)) && !takes(&hers, None), "{hers}");
+        }
+        assert!(!takes("4242/", Some(4242)) && !takes("/payments-db", Some(4242)) && !takes("*", Some(4242)));
+        assert!(!takes("0123456789a", None), "an id shorter than 12 digits is a name");
+    }
+
+    #[test]
+    fn a_unit_of_a_user_is_not_the_hosts() {
+        let takes = |wanted: &str, user| {
+            let filters = Filters { unit: vec![wanted.into()], ..Filters::default() };
+            let systemd = Systemd { unit: "sshd.service".into(), user };
+            takes(filters, &Facts { container: None, k8s: None, systemd: Some(&systemd), comm: None })
+        };
+        assert!(takes("sshd.service", None) && takes("ssh*", None) && takes("7/sshd.service", Some(7)));
+        assert!(!takes("sshd.service", Some(7)) && !takes("*", Some(7)) && !takes("8/sshd.service", Some(7)));
+    }
+}
