@@ -175,8 +175,8 @@ pub struct Run {
 #[derive(Args, Debug)]
 pub struct Check {
     /// How to write the report.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    pub output: Form,
     /// Test the function hooks with an OOM kill of a child process in a small cgroup. The kernel logs and counts this kill.
     #[arg(long)]
     pub kill: bool,
@@ -192,8 +192,8 @@ pub struct Containers {
     #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = tags::label)]
     pub label: Vec<String>,
     /// How to write the containers; `json` is one line for each.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    pub output: Form,
     /// As for `run`.
     #[arg(long, value_name = "RUNTIME=DIR", value_parser = values::runtime_root)]
     pub runtime_root: Vec<(Runtime, PathBuf)>,
@@ -234,6 +234,17 @@ pub struct Replay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// JSON Lines; `oomtrace schema` describes them.
+    Json,
+    /// JSON Lines in the Elastic Common Schema.
+    Ecs,
+    /// For a person to read.
+    Text,
+}
+
+/// How what is no event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For a program.
     Json,
     /// For a person to read.
     Text,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    cli::{Check, Output, RingSize},
+    cli::{Check, Form, RingSize},
     commands::{
         print::print,
         run::{FTRACE_OFF, NO_MEMORY_CGROUPS, as_they_run, attach, nothing_there},
@@ -101,8 +101,8 @@ pub fn check(args: &Check) -> Result<(), Failure> {
     findings.push(under_pressure());
     let report = Report { usable: failure.is_none(), findings, hooks };
     print(|out| match args.output {
-        Output::Json => json::print(&report, out),
-        Output::Text => text(&report, out),
+        Form::Json => json::print(&report, out),
+        Form::Text => text(&report, out),
     })?;
     failure.map_or(Ok(()), Err)
 }

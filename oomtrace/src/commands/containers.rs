@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     cgroups::memory_files::MemoryFiles,
     cgroups::tree::{CgroupTree, Seen, TreeLimits},
-    cli::{self, Containers, Output},
+    cli::{self, Containers, Form},
     commands::{print::print, run::nothing_there},
     containers::{Runtimes, owner::Identity},
     event::{Absence, CgroupVersion, Container, K8s, Missing, name_of_user, text_from_kernel},
@@ -66,8 +66,8 @@ pub fn containers(args: &Containers) -> Result<(), Failure> {
     while tree.resolve_next() {}
     let rows = rows(&mut tree, &mount, hierarchy.version);
     print(|out| match args.output {
-        Output::Json => rows.iter().try_for_each(|row| json::print(row, out)),
-        Output::Text => text(&rows, out),
+        Form::Json => rows.iter().try_for_each(|row| json::print(row, out)),
+        Form::Text => text(&rows, out),
     })
 }
 

@@ -21,6 +21,7 @@ use crate::{
 fn render(output: Option<Output>, terminal: bool) -> Render {
     match output.unwrap_or(if terminal { Output::Text } else { Output::Json }) {
         Output::Json => Render::Json,
+        Output::Ecs => Render::Ecs,
         Output::Text => {
             // https://no-color.org: set and not empty.
             let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -3,6 +3,8 @@
 //! What comes in may hold text that a container chose (names, paths, labels, command
 //! lines). What goes out is one line, whatever that text is.
 
+pub mod ecs;
+mod fit;
 pub mod json;
 pub mod text;
 
@@ -17,6 +19,8 @@ pub const MAX_LINE_BYTES: usize = 4095;
 pub enum Render {
     /// The contract of `docs/EVENTS.md`: for programs.
     Json,
+    /// Elastic Common Schema: `docs/EVENTS.md` has the mapping.
+    Ecs,
     /// For a person: may change in any version.
     Text(text::Palette),
 }
@@ -29,6 +33,7 @@ impl Render {
     pub fn line(&self, event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         match self {
             Self::Json => json::line(event, out),
+            Self::Ecs => ecs::line(event, out),
             Self::Text(palette) => {
                 text::line(event, palette, out);
                 Ok(())
