@@ -63,9 +63,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     protection::let_go_of_start();
     // Before any thread is started, which inherits it.
     let mut limits = protection::hold(!args.no_realtime);
-    let others = args.file.as_deref().and_then(others_may_write);
-    limits.extend(others.map(|who| format!("--file: {who}, who may put another file in its place")));
-    limits.extend(args.beside.journal.then(journal::limit).flatten());
+    limits.extend(of_outputs(&args));
     let hooked = probe.is_hooked();
     let mut enricher = Enricher::new(setup::knowledge(&root, &kernel, &probe, added, &mut limits)?);
     let runtimes = enricher.tree().runtimes().found();
@@ -112,6 +110,13 @@ pub fn run(args: Run) -> Result<(), Failure> {
     // The lock on the pins is held until all is written.
     drop(pins);
     done
+}
+
+/// What is to be said of where the lines go.
+fn of_outputs(args: &Run) -> impl Iterator<Item = String> {
+    let others = args.file.as_deref().and_then(others_may_write);
+    let file = others.map(|who| format!("--file: {who}, who may put another file in its place"));
+    file.into_iter().chain(args.beside.journal.then(journal::limit).flatten())
 }
 
 /// Why hooks that are attached do not run.
