@@ -126,12 +126,15 @@ impl Session {
         Ok(())
     }
 
-    /// After this no function hook runs, whatever is attached.
-    pub fn turn_hooks_off(&mut self) -> Result<()> {
+    /// After this no function hook runs, whatever is attached. Returns false if this kernel refuses that.
+    pub fn turn_hooks_off(&mut self) -> Result<bool> {
         ensure!(self.guest, "only in a guest");
-        std::fs::write(FTRACE_ENABLED, "0").with_context(|| format!("write {FTRACE_ENABLED}"))?;
+        match std::fs::write(FTRACE_ENABLED, "0") {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(false),
+            written => written.with_context(|| format!("write {FTRACE_ENABLED}"))?,
+        }
         self.hook = "none".to_owned();
-        Ok(())
+        Ok(true)
     }
 
     /// How the tracer reads the OOM killer's state: `fentry`, `kprobe`, `none`.

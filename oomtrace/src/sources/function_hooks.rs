@@ -1,5 +1,7 @@
 //! Reports when the function hooks stop running, and when they run again.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     accounting::Account,
     enrich::enricher::{Enricher, HookState},
@@ -17,25 +19,40 @@ const SILENT_WITHOUT_LOG: &str = "the function hooks are attached but do not run
     cannot be read: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' files, and whose limit \
     fired comes from the cgroups' limits";
 
+/// The log is read this often while the hooks are silent. It was opened after the loop had its descriptors, so nothing wakes the
+/// loop when it grows, and all of it could be too much to read at the next kill.
+const FOLLOW: Duration = Duration::from_secs(1);
+
 /// Reports the state of the hooks when it changes.
 #[derive(Debug, Default)]
 pub struct FunctionHooks {
     /// A kill came, which may have changed the state.
     stirred: bool,
+    /// When the log is read next, while the hooks are silent.
+    log_due: Option<Instant>,
 }
 
 impl Source for FunctionHooks {
-    fn due(&self) -> Option<std::time::Instant> {
-        self.stirred.then(std::time::Instant::now)
+    fn due(&self) -> Option<Instant> {
+        if self.stirred { Some(Instant::now()) } else { self.log_due }
     }
 
-    fn learn(&mut self, _: &mut Enricher, _: &mut Account) -> bool {
+    fn learn(&mut self, enricher: &mut Enricher, _: &mut Account) -> bool {
         self.stirred = false;
-        false
+        if self.log_due.is_none_or(|due| due > Instant::now()) {
+            return false;
+        }
+        let all_read = enricher.read_kernel_log();
+        self.log_due = Some(Instant::now() + if all_read { FOLLOW } else { Duration::ZERO });
+        !all_read
     }
 
     fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {
-        let (state, limit) = match enricher.take_hook_news() {
+        let news = enricher.take_hook_news();
+        if let Some(state) = news {
+            self.log_due = (state == HookState::Silent).then(|| Instant::now() + FOLLOW);
+        }
+        let (state, limit) = match news {
             None | Some(HookState::None) => return Next::Nothing,
             Some(HookState::Running) => (HooksState::Running, None),
             Some(HookState::Silent) if enricher.has_kernel_log() => (HooksState::Silent, Some(SILENT)),
