@@ -17,8 +17,8 @@ const ALL_MAX_BYTES: usize = 56 << 20;
 /// The part of it that users, services and containers can fill.
 const OTHERS_MAX_BYTES: usize = 24 << 20;
 
-/// The limit in `docs/RELIABILITY.md`: the memory of a whole run with everything full and the largest files being read. The rings
-/// and the binary of a run need no more than this test needs besides the tree.
+/// The limit in `docs/RELIABILITY.md`: the memory of a whole run with everything full and while the largest
+/// files are read. Besides the tree, a run with its rings and its binary needs no more than this test.
 const PROCESS_MAX_KIB: usize = 96 << 10;
 
 /// Containers of each user, with the largest files that are read.
@@ -84,7 +84,7 @@ fn write_largest(dir: &Path, id: &str) {
     std::fs::write(dir.join("config.v2.json"), config.to_string()).unwrap();
 }
 
-/// The most that this process has had in memory.
+/// The largest memory of this process so far.
 fn peak_kib() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -92,7 +92,7 @@ fn peak_kib() -> usize {
 }
 
 impl Host {
-    /// Files that take the most memory while they are read: many small labels, and the longest lists.
+    /// A container whose files take the most memory to read: many small labels, and the longest lists.
     fn read_largest(&mut self, home: &str, above: &str) {
         let id = format!("{:064x}", u64::MAX - self.made);
         let dir = self.root.path().join(home).join("docker/containers").join(&id);

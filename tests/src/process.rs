@@ -82,7 +82,8 @@ impl ProcessFacts {
     }
 }
 
-/// Makes the calling thread, and threads that it starts later, run before all ordinary ones. 0 makes it ordinary again.
+/// Makes the calling thread, and threads that it starts later, run before all ordinary ones. 0 makes it
+/// ordinary again.
 pub fn first_in_first_out(priority: libc::c_int) -> std::io::Result<()> {
     let policy = if priority > 0 { libc::SCHED_FIFO } else { libc::SCHED_OTHER };
     let parameter = libc::sched_param { sched_priority: priority };

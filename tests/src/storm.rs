@@ -1,6 +1,8 @@
-//! A user's storm of kills and cgroups, with the longest files that are read, and a few kills of other people at the same time.
+//! A user's storm of kills and cgroups, with the longest files that are read, and a few kills of others
+//! during it.
 //!
-//! Input: the program under test. Output: what it reported of each kill, how late, and how much memory it used.
+//! Takes the program under test. Returns what it reported about each kill, how late, and how much memory it
+//! used.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,39 +21,40 @@ use crate::user::User;
 
 /// Cgroups that the user makes; a third of them has a kill.
 const CGROUPS: usize = 3000;
-/// Kills of others beside these.
+/// Kills of others during the storm.
 const OTHERS: usize = 10;
-/// Processes of the user's that do it at a time.
+/// Processes of the user at a time.
 const AT_ONCE: usize = 2;
-/// As the program under test reads them: a larger file of a container's, or list of a user's, is not read.
+/// The limits of the program under test: it does not read a larger file of a container or list of a user.
 const FILE_BYTES: usize = 1 << 20;
 const LIST_BYTES: usize = 512 << 10;
-/// A name, an image or a label may have so many bytes.
+/// The most bytes of a name, an image or a label.
 const TEXT_BYTES: usize = 1020;
-/// Before the tracer's own.
+/// A higher priority than the tracer's.
 const READER_PRIORITY: libc::c_int = 2;
-/// What each victim of others may use.
+/// The limit of each victim of others.
 const LIMIT: u64 = 8 << 20;
 
 /// The result.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// ns from the kernel's mark to the line, of each kill of others before the storm.
+    /// ns from the kernel's mark to the line, for each kill of others before the storm.
     pub quiet_ns: Vec<i128>,
-    /// The same of each kill of others during the storm.
+    /// The same during the storm.
     pub amid_ns: Vec<i128>,
-    /// Kills of the user's, and those with a line.
+    /// Kills of the user, and how many of them have a line.
     pub kills: (u64, u64),
-    /// What `lost` lines say, by their reason.
+    /// The counts of the `lost` lines, by reason.
     pub lost: BTreeMap<String, u64>,
-    /// The most memory of the tracer before the storm, and in all; KiB.
+    /// The largest memory of the tracer before the storm, and of the whole run, in KiB.
     pub memory_kib: (u64, u64),
 }
 
 /// Causes `quiet` kills of others, then some during a storm. Their cgroups are below `parent`.
 ///
 /// # Errors
-/// If a kill of others has no line with its container's name, or a kill of the user's is neither reported nor counted.
+/// If a kill of others has no line with its container's name, or a kill of the user is neither reported nor
+/// counted.
 pub fn run(binary: &Path, dir: &Path, parent: &Cgroup, quiet: usize) -> Result<Outcome> {
     let others = Others::make(dir, parent)?;
     let user = User::make(dir)?;
@@ -59,7 +62,7 @@ pub fn run(binary: &Path, dir: &Path, parent: &Cgroup, quiet: usize) -> Result<O
     let root = format!("docker={}", others.root.display());
     let options = ["--runtime-root", &root];
     // The thread that reads the lines must not wait for the storm. It inherits this priority.
-    let _late_at_worst = first_in_first_out(READER_PRIORITY);
+    let _ignored = first_in_first_out(READER_PRIORITY);
     let started = Tracer::start_prepared(binary, Hook::Auto, &options, |command| user.shown_to(command));
     first_in_first_out(0)?;
     let mut tracer = started?;
@@ -87,7 +90,7 @@ pub fn run(binary: &Path, dir: &Path, parent: &Cgroup, quiet: usize) -> Result<O
     Ok(outcome)
 }
 
-/// Waits until each kill of the user's has a line or is counted as lost.
+/// Waits until each kill of the user has a line or is counted as lost.
 fn account(tracer: &mut Tracer, user: &User, outcome: &mut Outcome) -> Result<()> {
     let above = String::from_utf8_lossy(&user.service().place().path).into_owned();
     let is_theirs = |line: &&Line| {
@@ -108,7 +111,7 @@ fn account(tracer: &mut Tracer, user: &User, outcome: &mut Outcome) -> Result<()
     Ok(())
 }
 
-/// Other people's containers, which Docker has files of.
+/// Containers of others. Docker has their files.
 struct Others<'a> {
     parent: &'a Cgroup,
     root: PathBuf,
@@ -121,7 +124,8 @@ impl<'a> Others<'a> {
         Ok(Self { parent, root })
     }
 
-    /// Has a process killed in a container of its own, and expects a line that names it. Returns how late the line was, in ns.
+    /// Gets a process killed in a new container and expects a line with its name. Returns how late the line
+    /// was, in ns.
     fn kill(&self, tracer: &mut Tracer, number: usize) -> Result<i128> {
         let (id, name) = (format!("{:0>64}", format!("a{number:x}")), format!("other-{number}"));
         let files = self.root.join("containers").join(&id);
@@ -149,13 +153,13 @@ impl<'a> Others<'a> {
     }
 }
 
-/// From the kernel's mark until the line was read.
+/// ns from the kernel's mark until the line was read.
 fn late_ns(line: &Line) -> Option<i128> {
     let time: jiff::Timestamp = line.get("time")?.as_str()?.parse().ok()?;
     Some(line.read_at_ns - time.as_nanosecond())
 }
 
-/// Writes files for each of the user's containers, as long as they may be. Returns the lists of containers.
+/// Writes the files of each of the user's containers, as long as is read. Returns the lists of containers.
 fn write_longest(user: &User) -> Result<Vec<PathBuf>> {
     let own = |path: &Path| {
         chown(path, Some(user.uid()), Some(user.uid())).with_context(|| path.display().to_string())
@@ -185,7 +189,7 @@ fn write_longest(user: &User) -> Result<Vec<PathBuf>> {
         for list in ["containers.json", "volatile-containers.json"] {
             let list = store.join(list);
             let mut entries = Vec::new();
-            // None of these is asked for, but the whole list is read.
+            // No kill needs these entries, but the whole list is read.
             while entries.len() * 80 < LIST_BYTES - 4096 {
                 entries.push(json!({"id": format!("{:0>64x}", 1_000_000 + entries.len())}));
             }
@@ -200,7 +204,7 @@ fn write_longest(user: &User) -> Result<Vec<PathBuf>> {
     Ok(lists)
 }
 
-/// The object with one more member, so that it has so many bytes.
+/// Adds a member to the object, so that it has this many bytes.
 fn filled(object: &Value, bytes: usize) -> Result<String> {
     let text = object.to_string();
     let room = bytes.checked_sub(text.len() + r#","x":"""#.len()).context("it is longer already")?;
@@ -208,7 +212,7 @@ fn filled(object: &Value, bytes: usize) -> Result<String> {
     Ok(format!(r#"{inner},"x":"{}"}}"#, "x".repeat(room)))
 }
 
-/// The most that a process has had in memory.
+/// The largest memory of a process so far.
 pub fn peak_kib(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;

@@ -1,7 +1,7 @@
-//! An unprivileged user: a home, and cgroups that were handed over to that user, as systemd does it.
+//! An unprivileged user with a home and delegated cgroups, as systemd sets them up.
 //!
-//! No such user needs to be on the host: processes become the user by number, and a tracer sees the home in a
-//! `/etc/passwd` of its own.
+//! The host needs no such user: processes take the user's number, and a tracer gets an `/etc/passwd` of its
+//! own with the home.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use crate::cgroup::{Cgroup, Hierarchy, UserCgroups};
 use crate::hog::Hog;
 
-/// A user.
+/// An unprivileged user.
 #[derive(Debug)]
 pub struct User {
     cgroups: UserCgroups,
@@ -31,7 +31,7 @@ impl User {
         let uid = 42_000 + std::process::id() % 10_000;
         let (home, passwd) = (dir.join("home"), dir.join("passwd"));
         fs::create_dir(&home)?;
-        chown(&home, Some(uid), Some(uid)).context("give the home away")?;
+        chown(&home, Some(uid), Some(uid)).context("give the home to the user")?;
         let line = format!("ann:x:{uid}:{uid}::{}:/bin/sh\n", home.display());
         fs::write(&passwd, fs::read_to_string("/etc/passwd")? + &line)?;
         let cgroups = UserCgroups::make(&Hierarchy::find()?, uid)?;
@@ -39,22 +39,22 @@ impl User {
         Ok(Self { cgroups, home, passwd, uid })
     }
 
-    /// The number of the user.
+    /// The user's number.
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// Where the user's files are.
+    /// The user's home.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// The cgroup that was handed over.
+    /// The delegated cgroup.
     pub fn service(&self) -> &Cgroup {
         self.cgroups.service()
     }
 
-    /// A process of the user's, in a cgroup of the user's.
+    /// A process of the user in a new cgroup of the user.
     pub fn process(&self, name: &str) -> Result<(Hog, Cgroup)> {
         let cgroup = self.service().child(name.as_bytes())?;
         cgroup.hand_over(self.uid)?;
@@ -64,10 +64,10 @@ impl User {
         Ok((hog, cgroup))
     }
 
-    /// Lets a program see the user in its `/etc/passwd`. No other process sees that file.
+    /// Gives a command an `/etc/passwd` with this user. No other process sees that file.
     pub fn shown_to(&self, command: &mut Command) -> Result<()> {
         let passwd = std::ffi::CString::new(self.passwd.as_os_str().as_bytes())?;
-        // SAFETY: three system calls, with strings that live in the closure.
+        // SAFETY: three system calls, with strings that the closure owns.
         unsafe {
             command.pre_exec(move || {
                 let own = libc::MS_REC | libc::MS_PRIVATE;

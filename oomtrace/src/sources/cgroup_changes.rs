@@ -21,11 +21,11 @@ use crate::{
 /// How long changes are taken in before the loop does anything else.
 const TURN: Duration = Duration::from_millis(100);
 
-/// After changes were lost, cgroups are walked again, but not more often than this.
+/// After changes were lost, cgroups are walked again, at most once in this time.
 const WALK_PAUSE: Duration = Duration::from_secs(10);
 
-/// A later walk runs for `STEPS`, then pauses for `REST`, so that kills are reported in between. 10,000 cgroups take 0.2 s, a user
-/// can make more than that, and can cause changes to be lost.
+/// A later walk runs for `STEPS`, then pauses for `REST`, so that kills are reported in between. 10,000
+/// cgroups take 0.2 s, and a user can make more than that and cause lost changes.
 const STEPS: Duration = Duration::from_millis(2);
 const REST: Duration = Duration::from_millis(20);
 
@@ -84,7 +84,7 @@ impl CgroupChanges {
         }
     }
 
-    /// The same, some steps at a time.
+    /// The same in steps.
     fn walk_on(&mut self, enricher: &mut Enricher, lost: u64) {
         let now = Instant::now();
         if self.walk.is_none()

@@ -25,7 +25,8 @@ const AT_A_TIME: usize = 256;
 /// How many cgroups are read at the start. For others, counting starts at their first check.
 const AT_START: usize = 4096;
 
-/// The most suspects that are remembered: a user can make any number of these. Any more are found when their turn comes.
+/// The most suspects that are kept, because a user can make any number. Others are found when they are
+/// checked in turn.
 const SUSPECTS: usize = 1024;
 
 /// The kernel counts the limit before it asks for the OOM killer's lock, and the kill after it has the lock.
@@ -108,7 +109,8 @@ impl CgroupFiles {
         self.suspects.iter().filter_map(settles).min()
     }
 
-    /// Whether that time has come for a suspect. Also true for one that is no suspect any more: it is then dropped.
+    /// Whether this time has come for a suspect. Also true for a cgroup that is no longer a suspect, which is
+    /// then dropped.
     fn is_settled(&self, id: CgroupId, now: Instant) -> bool {
         let since = self.known.get(&id).and_then(|known| known.suspect);
         since.is_none_or(|since| now >= self.settles(since))
@@ -132,7 +134,8 @@ impl CgroupFiles {
             let known = std::mem::take(&mut self.known);
             self.known = tree.live().filter_map(|(id, _)| Some((id, *known.get(&id)?))).collect();
         }
-        // A kill shows in a suspect's counts whenever they are read: once, when it is settled, will do.
+        // The counts of a suspect include a kill at any later time, so one reading, when it is settled, is
+        // enough.
         let suspects = std::mem::take(&mut self.suspects);
         let (mut settled, later): (Vec<_>, Vec<_>) =
             suspects.into_iter().partition(|id| self.is_settled(*id, now));

@@ -7,12 +7,12 @@ use anyhow::{Result, ensure};
 use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::storm;
 
-/// Kills of others on a quiet host: of fewer there is no p99.
+/// Kills of others on a quiet host. Fewer have no p99.
 const QUIET: usize = 100;
-/// The latest during the storm may be this many times as late as the p99 before it.
+/// The slowest report during the storm may take this many times the p99 before it.
 const RATIO_MAX: f64 = 3.0;
 
-/// Measures and prints it.
+/// Measures, and prints the table.
 ///
 /// # Errors
 /// If a kill has no line or no name, or is reported too late.
@@ -27,7 +27,7 @@ pub fn measure(oomtrace: &Path, parent: &Cgroup, out: &mut impl Write) -> Result
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of less than a day")]
     let ratio = latest as f64 / quiet.max(1) as f64;
     let us = |ns: i128| ns / 1000;
-    let (made, told) = outcome.kills;
+    let (made, reported) = outcome.kills;
     writeln!(out, "| | quiet host | during a user's storm |\n|---|--:|--:|")?;
     writeln!(out, "| kills of others, each named | {QUIET} | {} |", outcome.amid_ns.len())?;
     writeln!(
@@ -38,7 +38,7 @@ pub fn measure(oomtrace: &Path, parent: &Cgroup, out: &mut impl Write) -> Result
     )?;
     writeln!(out, "| kill → line read, p99 and latest, µs | {} | {} |", us(quiet), us(latest))?;
     writeln!(out, "| ratio of the two | | {ratio:.2} |")?;
-    writeln!(out, "| kills of the user's, and reported | | {made}, {told} |")?;
+    writeln!(out, "| kills of the user, and reported | | {made}, {reported} |")?;
     writeln!(out, "| peak (VmHWM), KiB | {} | {} |", outcome.memory_kib.0, outcome.memory_kib.1)?;
     ensure!(
         ratio <= RATIO_MAX,

@@ -150,7 +150,8 @@ fn tells_a_storm(world: &mut World) -> Result<()> {
     run("docker", &["rm", "-f", &id]).map(drop)
 }
 
-/// The unit, with another program in it, writes thousands of lines at once. The journal takes each of them.
+/// Puts another program into the unit, which writes thousands of lines at once. The journal must accept each
+/// of them.
 fn loses_no_line(_: &mut World) -> Result<()> {
     const LINES: usize = 5000;
     let added = DropIn::add(&format!(

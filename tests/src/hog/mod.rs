@@ -169,31 +169,32 @@ impl Hog {
         ids.split_ascii_whitespace().map(|id| id.parse().context("a process id")).collect()
     }
 
-    /// Lets it make the cgroups with these numbers below one of its own, each named like a container. Does not wait.
+    /// Makes the hog create the cgroups with these numbers below `service`, each named like a container. Does
+    /// not wait.
     pub fn rage(&mut self, service: &Path, from: usize, count: usize) -> Result<()> {
         self.tell(&format!("rage {} {from} {count}", word(service.as_os_str().as_bytes())))
     }
 
-    /// Waits until all of these were made. Returns how many kills there were.
+    /// Waits until all of these were created. Returns how many kills there were.
     pub fn raged(&mut self) -> Result<usize> {
         let kills = self.hear("ok")?;
         kills.parse().with_context(|| format!("a count of kills: {kills}"))
     }
 
-    /// Lets it make cgroups below one of its own, each below the one before, and have a child killed in the last. Returns the
-    /// child's id.
+    /// Makes the hog create cgroups below `service`, each below the one before, and get a child killed in the
+    /// last. Returns the child's id.
     pub fn kill_below(&mut self, service: &Path, names: &str) -> Result<u64> {
         let names = names.replace('/', " ");
         let pid = self.ask(&format!("kill-below {} {names}", word(service.as_os_str().as_bytes())))?;
         pid.parse().with_context(|| format!("a process id: {pid}"))
     }
 
-    /// The id of the container that such a cgroup is named after.
+    /// The id of the container after which this cgroup is named.
     pub fn id_of(number: usize) -> String {
         storm::id(number)
     }
 
-    /// Lets it change the times of these files until it ends.
+    /// Makes the hog change the times of these files until it ends.
     pub fn touch_for_ever(&mut self, files: &[PathBuf]) -> Result<()> {
         let words: Vec<String> = files.iter().map(|file| word(file.as_os_str().as_bytes())).collect();
         self.tell(&format!("touch {}", words.join(" ")))

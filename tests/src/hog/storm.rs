@@ -1,4 +1,5 @@
-//! What a user can do with cgroups that were handed over: make any number, choose their names, and have processes killed in them.
+//! What a user can do with delegated cgroups: make any number of them, choose their names, and get processes
+//! killed in them.
 
 use std::fs;
 use std::io;
@@ -6,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 use super::memory::{self, Kind};
 
-/// What each victim may use, and what it takes.
+/// The limit of each victim.
 const LIMIT: &str = "4194304";
 const BYTES: usize = 4 << 30;
-/// Of so many cgroups one has a kill.
+/// One cgroup in this many has a kill.
 const KILL_EVERY: usize = 3;
-/// Of so many the path is as deep as `DEPTH`.
+/// One path in this many is as deep as `DEPTH`.
 const DEEP_EVERY: usize = 8;
 const DEPTH: usize = 6;
-/// Of so many one stays.
+/// One cgroup in this many stays.
 const STAYS_EVERY: usize = 2;
 
-/// The id of the container that a cgroup with this number is named after.
+/// The id of the container after which the cgroup with this number is named.
 pub(crate) fn id(number: usize) -> String {
     format!("{number:064x}")
 }
 
-/// Makes the cgroups with these numbers below `service`, each named like a container, and has a process killed in every
-/// third. Returns how many were killed.
+/// Makes the cgroups with these numbers below `service`, each named like a container, and gets a process
+/// killed in every third. Returns how many were killed.
 pub(super) fn rage(service: &Path, from: usize, count: usize) -> io::Result<usize> {
     let mut killed = 0;
     let mut number = from;
@@ -65,7 +66,7 @@ fn name(number: usize) -> String {
 
 fn remove(made: &[PathBuf]) -> io::Result<()> {
     for path in made.iter().rev() {
-        // A victim leaves its cgroup a moment after its parent hears of its death.
+        // A victim leaves its cgroup a moment after its parent was notified of its death.
         while let Err(error) = fs::remove_dir(path) {
             if error.raw_os_error() != Some(libc::EBUSY) {
                 return Err(error);
@@ -80,7 +81,7 @@ fn kill(cgroup: &Path) -> io::Result<libc::pid_t> {
     let v1 = cgroup.join("memory.limit_in_bytes");
     fs::write(if v1.exists() { v1 } else { cgroup.join("memory.max") }, LIMIT)?;
     let procs = cgroup.join("cgroup.procs");
-    // SAFETY: a hog has one thread, so the child finds no lock taken.
+    // SAFETY: a hog has one thread, so no lock is taken in the child.
     let victim = unsafe { libc::fork() };
     if victim == 0 {
         let _killed = fs::write(&procs, "0").and_then(|()| memory::take(Kind::Anonymous, BYTES));
@@ -98,7 +99,7 @@ fn kill(cgroup: &Path) -> io::Result<libc::pid_t> {
     }
 }
 
-/// Makes these cgroups, each below the one before, and has a process killed in the last. Returns its id.
+/// Makes these cgroups, each below the one before, and gets a process killed in the last. Returns its id.
 pub(super) fn kill_below(service: &Path, names: &[&str]) -> io::Result<libc::pid_t> {
     let mut path = service.to_owned();
     for name in names {
@@ -109,7 +110,7 @@ pub(super) fn kill_below(service: &Path, names: &[&str]) -> io::Result<libc::pid
     kill(&path)
 }
 
-/// Changes the times of files until the process ends, so that nobody can use what was read before.
+/// Changes the times of files until the process ends, so that no earlier reading of them stays valid.
 pub(super) fn touch_for_ever(files: &[PathBuf]) -> io::Result<()> {
     loop {
         for file in files {

@@ -132,8 +132,8 @@ pub fn pids_of_another_namespace(world: &World) -> Result<()> {
     until("the end of unshare", || Ok(run.child.try_wait()?)).map(drop)
 }
 
-/// The tracer leaves no core file: its memory holds other people's command lines. The files in `/proc` of a process that could
-/// leave one belong to its group; else to root's.
+/// The tracer must leave no core file, because its memory contains command lines of others. The files in
+/// `/proc` of a process that could leave one belong to its group, otherwise to root's.
 pub fn leaves_no_core(world: &World) -> Result<()> {
     const GROUP: u32 = 4242;
     let mut run = world.run(&[], |command| {
@@ -148,7 +148,7 @@ pub fn leaves_no_core(world: &World) -> Result<()> {
     let (control_group, group) = (group_of(control.id()), group_of(run.child.id())?);
     control.kill()?;
     control.wait()?;
-    ensure!(control_group? == GROUP, "any other process would not show it: nothing was tested");
-    ensure!(group == 0, "it may leave a core");
+    ensure!(control_group? == GROUP, "an ordinary process does not show this either, so nothing was tested");
+    ensure!(group == 0, "it can leave a core file");
     run.stop().map(drop)
 }

@@ -26,7 +26,7 @@ fn container(user: &User, number: usize) -> Result<Cgroup> {
     user.service().child(format!("docker-{number:064x}.scope").as_bytes())
 }
 
-/// A tracer that has the user in its `/etc/passwd`.
+/// Starts a tracer that has the user in its `/etc/passwd`.
 fn run_that_knows(user: &User, world: &World) -> Result<Run> {
     world.try_run(&[], |command| user.shown_to(command))
 }

@@ -1,4 +1,5 @@
-//! Processes of a user, in cgroups that she names like others' containers, pods and units. The line says that they are hers.
+//! Processes of a user in cgroups with names like others' containers, pods and units. The lines say that they
+//! are the user's.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +15,7 @@ const ID: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5e
 const NAME: &str = "payments-db";
 const POD: &str = "pod0b6f3a52-1c1b-4f0e-9d3a-0123456789ab";
 
-/// Docker's files of a container with this id and this name.
+/// Writes Docker's files of a container with this id and this name.
 fn docker(root: &Path) -> Result<()> {
     let files = root.join("containers").join(ID);
     fs::create_dir_all(&files)?;
@@ -26,8 +27,8 @@ fn docker(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks the line of the host's own container, the lines of a user's cgroups with the same names and ids, and that a filter
-/// for the host's container leaves out the user's.
+/// Checks the line of the host's own container, and the lines of a user's cgroups with the same names and
+/// ids. A filter for the host's container must drop the user's.
 pub fn a_users_kills_are_reported_as_the_users(world: &World) -> Result<()> {
     let dir = Dir::make()?;
     let user = User::make(&dir.0)?;
@@ -54,31 +55,34 @@ pub fn a_users_kills_are_reported_as_the_users(world: &World) -> Result<()> {
     let last = world.kill_another(&cgroup, |_| Ok(()))?;
     let lines = all.lines_until(&last)?;
     let host = lines.last().context("no line")?;
-    ensure!(at(host, "container.name") == Some(&json!(NAME)), "the host's own: {host}");
-    ensure!(at(host, "container.runtime.user").is_none(), "the host's own: {host}");
+    ensure!(at(host, "container.name") == Some(&json!(NAME)), "the host's container: {host}");
+    ensure!(at(host, "container.runtime.user").is_none(), "the host's container: {host}");
 
     let of = |victim: &u64| {
         let is_it = |line: &&Value| at(line, "victim.pid") == Some(&json!(victim));
         let line = lines.iter().find(is_it).with_context(|| format!("no line of {victim}"))?;
         ensure!(at(line, "victim.uid") == Some(&json!(user.uid())), "it was not the user's: {line}");
-        ensure!(at(line, "k8s").is_none(), "a pod of a user: {line}");
+        ensure!(at(line, "k8s").is_none(), "a user's cgroup has a pod: {line}");
         anyhow::Ok(line)
     };
     let [docker, pod, cri, unit] = victims.as_slice() else { anyhow::bail!("victims: {victims:?}") };
     let docker = of(docker)?;
-    ensure!(at(docker, "container.id") == Some(&json!(ID)), "her own container: {docker}");
-    ensure!(at(docker, "container.name") == Some(&json!(NAME)), "her own container: {docker}");
-    ensure!(at(docker, "container.runtime.user") == Some(&json!(user.uid())), "whose it is: {docker}");
+    ensure!(at(docker, "container.id") == Some(&json!(ID)), "the user's container: {docker}");
+    ensure!(at(docker, "container.name") == Some(&json!(NAME)), "the user's container: {docker}");
+    ensure!(
+        at(docker, "container.runtime.user") == Some(&json!(user.uid())),
+        "the user of the container: {docker}"
+    );
     for line in [of(pod)?, of(cri)?] {
-        ensure!(at(line, "container").is_none(), "a container of a kubelet's: {line}");
+        ensure!(at(line, "container").is_none(), "a user's cgroup has a pod's container: {line}");
     }
     let unit = of(unit)?;
-    ensure!(at(unit, "systemd.unit") == Some(&json!("postgresql.service")), "her unit: {unit}");
-    ensure!(at(unit, "systemd.user") == Some(&json!(user.uid())), "whose unit it is: {unit}");
+    ensure!(at(unit, "systemd.unit") == Some(&json!("postgresql.service")), "the user's unit: {unit}");
+    ensure!(at(unit, "systemd.user") == Some(&json!(user.uid())), "the user of the unit: {unit}");
 
     let theirs = filtered.lines_until(&last)?;
     let kills: Vec<&Value> = theirs.iter().filter(|line| text(line, "type") == "oom_kill").collect();
-    ensure!(kills.len() == 1, "--container takes a user's for the host's: {kills:?}");
+    ensure!(kills.len() == 1, "--container passes a user's container: {kills:?}");
     all.stop()?;
     filtered.stop().map(drop)
 }

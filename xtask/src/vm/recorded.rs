@@ -1,5 +1,6 @@
-//! The results of earlier guests. Input: the page's text. Output: a table of those guests and of this run's. A run of some guests
-//! leaves the columns of the others as they are. Only a whole matrix starts from nothing.
+//! The results of earlier guests. Takes the page's text and adds its results to the table of this run. A run
+//! of some guests leaves the columns of the others as they are. Only a whole matrix starts with an empty
+//! table.
 
 use super::table::{Outcome, Table};
 
@@ -64,7 +65,7 @@ fn parse(page: &str) -> Table {
     table
 }
 
-/// The cells of a row of a table; none of the line between its head and its body.
+/// The cells of a row of a table; empty for the line between head and body.
 fn cells(line: &str) -> Option<Vec<&str>> {
     let inner = line.strip_prefix('|')?.strip_suffix('|')?;
     (!inner.starts_with("--")).then(|| inner.split('|').map(str::trim).collect())
@@ -83,7 +84,7 @@ fn outcome(page: &str, guest: &str, scenario: &str, word: &str) -> Option<Outcom
     }
 }
 
-/// What the guests' kernels offer: `- what: how` of all, or `- what:` and a line of some guests and how each.
+/// Reads what the guests' kernels offer: `- what: how` for all, or `- what:` and a line for some guests each.
 fn offers(page: &str, table: &mut Table) {
     let all = table.guests.clone();
     let mut what = "";

@@ -14,7 +14,8 @@ use crate::{
 
 /// The most owned cgroups that wait.
 const OTHERS_MAX: usize = 4096;
-/// When so many wait, gone ones are looked for once per this many that come. To look at each costs more than a cgroup does.
+/// With this many waiting, gone ones are removed once per this many new ones. Checking each costs more than a
+/// cgroup does.
 const CLEAN_EVERY: u32 = 1024;
 /// If no owner has time left, the owned ones are tried again after this.
 const OTHERS_PAUSE: Duration = Duration::from_millis(100);
@@ -27,7 +28,7 @@ pub(super) struct Queue {
     others: VecDeque<(Slot, CgroupId)>,
     allowance: Allowance,
     began: Instant,
-    /// How many came when there was no room.
+    /// How many new ones found no room.
     crowded: u32,
     /// When the owned ones are tried again, because no owner had time left.
     not_before: Option<Instant>,
@@ -47,7 +48,7 @@ impl Queue {
         }
     }
 
-    /// One more came, and there is no room.
+    /// Counts a new one that finds no room.
     fn is_to_be_cleaned(&mut self) -> bool {
         let first = self.crowded.is_multiple_of(CLEAN_EVERY);
         self.crowded = self.crowded.wrapping_add(1);

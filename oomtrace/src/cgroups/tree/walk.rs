@@ -57,7 +57,8 @@ struct Level {
     below: Vec<(CgroupId, CString)>,
 }
 
-/// A walk in progress. It may pause, and cgroups come and go meanwhile, so it knows them by their ids.
+/// A walk in progress. It can pause. Cgroups can be made and removed meanwhile, so they are known by their
+/// ids.
 pub struct Walk {
     now: BootTime,
     buffer: Vec<MaybeUninit<u8>>,
@@ -77,7 +78,7 @@ impl CgroupTree {
         Ok(walk.summary)
     }
 
-    /// Begins such a walk.
+    /// Starts a walk that is done in steps.
     pub fn begin_walk(&mut self, mount: &Path, now: BootTime) -> Result<Walk, WalkError> {
         let refused = |errno: Errno| WalkError { mount: mount.to_owned(), source: errno.into() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -108,7 +109,8 @@ impl CgroupTree {
         }
     }
 
-    /// Does one step of a walk: one read of a directory's entries, or the next directory. Returns true at the end.
+    /// Does one step of a walk: one read of a directory's entries, or the next directory. Returns true at the
+    /// end.
     pub fn walk_on(&mut self, walk: &mut Walk) -> bool {
         let Some(level) = walk.levels.last_mut() else { return true };
         if !level.read {
@@ -169,7 +171,7 @@ impl CgroupTree {
             if entry.file_type() == FileType::Directory && !matches!(name.to_bytes(), b"." | b"..") {
                 walk.summary.cgroups += 1;
                 walk.unseen.remove(&id);
-                // What is above it may have gone since.
+                // The cgroup above it may have been removed since.
                 let parent = self.store.slot_of(level.id);
                 if parent.and_then(|parent| self.insert_at(parent, name.to_bytes(), id, walk.now)).is_some() {
                     level.below.push((id, name.to_owned()));
