@@ -7,6 +7,7 @@
 
 mod mirror;
 mod records;
+mod traced;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,35 @@ fn recorded_kills_as_text() {
 fn a_replay_is_the_same_each_time() {
     let first = Replay::new().lines(&recording(), &["--cgroup", "hybrid"]);
     assert_eq!(Replay::new().lines(&recording(), &["--cgroup", "hybrid"]), first);
+}
+
+/// Whose container a cgroup was, and what the killer was told to do, is for the records to say: this host's files are
+/// another host's.
+#[test]
+fn a_replay_asks_for_no_file_of_this_host() {
+    let replay = Replay::new();
+    let mut record = records::oom_kill(1);
+    let container = format!("docker-{}.scope\0user-1000.slice\0user.slice\0", "ab".repeat(32));
+    let levels = [30, 20, 10, 1].map(records::unlimited);
+    records::lineage(&mut record, container.as_bytes(), &levels);
+    (record.oom, record.victim.tgid) = (records::no_killer(), record.trigger.tgid);
+    let file = replay.file(&[record.sent()]);
+    let asked = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oomtrace"));
+        let (paths, code) = traced::paths(command.arg("replay").args(arguments).arg(&file));
+        assert_eq!(code, 0);
+        // What comes before is the loader's. An empty path is that of a file which is open already.
+        let opened = paths.iter().position(|path| path == file.to_str().unwrap()).unwrap();
+        let after = paths.into_iter().skip(opened + 1);
+        after.filter(|path| !path.is_empty() && path != "/proc/self/fd/1").collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&[]), [""; 0]);
+    // With a host's files to look at it does look at them, each part of a path by itself: that would have been seen above.
+    let root = replay.root.path().to_str().unwrap();
+    let of_root = asked(&["--root", root]);
+    for part in [&format!("{root}/proc/sys/vm/oom_kill_allocating_task"), "etc", "var", "run"] {
+        assert!(of_root.iter().any(|path| path == part), "{part}: {of_root:?}");
+    }
 }
 
 #[test]
