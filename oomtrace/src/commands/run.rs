@@ -60,7 +60,6 @@ pub fn run(args: Run) -> Result<(), Failure> {
     lockdown_allows_it()?;
     let (pins, TakeOver { probe, resumed, replaced }) = pinned_or_not(&args, &kernel)?;
     let vmstat = (kernel.resolved.layout.signal_oom_mm != ABSENT).then(|| root.path("/proc/vmstat"));
-    protection::let_go_of_start();
     // Before any thread is started, which inherits it.
     let mut limits = protection::hold(!args.no_realtime);
     limits.extend(of_outputs(&args));

@@ -8,8 +8,8 @@ use rustix::mm::{MlockAllFlags, mlockall};
 /// The lowest real-time priority: before all ordinary tasks, after all other real-time ones.
 const PRIORITY: libc::c_int = 1;
 
-/// Locks memory, asks for real-time scheduling, asks not to be a victim, and turns core dumps off. Returns
-/// what was refused.
+/// Drops pages that only the start needed, locks memory, asks for real-time scheduling, asks not to be a
+/// victim, and turns core dumps off. Returns what was refused.
 pub fn hold(realtime: bool) -> Vec<String> {
     let mut refused = Vec::new();
     // Its memory is limited, so killing it would free little and hide the kill.
@@ -18,6 +18,7 @@ pub fn hold(realtime: bool) -> Vec<String> {
         refused.push(format!("oom_score_adj is not lowered ({why}; it needs CAP_SYS_RESOURCE, or OOMScoreAdjust=-1000 in its unit): this process may itself be killed"));
     }
     // Pages are locked when they are first used, so memory that is only reserved stays free.
+    let_go_of_start();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = mlockall(flags) {
         let why = std::io::Error::from(error).kind();
@@ -50,9 +51,9 @@ pub fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Lets go of the pages of the program itself: most of them only the start needed. What is needed again comes back as it
-/// is touched. To be called before memory is locked.
-pub fn let_go_of_start() {
+/// Drops the pages of the program itself: most of them only the start needed. A page that is used again is
+/// read again. Must be called before memory is locked.
+fn let_go_of_start() {
     // SAFETY: the function calls back with what lives through the call, and the argument is not used.
     unsafe { libc::dl_iterate_phdr(Some(let_go_of), std::ptr::null_mut()) };
 }

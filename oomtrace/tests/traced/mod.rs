@@ -30,8 +30,9 @@ pub fn paths(command: &mut Command) -> (Vec<String>, i32) {
             _ => Err(Error::last_os_error()),
         });
     }
-    // It is waited for below.
-    let child = command.spawn().expect("ptrace(2) must be allowed here: kernel.yama.ptrace_scope below 3");
+    let spawned = command.spawn();
+    let mut child = spawned
+        .unwrap_or_else(|why| panic!("{why}: ptrace(2) must be allowed (sysctl kernel.yama.ptrace_scope=1)"));
     let pid = libc::pid_t::try_from(child.id()).unwrap();
     let mut paths = Vec::new();
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
@@ -51,6 +52,8 @@ pub fn paths(command: &mut Command) -> (Vec<String>, i32) {
         trace(libc::PTRACE_SYSCALL, pid, pass_on.try_into().unwrap());
         stop = wait(pid);
     }
+    // Its end was seen above: there is nothing left to wait for.
+    let _seen_already = child.wait();
     (paths, libc::WEXITSTATUS(stop.0))
 }
 
@@ -85,8 +88,11 @@ fn path_argument(pid: libc::pid_t) -> Option<u64> {
         (libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, info.as_mut_ptr()), info.assume_init())
     };
     assert!(got > 0, "{}", Error::last_os_error());
+    if info.op != ENTRY {
+        return None;
+    }
     // SAFETY: at the entry of a call this is what the kernel has written.
-    let entry = (info.op == ENTRY).then(|| unsafe { info.u.entry })?;
+    let entry = unsafe { info.u.entry };
     let number = libc::c_long::try_from(entry.nr).unwrap();
     WITH_PATH.contains(&number).then_some(entry.args[1])
 }
