@@ -15,7 +15,7 @@ use oomtrace::enrich::enricher::{Enricher, HookState, Knowledge, LogOrigin, RunF
 use oomtrace::event::{CgroupVersion, Event, Host};
 use oomtrace::facts::kernel_log::LoggedKill;
 use oomtrace::facts::kernel_log::{Lines, OomLine};
-use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId};
+use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, OomControlLayout};
 use oomtrace::filter::Filter;
 use oomtrace::host::clock::ClockOffset;
 use oomtrace::host::process::{CommandLineChoice, Reason};
@@ -30,6 +30,7 @@ use oomtrace::run::reporter::Reporter;
 use oomtrace::sources::earlier_kills::kills_of;
 use oomtrace::sources::saved_log::{SavedKill, SavedLog};
 use oomtrace::sources::{Next, kills::Records};
+use oomtrace_common::layout::KernelLayout;
 
 /// A parser of bytes from outside.
 pub struct Target {
@@ -61,6 +62,21 @@ pub const TARGETS: [Target; 10] = [
 /// An id of the form that Docker and Podman use.
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+/// Where `struct oom_control` has its members on most kernels.
+const OOM_CONTROL: KernelLayout = KernelLayout {
+    oc_zonelist: 0,
+    oc_nodemask: 8,
+    oc_memcg: 16,
+    oc_gfp_mask: 24,
+    oc_order: 28,
+    oc_totalpages: 32,
+    oc_chosen: 40,
+    oc_chosen_points: 48,
+    oc_constraint: 56,
+    oc_size: 64,
+    ..KernelLayout::UNKNOWN
+};
+
 fn knowledge(root: Root) -> Knowledge {
     Knowledge {
         tree: CgroupTree::new(Runtimes::discover(root.clone(), &[]), TreeLimits::default()),
@@ -68,6 +84,7 @@ fn knowledge(root: Root) -> Knowledge {
         processes: Err(Reason::NotRead),
         command_line: CommandLineChoice::Full,
         log: None,
+        oom_control: OomControlLayout::of(&OOM_CONTROL),
         gfp: None,
         version: CgroupVersion::V2,
         clock: Some(ClockOffset::default()),

@@ -50,6 +50,9 @@ layout! {
     /// How much of a victim's command line is copied: [`COMMAND_LINE_FULL`], [`COMMAND_LINE_PROGRAM`], or [`ABSENT`]
     /// for nothing.
     command_line,
+    /// Whether a part of the kernel stack is copied where no function hook sees the killer: [`ABSENT`] where `oom_control`
+    /// could not be found in it.
+    copy_stack,
     /// `cgroup_root.hierarchy_id` of the memory hierarchy: 0 on cgroup v2.
     memory_hierarchy_id,
     /// `task_struct.pid`: the thread's id.
@@ -148,6 +151,10 @@ layout! {
     mem_cgroup_oom_kill_disable,
     /// `mem_cgroup.under_oom`, of cgroup v1: how many tasks wait.
     mem_cgroup_under_oom,
+    /// `oom_control.zonelist`.
+    oc_zonelist,
+    /// `oom_control.nodemask`.
+    oc_nodemask,
     /// `oom_control.memcg`.
     oc_memcg,
     /// `oom_control.gfp_mask`.
@@ -162,4 +169,6 @@ layout! {
     oc_chosen_points,
     /// `oom_control.constraint`.
     oc_constraint,
+    /// `sizeof(struct oom_control)`.
+    oc_size,
 }

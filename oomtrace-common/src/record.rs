@@ -38,6 +38,9 @@ pub const CGROUP_PATH_LEN: usize = 1024;
 pub const COMMAND_LINE_LEN: usize = 512;
 /// Room for the `message` argument of `oom_kill_process`.
 pub const MESSAGE_LEN: usize = 64;
+/// How much of a kernel stack is copied at most. The deepest `oom_control` that was seen ends 784 bytes up, and
+/// programs of others on the same tracepoint have put it 72 bytes further.
+pub const STACK_LEN: usize = 1024;
 
 /// What every record starts with.
 #[repr(C)]
@@ -149,6 +152,8 @@ pub struct MemcgLevel {
     pub swap_max_pages: u64,
     /// `memory_events[]`, in the order of [`crate::layout::MEMORY_EVENTS`].
     pub events: [u64; 6],
+    /// Where the kernel has it. Not in a recording.
+    pub address: u64,
     /// `oom_group`: 0 or 1.
     pub oom_group: u32,
     /// Bits of [`level_fact`].
@@ -161,6 +166,8 @@ pub const SOURCE_NONE: u32 = 0;
 pub const SOURCE_FENTRY: u32 = 1;
 /// [`OomControl::source`]: read by a kprobe.
 pub const SOURCE_KPROBE: u32 = 2;
+/// [`OomControl::source`]: found by user space in [`Stack`]. Only in recordings: no program writes it.
+pub const SOURCE_STACK: u32 = 3;
 
 /// [`OomControl::present`] bits.
 pub mod oc_fact {
@@ -225,7 +232,7 @@ pub const FLAG_PID_ONLY: u32 = 1 << 4;
 /// [`OomKill::flags`]: the command line is longer than what the record holds.
 pub const FLAG_COMMAND_LINE_CUT: u32 = 1 << 5;
 
-/// A memory cgroup and its ancestors up to the root.
+/// What is known of a memory cgroup and its ancestors up to the root. The levels and the path themselves are elsewhere.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -235,20 +242,39 @@ pub const FLAG_COMMAND_LINE_CUT: u32 = 1 << 5;
 pub struct Lineage {
     /// [`FLAG_PATH_CUT`] and [`FLAG_LEVELS_CUT`].
     pub flags: u32,
-    /// Bytes used in `path`.
+    /// Bytes of the path: the names of the cgroup and of its ancestors below the root, leaf first, each NUL-terminated.
     pub path_len: u32,
-    /// Entries used in `levels`.
+    /// How many [`MemcgLevel`]s there are: the cgroup and its ancestors, leaf first, including the root.
     pub level_count: u32,
     /// Always 0.
     pub reserved: u32,
-    /// The names of the cgroup and of its ancestors below the root, leaf first, each NUL-terminated.
-    pub path: [u8; PATH_LEN],
-    /// The cgroup and its ancestors, leaf first, including the root. A record is sent without its unused
-    /// tail.
-    pub levels: [MemcgLevel; MAX_LEVELS],
 }
 
-/// One call of `mark_victim`. Sent without the unused tail of `lineage.levels`.
+/// A part of the kernel stack of the task that runs the killer, where no function hook saw this run: a caller of the
+/// program keeps its `oom_control` there. User space looks for it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
+)]
+pub struct Stack {
+    /// Where it was: the address of its first byte.
+    pub at: u64,
+    /// The `task_struct` of the task that ran the killer.
+    pub current: u64,
+    /// The victim's.
+    pub task: u64,
+    /// The victim's `group_leader`.
+    pub leader: u64,
+    /// How many bytes there are, at most [`STACK_LEN`].
+    pub len: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// One call of `mark_victim`. What has no fixed length follows in this order, each as long as it is: the levels and the path of
+/// `lineage`, the command line, the bytes of `stack`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -270,11 +296,11 @@ pub struct OomKill {
     pub oom: OomControl,
     /// Bits of the `FLAG_*` constants.
     pub flags: u32,
-    /// Bytes used in `command_line`; 0 where it could not be read in the kernel.
+    /// Bytes of the command line: the victim's arguments, separated by NUL. Only if the victim itself ran the OOM
+    /// killer: then its memory can be read. 0 where it could not be read in the kernel.
     pub command_line_len: u32,
-    /// The victim's arguments, separated by NUL. Only if the victim itself ran the OOM killer: then its
-    /// memory can be read.
-    pub command_line: [u8; COMMAND_LINE_LEN],
+    /// Where the killer's state may be found.
+    pub stack: Stack,
     /// The victim's memory cgroup and those above it.
     pub lineage: Lineage,
 }
@@ -322,8 +348,7 @@ pub const OUTCOME_RELIEVED: u32 = 2;
 /// [`MemcgOom::outcome`]: v1 `oom_kill_disable`: tasks that ask for memory hang.
 pub const OUTCOME_KILL_DISABLED: u32 = 3;
 
-/// A memory cgroup ran out and the OOM killer ended without a victim. Sent without the unused tail of
-/// `lineage.levels`.
+/// A memory cgroup ran out and the OOM killer ended without a victim. Sent without the unused tail of `levels`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -343,6 +368,10 @@ pub struct MemcgOom {
     pub reserved: u32,
     /// The cgroup that ran out and those above it.
     pub lineage: Lineage,
+    /// Its path.
+    pub path: [u8; PATH_LEN],
+    /// Its levels.
+    pub levels: [MemcgLevel; MAX_LEVELS],
 }
 
 // No implicit padding: each size is the sum of its members. Offsets that both compilers must agree on.
@@ -351,21 +380,22 @@ const _: () = {
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<Task>() == 64);
     assert!(size_of::<Memory>() == 56);
-    assert!(size_of::<MemcgLevel>() == 104);
+    assert!(size_of::<MemcgLevel>() == 112);
     assert!(size_of::<OomControl>() == 112);
     assert!(offset_of!(OomKill, victim) == 32);
     assert!(offset_of!(OomKill, memory) == 160);
     assert!(offset_of!(OomKill, oom) == 216);
     assert!(offset_of!(OomKill, flags) == 328);
-    assert!(offset_of!(OomKill, command_line) == 336);
-    assert!(offset_of!(OomKill, lineage) == 848);
-    assert!(offset_of!(Lineage, path) == 16);
-    assert!(offset_of!(Lineage, levels) == 784);
-    assert!(size_of::<Lineage>() == 784 + MAX_LEVELS * size_of::<MemcgLevel>());
-    assert!(size_of::<OomKill>() == 848 + size_of::<Lineage>());
+    assert!(size_of::<Stack>() == 40);
+    assert!(offset_of!(OomKill, stack) == 336);
+    assert!(offset_of!(OomKill, lineage) == 376);
+    assert!(size_of::<Lineage>() == 16);
+    assert!(size_of::<OomKill>() == 392);
     assert!(offset_of!(CgroupChange, path) == 40);
     assert!(size_of::<CgroupChange>() == 40 + CGROUP_PATH_LEN);
     assert!(size_of::<SharedMmKill>() == 96);
     assert!(offset_of!(MemcgOom, lineage) == 208);
-    assert!(size_of::<MemcgOom>() == 208 + size_of::<Lineage>());
+    assert!(offset_of!(MemcgOom, path) == 224);
+    assert!(offset_of!(MemcgOom, levels) == 224 + PATH_LEN);
+    assert!(size_of::<MemcgOom>() == 224 + PATH_LEN + MAX_LEVELS * size_of::<MemcgLevel>());
 };

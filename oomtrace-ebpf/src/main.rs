@@ -12,6 +12,7 @@ mod memcg;
 mod memory;
 mod run;
 mod signal;
+mod stack;
 mod task;
 mod unkilled;
 

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use oomtrace_common::{
     counter, pinned,
-    record::{CgroupChange, OomControl, OomKill},
+    record::{COMMAND_LINE_LEN, CgroupChange, OomControl, OomKill, PATH_LEN, STACK_LEN},
 };
 
 /// Kills: a ring of their own, so that a storm of cgroups never pushes one out. User space sets its size.
@@ -33,9 +33,9 @@ pub static SEQ: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static PINNED: Array<pinned::Pinned> = Array::with_max_entries(1, 0);
 
-/// Where a kill record is built: larger than a stack, and sent without its unused tail.
+/// Where a kill record is built: larger than a stack, and sent at its length. One is enough: `oom_lock` is held.
 #[map]
-pub static KILL_SCRATCH: PerCpuArray<OomKill> = PerCpuArray::with_max_entries(1, 0);
+pub static KILL_SCRATCH: Array<KillScratch> = Array::with_max_entries(1, 0);
 
 /// Where a cgroup record is built.
 #[map]
@@ -72,6 +72,27 @@ pub static WAITERS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0)
 /// Preallocated too; a cgroup that is pushed out is told once more.
 #[map]
 pub static HANGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+
+/// A kill record, and what is put together to it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct KillScratch {
+    /// The record up to where the lengths of its parts begin to count.
+    pub kill: OomKill,
+    /// These parts, one after the other.
+    pub parts: [u8; PARTS_LEN],
+    /// How many of these bytes are used.
+    pub used: u64,
+    /// The path, before it is one of the parts.
+    pub path: [u8; PATH_LEN],
+    /// The command line, before it is.
+    pub command_line: [u8; COMMAND_LINE_LEN],
+}
+
+/// Where the last part of a record may start: one less than a power of two, a mask that every verifier follows.
+pub const PARTS_FULL: usize = 8191;
+/// Room for the last part, whose length is bounded by a mask as well.
+const PARTS_LEN: usize = PARTS_FULL + 1 + 2 * STACK_LEN;
 
 /// A call of `mem_cgroup_out_of_memory`.
 #[repr(C)]

@@ -2,13 +2,16 @@
 //!
 //! It runs under the kernel's one `oom_lock`, so nothing here races with itself.
 
-use core::{ffi::c_void, hint::black_box, mem::offset_of, ptr};
+use core::{ffi::c_void, hint::black_box, ptr};
 
 use aya_ebpf::{
     EbpfContext,
     helpers::{
         bpf_ktime_get_boot_ns,
-        generated::{bpf_get_current_task, bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output},
+        generated::{
+            bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
+            bpf_ringbuf_output,
+        },
     },
 };
 use aya_log_ebpf::debug;
@@ -17,16 +20,16 @@ use oomtrace_common::{
     layout::{ABSENT, COMMAND_LINE_PROGRAM},
     record::{
         COMMAND_LINE_LEN, FLAG_COMMAND_LINE_CUT, FLAG_PID_ONLY, FLAG_SIGNALLED, FLAG_SIGNALS_FOLLOWED,
-        Header, KIND_OOM_KILL, Lineage, OomKill, SOURCE_NONE, oc_fact, task_fact,
+        Header, KIND_OOM_KILL, OomKill, SOURCE_NONE, STACK_LEN, oc_fact, task_fact,
     },
 };
 
 use crate::{
-    maps::{self, Run},
-    memcg,
+    maps::{self, KillScratch, PARTS_FULL, Run},
+    memcg::{self, Walk},
     memory::{Reader, layout},
     signal::{self, Sent},
-    task,
+    stack, task,
 };
 
 /// `mark_victim(task, uid)`.
@@ -68,22 +71,26 @@ pub fn mark_victim_by_pid<C: EbpfContext>(ctx: &C, pid: u32) {
 fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
     let seq = maps::next_seq();
     let caller = maps::caller();
-    let (Some(to), Some(run)) = (maps::KILL_SCRATCH.get_ptr_mut(0), maps::RUN.get_ptr_mut(0)) else {
+    let (Some(scratch), Some(run)) = (maps::KILL_SCRATCH.get_ptr_mut(0), maps::RUN.get_ptr_mut(0)) else {
         maps::count(counter::NO_SCRATCH, 1);
         return;
     };
     let mut reader = Reader::default();
-    // SAFETY: `to` and `run` point into map values, checked for NULL; `oom_lock` serialises their writers.
+    // SAFETY: `scratch` and `run` point into map values, checked for NULL; `oom_lock` serialises their writers.
     let status = unsafe {
         // Written and read back, it is a number to the verifier, and no pointer.
         ptr::write_volatile(&raw mut (*run).marked_at, ctx.as_ptr() as u64);
         let at = ptr::read_volatile(&raw const (*run).marked_at);
+        let to = &raw mut (*scratch).kill;
+        stack::begin(&raw mut (*to).stack, at, is_hooked(run, at));
         (*to).flags = sent_flags(&mut reader, run, task, at);
         task::facts(&mut reader, &raw mut (*to).trigger, bpf_get_current_task());
 
         let mm = reader.pointer(task, layout!(task_mm));
         if task == 0 {
             (*to).flags |= FLAG_PID_ONLY;
+            (*to).stack.task = 0;
+            (*to).stack.leader = 0;
             (*to).victim.present = task_fact::IDS;
             (*to).victim.tid = pid;
             (*to).victim.tgid = 0;
@@ -93,16 +100,22 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
             (*to).lineage.path_len = 0;
             (*to).lineage.level_count = 0;
         } else {
+            (*to).stack.task = task;
+            (*to).stack.leader = reader.pointer(task, layout!(task_group_leader));
             let css = task::facts(&mut reader, &raw mut (*to).victim, task);
             task::memory(&mut reader, &raw mut (*to).memory, mm);
-            command_line(&mut reader, to, mm);
-            memcg::walk(&mut reader, &raw mut (*to).lineage, css);
+            command_line(&mut reader, scratch, mm);
+            let walk = Walk {
+                to: &raw mut (*to).lineage,
+                path: (&raw mut (*scratch).path).cast(),
+                levels: (&raw mut (*scratch).parts).cast(),
+            };
+            memcg::walk(&mut reader, walk, css);
         }
 
         (*to).run = 0;
         (*to).oom.source = SOURCE_NONE;
-        let in_run = (*run).by == caller && maps::is_below(at, (*run).oc);
-        if in_run && (*run).oom.source != SOURCE_NONE {
+        if is_hooked(run, at) {
             if (*run).first == 0 {
                 (*run).first = seq;
             }
@@ -124,13 +137,77 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
             maps::count(counter::NO_SCRATCH, 1);
             return;
         };
-        let size = (offset_of!(OomKill, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
+        parts(scratch, levels, at);
+        let size = size_of::<OomKill>() as u64 + used(scratch);
         (*to).header = Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: (*run).marked_ns };
         bpf_ringbuf_output((&raw const maps::KILLS).cast_mut().cast(), to.cast(), size, 0)
     };
     maps::count(if status < 0 { counter::RING_FULL } else { counter::EMITTED }, 1);
     maps::count(counter::READ_FAILED, reader.failed());
     debug!(ctx, "mark_victim: seq {} status {} failed reads {}", seq, status, reader.failed());
+}
+
+/// Puts what has no fixed length behind the levels.
+///
+/// # Safety
+/// `scratch` must be writable.
+#[inline(always)]
+unsafe fn parts(scratch: *mut KillScratch, levels: u64, at: u64) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let to = &raw mut (*scratch).kill;
+        ptr::write_volatile(&raw mut (*scratch).used, levels);
+        let path = (&raw const (*scratch).path) as u64;
+        append(scratch, ptr::read_volatile(&raw const (*to).lineage.path_len), path);
+        let command_line = (&raw const (*scratch).command_line) as u64;
+        append(scratch, ptr::read_volatile(&raw const (*to).command_line_len), command_line);
+        (*to).stack.len = append(scratch, ptr::read_volatile(&raw const (*to).stack.len), at);
+    }
+}
+
+/// Puts `len` bytes of kernel memory behind the other parts. Returns how many could be read: all or none.
+///
+/// # Safety
+/// `scratch` must be writable.
+#[inline(always)]
+unsafe fn append(scratch: *mut KillScratch, len: u32, from: u64) -> u32 {
+    const MOST: u64 = 2 * STACK_LEN as u64 - 1;
+    // SAFETY: by this function's contract; there is room for MOST bytes behind the last place. The helper checks `from`.
+    unsafe {
+        let len = black_box(u64::from(len)) & MOST;
+        let used = used(scratch);
+        let to = (&raw mut (*scratch).parts).cast::<u8>().add(used as usize);
+        let status = bpf_probe_read_kernel(to.cast(), len as u32, from as *const c_void);
+        // Nothing of what could not be read; without a branch.
+        let len = len & ((status as u64) >> 63).wrapping_sub(1);
+        ptr::write_volatile(&raw mut (*scratch).used, used + len);
+        len as u32
+    }
+}
+
+/// Bytes of the parts so far. Kept in the scratch: in a register the older verifiers would lose its bound.
+///
+/// # Safety
+/// `scratch` must be readable.
+#[inline(always)]
+unsafe fn used(scratch: *const KillScratch) -> u64 {
+    // SAFETY: by this function's contract.
+    black_box(unsafe { ptr::read_volatile(&raw const (*scratch).used) }) & PARTS_FULL as u64
+}
+
+/// Whether a function hook saw the run of the OOM killer that marks at the stack address `at`. It is computed twice: if the
+/// result were kept, the verifier would check everything in between twice.
+///
+/// # Safety
+/// `run` must be readable.
+#[inline(always)]
+unsafe fn is_hooked(run: *const Run, at: u64) -> bool {
+    // SAFETY: by this function's contract.
+    unsafe {
+        ptr::read_volatile(&raw const (*run).by) == maps::caller()
+            && maps::is_below(at, (*run).oc)
+            && (*run).oom.source != SOURCE_NONE
+    }
 }
 
 /// Whether the killer sent the victim its SIGKILL, as the flags of a record say it.
@@ -157,12 +234,13 @@ unsafe fn sent_flags(reader: &mut Reader, run: *mut Run, task: u64, at: u64) -> 
 /// its own memory, which this program may read as far as it is resident.
 ///
 /// # Safety
-/// `to` must be writable.
+/// `scratch` must be writable.
 #[inline(always)]
-unsafe fn command_line(reader: &mut Reader, to: *mut OomKill, mm: u64) {
+unsafe fn command_line(reader: &mut Reader, scratch: *mut KillScratch, mm: u64) {
     const MOST: u64 = COMMAND_LINE_LEN as u64 - 1;
     // SAFETY: the helpers take no pointer but one to the record, which has room for MOST bytes and a NUL.
     unsafe {
+        let to = &raw mut (*scratch).kill;
         (*to).command_line_len = 0;
         if layout!(command_line) == ABSENT {
             return;
@@ -175,7 +253,7 @@ unsafe fn command_line(reader: &mut Reader, to: *mut OomKill, mm: u64) {
         let len = reader.pointer(mm, layout!(mm_arg_end)).wrapping_sub(start);
         let most = if len > MOST { MOST } else { len };
         let most = black_box(most) & MOST;
-        let text = (&raw mut (*to).command_line).cast();
+        let text = (&raw mut (*scratch).command_line).cast();
         let from = start as *const c_void;
         // Not resident is no failure: `/proc` may still have it.
         let kept = if layout!(command_line) == COMMAND_LINE_PROGRAM {

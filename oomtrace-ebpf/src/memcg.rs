@@ -34,6 +34,16 @@ pub unsafe fn id(reader: &mut Reader, to: *mut u64, css: u64) -> u32 {
     unsafe { reader.copy(to, kn, layout!(kernfs_id)) }
 }
 
+/// Where a walk puts what it finds.
+pub struct Walk {
+    /// What is known of it as a whole.
+    pub to: *mut Lineage,
+    /// Room for [`PATH_LEN`](oomtrace_common::record::PATH_LEN) bytes.
+    pub path: *mut u8,
+    /// Room for [`MAX_LEVELS`] levels.
+    pub levels: *mut MemcgLevel,
+}
+
 /// Walks from the css of a memory cgroup to the root.
 ///
 /// What it counts is kept in the record, not in registers: what is read back from there is any
@@ -41,9 +51,10 @@ pub unsafe fn id(reader: &mut Reader, to: *mut u64, css: u64) -> u32 {
 /// state to be followed to the program's end.
 ///
 /// # Safety
-/// `to` must be writable.
+/// What `to` points to must be writable.
 #[inline(always)]
-pub unsafe fn walk(reader: &mut Reader, to: *mut Lineage, mut css: u64) {
+pub unsafe fn walk(reader: &mut Reader, walk: Walk, mut css: u64) {
+    let Walk { to, path, levels } = walk;
     // SAFETY: `to` is writable by this function's contract, and so is each of its fields; all are integers.
     unsafe {
         (*to).reserved = 0;
@@ -53,8 +64,6 @@ pub unsafe fn walk(reader: &mut Reader, to: *mut Lineage, mut css: u64) {
         ptr::write_volatile(flags, 0);
         ptr::write_volatile(path_len, 0);
         ptr::write_volatile(level_count, 0);
-        let path = (&raw mut (*to).path).cast::<u8>();
-        let levels = (&raw mut (*to).levels).cast::<MemcgLevel>();
         for level in 0..MAX_LEVELS {
             if css == 0 {
                 break;
@@ -109,6 +118,7 @@ unsafe fn facts(reader: &mut Reader, to: *mut MemcgLevel, css: u64, kn: u64) {
     let memcg = css.wrapping_sub(u64::from(layout!(mem_cgroup_css)));
     // SAFETY: `to` is writable by this function's contract, and so is each of its fields; all are integers.
     unsafe {
+        (*to).address = memcg;
         (*to).cgroup_id = 0;
         reader.copy(&raw mut (*to).cgroup_id, kn, layout!(kernfs_id));
         let mut present = 0;

@@ -5,12 +5,12 @@ use core::mem::offset_of;
 use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, generated::bpf_get_current_task};
 use oomtrace_common::{
     counter,
-    record::{Header, KIND_MEMCG_OOM, Lineage, MemcgOom, OUTCOME_RELIEVED, OomControl, oc_fact},
+    record::{Header, KIND_MEMCG_OOM, MemcgOom, OUTCOME_RELIEVED, OomControl, oc_fact},
 };
 
 use crate::{
     maps::{self, Call, Unkilled},
-    memcg,
+    memcg::{self, Walk},
     memory::{Reader, layout},
     run, task,
 };
@@ -109,9 +109,14 @@ pub unsafe fn report(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64, oo
         (*to).reserved = 0;
         (*to).oom = *oom;
         task::facts(reader, &raw mut (*to).trigger, bpf_get_current_task());
-        memcg::walk(reader, &raw mut (*to).lineage, memcg::css(memcg));
+        let walk = Walk {
+            to: &raw mut (*to).lineage,
+            path: (&raw mut (*to).path).cast(),
+            levels: (&raw mut (*to).levels).cast(),
+        };
+        memcg::walk(reader, walk, memcg::css(memcg));
         let levels = memcg::levels_bytes(&raw const (*to).lineage).unwrap_or(0);
-        let size = (offset_of!(MemcgOom, lineage) + offset_of!(Lineage, levels)) as u64 + levels;
+        let size = offset_of!(MemcgOom, levels) as u64 + levels;
         (*to).header =
             Header { kind: KIND_MEMCG_OOM, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
     }

@@ -13,18 +13,14 @@ use std::collections::BTreeMap;
 use oomtrace::enrich::absent::Absent;
 use oomtrace::enrich::oom::{Context, LogFacts, Runs, oom};
 use oomtrace::event::{CgroupVersion, Constraint, Evidence, Kill, Oom, Reason, Scope};
-use oomtrace::facts::{CgroupId, Decoder, Limit, OomKillFacts, Record};
+use oomtrace::facts::{CgroupId, Decoder, OomKillFacts, Record};
 use oomtrace::kernel::gfp::GfpNames;
-use oomtrace_common::record::{MemcgLevel, OomKill, SOURCE_KPROBE, oc_fact};
-use records::Sent;
+use oomtrace_common::record::{MemcgLevel, SOURCE_KPROBE, oc_fact};
+use records::{OomKill, Sent};
 
 const PAGE: u64 = 4096;
-const V2: Context<'static> = Context {
-    version: CgroupVersion::V2,
-    gfp: None,
-    charge_batch_bytes: 64 * PAGE,
-    kill_allocating_task: Some(false),
-};
+const V2: Context<'static> =
+    Context { version: CgroupVersion::V2, gfp: None, kill_allocating_task: Some(false) };
 const V1: Context<'static> = Context { version: CgroupVersion::V1, ..V2 };
 
 fn facts(record: &OomKill) -> OomKillFacts {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use oomtrace_common::record::*;
-use records::Sent;
+use records::{OomKill, Sent};
 use serde_json::Value;
 use tempfile::TempDir;
 use zerocopy::FromZeros;
@@ -178,7 +178,7 @@ fn the_machine_a_cpuset_and_a_policy_ran_out() {
 #[test]
 fn what_is_not_a_kill() {
     let mut unread = records::memcg_oom(5, OUTCOME_RELIEVED);
-    unread.lineage.levels[0].present = 0;
+    unread.levels[0].present = 0;
     unread.oom = records::no_killer();
     insta::assert_snapshot!(Replay::new().made(&[
         records::cgroup_change(KIND_CGROUP_MKDIR, 30, b"/pod/leaf").sent(),

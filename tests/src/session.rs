@@ -253,10 +253,8 @@ impl Session {
             }
             // The report of a group kill names only the first victim.
             if expected.kill == "group" {
-                if let (None, Some((head, torn))) = (&logged.invoked, head) {
-                    (logged.invoked, logged.torn) = (Some(head), torn);
-                }
-                head = logged.invoked.clone().map(|head| (head, logged.torn));
+                logged.invoked = logged.invoked.or(head);
+                head = logged.invoked.clone();
             }
             let line = self.line_of(tid, expected.released_ns)?;
             let found = expected.differences(&line, &logged);

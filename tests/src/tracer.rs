@@ -25,7 +25,7 @@ pub enum Hook {
     Fentry,
     /// kprobe or nothing.
     Kprobe,
-    /// The kernel log and the cgroups' limits.
+    /// The killer's state is found in its kernel stack.
     None,
 }
 

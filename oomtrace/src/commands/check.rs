@@ -192,7 +192,7 @@ fn function_hook(hooks: &[HookStatus], tried: Option<Result<bool, Failure>>) -> 
         let off =
             hooked.and_then(|hook| hook.reason.as_deref()).filter(|reason| reason.ends_with(FTRACE_OFF));
         let detail = format!(
-            "{}: whose limit fired comes from the kernel log, else from the cgroups' limits",
+            "{}: whose limit fired is found in the killer's kernel stack, else in the kernel log",
             off.unwrap_or("refused")
         );
         return Finding { name, state: State::Limited, detail };
@@ -204,8 +204,8 @@ fn function_hook(hooks: &[HookStatus], tried: Option<Result<bool, Failure>>) -> 
         Some(Ok(false)) => (
             State::Limited,
             format!(
-                "{attached} is attached, and a kill did not run it: `run` finds out at the first kill, and takes the kernel log and the \
-                 cgroups' limits instead"
+                "{attached} is attached, and a kill did not run it: `run` finds out at the first kill, and takes the kernel stack \
+                 and the kernel log instead"
             ),
         ),
         Some(Err(error)) => (State::Limited, format!("{attached}, not tried: {}", error.text())),

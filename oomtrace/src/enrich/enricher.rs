@@ -6,8 +6,8 @@ mod logged;
 mod memcg_oom;
 mod shared_mm_kill;
 
-use function_hooks::Hooks;
 pub use function_hooks::{HookState, ftrace_enabled};
+use function_hooks::{Hooks, log_time_before};
 pub use logged::LogOrigin;
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
@@ -19,20 +19,19 @@ use crate::{
     containers::{Runtimes, owner::Identity},
     enrich::{
         absent::{Absent, not_in_proc},
-        oom::{self, CHARGE_BATCH_PAGES, Context, LogFacts, Runs},
+        oom::{self, Context, LogFacts, Runs},
     },
     event::{
         self, Cgroup, CgroupVersion, Envelope, Host, OomKill, Origin, Reason, SCHEMA, Severity, Trigger,
         Victim, VictimMemory, text_from_kernel,
     },
     facts::{
-        BootTime, CgroupChange, CgroupId, Lineage, MemoryFacts, OomKillFacts, TaskFacts,
-        kernel_log::OomDomain,
+        BootTime, CgroupChange, CgroupId, Found, Lineage, MemoryFacts, OomControlLayout, OomControlSearch,
+        OomKillFacts, TaskFacts, kernel_log::OomDomain,
     },
     host::{
         calendar::Calendar,
         clock::{self, ClockOffset},
-        identity,
         kernel_log::KernelLog,
         process::{self, CommandLineChoice, ProcessFacts, ProcessReader},
         root::Root,
@@ -55,6 +54,8 @@ pub struct Knowledge {
     pub command_line: CommandLineChoice,
     /// The kernel's log, where no function hook tells more.
     pub log: Option<KernelLog>,
+    /// Where the killer's state has its members, to find it in the kernel stack.
+    pub oom_control: Option<OomControlLayout>,
     /// Names of allocation flags.
     pub gfp: Option<GfpNames>,
     /// Where memory cgroups are.
@@ -76,6 +77,7 @@ impl Knowledge {
             processes: Err(process::Reason::NotRead),
             command_line: CommandLineChoice::Full,
             log: None,
+            oom_control: None,
             gfp: None,
             version,
             clock: Some(ClockOffset::default()),
@@ -105,6 +107,7 @@ pub struct RunFacts {
 /// Turns facts into events.
 pub struct Enricher {
     knowledge: Knowledge,
+    on_stack: OomControlSearch,
     runs: Runs,
     calendar: Calendar,
     /// The distance between the clocks at the time of the event at hand.
@@ -131,9 +134,17 @@ impl Enricher {
         let hooks = Hooks::new(knowledge.hooks);
         let offset = calendar.now();
         let sysctl = |root: &Root| Sysctl::open(&root.path("/proc/sys/vm/oom_kill_allocating_task")).ok();
-        let kill_allocating_task = knowledge.root.as_ref().and_then(sysctl);
-        let runs = Runs::default();
-        Self { knowledge, runs, calendar, offset, hooks, kill_allocating_task, latest: BootTime(0), lines: 0 }
+        Self {
+            kill_allocating_task: knowledge.root.as_ref().and_then(sysctl),
+            on_stack: OomControlSearch::new(knowledge.oom_control),
+            knowledge,
+            runs: Runs::default(),
+            calendar,
+            offset,
+            hooks,
+            latest: BootTime(0),
+            lines: 0,
+        }
     }
 
     /// The memory cgroups.
@@ -244,6 +255,11 @@ impl Enricher {
         self.calendar.when(time).0.rfc3339(time)
     }
 
+    /// Looks for the killer's own state in the kernel stack that came with a kill. Once a kill, in their order.
+    pub fn find_on_stack(&mut self, facts: &OomKillFacts) -> Option<Found> {
+        self.on_stack.find(facts)
+    }
+
     /// A kill.
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
         let mut absent = self.absent_here(&["trigger.cgroup.path", "trigger.cgroup.id"]);
@@ -254,8 +270,7 @@ impl Enricher {
         let facts = &whole(facts, path.as_deref());
         let mut runs = std::mem::take(&mut self.runs);
         let mut context = self.context();
-        // Only where nothing better tells how the victim was chosen.
-        if facts.oom.is_none() && log.as_ref().is_none_or(|log| log.constraint != event::Constraint::Memcg) {
+        if oom::may_be_allocating_task(facts, log.as_ref()) {
             context.kill_allocating_task = self.kill_allocating_task.as_ref().and_then(Sysctl::is_set);
         }
         let mut oom = oom::oom(facts, log, &mut runs, &context, &mut absent);
@@ -300,7 +315,6 @@ impl Enricher {
         Context {
             version: self.knowledge.version,
             gfp: self.knowledge.gfp.as_ref(),
-            charge_batch_bytes: CHARGE_BATCH_PAGES.saturating_mul(identity::page_bytes()),
             kill_allocating_task: None,
         }
     }
@@ -340,6 +354,10 @@ impl Enricher {
         // What was read before the error counts.
         let _read_so_far = log.catch_up();
         let report = log.take(facts.victim.tgid.or(facts.victim.tid)?, path)?;
+        // One of long ago is of another process with the same id, whose own state was found in the stack.
+        if report.meta.time_us < log_time_before(facts.time) / 1000 {
+            return None;
+        }
         Some(LogFacts {
             constraint: report.constraint()?,
             oom_memcg: match report.oom_domain(path) {

@@ -1,8 +1,8 @@
 //! What a run of the killer was about: whose limit fired, why, and how the victim came to be
 //! one. Pure: facts in, `oom` of the event out, with a reason for each fact that is absent.
 //!
-//! The killer's own state is the best evidence, then the kernel's log, then the limits of
-//! the victim's ancestors. Nothing weaker is ever used.
+//! The killer's own state is the best evidence, by a function hook or from the kernel stack, then the kernel's log.
+//! Nothing weaker is ever used: a cgroup that stands at its limit need not be the one that ran out.
 
 use cgroup::{cgroup_of, path_of};
 
@@ -11,7 +11,7 @@ use crate::{
     event::{
         Cgroup, CgroupVersion, Constraint, Evidence, Kill, Oom, OomCgroup, Reason, Scope, text_from_kernel,
     },
-    facts::{CgroupId, Limit, Lineage, MemcgFacts, OomControlFacts, OomKillFacts},
+    facts::{CgroupId, Lineage, MemcgFacts, OomControlFacts, OomKillFacts},
     kernel::gfp::GfpNames,
 };
 
@@ -37,14 +37,9 @@ pub struct Context<'a> {
     pub version: CgroupVersion,
     /// Names of allocation flags, where the kernel publishes them.
     pub gfp: Option<&'a GfpNames>,
-    /// `memory.max` is reached when less than this is left: each CPU charges ahead by a batch.
-    pub charge_batch_bytes: u64,
     /// `vm.oom_kill_allocating_task`; `None` where it cannot be read.
     pub kill_allocating_task: Option<bool>,
 }
-
-/// `MEMCG_CHARGE_BATCH`: 64 pages since 5.18, 32 before.
-pub const CHARGE_BATCH_PAGES: u64 = 64;
 
 /// Victims of one run, where no hook marks where a run starts.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +96,7 @@ pub fn oom(
             from_killer(killer, &facts.lineage, context, absent)
         }
         (_, Some(log)) => from_log(log, &facts.lineage, context, absent),
-        _ => from_limits(&facts.lineage, context, absent),
+        _ => unknown(absent),
     };
     oom.id = Some(id);
     oom.kill = kill(facts, &oom, context, absent);
@@ -205,55 +200,26 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
     oom
 }
 
-/// The nearest ancestor that was full and has ever asked for the killer is the one whose limit fired: a charge goes from
-/// the leaf up, and stops at the first that refuses. Full of page cache alone, a cgroup asks for none.
-fn from_limits(lineage: &Lineage, context: &Context<'_>, absent: &mut Absent) -> Oom {
-    for key in ["oom.domain_bytes", "oom.order", "oom.gfp_mask", "oom.gfp_mask_raw"] {
+/// Nothing tells what ran out.
+fn unknown(absent: &mut Absent) -> Oom {
+    for key in [
+        "oom.scope",
+        "oom.constraint",
+        "oom.evidence",
+        "oom.cgroup",
+        "oom.domain_bytes",
+        "oom.order",
+        "oom.gfp_mask",
+        "oom.gfp_mask_raw",
+    ] {
         absent.because(key, Reason::NoHookAndNoLogLine);
     }
-    let full =
-        lineage.levels.iter().enumerate().find(|(_, facts)| has_asked(facts) && is_full(facts, context));
-    let Some((index, _)) = full else {
-        let reason = if lineage.levels.is_empty() {
-            UNREAD
-        } else if lineage.levels_cut {
-            Reason::TooDeep
-        } else {
-            Reason::NoLimitReached
-        };
-        for key in ["oom.scope", "oom.constraint", "oom.evidence", "oom.cgroup"] {
-            absent.because(key, reason);
-        }
-        return Oom::default();
-    };
-    Oom {
-        scope: Some(Scope::Memcg),
-        constraint: Some(Constraint::Memcg),
-        evidence: Some(Evidence::MemcgWalk),
-        cgroup: Some(fired(lineage, index, context, absent)),
-        ..Oom::default()
-    }
+    Oom::default()
 }
 
 /// The cgroup whose limit fired.
 fn fired(lineage: &Lineage, index: usize, context: &Context<'_>, absent: &mut Absent) -> OomCgroup {
     cgroup_of(&keys::OOM_CGROUP, lineage, index, context.version, absent)
-}
-
-/// `mem_cgroup_oom()` counts before it asks, on both versions.
-fn has_asked(facts: &MemcgFacts) -> bool {
-    facts.events.oom != Some(0)
-}
-
-fn is_full(facts: &MemcgFacts, context: &Context<'_>) -> bool {
-    let reached = |usage: Option<u64>, limit: Option<Limit>| match (usage, limit) {
-        (Some(usage), Some(Limit::Bytes(limit))) => usage.saturating_add(context.charge_batch_bytes) >= limit,
-        _ => false,
-    };
-    // On v1 the second counter holds memory and swap together, and its limit fires as well. On
-    // v2 it holds swap alone: to reach that limit makes no OOM.
-    let v1 = context.version != CgroupVersion::V2;
-    reached(facts.usage_bytes, facts.max) || (v1 && reached(facts.swap_usage_bytes, facts.swap_max))
 }
 
 fn gfp(
@@ -275,6 +241,15 @@ fn gfp(
     }
 }
 
+/// Whether `vm.oom_kill_allocating_task` tells how the victim was chosen, and nothing else does.
+pub fn may_be_allocating_task(facts: &OomKillFacts, log: Option<&LogFacts>) -> bool {
+    match &facts.oom {
+        // The killer gives no reason that could be read; it takes the allocating task before it looks at any score.
+        Some(killer) => killer.message.is_none() && killer.oom_score_bytes == Some(0),
+        None => log.is_none_or(|log| log.constraint != Constraint::Memcg),
+    }
+}
+
 fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Absent) -> Option<Kill> {
     if facts.signalled == Some(false) {
         return Some(Kill::AlreadyExiting);
@@ -287,7 +262,7 @@ fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Abs
         if contains(message, b"(oom_kill_allocating_task)") && first_of_run(facts) {
             return Some(Kill::AllocatingTask);
         }
-    } else if oom.scope.is_some_and(|scope| scope != Scope::Memcg) {
+    } else if may_be_allocating_task(facts, None) && oom.scope.is_some_and(|scope| scope != Scope::Memcg) {
         // The kernel takes the allocating task where it may, before it looks at any score.
         let own = facts.victim.tgid.is_some() && facts.victim.tgid == facts.trigger.tgid;
         match context.kill_allocating_task {

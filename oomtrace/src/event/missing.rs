@@ -62,12 +62,10 @@ pub enum Reason {
     TooDeep,
     /// The OOM killer had not computed it yet when the function hook read it.
     NotYetComputed,
-    /// Only a function hook can read it, and none is attached.
+    /// Only the killer's own state has it: no function hook read that, and it was not found in the kernel stack.
     NoFunctionHook,
-    /// No function hook is attached, and the kernel log has no `oom-kill:` line of this kill.
+    /// As `no_function_hook`, and the kernel log has no `oom-kill:` line of this kill.
     NoHookAndNoLogLine,
-    /// As `no_hook_and_no_log_line`, and no ancestor of the victim's cgroup was at its limit.
-    NoLimitReached,
     /// The cgroup is not among the victim's ancestors that were read.
     NotAnAncestor,
     /// No cgroup's limit fired.

@@ -137,10 +137,10 @@ pub enum Evidence {
     Fentry,
     /// Read from the killer's own state by a kprobe.
     Kprobe,
+    /// The killer's own state, found in the kernel stack of the task that ran it.
+    Stack,
     /// The kernel log's `oom-kill:` line for this victim.
     KernelLog,
-    /// The limits of the victim's ancestors: the nearest one that was full.
-    MemcgWalk,
 }
 
 /// The cgroup whose limit fired: it need not be the victim's.

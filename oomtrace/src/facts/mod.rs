@@ -7,7 +7,10 @@
 
 mod counters;
 pub mod kernel_log;
+mod oom_control;
 mod oom_without_kill;
+mod parts;
+mod recording;
 mod records;
 mod ring_fill;
 
@@ -18,7 +21,9 @@ use oomtrace_common::record::{
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 pub use counters::Counters;
+pub use oom_control::{Found, OomControlLayout, OomControlSearch, StackFacts};
 pub use oom_without_kill::OomWithoutKill;
+pub use recording::recording;
 pub use records::{
     BootTime, CgroupChange, CgroupChangeKind, CgroupId, CommandLine, Limit, Lineage, MemcgFacts,
     MemcgOomFacts, MemoryFacts, OomControlFacts, OomKillFacts, Record, SharedMmKillFacts, TaskFacts,
@@ -54,9 +59,6 @@ pub enum DecodeError {
         len: usize,
     },
 }
-
-/// Where the levels start in a lineage, the last member of each record that has one.
-const LEVELS_IN_LINEAGE: usize = std::mem::offset_of!(wire::Lineage, levels);
 
 /// Reads records of a kernel with this page size.
 #[derive(Clone, Copy, Debug)]
@@ -98,8 +100,7 @@ impl Decoder {
     }
 
     fn oom_kill(&self, bytes: &[u8]) -> Result<OomKillFacts, DecodeError> {
-        const LEVELS: usize = std::mem::offset_of!(wire::OomKill, lineage) + LEVELS_IN_LINEAGE;
-        let mut raw = prefix_zero_filled::<wire::OomKill>(bytes, LEVELS)?;
+        let (mut raw, parts) = parts::of_kill(bytes)?;
         if raw.flags & FLAG_PID_ONLY != 0 {
             raw.victim.present &= task_fact::IDS;
         }
@@ -118,25 +119,30 @@ impl Decoder {
             memory: self.memory(&raw.memory),
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),
-            command_line: (raw.command_line_len != 0).then(|| CommandLine {
-                arguments: first(&raw.command_line, raw.command_line_len).to_vec(),
+            command_line: (!parts.command_line.is_empty()).then(|| CommandLine {
+                arguments: parts.command_line.to_vec(),
                 cut: raw.flags & FLAG_COMMAND_LINE_CUT != 0,
             }),
             signalled: followed.then_some(raw.flags & FLAG_SIGNALLED != 0),
-            lineage: self.lineage(&raw.lineage, bytes.len() - LEVELS),
+            stack: stack(&raw.stack, &parts),
+            lineage: self.lineage(&raw.lineage, &parts.levels, parts.path),
         })
     }
 
     fn memcg_oom(&self, bytes: &[u8]) -> Result<MemcgOomFacts, DecodeError> {
-        const LEVELS: usize = std::mem::offset_of!(wire::MemcgOom, lineage) + LEVELS_IN_LINEAGE;
+        const LEVELS: usize = std::mem::offset_of!(wire::MemcgOom, levels);
         let raw = prefix_zero_filled::<wire::MemcgOom>(bytes, LEVELS)?;
+        // A level counts only if its bytes were sent: the record ends with them.
+        let sent = (bytes.len() - LEVELS) / size_of::<wire::MemcgLevel>();
+        let count = usize::try_from(raw.lineage.level_count).unwrap_or(usize::MAX).min(sent);
+        let levels = raw.levels.get(..count).unwrap_or(&raw.levels);
         Ok(MemcgOomFacts {
             seq: (raw.header.seq != 0).then_some(raw.header.seq),
             time: BootTime(raw.header.boot_time_ns),
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),
             outcome: raw.outcome,
-            lineage: self.lineage(&raw.lineage, bytes.len() - LEVELS),
+            lineage: self.lineage(&raw.lineage, levels, first(&raw.path, raw.lineage.path_len)),
         })
     }
 
@@ -161,10 +167,12 @@ impl Decoder {
         }
     }
 
-    fn oom_control(&self, raw: &wire::OomControl) -> Option<OomControlFacts> {
+    /// What the killer's own state said; `None` if nothing read it.
+    pub fn oom_control(&self, raw: &wire::OomControl) -> Option<OomControlFacts> {
         let evidence = match raw.source {
             wire::SOURCE_FENTRY => Evidence::Fentry,
             wire::SOURCE_KPROBE => Evidence::Kprobe,
+            wire::SOURCE_STACK => Evidence::Stack,
             _ => return None,
         };
         let has = |bit| raw.present & bit != 0;
@@ -187,17 +195,14 @@ impl Decoder {
         })
     }
 
-    fn lineage(&self, raw: &wire::Lineage, levels_bytes: usize) -> Lineage {
-        // A level counts only if its bytes were sent: both records that have levels end with them.
-        let sent = levels_bytes / size_of::<wire::MemcgLevel>();
-        let count = usize::try_from(raw.level_count).unwrap_or(usize::MAX).min(sent);
+    fn lineage(&self, raw: &wire::Lineage, levels: &[wire::MemcgLevel], path: &[u8]) -> Lineage {
         if raw.level_count == 0 {
             // Even a task of the root has a level: nothing was walked, and no names are not the root's path.
             return Lineage { path_cut: true, levels_cut: true, ..Lineage::default() };
         }
         Lineage {
-            levels: raw.levels.iter().take(count).map(|level| self.level(level)).collect(),
-            path: whole_path(first(&raw.path, raw.path_len)),
+            levels: levels.iter().map(|level| self.level(level)).collect(),
+            path: whole_path(path),
             path_cut: raw.flags & FLAG_PATH_CUT != 0,
             levels_cut: raw.flags & FLAG_LEVELS_CUT != 0,
         }
@@ -255,6 +260,18 @@ fn prefix_zero_filled<T: FromBytes + zerocopy::IntoBytes + KnownLayout + Immutab
         *to = *from;
     }
     Ok(value)
+}
+
+/// What was copied of the kernel stack.
+fn stack(raw: &wire::Stack, parts: &parts::Parts<'_>) -> Option<StackFacts> {
+    (!parts.stack.is_empty()).then(|| StackFacts {
+        at: raw.at,
+        current: raw.current,
+        task: raw.task,
+        leader: raw.leader,
+        memcgs: parts.levels.iter().map(|level| level.address).collect(),
+        bytes: parts.stack.to_vec(),
+    })
 }
 
 /// The first `len` bytes, or all if there are fewer.

@@ -1,6 +1,9 @@
 //! What records say: sizes in bytes, times in nanoseconds, and `None` for what the kernel side could not read.
 
-use crate::event::{Evidence, MemoryEvents};
+use crate::{
+    event::{Evidence, MemoryEvents},
+    facts::StackFacts,
+};
 
 /// A cgroup's id: `kernfs_node.id`, the inode number of its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,8 +47,10 @@ pub struct OomKillFacts {
     pub memory: MemoryFacts,
     /// Who ran the killer.
     pub trigger: TaskFacts,
-    /// What the killer's own state said, where a function hook saw it.
+    /// What the killer's own state said, where a function hook saw it, or it was found in `stack`.
     pub oom: Option<OomControlFacts>,
+    /// A part of the kernel stack of who ran the killer, where no function hook saw it.
+    pub stack: Option<StackFacts>,
     /// The start of the victim's command line, where it could be read in the kernel.
     pub command_line: Option<CommandLine>,
     /// Whether the kernel sent SIGKILL to the victim in this run; `None` where that is not known.

@@ -6,7 +6,10 @@ use oomtrace_common::layout::{
     ABSENT, COMMAND_LINE_FULL, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
 };
 
-use crate::kernel::btf::{Btf, TypeId};
+use crate::{
+    facts::OomControlLayout,
+    kernel::btf::{Btf, TypeId},
+};
 
 /// The number of the memory controller, if the kernel has one.
 const MEMORY: &str = "memory_cgrp_id";
@@ -135,12 +138,14 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
     let memcg = Memcg { there: memory_hierarchy_id.is_some() };
     let pid_numbers = s.wanted("pid", &["numbers"]);
     let upid_size = s.id("upid").and_then(|upid| btf.size(upid));
+    let oc_size = s.id("oom_control").and_then(|oc| btf.size(oc));
     let layout = KernelLayout {
         mark_victim: mark_victim(btf)?,
         memory_hierarchy_id: memory_hierarchy_id.unwrap_or(ABSENT),
         // The operator and the host decide these: see `sources::probe`.
         follow_signals: 1,
         command_line: COMMAND_LINE_FULL,
+        copy_stack: 1,
         task_pid: s.needed("task_struct", &["pid"])?,
         task_tgid: s.needed("task_struct", &["tgid"])?,
         task_comm: s.wanted("task_struct", &["comm"]),
@@ -194,6 +199,8 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         mem_cgroup_oom_kill_disable: memcg.optional(&mut s, "oom_kill_disable"),
         mem_cgroup_under_oom: memcg.optional(&mut s, "under_oom"),
         // These exist with and without memory cgroups.
+        oc_zonelist: s.wanted("oom_control", &["zonelist"]),
+        oc_nodemask: s.wanted("oom_control", &["nodemask"]),
         oc_memcg: s.wanted("oom_control", &["memcg"]),
         oc_gfp_mask: s.wanted("oom_control", &["gfp_mask"]),
         oc_order: s.wanted("oom_control", &["order"]),
@@ -201,11 +208,18 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         oc_chosen: s.wanted("oom_control", &["chosen"]),
         oc_chosen_points: s.wanted("oom_control", &["chosen_points"]),
         oc_constraint: s.wanted("oom_control", &["constraint"]),
+        oc_size: oc_size.unwrap_or_else(|| s.lack("sizeof(oom_control)".into())),
         mem_cgroup_events: memcg.events(&mut s),
     };
     // The numbers need both offsets, or they would be read at a wrong place.
     let layout = if layout.pid_numbers == ABSENT || layout.upid_size == ABSENT {
         KernelLayout { upid_nr: ABSENT, ..layout }
+    } else {
+        layout
+    };
+    // Without all that tells it from other words, it is not looked for.
+    let layout = if OomControlLayout::of(&layout).is_none() {
+        KernelLayout { copy_stack: ABSENT, ..layout }
     } else {
         layout
     };

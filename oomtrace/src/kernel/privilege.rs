@@ -24,7 +24,7 @@ pub const CAPABILITIES: [Capability; 5] = [
     Capability {
         bit: 34,
         name: "CAP_SYSLOG",
-        without: "the kernel log cannot be read: if no function hook attaches, facts are missing",
+        without: "the kernel log cannot be read: if no function hook attaches and the kernel stack does not have them, facts are missing",
         needed: false,
     },
     Capability {

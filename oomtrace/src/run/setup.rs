@@ -8,6 +8,7 @@ use crate::{
     cli::{self, Run},
     containers::{Runtime, Runtimes, labels::LabelKeys},
     enrich::enricher::{Enricher, HookState, Knowledge, RunFacts, ftrace_enabled},
+    facts::OomControlLayout,
     failure::{Code, Failure},
     host::{
         identity::{self, UniqueId},
@@ -147,8 +148,8 @@ pub(crate) fn knowledge(
     if !hooked {
         limits.push(
             "no function hook: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' \
-             files (on cgroup v1 only where kills are disabled), and whose limit fired comes from the kernel log, else from the \
-             cgroups' limits"
+             files (on cgroup v1 only where kills are disabled), and whose limit fired is found in the killer's kernel stack, else \
+             in the kernel log"
                 .into(),
         );
     }
@@ -179,6 +180,7 @@ pub(crate) fn knowledge(
         processes,
         command_line: added.command_line,
         log,
+        oom_control: OomControlLayout::of(&kernel.resolved.layout),
         gfp: kernel.gfp_names(),
         version: kernel.hierarchy.version,
         clock: None,

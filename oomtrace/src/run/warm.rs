@@ -1,7 +1,7 @@
 //! A kill that never was, from its record to its line, thrown away. What that touches of the program and of the heap is
 //! there when a kill comes, and stays, because memory is locked: none of it has to be read from a disk at an OOM.
 
-use oomtrace_common::record::{KIND_OOM_KILL, MemcgLevel, OomKill};
+use oomtrace_common::record::{KIND_OOM_KILL, MemcgLevel, OomKill, SOURCE_STACK, oc_fact};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{
@@ -19,7 +19,7 @@ pub fn warm(version: CgroupVersion) {
     let mut account = Account::new(None, enricher.is_v1());
     let records = Records::new(identity::page_bytes(), None);
     let mut line = Vec::new();
-    if let Next::Event(event) = records.event(record().as_bytes(), None, &mut enricher, &mut account) {
+    if let Next::Event(event) = records.event(&record(), None, &mut enricher, &mut account) {
         for render in [Render::Json, Render::Text(Palette::default())] {
             // It is thrown away, whatever it is.
             let _no_line = render.line(&event, &mut line);
@@ -28,27 +28,23 @@ pub fn warm(version: CgroupVersion) {
 }
 
 /// Of a victim in `/warm`, all of whose facts were read.
-fn record() -> OomKill {
+fn record() -> Vec<u8> {
     const ALL: u32 = 0xff;
-    let mut record = OomKill::new_zeroed();
-    record.header.kind = KIND_OOM_KILL;
-    record.header.len = u32::try_from(size_of::<OomKill>()).unwrap_or(0);
-    record.header.seq = 1;
-    for task in [&mut record.victim, &mut record.trigger] {
+    const PATH: &[u8] = b"warm\0";
+    let levels = [2, 1].map(|id| MemcgLevel { cgroup_id: id, present: 0xffff, ..MemcgLevel::new_zeroed() });
+    let mut head = OomKill::new_zeroed();
+    head.header.kind = KIND_OOM_KILL;
+    head.header.len = u32::try_from(size_of::<OomKill>() + size_of_val(&levels) + PATH.len()).unwrap_or(0);
+    head.header.seq = 1;
+    for task in [&mut head.victim, &mut head.trigger] {
         task.present = ALL;
         task.comm = *b"warm\0\0\0\0\0\0\0\0\0\0\0\0";
     }
-    record.memory.present = ALL.into();
-    let lineage = &mut record.lineage;
-    for (to, from) in lineage.path.iter_mut().zip(b"warm\0") {
-        *to = *from;
-    }
-    lineage.path_len = 5;
-    for (level, id) in lineage.levels.iter_mut().zip([2, 1]) {
-        *level = MemcgLevel { cgroup_id: id, events: [1; 6], present: 0xffff, ..MemcgLevel::new_zeroed() };
-        lineage.level_count += 1;
-    }
-    record
+    head.memory.present = ALL.into();
+    (head.oom.source, head.oom.present, head.oom.oom_memcg_id) = (SOURCE_STACK, oc_fact::MEMCG, 2);
+    head.lineage.level_count = 2;
+    head.lineage.path_len = 5;
+    [head.as_bytes(), levels.as_bytes(), PATH].concat()
 }
 
 #[cfg(test)]
@@ -64,7 +60,7 @@ mod tests {
             warm(version);
             let mut enricher = Enricher::new(Knowledge::none("warm", version));
             let mut account = Account::new(None, enricher.is_v1());
-            let next = Records::new(4096, None).event(record().as_bytes(), None, &mut enricher, &mut account);
+            let next = Records::new(4096, None).event(&record(), None, &mut enricher, &mut account);
             let Next::Event(Event::OomKill(kill)) = next else { unreachable!("no kill") };
             assert_eq!(kill.victim.cgroup.path.as_deref(), Some("/warm"));
             // The limit is 0, and so is the usage.

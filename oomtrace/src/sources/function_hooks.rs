@@ -11,13 +11,13 @@ use crate::{
 
 /// What is missing while the function hooks are attached but do not run.
 pub const SILENT: &str = "the function hooks are attached but do not run (is kernel.ftrace_enabled 0?): a memory cgroup that runs \
-    out without a kill is found only at the next event, in the cgroups' files, and what the hooks would have said of a kill comes from \
-    the kernel log, else from the cgroups' limits";
+    out without a kill is found only at the next event, in the cgroups' files, and what the hooks would have said of a kill is found in \
+    the killer's kernel stack, else in the kernel log";
 
 /// The same, if the kernel log cannot be read.
 const SILENT_WITHOUT_LOG: &str = "the function hooks are attached but do not run (is kernel.ftrace_enabled 0?), and the kernel log \
     cannot be read: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' files, and whose limit \
-    fired comes from the cgroups' limits";
+    fired is found in the killer's kernel stack";
 
 /// The log is read this often while the hooks are silent. It was opened after the loop had its descriptors, so nothing wakes the
 /// loop when it grows, and all of it could be too much to read at the next kill.

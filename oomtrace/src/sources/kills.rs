@@ -8,7 +8,7 @@ use crate::{
     accounting::Account,
     enrich::enricher::Enricher,
     event::{Event, Kill},
-    facts::{BootTime, Decoder, Record},
+    facts::{BootTime, Decoder, Found, Record, recording},
     sources::{
         Next, Rank, Source,
         probe::{MissedRuns, Ring},
@@ -40,11 +40,20 @@ impl Records {
         enricher: &mut Enricher,
         account: &mut Account,
     ) -> Next {
-        self.record(record);
-        match self.decoder.record(record) {
+        let read = self.decoder.record(record);
+        if !matches!(read, Ok(Record::OomKill(_))) {
+            self.record(record, None);
+        }
+        match read {
             Ok(Record::OomKill(mut facts)) => {
                 if facts.signalled == Some(false) && missed.is_some_and(MissedRuns::any) {
                     facts.signalled = None;
+                }
+                let found = enricher.find_on_stack(&facts);
+                self.record(record, found.as_ref());
+                if let Some(Found { oom, run }) = found {
+                    facts.oom = self.decoder.oom_control(&oom);
+                    facts.run = Some(run);
                 }
                 account.saw_number(facts.seq);
                 let kill = enricher.oom_kill(&facts);
@@ -76,15 +85,15 @@ impl Records {
 
     /// Takes in a change of the cgroup tree. If it cannot be read, a name may be missing, but no event.
     pub fn cgroup(&self, record: &[u8], enricher: &mut Enricher) {
-        self.record(record);
+        self.record(record, None);
         if let Ok(Record::Cgroup(change)) = self.decoder.record(record) {
             enricher.cgroup_changed(&change);
         }
     }
 
-    fn record(&self, record: &[u8]) {
+    fn record(&self, record: &[u8], found: Option<&Found>) {
         if let Some(recorder) = &self.recorder {
-            recorder.write(record);
+            recorder.write(&recording(record, found));
         }
     }
 

@@ -26,19 +26,47 @@ fn of_a_pid_only_the_thread_is_known() {
 /// Levels that were not sent are not levels with zeros.
 #[test]
 fn a_level_counts_if_it_was_sent() {
-    for (level_count, levels) in [(0, 0), (2, 2), (3, 3), (4, 3), (24, 3), (u32::MAX, 3)] {
-        let mut bytes = records::oom_kill(3).sent();
-        let at = std::mem::offset_of!(OomKill, lineage) + std::mem::offset_of!(WireLineage, level_count);
-        bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(level_count));
-        let Ok(Record::OomKill(facts)) = decode(&bytes) else { panic!() };
+    let count_at = std::mem::offset_of!(MemcgOom, lineage) + std::mem::offset_of!(LineageHead, level_count);
+    for (level_count, levels) in [(0, 0), (1, 1), (2, 2), (3, 2), (24, 2), (u32::MAX, 2)] {
+        let mut bytes = records::memcg_oom(5, OUTCOME_RELIEVED).sent();
+        bytes[count_at..count_at + 4].copy_from_slice(&u32::to_le_bytes(level_count));
+        let Ok(Record::MemcgOom(facts)) = decode(&bytes) else { panic!() };
         assert_eq!(facts.lineage.levels.len(), levels, "{level_count}");
     }
     // Half of the last one.
-    let mut bytes = records::oom_kill(3).sent();
+    let mut bytes = records::memcg_oom(5, OUTCOME_RELIEVED).sent();
     bytes.truncate(bytes.len() - 52);
     set_len(&mut bytes);
-    let Ok(Record::OomKill(facts)) = decode(&bytes) else { panic!() };
-    assert_eq!(facts.lineage.levels.len(), 2);
+    let Ok(Record::MemcgOom(facts)) = decode(&bytes) else { panic!() };
+    assert_eq!(facts.lineage.levels.len(), 1);
+}
+
+/// The parts of a kill are together as long as the record, or nothing of it is believed.
+#[test]
+fn the_parts_of_a_kill_are_all_of_it() {
+    use std::mem::offset_of;
+    let lineage = offset_of!(KillHead, lineage);
+    for at in [
+        lineage + offset_of!(LineageHead, level_count),
+        lineage + offset_of!(LineageHead, path_len),
+        offset_of!(KillHead, command_line_len),
+        offset_of!(KillHead, stack) + offset_of!(Stack, len),
+    ] {
+        let record = records::oom_kill(3).sent();
+        let len = u32::from_le_bytes(record[at..at + 4].try_into().unwrap());
+        for wrong in [len + 1, len.wrapping_sub(1), u32::MAX] {
+            let mut record = record.clone();
+            record[at..at + 4].copy_from_slice(&wrong.to_le_bytes());
+            let error = decode(&record).unwrap_err();
+            assert!(matches!(error, DecodeError::Length { kind: KIND_OOM_KILL, .. }), "{at}: {error}");
+        }
+    }
+    for cut in 1..100 {
+        let mut record = records::oom_kill(3).sent();
+        record.truncate(record.len() - cut);
+        set_len(&mut record);
+        assert!(decode(&record).is_err(), "{cut}");
+    }
 }
 
 fn set_len(bytes: &mut [u8]) {
@@ -59,8 +87,10 @@ fn a_record_is_as_long_as_it_says() {
         Err(DecodeError::Length { kind: KIND_OOM_KILL, says: len as u32, len: len - 1 })
     );
     // Its length is less than its kind needs.
+    let mut kill = records::oom_kill(3);
+    records::lineage(&mut kill, b"", &[]);
     for (mut bytes, kind, needed) in [
-        (bytes, KIND_OOM_KILL, LEVELS_OF_KILL),
+        (kill.sent(), KIND_OOM_KILL, size_of::<KillHead>()),
         (records::memcg_oom(1, 1).sent(), KIND_MEMCG_OOM, LEVELS_OF_OOM),
         (records::shared_mm_kill(1, 1).sent(), KIND_SHARED_MM_KILL, 96),
         (records::cgroup_change(KIND_CGROUP_MKDIR, 1, b"/a").sent(), KIND_CGROUP_MKDIR, 40),
@@ -99,6 +129,9 @@ proptest! {
         let mut record = OomKill::read_from_bytes(&bytes).unwrap();
         record.header.kind = KIND_OOM_KILL;
         record.lineage.level_count %= MAX_LEVELS as u32 + 1;
+        record.lineage.path_len %= PATH_LEN as u32 + 1;
+        record.command_line_len %= COMMAND_LINE_LEN as u32 + 1;
+        record.stack.len = 0;
         let facts = oom_kill(&record);
         prop_assert_eq!(facts.seq, record.header.seq);
         prop_assert_eq!(facts.lineage.levels.len(), record.lineage.level_count as usize);

@@ -187,6 +187,8 @@ fn a_member_that_is_wanted_is_told() {
         ("mm_struct", "total_vm", |layout| &mut layout.mm_total_vm),
         ("mm_struct", "pgtables_bytes", |layout| &mut layout.mm_pgtables_bytes),
         ("mem_cgroup", "oom_group", |layout| &mut layout.mem_cgroup_oom_group),
+        ("oom_control", "zonelist", |layout| &mut layout.oc_zonelist),
+        ("oom_control", "nodemask", |layout| &mut layout.oc_nodemask),
         ("oom_control", "memcg", |layout| &mut layout.oc_memcg),
         ("oom_control", "gfp_mask", |layout| &mut layout.oc_gfp_mask),
         ("oom_control", "order", |layout| &mut layout.oc_order),
@@ -217,6 +219,10 @@ fn a_member_that_is_wanted_is_told() {
                 "usage" => expected.mem_cgroup_swap_usage = ABSENT,
                 "max" => expected.mem_cgroup_swap_max = ABSENT,
                 _ => {}
+            }
+            // It is not looked for without all that tells it from other words.
+            if structure == "oom_control" {
+                expected.copy_stack = ABSENT;
             }
             assert_eq!(resolved.layout, expected, "{kernel}: {structure}.{member}");
         }

@@ -1,6 +1,7 @@
 //! What is known without a function hook, and to which run a kill belongs.
 
 use super::*;
+use oomtrace::facts::{Limit, OomControlFacts};
 
 #[test]
 fn the_log_says_what_ran_out() {
@@ -43,83 +44,53 @@ fn a_hook_is_believed_before_the_log() {
     assert_eq!((oom.scope, oom.evidence), (Some(Scope::Host), Some(Evidence::KernelLog)));
 }
 
-#[test]
-fn the_nearest_full_ancestor_is_whose_limit_fired() {
-    // For leaf, pod and root: the pages that are left below each limit.
-    let full = |left: [Option<u64>; 3], memsw_left: [Option<u64>; 3], context: &Context<'_>| {
-        let mut facts = unhooked();
-        for (level, (left, memsw)) in facts.lineage.levels.iter_mut().zip(left.into_iter().zip(memsw_left)) {
-            let limit =
-                |left: Option<u64>| left.map_or(Limit::Unlimited, |left| Limit::Bytes((2000 + left) * PAGE));
-            (level.usage_bytes, level.max) = (Some(2000 * PAGE), Some(limit(left)));
-            (level.swap_usage_bytes, level.swap_max) = (Some(2000 * PAGE), Some(limit(memsw)));
-        }
-        let (oom, missing) = told(&facts, None, context);
-        assert_eq!(oom.scope.is_some(), oom.cgroup.is_some());
-        assert_eq!(oom.evidence.is_some(), oom.cgroup.is_some());
-        assert!(missing.contains_key("oom.order") && missing.contains_key("oom.domain_bytes"));
-        cgroup_id(&oom).map(str::to_owned)
-    };
-    let none = [None; 3];
-    for context in [V1, V2] {
-        assert_eq!(full([None, Some(0), None], none, &context).as_deref(), Some("20"));
-        assert_eq!(full([Some(0), Some(0), None], none, &context).as_deref(), Some("30"));
-        // A processor's batch of charges may be left, but not one page more.
-        assert_eq!(full([Some(64), Some(0), None], none, &context).as_deref(), Some("30"));
-        assert_eq!(full([Some(65), Some(0), None], none, &context).as_deref(), Some("20"));
-        assert_eq!(full([Some(65), None, None], none, &context), None);
-        assert_eq!(full(none, none, &context), None);
-    }
-    // Memory and swap together: on v1 this limit fires. On v2 it is swap alone, which does not fire.
-    assert_eq!(full([None, Some(900), None], [None, Some(3), None], &V1).as_deref(), Some("20"));
-    assert_eq!(full([None, Some(900), None], [None, Some(3), None], &V2), None);
-
-    let (oom, missing) = told(&unhooked(), None, &V2);
-    assert_eq!((oom.scope, oom.constraint), (Some(Scope::Memcg), Some(Constraint::Memcg)));
-    assert_eq!((oom.evidence, cgroup_id(&oom)), (Some(Evidence::MemcgWalk), Some("20")));
-    assert_eq!(missing["oom.order"], Reason::NoHookAndNoLogLine);
-}
-
-#[test]
-fn a_cgroup_full_of_page_cache_has_not_fired() {
-    let mut facts = unhooked();
-    for level in &mut facts.lineage.levels {
-        (level.usage_bytes, level.max) = (Some(2000 * PAGE), Some(Limit::Bytes(2000 * PAGE)));
-    }
-    let leaf = &mut facts.lineage.levels[0];
-    leaf.events.oom = Some(1);
-    assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("30"));
-    // It never invoked the OOM killer; the cgroup above did.
-    facts.lineage.levels[0].events.oom = Some(0);
-    assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("20"));
-    for level in &mut facts.lineage.levels {
-        level.events.oom = Some(0);
-    }
-    let (oom, missing) = told(&facts, None, &V2);
-    assert_eq!((oom.scope, oom.evidence), (None, None));
-    assert_eq!(missing["oom.scope"], Reason::NoLimitReached);
-    // A counter that could not be read does not exclude it.
-    facts.lineage.levels[0].events.oom = None;
-    assert_eq!(cgroup_id(&told(&facts, None, &V2).0), Some("30"));
-}
-
+/// A cgroup that stands at its limit, and has run out before, need not be the one that ran out now.
 #[test]
 fn without_evidence_nothing_is_said() {
-    let mut facts = unhooked();
-    facts.lineage.levels[1].max = None;
-    let (oom, missing) = told(&facts, None, &V2);
-    assert_eq!((oom.scope, oom.constraint, oom.evidence), (None, None, None));
-    assert_eq!(missing["oom.scope"], Reason::NoLimitReached);
-    // Cgroups that were not read may have fired.
-    facts.lineage.levels_cut = true;
-    let (_, missing) = told(&facts, None, &V2);
-    assert_eq!(missing["oom.scope"], Reason::TooDeep);
-    facts.lineage.levels_cut = false;
+    for context in [V1, V2] {
+        let mut facts = unhooked();
+        for level in &mut facts.lineage.levels {
+            (level.usage_bytes, level.max) = (Some(2000 * PAGE), Some(Limit::Bytes(2000 * PAGE)));
+        }
+        let (oom, missing) = told(&facts, None, &context);
+        assert_eq!((oom.scope, oom.constraint, oom.evidence), (None, None, None));
+        assert_eq!((oom.order, oom.gfp_mask_raw, oom.domain_bytes), (None, None, None));
+        for key in ["scope", "constraint", "evidence", "cgroup", "order", "gfp_mask", "domain_bytes"] {
+            assert_eq!(missing[&format!("oom.{key}")], Reason::NoHookAndNoLogLine);
+        }
+    }
+}
 
-    facts.lineage.levels.clear();
-    let (oom, missing) = told(&facts, None, &V2);
-    assert_eq!(oom.scope, None);
-    assert_eq!(missing["oom.scope"], Reason::NotReadInKernel);
+#[test]
+fn the_stack_is_believed_before_the_log() {
+    let stack = |killer: OomControlFacts| {
+        let killer = OomControlFacts { evidence: Evidence::Stack, message: None, ..killer };
+        OomKillFacts { oom: Some(killer), run: Some(3), ..hooked() }
+    };
+    let killer = hooked().oom.unwrap();
+    let (oom, _) = told(&stack(killer.clone()), Some(log(Constraint::None, None)), &V2);
+    assert_eq!((oom.scope, oom.evidence), (Some(Scope::Memcg), Some(Evidence::Stack)));
+    assert_eq!((cgroup_id(&oom), oom.domain_bytes), (Some("20"), Some(2000 * PAGE)));
+    assert_eq!(oom.kill, Some(Kill::Selected));
+
+    // It has no message: a score of 0 and the sysctl tell who was killed for allocating.
+    let host = OomControlFacts { memcg: Some(None), constraint: Some(0), ..killer };
+    for (score, own, sysctl, kill) in [
+        (Some(0), true, Some(true), Some(Kill::AllocatingTask)),
+        (Some(0), true, Some(false), Some(Kill::Selected)),
+        (Some(0), true, None, None),
+        (Some(0), false, Some(true), Some(Kill::Selected)),
+        (Some(900), true, Some(true), Some(Kill::Selected)),
+        (Some(900), true, None, Some(Kill::Selected)),
+        (None, true, None, Some(Kill::Selected)),
+    ] {
+        let mut facts = stack(OomControlFacts { oom_score_bytes: score, ..host.clone() });
+        if own {
+            facts.trigger.tgid = facts.victim.tgid;
+        }
+        let context = Context { kill_allocating_task: sysctl, ..V2 };
+        assert_eq!(told(&facts, None, &context).0.kill, kill, "{score:?} {own} {sysctl:?}");
+    }
 }
 
 /// The victims of one run, without a hook: the members of one group, killed by one task. Only the first has
@@ -146,7 +117,7 @@ fn the_victims_of_a_group_share_their_run() {
     // A victim with its own lines is the first of the next run.
     assert_eq!(next(4, 50, Some(1), pod(), &V2).0, 4);
     // Another task, another group, no group, or v1 means another run.
-    assert_eq!(next(5, 51, Some(1), None, &V2), (5, Some(Evidence::MemcgWalk)));
+    assert_eq!(next(5, 51, Some(1), None, &V2), (5, None));
     assert_eq!(next(6, 51, Some(0), None, &V2).0, 6);
     assert_eq!(next(7, 51, None, None, &V2).0, 7);
     assert_eq!(next(8, 51, None, None, &V2).0, 8);

@@ -1,10 +1,39 @@
 //! Records as the kernel side writes them, made by hand: every fact is present, each with a different value.
 
-use oomtrace_common::record::*;
-use zerocopy::{FromZeros, IntoBytes};
+use oomtrace_common::record::{Lineage as Head, OomKill as KillHead, *};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// `page_counter.max` without a limit, on 4 KiB pages: `LONG_MAX / PAGE_SIZE`.
 pub const NO_LIMIT: u64 = i64::MAX as u64 / 4096;
+
+/// A kill record whose parts have room for all that there can be.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct OomKill {
+    pub header: Header,
+    pub run: u64,
+    pub victim: Task,
+    pub trigger: Task,
+    pub memory: Memory,
+    pub oom: OomControl,
+    pub flags: u32,
+    pub command_line_len: u32,
+    pub command_line: [u8; COMMAND_LINE_LEN],
+    pub stack: Stack,
+    pub lineage: Lineage,
+}
+
+/// A lineage whose parts have room for all that there can be.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct Lineage {
+    pub flags: u32,
+    pub path_len: u32,
+    pub level_count: u32,
+    pub reserved: u32,
+    pub path: [u8; PATH_LEN],
+    pub levels: [MemcgLevel; MAX_LEVELS],
+}
 
 fn text<const N: usize>(text: &[u8]) -> [u8; N] {
     let mut bytes = [0; N];
@@ -39,6 +68,7 @@ pub fn level(cgroup_id: u64) -> MemcgLevel {
         swap_usage_pages: 11,
         swap_max_pages: 12,
         events: [1, 2, 3, 4, 5, 6],
+        address: 0,
         oom_group: 0,
         present: 0x3f3f,
     }
@@ -90,6 +120,7 @@ pub fn oom_kill(seq: u64) -> OomKill {
         flags: FLAG_SIGNALLED | FLAG_SIGNALS_FOLLOWED,
         command_line_len: 0,
         command_line: [0; COMMAND_LINE_LEN],
+        stack: Stack::new_zeroed(),
         lineage: Lineage::new_zeroed(),
     };
     lineage(&mut record, b"leaf\0pod\0", &[unlimited(30), level(20), unlimited(1)]);
@@ -134,10 +165,12 @@ pub fn memcg_oom(seq: u64, outcome: u32) -> MemcgOom {
         oom: killer(20),
         outcome,
         reserved: 0,
-        lineage: Lineage { path_len: 4, level_count: 2, path: text(b"pod\0"), ..Lineage::new_zeroed() },
+        lineage: Head { path_len: 4, level_count: 2, ..Head::new_zeroed() },
+        path: text(b"pod\0"),
+        levels: [MemcgLevel::new_zeroed(); MAX_LEVELS],
     };
-    record.lineage.levels[0] = level(20);
-    record.lineage.levels[1] = unlimited(1);
+    record.levels[0] = level(20);
+    record.levels[1] = unlimited(1);
     record
 }
 
@@ -152,14 +185,14 @@ pub fn cgroup_change(kind: u32, cgroup_id: u64, path: &[u8]) -> CgroupChange {
     }
 }
 
-/// A record as it is sent: without its unused tail, and with its own length.
-pub trait Sent: IntoBytes + zerocopy::Immutable {
-    /// Bytes that are sent.
-    fn sent_len(&self) -> usize;
+/// A record as it is sent: without its unused parts, and with its own length.
+pub trait Sent {
+    /// Bytes that are sent, without their length.
+    fn parts(&self) -> Vec<u8>;
 
     /// As in the ring.
     fn sent(&self) -> Vec<u8> {
-        let mut bytes = self.as_bytes()[..self.sent_len()].to_vec();
+        let mut bytes = self.parts();
         let len = u32::try_from(bytes.len()).unwrap();
         bytes[4..8].copy_from_slice(&len.to_le_bytes());
         bytes
@@ -167,29 +200,42 @@ pub trait Sent: IntoBytes + zerocopy::Immutable {
 }
 
 impl Sent for OomKill {
-    fn sent_len(&self) -> usize {
-        std::mem::offset_of!(Self, lineage)
-            + std::mem::offset_of!(Lineage, levels)
-            + self.lineage.level_count as usize * size_of::<MemcgLevel>()
+    fn parts(&self) -> Vec<u8> {
+        let Lineage { flags, path_len, level_count, reserved, .. } = self.lineage;
+        let head = KillHead {
+            header: self.header,
+            run: self.run,
+            victim: self.victim,
+            trigger: self.trigger,
+            memory: self.memory,
+            oom: self.oom,
+            flags: self.flags,
+            command_line_len: self.command_line_len,
+            stack: self.stack,
+            lineage: Head { flags, path_len, level_count, reserved },
+        };
+        let levels = &self.lineage.levels[..level_count as usize];
+        let path = &self.lineage.path[..path_len as usize];
+        let command_line = &self.command_line[..self.command_line_len as usize];
+        [head.as_bytes(), levels.as_bytes(), path, command_line].concat()
     }
 }
 
 impl Sent for MemcgOom {
-    fn sent_len(&self) -> usize {
-        std::mem::offset_of!(Self, lineage)
-            + std::mem::offset_of!(Lineage, levels)
-            + self.lineage.level_count as usize * size_of::<MemcgLevel>()
+    fn parts(&self) -> Vec<u8> {
+        let levels = self.lineage.level_count as usize * size_of::<MemcgLevel>();
+        self.as_bytes()[..std::mem::offset_of!(Self, levels) + levels].to_vec()
     }
 }
 
 impl Sent for SharedMmKill {
-    fn sent_len(&self) -> usize {
-        size_of::<Self>()
+    fn parts(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
     }
 }
 
 impl Sent for CgroupChange {
-    fn sent_len(&self) -> usize {
-        std::mem::offset_of!(Self, path) + self.path_len as usize
+    fn parts(&self) -> Vec<u8> {
+        self.as_bytes()[..std::mem::offset_of!(Self, path) + self.path_len as usize].to_vec()
     }
 }

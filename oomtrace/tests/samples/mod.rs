@@ -134,11 +134,8 @@ pub fn oom_kill() -> OomKill {
 pub fn oom_kill_in_a_pod() -> OomKill {
     let pod = "/kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11";
     let mut event = oom_kill();
-    event.oom.order = None;
-    event.oom.gfp_mask = None;
-    event.oom.gfp_mask_raw = None;
     event.oom.domain_bytes = None;
-    event.oom.evidence = Some(Evidence::MemcgWalk);
+    event.oom.evidence = Some(Evidence::KernelLog);
     event.oom.cgroup = Some(OomCgroup {
         cgroup: Cgroup { path: Some(pod.into()), id: Some("4100".into()) },
         swap_limit_bytes: None,
@@ -167,18 +164,14 @@ pub fn oom_kill_in_a_pod() -> OomKill {
     event.k8s = Some(k8s());
     event.systemd = Some(Systemd { unit: "containerd.service".into(), user: None });
     let gone = Reason::MemoryReleased;
-    let log = Reason::NoHookAndNoLogLine;
     event.missing = [
-        ("oom.domain_bytes", log),
-        ("oom.gfp_mask", log),
-        ("oom.gfp_mask_raw", log),
-        ("oom.order", log),
+        ("oom.domain_bytes", Reason::NoFunctionHook),
         ("victim.command_line", gone),
         ("victim.oom_score_bytes", Reason::NoFunctionHook),
     ]
     .map(|(key, reason)| Absence::new(key, reason))
     .into();
-    event.missing.insert(5, Absence::new("victim.executable", Why::with(Reason::ProcBusy, "pid 2988")));
+    event.missing.insert(2, Absence::new("victim.executable", Why::with(Reason::ProcBusy, "pid 2988")));
     event
 }
 

@@ -117,12 +117,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn absent_with_reason(&mut self, field: &str, source: &'static str) {
-        if self.has(field) || self.reason(field).is_none() {
-            self.differs(field, source, "nothing, with a reason");
-        }
-    }
-
     /// A time, RFC 3339 with nine digits and `Z`.
     pub(super) fn time(&mut self, field: &str, source: &'static str, least_ns: i128, most_ns: i128) {
         let told = self.line.get(field).and_then(Value::as_str).and_then(moment);

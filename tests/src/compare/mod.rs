@@ -217,7 +217,6 @@ impl Expected {
     }
 
     fn oom(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
-        let hooked = self.hook != "none";
         match fields.own_number("seq") {
             // Alone in its run of the OOM killer. The victims of a group kill share the id of the first.
             Some(seq) if self.kill != "group" => fields.number("oom.id", "its seq is", seq),
@@ -226,12 +225,8 @@ impl Expected {
         }
         fields.text("oom.scope", "the scenario", self.scope.as_bytes());
         fields.text("oom.kill", "the scenario", self.kill.as_bytes());
-        let invoked = log.invoked.as_ref().filter(|_| hooked || !log.torn);
-        let evidence = match invoked {
-            _ if hooked => self.hook.as_str(),
-            Some(_) => "kernel_log",
-            None => "memcg_walk",
-        };
+        // Without a function hook the killer's state is found in its kernel stack.
+        let evidence = if self.hook == "none" { "stack" } else { &self.hook };
         fields.text("oom.evidence", "the scenario", evidence.as_bytes());
         let constraint = match self.scope {
             "memcg" => "CONSTRAINT_MEMCG",
@@ -246,29 +241,23 @@ impl Expected {
                 fields.place_as_logged(&chosen.place, self.scope == "memcg");
             }
         }
-        match invoked {
+        match &log.invoked {
             Some(invoked) => {
                 fields.number("oom.order", "kernel log", invoked.order);
                 fields.number("oom.gfp_mask_raw", "kernel log", invoked.gfp_mask);
                 fields.flags("oom.gfp_mask", "kernel log", &invoked.gfp_names);
             }
-            None if hooked => {
-                for key in ["oom.order", "oom.gfp_mask_raw", "oom.gfp_mask"] {
-                    fields.present(key, "the hook");
-                }
-            }
             None => {
-                for key in ["oom.order", "oom.gfp_mask"] {
-                    fields.absent_with_reason(key, "a walk of the limits cannot know");
+                for key in ["oom.order", "oom.gfp_mask_raw", "oom.gfp_mask"] {
+                    fields.present(key, "the killer's state");
                 }
-                fields.absent("oom.gfp_mask_raw", "a walk of the limits cannot know", "it");
             }
         }
-        self.domain(fields, log, hooked);
+        self.domain(fields, log);
     }
 
     /// Facts of the OOM killer's own state.
-    fn domain(&self, fields: &mut Fields<'_>, log: &LoggedKill, hooked: bool) {
+    fn domain(&self, fields: &mut Fields<'_>, log: &LoggedKill) {
         let (memory, swap) = self.host.memory_and_swap;
         let domain = match (&self.fired, self.scope) {
             (Some(fired), _) if swap == 0 => Some(fired.limit_bytes),
@@ -297,14 +286,10 @@ impl Expected {
             ("oom.domain_bytes", domain.map(i128::from), 0),
             ("victim.oom_score_bytes", chosen_by.filter(|_| scored), slack),
         ] {
-            let told = fields.has(key);
             match truth {
-                Some(truth) if hooked || told => {
-                    fields.between(key, "computed", truth - slack, truth + slack);
-                }
-                None if hooked && scored => fields.present(key, "the hook"),
-                _ if !told && scored => fields.absent_with_reason(key, "without a hook there is"),
-                _ => {}
+                Some(truth) => fields.between(key, "computed", truth - slack, truth + slack),
+                None if scored => fields.present(key, "the killer's state"),
+                None => {}
             }
         }
     }

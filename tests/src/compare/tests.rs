@@ -177,30 +177,21 @@ fn what_is_not_there_must_not_be_told() {
 }
 
 #[test]
-fn without_a_hook_unknown_facts_need_a_reason() {
+fn without_a_hook_the_same_is_found_in_the_stack() {
     let mut expected = expected();
     expected.hook = "none".into();
-    let mut logged = logged();
-    // The log line was torn apart, and the rest names no process.
-    (logged.chosen, logged.torn) = (None, true);
-    assert!(logged.invoked.is_some());
-    let mut honest = told();
-    let oom = honest.pointer_mut("/oom").unwrap().as_object_mut().unwrap();
-    oom.insert("evidence".into(), json!("memcg_walk"));
-    for key in ["order", "gfp_mask", "gfp_mask_raw", "domain_bytes"] {
-        oom.remove(key);
-    }
-    honest.pointer_mut("/victim").unwrap().as_object_mut().unwrap().remove("oom_score_bytes");
-    let fields = |value: &Value| -> Vec<String> {
-        expected.differences(&line(value.clone()), &logged).into_iter().map(|one| one.field).collect()
+    let found = |told: Value| -> Vec<String> {
+        expected.differences(&line(told), &logged()).into_iter().map(|one| one.field).collect()
     };
-    let unknown = ["oom.order", "oom.gfp_mask", "oom.domain_bytes", "victim.oom_score_bytes"];
-    assert_eq!(fields(&honest), unknown);
-    for key in unknown {
-        let missing = honest.pointer_mut("/missing").unwrap().as_array_mut().unwrap();
-        missing.push(json!({"key": key, "reason": "no_function_hook"}));
+    let mut honest = told();
+    *honest.pointer_mut("/oom/evidence").unwrap() = json!("stack");
+    assert_eq!(found(honest.clone()), [""; 0]);
+    for evidence in ["kernel_log", "fentry"] {
+        *honest.pointer_mut("/oom/evidence").unwrap() = json!(evidence);
+        assert_eq!(found(honest.clone()), ["oom.evidence"]);
     }
-    assert_eq!(fields(&honest), [""; 0]);
+    honest.pointer_mut("/oom").unwrap().as_object_mut().unwrap().remove("evidence");
+    assert_eq!(found(honest), ["oom.evidence"]);
 }
 
 /// The trace event, if the log has `logged`.

@@ -66,9 +66,6 @@ pub struct LoggedKill {
     pub invoked: Option<Invoked>,
     /// The line about the choice.
     pub chosen: Option<Chosen>,
-    /// The report lacks the line about the choice: it is printed in pieces, and another processor's record
-    /// separated them. A report that names no process cannot be matched to one.
-    pub torn: bool,
     /// Usage of the cgroup whose limit fired, kB.
     pub memory_kb: Option<u64>,
     /// Its usage of swap on v2, of memory and swap on v1, kB.
@@ -119,8 +116,7 @@ impl Reports {
             self.current = LoggedKill { invoked: Some(invoked), ..LoggedKill::default() };
             self.columns.clear();
         } else if let Some(killed) = killed(text) {
-            let torn = self.current.invoked.is_some() && self.current.chosen.is_none();
-            self.kills.push(LoggedKill { killed, torn, ..std::mem::take(&mut self.current) });
+            self.kills.push(LoggedKill { killed, ..std::mem::take(&mut self.current) });
         } else if let Some(path) =
             between(text, b"Tasks in ", b" are going to be killed due to memory.oom.group set")
         {
@@ -301,7 +297,6 @@ mod tests {
         );
         assert_eq!((kill.memory_kb, kill.swap_kb), (Some(16380), Some(16384)));
         assert_eq!(kill.swap_pages[&4321], 77);
-        assert!(!kill.torn);
         assert_eq!(kill.killed.comm, b"x) total-vm:9kB (y");
         assert_eq!((kill.killed.tid, kill.killed.uid, kill.killed.oom_score_adj), (4321, 65534, -17));
         assert_eq!((kill.killed.total_vm_kb, kill.killed.anon_kb), (74208, 15872));
@@ -310,13 +305,12 @@ mod tests {
         // A kill without a report must not inherit the last one's.
         reports.take(KILLED, false);
         assert_eq!((&reports.kills[1].invoked, &reports.kills[1].chosen), (&None, &None));
-        assert!(!reports.kills[1].torn);
 
         // A report without the line that names the process.
         reports
             .take(b"x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=-1000", false);
         reports.take(KILLED, false);
-        assert!(reports.kills[2].torn);
+        assert!(reports.kills[2].invoked.is_some() && reports.kills[2].chosen.is_none());
     }
 
     #[test]

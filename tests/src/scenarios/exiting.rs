@@ -61,7 +61,9 @@ pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
     drop(held);
 
     let place = cgroup.place();
+    let evidence = if session.hook() == "none" { "stack" } else { session.hook() };
     for (field, truth) in [
+        ("oom.evidence", format!("{evidence:?}")),
         ("oom.kill", "\"already_exiting\"".to_owned()),
         ("oom.scope", "\"memcg\"".to_owned()),
         ("oom.cgroup.id", format!("\"{}\"", place.id)),

@@ -9,6 +9,7 @@ pub mod lacking;
 mod limits;
 mod names;
 mod nobody_killed;
+mod on_stack;
 mod pinned;
 mod tasks;
 
@@ -98,6 +99,7 @@ const ALL: &[Scenario] = &[
     guest_only("cpuset", host_wide::cpuset),
     guest_only("mempolicy", host_wide::mempolicy),
     guest_only("host_wide_full_leaf", host_wide::full_leaf),
+    guest_only("stack_as_hook", on_stack::as_hook),
     guest_only("clock_set", clock::set_while_a_kill_waits),
     guest_only("no_killable_process", nobody_killed::no_killable_process),
     guest_only("oom_kill_disable", nobody_killed::oom_kill_disable),

@@ -58,8 +58,9 @@ pub(super) fn pinned(session: &mut Session) -> Result<Outcome> {
             ensure!(seq == last + 1, "after seq {last}: {line}");
             last = seq;
         }
-        if kind == "oom_kill" && matches!(killer.as_str(), "fentry" | "kprobe") {
-            ensure!(at(line, "oom.evidence") == Some(&killer.clone().into()), "evidence: {line}");
+        if kind == "oom_kill" {
+            let evidence = if [session.hook(), &killer].contains(&"none") { "stack" } else { &killer };
+            ensure!(at(line, "oom.evidence") == Some(&evidence.into()), "evidence: {line}");
         }
     }
     gap(session, &lines, unseen)?;

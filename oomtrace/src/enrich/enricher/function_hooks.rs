@@ -5,12 +5,18 @@
 
 use crate::{
     enrich::enricher::Enricher,
-    facts::OomKillFacts,
+    event::Evidence,
+    facts::{BootTime, OomKillFacts},
     host::{clock, kernel_log::KernelLog, root::Root},
 };
 
 /// A report is written before its victim is marked; to a slow console that takes a while, and the two clocks are a little apart.
 const REPORT_NS: u64 = 10_000_000_000;
+
+/// What the log's clock read before anything was written on a kill of this time, ns.
+pub(super) fn log_time_before(kill: BootTime) -> u64 {
+    clock::log_time(kill).saturating_sub(REPORT_NS)
+}
 
 /// How it is with the function hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +66,11 @@ pub fn ftrace_enabled(root: &Root) -> Option<bool> {
 impl Enricher {
     /// Holds a kill against what the hooks should have seen of it.
     pub(super) fn judge_hooks(&mut self, facts: &OomKillFacts) {
-        let silent = self.hooks.saw(facts.oom.is_some(), facts.signalled == Some(true));
+        let ran = facts.oom.as_ref().is_some_and(|killer| killer.evidence != Evidence::Stack);
+        let silent = self.hooks.saw(ran, facts.signalled == Some(true));
         if silent && self.knowledge.log.is_none() {
             // The report of this kill is in it by now. One of long ago may be of another process with the same id.
-            let since = clock::log_time(facts.time).saturating_sub(REPORT_NS);
+            let since = log_time_before(facts.time);
             let root = self.knowledge.root.as_ref();
             self.knowledge.log = root.and_then(|root| KernelLog::open_since(root, since).ok());
         }

@@ -26,7 +26,7 @@ pub enum HookChoice {
     Fentry,
     /// kprobe, or fail.
     Kprobe,
-    /// None: the kernel log, else the cgroup limits, tell what the tracepoint does not.
+    /// None: what the tracepoint does not tell is found in the killer's kernel stack, else in the kernel log.
     None,
 }
 
