@@ -95,12 +95,7 @@ pub const PACKAGE_TESTS: Need = Need::Packages(&[
 ]);
 
 /// For running the recipes of docs/.
-pub const RECIPES: Need = Need::Packages(&[
-    ("prometheus", Some("promtool")),
-    ("prometheus-alertmanager", Some("amtool")),
-    ("python3-venv", Some("python3")),
-    ("npm", Some("npm")),
-]);
+pub const RECIPES: Need = Need::Packages(&[("python3-venv", Some("python3")), ("npm", Some("npm"))]);
 
 /// Built without optimization, because compiling it optimized takes longer than it saves.
 const fn packager(name: &'static str, version: &'static str) -> Need {

@@ -61,16 +61,26 @@ impl Daemon {
     }
 
     /// Waits until `done` is true.
-    pub fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
+    pub fn until(&mut self, what: &str, done: impl FnMut() -> bool) -> Result<()> {
+        self.until_within(PATIENCE, what, done)
+    }
+
+    /// The same, for at most `patience`.
+    pub fn until_within(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        mut done: impl FnMut() -> bool,
+    ) -> Result<()> {
         let began = Instant::now();
         while !done() {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended ({status}) before {what}: {}", self.words());
             }
             ensure!(
-                began.elapsed() < PATIENCE,
+                began.elapsed() < patience,
                 "not within {} s: {what}: {}",
-                PATIENCE.as_secs(),
+                patience.as_secs(),
                 self.words()
             );
             sleep(Duration::from_millis(50));

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path, process::Comma
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::passes;
+use super::{passes, pipeline::program};
 use crate::{setup, stage::quietly};
 
 const SCHEMA: &str = "@grafana/schema@13.2.3";
@@ -56,7 +56,7 @@ pub fn queries(directory: &Path) -> Result<()> {
     }
     let file = tempfile::NamedTempFile::with_suffix(".yml")?;
     fs::write(file.path(), rules)?;
-    passes(Command::new("promtool").args(["check", "rules"]).arg(file.path()))
+    passes(program("promtool")?.args(["check", "rules"]).arg(file.path()))
 }
 
 /// Checks the whole dashboard against the types of @grafana/schema.

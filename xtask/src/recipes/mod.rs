@@ -5,9 +5,12 @@
 //! stage makes real kills and takes their lines. The files of docs are run as they are;
 //! only paths and addresses are replaced by those of the test.
 
+mod chart;
 mod daemon;
 mod dashboard;
 mod fleet;
+mod journald;
+mod pipeline;
 mod receiver;
 mod shippers;
 mod sql;
@@ -46,21 +49,25 @@ pub fn main(args: &Args) -> Result<()> {
     let prometheus = docs.join("prometheus");
     stage("alerts: promtool test rules", &|| {
         passes(
-            Command::new("promtool")
+            pipeline::program("promtool")?
                 .args(["test", "rules", "oomtrace.rules.test.yml"])
                 .current_dir(&prometheus),
         )
     });
     stage("metrics: promtool check metrics", &|| {
         let page = fs::File::open(prometheus.join("example.prom"))?;
-        passes(Command::new("promtool").args(["check", "metrics"]).stdin(page))
+        passes(pipeline::program("promtool")?.args(["check", "metrics"]).stdin(page))
     });
     stage("Alertmanager: amtool check-config", &|| {
-        passes(Command::new("amtool").args(["check-config", "alertmanager.yml"]).current_dir(&prometheus))
+        passes(
+            pipeline::program("amtool")?.args(["check-config", "alertmanager.yml"]).current_dir(&prometheus),
+        )
     });
+    stage("pipeline: from a kill to a webhook, and a tracer that is dead", &|| pipeline::run(&prometheus));
     stage("dashboard: its queries", &|| dashboard::queries(&prometheus));
     stage("dashboard: its types", &|| dashboard::types(&prometheus));
     stage("Kubernetes: the manifest, strict", &|| kubernetes(&docs.join("kubernetes/daemonset.yaml")));
+    stage("Kubernetes: the Helm chart", &|| chart::run(&docs.join("kubernetes")));
     stage("rsyslog", &|| shippers::rsyslog(&docs.join("recipes/rsyslog.conf"), &lines));
     stage("syslog-ng", &|| shippers::syslog_ng(&docs.join("recipes/syslog-ng.conf"), &lines));
     stage("DuckDB", &|| sql::run("duckdb", &docs.join("recipes/duckdb.sql"), &lines, &python()?));
@@ -69,6 +76,12 @@ pub fn main(args: &Args) -> Result<()> {
     });
     stage("fleet: a million kills in ClickHouse (chDB)", &|| {
         fleet::run(&docs.join("recipes/clickhouse.sql"), &lines, &python()?)
+    });
+    stage("real kills through journald", &|| journald::run(&docs.join("recipes/journald.sh")));
+    stage("real kills through rsyslog and syslog-ng", &|| {
+        let lines = stores::real_lines()?;
+        shippers::rsyslog(&docs.join("recipes/rsyslog.conf"), &lines)?;
+        shippers::syslog_ng(&docs.join("recipes/syslog-ng.conf"), &lines)
     });
     stage("real kills into DuckDB and chDB, without a schema", &|| stores::run(&python()?));
     ensure!(ran > 0, "no recipe has this in its title");

@@ -61,6 +61,25 @@ pub fn octet_counted(connection: TcpStream, arrived: &Arrived) -> Result<()> {
 
 /// Elasticsearch's bulk interface: an action, a document, an action, … Always answers with success.
 pub fn bulk(connection: TcpStream, arrived: &Arrived) -> Result<()> {
+    requests(connection, "{\"errors\":false,\"items\":[]}", &|body| {
+        for (place, line) in body.lines().enumerate() {
+            let is_action = line == "{\"create\":{\"_index\":\"logs-oomtrace-default\"}}";
+            match (place % 2 == 0, is_action) {
+                (true, true) => {}
+                (false, false) => arrived.add(line.to_owned()),
+                _ => arrived.add(format!("out of step: {line}")),
+            }
+        }
+    })
+}
+
+/// A webhook of Alertmanager's: each message as it came.
+pub fn webhook(connection: TcpStream, arrived: &Arrived) -> Result<()> {
+    requests(connection, "", &|body| arrived.add(body))
+}
+
+/// The bodies of HTTP requests with a length, each answered with success.
+fn requests(connection: TcpStream, answer: &str, take: &dyn Fn(String)) -> Result<()> {
     let mut writer = connection.try_clone()?;
     let mut reader = BufReader::new(connection);
     loop {
@@ -79,15 +98,7 @@ pub fn bulk(connection: TcpStream, arrived: &Arrived) -> Result<()> {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        for (place, line) in String::from_utf8(body)?.lines().enumerate() {
-            let is_action = line == "{\"create\":{\"_index\":\"logs-oomtrace-default\"}}";
-            match (place % 2 == 0, is_action) {
-                (true, true) => {}
-                (false, false) => arrived.add(line.to_owned()),
-                _ => arrived.add(format!("out of step: {line}")),
-            }
-        }
-        let answer = "{\"errors\":false,\"items\":[]}";
+        take(String::from_utf8(body)?);
         write!(
             writer,
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{answer}",

@@ -36,6 +36,21 @@ pub fn run(python: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The lines of such a run.
+///
+/// # Errors
+/// If a scenario fails, or there was no kill.
+pub fn real_lines() -> Result<Vec<String>> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("oom.jsonl");
+    make_kills(&file)?;
+    let lines: Vec<String> = fs::read_to_string(&file)?.lines().map(str::to_owned).collect();
+    let kills = lines.iter().filter(|line| line.contains("\"type\":\"oom_kill\"")).count();
+    ensure!(kills > 0, "no kill was reported");
+    eprintln!("{kills} kills, {} lines", lines.len());
+    Ok(lines)
+}
+
 /// Every scenario of this host once; what oomtrace printed goes to `lines`.
 fn make_kills(lines: &Path) -> Result<()> {
     let oomtrace = build::binary()?;
