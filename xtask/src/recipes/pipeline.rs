@@ -107,6 +107,11 @@ impl Stack {
         let alerts = shortened(
             &docs.join("alertmanager.yml"),
             &[
+                // Also for the routes that do not say it.
+                (
+                    "\n  receiver: default\n",
+                    "\n  receiver: default\n  group_wait: 1s\n  group_interval: 1s\n",
+                ),
                 ("group_wait: 10s", "group_wait: 1s"),
                 ("group_interval: 5m", "group_interval: 1s"),
                 ("http://127.0.0.1:9095/oom-kills", &url),
