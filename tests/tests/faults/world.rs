@@ -2,20 +2,25 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch};
 use oomtrace_tests::hog::Hog;
-use oomtrace_tests::patience::until;
+use oomtrace_tests::patience::{PATIENCE, until};
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer;
 use serde_json::Value;
+
+/// A tracer that was killed and has not ended after this hangs.
+const HANGS: Duration = Duration::from_secs(5);
 
 pub struct World {
     pub scratch: Scratch,
@@ -131,7 +136,15 @@ impl Run {
     /// The next line, which must be complete.
     pub fn line(&mut self) -> Result<Value> {
         let mut line = String::new();
-        self.stdout.as_mut().ok_or_else(|| anyhow!("no stdout"))?.read_line(&mut line)?;
+        let stdout = self.stdout.as_mut().ok_or_else(|| anyhow!("no stdout"))?;
+        if stdout.buffer().is_empty() {
+            let mut poll =
+                libc::pollfd { fd: stdout.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one pollfd, alive through the call.
+            let ready = unsafe { libc::poll(&raw mut poll, 1, i32::try_from(PATIENCE.as_millis())?) };
+            ensure!(ready > 0, "no line in {PATIENCE:?}");
+        }
+        stdout.read_line(&mut line)?;
         ensure!(line.ends_with('\n'), "a torn line: {line:?}");
         serde_json::from_str(&line).with_context(|| line.clone())
     }
@@ -169,7 +182,11 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         let _ignored = self.child.kill();
-        let _waited = self.child.wait();
+        // A tracer that hangs in the kernel ends only when what it waits for is gone, which may belong to this test.
+        let deadline = Instant::now() + HANGS;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
