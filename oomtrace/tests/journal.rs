@@ -147,6 +147,13 @@ fn a_kill_can_be_found_by_what_it_is_about() {
     }
     // The pid may be another process's by the time that journald looks it up.
     assert!(!entry.contains_key("OBJECT_PID"));
+    // A user can choose the id and the name of a container of the host's.
+    let container = kill.container.as_mut().unwrap();
+    container.runtime.user = Some(1000);
+    let entry = entry_of(&Event::OomKill(Box::new(kill.clone())));
+    assert_eq!(entry["CONTAINER_ID"], "1000/ab12f4c09e7d");
+    assert_eq!(entry["CONTAINER_ID_FULL"], format!("1000/{}", samples::ID));
+    assert_eq!(entry["CONTAINER_NAME"], "1000/api-service");
     // A user may call a unit what it likes.
     kill.systemd = Some(Systemd { unit: "sshd.service".into(), user: Some(1000) });
     let entry = entry_of(&Event::OomKill(Box::new(kill)));

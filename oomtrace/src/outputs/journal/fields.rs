@@ -94,9 +94,10 @@ fn victim(event: &Event, entry: &mut Entry) {
 fn workload((container, k8s, systemd): Whose<'_>, entry: &mut Entry) {
     if let Some(container) = container {
         let short = container.id.get(..SHORT_ID).unwrap_or(&container.id);
-        entry.field("CONTAINER_ID", short).field("CONTAINER_ID_FULL", &container.id);
-        let name = container.name.as_ref();
-        entry.optional("CONTAINER_NAME", name.map(|name| name_of_user(container.runtime.user, name)));
+        // Who looks for a container of the host's must not find a user's, who can choose the id as well as the name.
+        let of_user = |text| name_of_user(container.runtime.user, text);
+        entry.field("CONTAINER_ID", of_user(short)).field("CONTAINER_ID_FULL", of_user(&container.id));
+        entry.optional("CONTAINER_NAME", container.name.as_deref().map(of_user));
         entry.optional("IMAGE_NAME", container.image.as_ref().map(|image| &image.name));
     }
     if let Some(k8s) = k8s {
