@@ -1,4 +1,4 @@
-//! Which events a filter takes: samples of each type, and kills of a saved log through the real binary.
+//! Which events a filter passes: samples of each type, and kills of a saved log through the real binary.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -75,7 +75,7 @@ fn who_died_with_a_victim_follows_the_victims_scope() {
         for (name, mut event) in samples::all() {
             if let Event::OomKill(kill) = &mut event {
                 kill.oom.scope = Some(scope);
-                // Of another stream than the one before.
+                // The same number in another stream.
                 kill.envelope.stream = Some(format!("{scope:?}"));
             }
             if let Event::SharedMmKill(kill) = &mut event {

@@ -129,10 +129,11 @@ pub struct Verdict {
     pub of: Vec<u64>,
     /// The container.
     pub container: Container,
-    /// What the runtime says; absent where it no longer knows the container, or its word could not be had.
+    /// What the runtime says. Absent if the runtime no longer knows the container, or if its state cannot be
+    /// read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_says: Option<RuntimeSays>,
-    /// True when the runtime does not show an OOM kill; absent where its word could not be had.
+    /// True when the runtime does not show an OOM kill. Absent if its state cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<bool>,
     /// Containers that the runtime flags as OOM-killed without a kill of their own.
@@ -155,7 +156,7 @@ pub struct RuntimeSays {
     /// The exit code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
-    /// The runtime's word for the state.
+    /// The state, as the runtime names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! Which events are printed: what was typed and an event in, yes or no out. One for `run`, `log` and `show`.
+//! Decides which events are printed, by the options of the command line. `run`, `log` and `show` use the same
+//! filter.
 
 mod pattern;
 
@@ -14,10 +15,11 @@ use crate::{
     event::{Container, Event, K8s, Scope, Systemd},
 };
 
-/// Kills that passed and are remembered, for the lines that point at them. More than can wait for a verdict.
+/// The most kills that are remembered for the lines that refer to them. More kills than can wait for a
+/// verdict.
 const KEPT: usize = 16_384;
 
-/// Which events are printed. What is left out is not lost.
+/// Decides which events are printed. A filtered event does not count as lost.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     container: Vec<Pattern>,
@@ -28,11 +30,11 @@ pub struct Filter {
     comm: Vec<Pattern>,
     scope: Vec<Scope>,
     kinds: Vec<&'static str>,
-    /// Kills that passed, by stream and number.
+    /// Kills that were printed: hashes of stream and number.
     kept: VecDeque<u64>,
 }
 
-/// Whose process a kill is of.
+/// The process of a kill, its container and its unit.
 struct Facts<'a> {
     container: Option<&'a Container>,
     k8s: Option<&'a K8s>,
@@ -58,7 +60,7 @@ impl From<&Filters> for Filter {
 }
 
 impl Filter {
-    /// Whether the event is to be printed. What is not about a kill is left out only by its type.
+    /// Whether the event is printed. An event that is not about a kill can only be filtered by its type.
     pub fn takes(&mut self, event: &Event) -> bool {
         let matches = match event {
             Event::OomKill(kill) => {
@@ -82,7 +84,7 @@ impl Filter {
                     systemd: kill.systemd.as_ref(),
                     comm: kill.victim.comm.as_deref(),
                 };
-                // What ran out is in the line of the victim that it died with, which came before.
+                // The line of the victim with which it died came before and has the scope.
                 (self.scope.is_empty() || self.has_kept(event, &kill.of)) && self.takes_of(&facts)
             }
             Event::MemcgOom(oom) => {
@@ -105,7 +107,7 @@ impl Filter {
         self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 
-    /// Whether an option leaves out kills.
+    /// Whether any option filters kills.
     fn is_about_kills(&self) -> bool {
         let Self { container, pod, namespace, unit, image, comm, scope, .. } = self;
         let names = [container, pod, namespace, unit, image, comm];
@@ -145,13 +147,13 @@ impl Filter {
         self.kept.push_back(name_of(kill, seq));
     }
 
-    /// Whether a kill passed that the event points at.
+    /// Whether a kill to which the event refers was printed.
     fn has_kept(&self, event: &Event, of: &[u64]) -> bool {
         of.iter().any(|seq| self.kept.contains(&name_of(event, *seq)))
     }
 }
 
-/// Names a kill of the event's stream.
+/// A key for a kill of the event's stream.
 fn name_of(event: &Event, seq: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&event.envelope().stream, seq).hash(&mut hasher);

@@ -1,6 +1,6 @@
-//! A name to look for, in which `*` stands for any text.
+//! A name to search for, in which `*` stands for any text.
 
-/// A name, perhaps with `*` in it.
+/// A name that may contain `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
 
@@ -16,13 +16,14 @@ impl Pattern {
         is_match(&self.0, text)
     }
 
-    /// Whether `text` begins with this name, as an id may be shortened: at least 12 digits of it.
+    /// Whether `id` starts with this name, if this has at least 12 digits: ids can be shortened.
     pub fn shortens(&self, id: &str) -> bool {
         const SHORT_ID: usize = 12;
         self.0.len() >= SHORT_ID && id.starts_with(&self.0)
     }
 
-    /// What is looked for of `user`: behind `UID/` what is a user's own, and all of it what is the host's.
+    /// The pattern for the names of `user`: the text after `UID/` for a user's own, and the whole pattern for
+    /// the host's.
     pub fn of_user(&self, user: Option<u32>) -> Option<Self> {
         let Some(uid) = user else { return Some(self.clone()) };
         let (own, rest) = self.0.split_once('/')?;

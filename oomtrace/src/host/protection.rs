@@ -18,7 +18,7 @@ pub fn hold(realtime: bool) -> Vec<String> {
         refused.push(format!("oom_score_adj is not lowered ({why}; it needs CAP_SYS_RESOURCE, or OOMScoreAdjust=-1000 in its unit): this process may itself be killed"));
     }
     // Pages are locked when they are first used, so memory that is only reserved stays free.
-    let_go_of_start();
+    release_start_pages();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = mlockall(flags) {
         let why = std::io::Error::from(error).kind();
@@ -51,27 +51,28 @@ pub fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Drops the pages of the program itself: most of them only the start needed. A page that is used again is
-/// read again. Must be called before memory is locked.
-fn let_go_of_start() {
-    // SAFETY: the function calls back with what lives through the call, and the argument is not used.
-    unsafe { libc::dl_iterate_phdr(Some(let_go_of), std::ptr::null_mut()) };
+/// Releases the program's own pages. Most of them are needed only at the start. Other pages are read again
+/// when they are used. Must be called before memory is locked.
+fn release_start_pages() {
+    // SAFETY: the callback's arguments live through the call, and `data` is not used.
+    unsafe { libc::dl_iterate_phdr(Some(release_pages_of), std::ptr::null_mut()) };
 }
 
-/// Called for the program first, and then no more: it says so by what it returns.
-unsafe extern "C" fn let_go_of(
+/// The callback of `dl_iterate_phdr`. The program is the first object, and the return value ends the
+/// iteration.
+unsafe extern "C" fn release_pages_of(
     object: *mut libc::dl_phdr_info,
     _: libc::size_t,
     _: *mut libc::c_void,
 ) -> libc::c_int {
-    // SAFETY: the caller's, alive through the call, and so are the headers that it counts.
+    // SAFETY: the caller's struct and its headers are alive through the call.
     let (base, headers) = unsafe {
         let object = &*object;
         (object.dlpi_addr, std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()))
     };
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     for header in headers {
-        // What may be written has been: relocations. The rest is as it is in the file.
+        // Writable segments differ from the file by their relocations, so they are kept.
         if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
             continue;
         }
@@ -80,7 +81,8 @@ unsafe extern "C" fn let_go_of(
         let (Ok(at), Ok(len)) = (usize::try_from(start), usize::try_from(end.saturating_sub(start))) else {
             continue;
         };
-        // SAFETY: whole pages of a segment that nobody writes: what is touched later is read from the file again.
+        // SAFETY: whole pages of a segment that is never written. If they are used later, they are read from
+        // the file again.
         let _kept = unsafe {
             rustix::mm::madvise(
                 std::ptr::with_exposed_provenance_mut(at),

@@ -1,6 +1,6 @@
 //! A switch of `/proc/sys`, read when its value is needed, through a descriptor that stays open: one system call.
 //!
-//! It is not remembered. The kernel tells nobody of a change, and a watch on the file sees none that comes by way of
+//! The value is not cached: the kernel reports no change, and a watch on the file misses changes through
 //! another mount of `/proc`.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
@@ -10,15 +10,15 @@ use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 pub struct Sysctl(File);
 
 impl Sysctl {
-    /// Opens it.
+    /// Opens the file of a switch.
     ///
     /// # Errors
-    /// If this kernel has none of that name, or it cannot be opened.
+    /// If this kernel has no such switch, or it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
         File::open(path).map(Self)
     }
 
-    /// Whether it is anything but 0 now; `None` if that cannot be read.
+    /// Whether its value is not 0 now; `None` if it cannot be read.
     pub fn is_set(&self) -> Option<bool> {
         let mut bytes = [0; 32];
         let len = self.0.read_at(&mut bytes, 0).ok()?;

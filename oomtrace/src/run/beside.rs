@@ -1,4 +1,4 @@
-//! The outputs beside the durable one: opened before anything is attached, and put together once it is.
+//! The outputs besides the durable one. They are opened before the programs are attached and used after that.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use crate::{
     sources::probe::{FillMeter, Kept, PinDir, Rings},
 };
 
-/// The outputs beside it, opened. What fails for the operator's reasons fails here.
+/// The opened outputs. Errors that the operator can cause happen here.
 pub(crate) struct Beside {
     metrics: Option<Metrics>,
     journal: Option<Journal>,
 }
 
 impl Beside {
-    /// As typed.
+    /// The options.
     pub(crate) fn open(args: &cli::Beside) -> Result<Self, Failure> {
         let journal = args.journal.then(|| Journal::at(Path::new(SOCKET))).transpose().map_err(|error| {
-            Failure::message(Code::RunTime, format!("cannot have a socket for --journal: {error}"))
+            Failure::message(Code::RunTime, format!("cannot open a socket for --journal: {error}"))
         })?;
         if args.metrics_file.is_none() && args.metrics_listen.is_none() {
             return Ok(Self { metrics: None, journal });
@@ -31,8 +31,10 @@ impl Beside {
         let mut metrics = Metrics::new(args.metrics_series);
         if let Some(path) = &args.metrics_file {
             metrics = metrics.to_file(path.clone()).map_err(|error| {
-                let hint = "name a file in a directory that is there and can be written; a sandbox may need ReadWritePaths=";
-                Failure::message(Code::RunTime, format!("cannot write {}: {error}", path.display())).hint(hint)
+                let hint =
+                    "name a file in an existing, writable directory; a sandbox may need ReadWritePaths=";
+                Failure::message(Code::RunTime, format!("cannot write {}: {error}", path.display()))
+                    .hint(hint)
             })?;
         }
         if let Some(at) = &args.metrics_listen {
@@ -45,7 +47,7 @@ impl Beside {
     }
 }
 
-/// All outputs of a run: the durable one, and the others.
+/// The durable output and the others.
 pub(crate) fn outputs(
     durable: Durable,
     beside: Beside,
@@ -72,7 +74,7 @@ pub(crate) fn outputs(
     Ok(Outputs::new(durable, others).with_ring(Box::new(move || meter.read())))
 }
 
-/// Where counters are kept over runs.
+/// The file in which counters are kept across runs.
 struct Counters(Kept<metrics::Value>);
 
 impl metrics::Store for Counters {

@@ -43,7 +43,8 @@ impl Reporter {
         Ok(true)
     }
 
-    /// Prints a line, unless `--type` leaves it out. If the output neither writes nor keeps it, it is counted as lost.
+    /// Prints a line, unless `--type` filters it out. If the output neither writes nor keeps it, it is
+    /// counted as lost.
     ///
     /// # Errors
     /// Only [`SinkError::Closed`].

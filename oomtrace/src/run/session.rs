@@ -268,7 +268,8 @@ impl Session {
                 self.losses()?;
                 self.account.compare_soon();
             }
-            // After the kills: what others have to read, the kernel's log above all, delays no line of a kill.
+            // After the kills: other sources have more to read, above all the kernel log, and must not delay
+            // a kill's line.
             let more = self.turns.learn(&mut self.enricher, &mut self.account);
             let others = self.others()?;
             if !self.names(kills) && !kills && !others {

@@ -1,5 +1,5 @@
-//! A kill that never was, from its record to its line, thrown away. What that touches of the program and of the heap is
-//! there when a kill comes, and stays, because memory is locked: none of it has to be read from a disk at an OOM.
+//! Turns an invented kill into a line and drops it. The pages of the program and of the heap that this
+//! touches stay in locked memory, so none of them must be read from a disk at an OOM.
 
 use oomtrace_common::record::{KIND_OOM_KILL, MemcgLevel, OomKill, SOURCE_STACK, oc_fact};
 use zerocopy::{FromZeros, IntoBytes};
@@ -13,7 +13,7 @@ use crate::{
     sources::{Next, kills::Records},
 };
 
-/// Makes a line of a kill and keeps nothing.
+/// Makes the line of an invented kill and drops it.
 pub fn warm(version: CgroupVersion) {
     let mut enricher = Enricher::new(Knowledge::none("warm", version));
     let mut account = Account::new(None, enricher.is_v1());
@@ -21,13 +21,13 @@ pub fn warm(version: CgroupVersion) {
     let mut line = Vec::new();
     if let Next::Event(event) = records.event(&record(), None, &mut enricher, &mut account) {
         for render in [Render::Json, Render::Text(Palette::default())] {
-            // It is thrown away, whatever it is.
+            // The line is dropped in any case.
             let _no_line = render.line(&event, &mut line);
         }
     }
 }
 
-/// Of a victim in `/warm`, all of whose facts were read.
+/// The record of a victim in `/warm`, with all facts.
 fn record() -> Vec<u8> {
     const ALL: u32 = 0xff;
     const PATH: &[u8] = b"warm\0";

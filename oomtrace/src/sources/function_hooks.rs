@@ -19,8 +19,9 @@ const SILENT_WITHOUT_LOG: &str = "the function hooks are attached but do not run
     cannot be read: a memory cgroup that runs out without a kill is found only at the next event, in the cgroups' files, and whose limit \
     fired is found in the killer's kernel stack";
 
-/// The log is read this often while the hooks are silent. It was opened after the loop had its descriptors, so nothing wakes the
-/// loop when it grows, and all of it could be too much to read at the next kill.
+/// How often the log is read while the hooks are silent. The log was opened after the loop had its
+/// descriptors, so the loop does not wake when it grows. Without this, reading all of it at the next kill
+/// could take too long.
 const FOLLOW: Duration = Duration::from_secs(1);
 
 /// Reports the state of the hooks when it changes.
@@ -28,7 +29,7 @@ const FOLLOW: Duration = Duration::from_secs(1);
 pub struct FunctionHooks {
     /// A kill came, which may have changed the state.
     stirred: bool,
-    /// When the log is read next, while the hooks are silent.
+    /// When to read the log next, while the hooks are silent.
     log_due: Option<Instant>,
 }
 

@@ -1,5 +1,5 @@
-//! Follows the kernel log if no function hook runs. Other programs write to it too. What is read when it comes need not be read
-//! at the next kill.
+//! Follows the kernel log if no function hook runs. Other programs write to it too, so it is read when it
+//! grows: less is left to read at the next kill.
 
 use std::{
     io,

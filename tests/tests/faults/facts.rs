@@ -70,7 +70,7 @@ pub fn pids_used_again(world: &World) -> Result<()> {
             ensure!(!command.contains("sleep"), "the next program with its id: {line}");
         }
     }
-    ensure!(told == TIMES, "{told} of {TIMES} kills were told");
+    ensure!(told == TIMES, "{told} of {TIMES} kills were reported");
     Ok(())
 }
 

@@ -97,7 +97,8 @@ fn a_limit_without_a_kill_is_told_once_and_only_when_it_has_settled() {
     assert_eq!(host.look(&mut files, SETTLED), []);
 }
 
-/// A limit put below what a cgroup without a process holds is hit, and kills nobody: a user can have that of many.
+/// A limit below what a cgroup without processes uses is hit but kills no process. A user can make many of
+/// these.
 #[test]
 fn many_suspects_are_looked_at_once_and_some_at_a_time() {
     let many = u64::try_from(AT_A_TIME).unwrap() + 100;
@@ -111,7 +112,7 @@ fn many_suspects_are_looked_at_once_and_some_at_a_time() {
         host.counts(&format!("/{id}"), 1, 0);
     }
     assert_eq!(host.look(&mut files, AT_ONCE), []);
-    // Who looked at it now would find it gone. It is not its turn.
+    // At a check now it would be found gone, but it is not its turn.
     fs::rename(host.mount.path().join("1"), host.mount.path().join("aside")).unwrap();
     assert_eq!(host.look(&mut files, AT_ONCE), []);
     assert_eq!(files.suspects.len(), AT_A_TIME + 100);
