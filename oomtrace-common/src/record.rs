@@ -5,8 +5,10 @@
 //! has no meaning.
 
 mod memory;
+mod stack;
 
 pub use memory::{Memory, memory_fact};
+pub use stack::{STACK_LEN, Stack};
 
 /// [`Header::kind`]: the OOM killer marked a victim ([`OomKill`]).
 pub const KIND_OOM_KILL: u32 = 1;
@@ -38,9 +40,6 @@ pub const CGROUP_PATH_LEN: usize = 1024;
 pub const COMMAND_LINE_LEN: usize = 512;
 /// Room for the `message` argument of `oom_kill_process`.
 pub const MESSAGE_LEN: usize = 64;
-/// How much of a kernel stack is copied at most. The deepest `oom_control` that was seen ends 784 bytes up, and
-/// programs of others on the same tracepoint have put it 72 bytes further.
-pub const STACK_LEN: usize = 1024;
 
 /// What every record starts with.
 #[repr(C)]
@@ -246,29 +245,6 @@ pub struct Lineage {
     pub path_len: u32,
     /// How many [`MemcgLevel`]s there are: the cgroup and its ancestors, leaf first, including the root.
     pub level_count: u32,
-    /// Always 0.
-    pub reserved: u32,
-}
-
-/// A part of the kernel stack of the task that runs the killer, where no function hook saw this run: a caller of the
-/// program keeps its `oom_control` there. User space looks for it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable)
-)]
-pub struct Stack {
-    /// Where it was: the address of its first byte.
-    pub at: u64,
-    /// The `task_struct` of the task that ran the killer.
-    pub current: u64,
-    /// The victim's.
-    pub task: u64,
-    /// The victim's `group_leader`.
-    pub leader: u64,
-    /// How many bytes there are, at most [`STACK_LEN`].
-    pub len: u32,
     /// Always 0.
     pub reserved: u32,
 }
