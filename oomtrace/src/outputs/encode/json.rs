@@ -4,14 +4,12 @@
 //! not, or that holds a number JSON readers would round, takes a second way over
 //! [`Value`], which knows nothing of the types and so cannot forget a field of theirs.
 
-mod writer;
-
+use std::cell::Cell;
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use serde_json::{Map, Value, json};
-use writer::Writer;
-pub(super) use writer::is_plain;
 
 use crate::{
     event::{Envelope, Event, MAX_NUMBER, Reason, Severity},
@@ -116,9 +114,50 @@ pub fn print(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
 /// Replaces what is in `out` by `value`. Says whether each number is one that readers keep exactly.
 pub(super) fn encode(value: &impl Serialize, out: &mut Vec<u8>) -> Result<bool, serde_json::Error> {
     out.clear();
-    let mut writer = Writer::new(out);
-    value.serialize(&mut writer)?;
-    Ok(writer.exact)
+    let exact = Cell::new(true);
+    value.serialize(&mut Serializer::with_formatter(out, LineFormatter { exact: &exact }))?;
+    Ok(exact.get())
+}
+
+/// Compact JSON that escapes all control characters and line separators, not only those that JSON must,
+/// and notices large numbers.
+struct LineFormatter<'a> {
+    exact: &'a Cell<bool>,
+}
+
+impl Formatter for LineFormatter<'_> {
+    fn write_u64<W: ?Sized + Write>(&mut self, writer: &mut W, value: u64) -> io::Result<()> {
+        if value > MAX_NUMBER {
+            self.exact.set(false);
+        }
+        CompactFormatter.write_u64(writer, value)
+    }
+
+    fn write_i64<W: ?Sized + Write>(&mut self, writer: &mut W, value: i64) -> io::Result<()> {
+        if value.unsigned_abs() > MAX_NUMBER {
+            self.exact.set(false);
+        }
+        CompactFormatter.write_i64(writer, value)
+    }
+
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
+        // All of it is looked at, many bytes at a time: most texts are plain ASCII, and short.
+        let high = text.bytes().fold(0, |high, byte| high | byte | byte.wrapping_add(1));
+        // The first bytes of what is looked for.
+        if high < 0x80 || !text.bytes().any(|byte| matches!(byte, 0x7f | 0xc2 | 0xe2)) {
+            return writer.write_all(text.as_bytes());
+        }
+        for piece in text.split_inclusive(breaks_lines) {
+            match piece.chars().next_back().filter(|char| breaks_lines(*char)) {
+                Some(last) => {
+                    writer.write_all(piece.strip_suffix(last).unwrap_or(piece).as_bytes())?;
+                    write!(writer, "\\u{:04x}", u32::from(last))?;
+                }
+                None => writer.write_all(piece.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Terminals obey DEL and the C1 controls, and some readers split lines at U+0085, U+2028 and U+2029.

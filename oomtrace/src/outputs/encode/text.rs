@@ -56,10 +56,7 @@ pub fn message(event: &Event) -> String {
     if let Some(end) = text.find('\n') {
         text.truncate(end);
     }
-    // Nearly every one is plain and short enough: then there is nothing to measure.
-    if text.len() > MESSAGE_BYTES || !json::is_plain(text.as_bytes()) {
-        cut(&mut text, MESSAGE_BYTES, json::width);
-    }
+    cut(&mut text, MESSAGE_BYTES, json::width);
     text
 }
 
