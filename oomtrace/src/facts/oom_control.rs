@@ -131,7 +131,7 @@ impl OomControlSearch {
         let (layout, stack) = (self.layout?, facts.stack.as_ref()?);
         // If the task that runs the OOM killer is exiting, it is marked before anything is computed. Then the stack can only
         // have a struct of an earlier run.
-        if stack.task == 0 || (facts.signalled != Some(true) && stack.task == stack.current) {
+        if facts.signalled != Some(true) && stack.task == stack.current {
             return None;
         }
         let own_process = facts.victim.tgid.is_some() && facts.victim.tgid == facts.trigger.tgid;

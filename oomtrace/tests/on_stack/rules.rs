@@ -139,6 +139,9 @@ fn the_others_of_a_group_die_in_the_run_of_the_first() {
     // A kill between them that a hook saw, or of which nothing was found, ends the run.
     let between = OomKillFacts { seq: 4, stack: None, ..first.clone() };
     assert_eq!(runs(&[first.clone(), between, next(5, IN_POD)]), [Some((3, true)), None, None]);
+    // The same task runs the killer again.
+    let later = OomKillFacts { seq: 4, ..Oc { totalpages: 2001, ..IN_POD }.alone() };
+    assert_eq!(runs(&[first.clone(), later]), [Some((3, true)), Some((4, true))]);
     // The killer may mark the chosen one again, by another thread of it.
     let again = OomKillFacts { seq: 4, ..first.clone() };
     assert_eq!(runs(&[first, again]), [Some((3, true)), Some((3, true))]);
