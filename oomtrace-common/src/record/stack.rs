@@ -1,6 +1,6 @@
 //! Where the OOM killer's state may be found.
 
-/// How much of a kernel stack is copied at most. The deepest `oom_control` that was seen ends 784 bytes up, and
+/// How much of a kernel stack is copied at most. The deepest `oom_control` that was seen ends 776 bytes up, and
 /// programs of others on the same tracepoint have put it 72 bytes further.
 pub const STACK_LEN: usize = 1024;
 
