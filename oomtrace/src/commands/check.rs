@@ -249,7 +249,8 @@ fn bpffs(root: &Root) -> Finding {
 
 /// Last: this process does as `run` would, and stays so.
 fn under_pressure() -> Finding {
-    let refused = protection::hold(true);
+    let mut refused = protection::hold(true);
+    refused.extend(protection::lock_memory());
     let state = if refused.is_empty() { State::Ok } else { State::Limited };
     let detail = if refused.is_empty() {
         "memory is locked, scheduling is real-time, and it is no victim itself".to_owned()

@@ -88,7 +88,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let sources = setup::sources(given, &mut limits)?;
     let missing = privilege::missing(&root).unwrap_or_default();
     limits.extend(missing.iter().map(|capability| format!("no {}: {}", capability.name, capability.without)));
-    protection::trim();
+    limits.extend(protection::lock_memory());
 
     let start = Start {
         envelope: enricher.own_envelope(),

@@ -8,21 +8,13 @@ use rustix::mm::{MlockAllFlags, mlockall};
 /// The lowest real-time priority: before all ordinary tasks, after all other real-time ones.
 const PRIORITY: libc::c_int = 1;
 
-/// Drops pages that only the start needed, locks memory, asks for real-time scheduling, asks not to be a
-/// victim, and turns core dumps off. Returns what was refused.
+/// Asks for real-time scheduling, asks not to be a victim, and turns core dumps off. Returns what was refused.
 pub fn hold(realtime: bool) -> Vec<String> {
     let mut refused = Vec::new();
     // Its memory is limited, so killing it would free little and hide the kill.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
         let why = error.kind();
         refused.push(format!("oom_score_adj is not lowered ({why}; it needs CAP_SYS_RESOURCE, or OOMScoreAdjust=-1000 in its unit): this process may itself be killed"));
-    }
-    // Pages are locked when they are first used, so memory that is only reserved stays free.
-    release_start_pages();
-    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    if let Err(error) = mlockall(flags) {
-        let why = std::io::Error::from(error).kind();
-        refused.push(format!("memory is not locked ({why}; it needs CAP_IPC_LOCK, or a higher RLIMIT_MEMLOCK): lines may be late while memory is short"));
     }
     if realtime && let Err(error) = first_in_first_out() {
         let why = error.kind();
@@ -45,10 +37,18 @@ pub fn outlive_rotation() {
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
 }
 
-/// Returns memory to the kernel that only the start needed.
-pub fn trim() {
+/// Returns memory to the kernel that only the start needed, and locks the rest. Returns what was refused.
+pub fn lock_memory() -> Option<String> {
+    // Before it is locked: the kernel drops no page that is locked.
     // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
     unsafe { libc::malloc_trim(0) };
+    release_start_pages();
+    // Pages are locked when they are first used, so memory that is only reserved stays free.
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    let why = std::io::Error::from(mlockall(flags).err()?).kind();
+    Some(format!(
+        "memory is not locked ({why}; it needs CAP_IPC_LOCK, or a higher RLIMIT_MEMLOCK): lines may be late while memory is short"
+    ))
 }
 
 /// Releases the program's own pages. Most of them are needed only at the start. Other pages are read again
