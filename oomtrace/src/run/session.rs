@@ -9,7 +9,9 @@ use std::{io, path::PathBuf, time::Duration};
 
 use tokio::{signal::unix::SignalKind, time::Instant};
 use turns::Turns;
-use wait::{Room, any_readable, next_tick, on, reader_gone, reader_of, room_in_output, until, wakeups};
+use wait::{
+    Alarm, Room, any_readable, next_tick, on, reader_gone, reader_of, room_in_output, until, wakeups,
+};
 
 use crate::{
     accounting::Account,
@@ -165,7 +167,7 @@ impl Session {
         let asked = self.reporter.outputs().descriptors();
         let asked = asked.iter().map(wakeups).collect::<Result<Vec<_>, _>>()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut watchdog = self.notify.ticks();
+        let (mut watchdog, mut alarm) = (self.notify.ticks(), Alarm::new()?);
         self.notify.ready();
         let reason = loop {
             self.notify.alive();
@@ -177,7 +179,7 @@ impl Session {
             self.attached.flush_log();
             self.notify.status(self.reporter.events(), self.account.lost());
             let room = self.reporter.outputs().durable().sink().waits_for().map(Room::of);
-            let outputs_due = self.reporter.outputs().due();
+            alarm.set(self.reporter.outputs().due().map(Instant::from_std));
             tokio::select! {
                 // Rare events come first: in a storm of kills the others are always ready.
                 biased;
@@ -187,7 +189,7 @@ impl Session {
                 _ = hangup.recv() => self.reopen(),
                 () = reader_gone(reader.as_ref()) => return Err(SinkError::Closed.into()),
                 () = until(self.account.due().map(Instant::from_std)) => self.compare()?,
-                () = until(outputs_due.map(Instant::from_std)) => self.reporter.outputs().write_due(),
+                () = alarm.rings() => self.reporter.outputs().write_due(),
                 () = any_readable(&asked) => self.reporter.outputs().answer(),
                 () = until(self.turns.due().map(Instant::from_std)) => {}
                 woken = self.turns.woken() => woken.map_err(Ended::Io)?,

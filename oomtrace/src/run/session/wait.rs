@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{Signal, SignalKind, signal},
@@ -49,6 +52,43 @@ pub(super) async fn reader_gone(pipe: Option<&AsyncFd<OwnedFd>>) {
     match pipe {
         Some(pipe) => drop(pipe.ready(Interest::ERROR).await),
         None => std::future::pending().await,
+    }
+}
+
+/// Ends at a moment, with one wakeup: a timer of tokio's that is a minute away wakes the loop three times.
+pub(super) struct Alarm {
+    timer: AsyncFd<OwnedFd>,
+    set: Option<Instant>,
+}
+
+impl Alarm {
+    pub(super) fn new() -> Result<Self, Ended> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, flags).map_err(|errno| Ended::Io(errno.into()))?;
+        Ok(Self { timer: wakeups(&timer)?, set: None })
+    }
+
+    /// Sets it to this moment, or to none.
+    pub(super) fn set(&mut self, at: Option<Instant>) {
+        if self.set == at {
+            return;
+        }
+        self.set = at;
+        // Zero would turn it off.
+        let left = at.map(|at| at.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)));
+        let left = left.and_then(|left| Timespec::try_from(left).ok()).unwrap_or_default();
+        let once = Itimerspec { it_interval: Timespec::default(), it_value: left };
+        let _always_allowed = timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &once);
+    }
+
+    /// Ends when the moment has come.
+    pub(super) async fn rings(&mut self) {
+        if let Ok(mut ready) = self.timer.readable().await {
+            let _rang = rustix::io::read(self.timer.get_ref(), &mut [0; 8]);
+            ready.clear_ready();
+        }
+        self.set = None;
     }
 }
 
