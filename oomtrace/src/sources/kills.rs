@@ -46,9 +46,7 @@ impl Records {
         }
         match read {
             Ok(Record::OomKill(mut facts)) => {
-                if facts.signalled == Some(false) && missed.is_some_and(MissedRuns::any) {
-                    facts.signalled = None;
-                }
+                facts.signalled = signalled(facts.signalled, || missed.is_some_and(MissedRuns::any));
                 let found = enricher.find_on_stack(&facts);
                 self.record(record, found.as_ref());
                 if let Some(Found { oom, run }) = found {
@@ -108,6 +106,11 @@ impl Records {
     }
 }
 
+/// Whether a victim got a SIGKILL. That it got none is not known if the program that follows signals was skipped.
+fn signalled(seen: Option<bool>, skipped: impl FnOnce() -> bool) -> Option<bool> {
+    seen.filter(|killed| *killed || !skipped())
+}
+
 /// The ring of kills.
 pub struct Kills {
     ring: Ring,
@@ -149,5 +152,23 @@ impl Source for Kills {
 
     fn written(&mut self) {
         drop(self.ring.next());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signalled;
+
+    #[test]
+    fn a_victim_without_a_signal_is_unknown_once_the_program_was_skipped() {
+        for (seen, skipped, known) in [
+            (Some(true), false, Some(true)),
+            (Some(true), true, Some(true)),
+            (Some(false), false, Some(false)),
+            (Some(false), true, None),
+            (None, false, None),
+        ] {
+            assert_eq!(signalled(seen, || skipped), known, "{seen:?} {skipped}");
+        }
     }
 }

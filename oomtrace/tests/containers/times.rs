@@ -193,6 +193,26 @@ fn the_walk_finds_what_is_there() {
     assert!(host.tree.walk(&host.dir.path().join("none"), BootTime(3)).is_err());
 }
 
+/// A walk pauses, and the place of a cgroup in the tree may be another one's by the time it goes on.
+#[test]
+fn a_walk_that_pauses_puts_nothing_below_another_cgroup() {
+    let mut host = Host::with(TreeLimits { dead: 0, ..limits() }, &[]);
+    let mount = host.at("/sys/fs/cgroup");
+    std::fs::create_dir_all(mount.join("a/x")).unwrap();
+    let id = |path: &str| CgroupId(std::fs::metadata(mount.join(path)).unwrap().ino());
+    let (a, x) = (id("a"), id("a/x"));
+    let mut walk = host.tree.begin_walk(&mount, BootTime(1)).unwrap();
+    while host.tree.path_of(a).is_none() {
+        assert!(!host.tree.walk_on(&mut walk));
+    }
+    host.change(CgroupChangeKind::Removed, a, b"");
+    let other = CgroupId(u64::MAX);
+    host.change(CgroupChangeKind::Made, other, b"/other");
+    while !host.tree.walk_on(&mut walk) {}
+    assert_eq!(host.tree.path_of(other).unwrap(), b"/other");
+    assert_eq!(host.tree.path_of(x), None);
+}
+
 #[test]
 fn a_replay_knows_names_by_paths_alone() {
     let mut tree = CgroupTree::new(Runtimes::none(), limits());
