@@ -26,6 +26,7 @@ use oomtrace::kernel::layout;
 use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render, text::Palette};
 use oomtrace::outputs::transport::{Sink, SinkError, Wait};
 use oomtrace::outputs::{Durable, Outputs};
+use oomtrace::recorded::{Recorded, Twice};
 use oomtrace::run::reporter::Reporter;
 use oomtrace::sources::earlier_kills::kills_of;
 use oomtrace::sources::saved_log::{SavedKill, SavedLog};
@@ -46,11 +47,12 @@ pub struct Target {
 pub type Check = Box<dyn FnMut(&[u8])>;
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "record", share: 25, make: record },
     Target { name: "btf", share: 10, make: btf },
     Target { name: "kmsg", share: 15, make: kmsg },
-    Target { name: "saved-log", share: 15, make: saved_log },
+    Target { name: "saved-log", share: 10, make: saved_log },
+    Target { name: "recorded", share: 5, make: recorded },
     Target { name: "cgroup", share: 15, make: cgroup },
     Target { name: "docker", share: 5, make: docker_files },
     Target { name: "oci", share: 5, make: oci_files },
@@ -205,6 +207,22 @@ fn saved_log(dir: &Path) -> Result<Check> {
         let said = bytes.windows(14).filter(|window| *window == b"Killed process").count();
         // A journal in JSON may escape each letter.
         assert!(kills <= said || bytes.contains(&b'\\'), "{kills} kills of {said} lines");
+    }))
+}
+
+/// Lines that a run wrote, whole or not: what is understood is written again as one line, and as text.
+fn recorded(_: &Path) -> Result<Check> {
+    let mut line = Vec::new();
+    let mut twice = Twice::default();
+    Ok(Box::new(move |bytes| {
+        for recorded in bytes.split(|byte| *byte == b'\n').filter_map(Recorded::of) {
+            let _again = twice.is_again(&recorded.head);
+            let Some(event) = recorded.event() else { continue };
+            assert_eq!(event.kind(), recorded.head.r#type);
+            assert!(Render::Json.line(&event, &mut line).is_ok());
+            assert!(line.len() <= MAX_LINE_BYTES, "a line of {} bytes", line.len());
+            assert!(Render::Text(Palette::default()).line(&event, &mut line).is_ok());
+        }
     }))
 }
 

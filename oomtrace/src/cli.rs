@@ -3,6 +3,7 @@
 mod beside;
 mod filters;
 mod log;
+mod show;
 mod tags;
 mod values;
 
@@ -16,6 +17,7 @@ use clap::{
 pub use beside::Beside;
 pub use filters::{Filters, Kind, ScopeChoice};
 pub use log::Log;
+pub use show::Show;
 pub use tags::{labels, tags};
 
 use crate::{
@@ -52,6 +54,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Print the OOM kills that the kernel's log reports: this host's since its boot, or a saved log. Needs no eBPF.
     Log(Log),
+    /// Print recorded events as text: files that `run` wrote, also rotated and compressed ones.
+    Show(Show),
     /// Print what this host offers and what it lacks. Exits with 0 if `run` can work.
     Check(Check),
     /// List the containers of this host with the names that a kill in them would have.

@@ -21,6 +21,8 @@ pub mod filter;
 pub mod host;
 pub mod kernel;
 pub mod outputs;
+pub mod recorded;
 pub mod run;
+pub mod saved;
 pub mod sources;
 pub mod stderr;

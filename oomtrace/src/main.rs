@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Run(Box::new(cli.run))) {
         Command::Run(args) => commands::run::run(*args),
         Command::Log(args) => commands::log::log(&args),
+        Command::Show(args) => commands::show::show(&args),
         Command::Check(args) => commands::check::check(&args),
         Command::Containers(args) => commands::containers::containers(&args),
         Command::Simulate(args) => commands::simulate::simulate(&args),

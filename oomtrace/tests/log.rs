@@ -274,7 +274,8 @@ fn a_saved_log_needs_no_privilege() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     let (program, saved) = (dir.path().join("oomtrace"), dir.path().join("log"));
-    fs::copy(env!("CARGO_BIN_EXE_oomtrace"), &program).unwrap();
+    // By another process: one that a test starts meanwhile would inherit the open file, and nobody can run what is being written.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_oomtrace")).arg(&program).status().unwrap().success());
     fs::copy(fixture("dmesg"), &saved).unwrap();
     fs::set_permissions(&saved, Permissions::from_mode(0o644)).unwrap();
     let as_nobody = |argument: &Path| {

@@ -135,3 +135,33 @@ pub(super) fn runtime_root(text: &str) -> Result<(Runtime, PathBuf), String> {
     }
     Ok((runtime, PathBuf::from(dir)))
 }
+
+/// A moment: of the calendar, or so long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Nanoseconds since 1970.
+    At(i128),
+    /// Before now.
+    Ago(Duration),
+}
+
+impl Moment {
+    /// Nanoseconds since 1970, where `now` is that.
+    pub fn unix_ns(self, now: i128) -> i128 {
+        match self {
+            Self::At(unix_ns) => unix_ns,
+            Self::Ago(ago) => now.saturating_sub(i128::try_from(ago.as_nanos()).unwrap_or(i128::MAX)),
+        }
+    }
+}
+
+pub(super) fn moment(text: &str) -> Result<Moment, String> {
+    if text.contains('-') {
+        let moment: Result<jiff::Timestamp, _> = text.parse();
+        return moment.map(|moment| Moment::At(moment.as_nanosecond())).map_err(|_| {
+            "a time is written as 2026-11-21T03:00:00Z, with Z or an offset, or as 2h for two hours ago"
+                .into()
+        });
+    }
+    duration(text).map(Moment::Ago)
+}

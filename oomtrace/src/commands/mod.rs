@@ -8,6 +8,7 @@ pub mod print;
 pub mod read_files;
 pub mod replay;
 pub mod run;
+pub mod show;
 pub mod simulate;
 
 use std::io::IsTerminal;

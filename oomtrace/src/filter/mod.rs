@@ -108,7 +108,7 @@ impl Filter {
     }
 
     /// Whether any option filters kills.
-    fn is_about_kills(&self) -> bool {
+    pub fn is_about_kills(&self) -> bool {
         let Self { container, pod, namespace, unit, image, comm, scope, .. } = self;
         let names = [container, pod, namespace, unit, image, comm];
         !scope.is_empty() || names.iter().any(|patterns| !patterns.is_empty())

@@ -1,8 +1,7 @@
 //! Saved logs: of this host or another, of whatever time.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead},
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
@@ -16,6 +15,7 @@ use crate::{
         clock::{self, ClockOffset},
         identity::UniqueId,
     },
+    saved,
     sources::saved_log::{SavedKill, SavedLog, Tally},
 };
 
@@ -26,18 +26,14 @@ pub(super) fn print(files: &[PathBuf], lines: &mut Lines) -> Result<(), Ended> {
     let mut enricher = enricher();
     let mut incomplete = Vec::new();
     for file in files {
-        if file.as_os_str() == "-" {
-            print_one("standard input", io::stdin().lock(), &mut enricher, lines, &mut incomplete)?;
-            continue;
-        }
-        let name = file.display().to_string();
-        let opened = File::open(file).map_err(|error| unreadable(&name, &error))?;
         // One read of it gives one record, and it has no end.
-        if is_device(&opened, file) {
+        if is_device(file) {
             this_host::print(lines)?;
             continue;
         }
-        print_one(&name, BufReader::with_capacity(64 << 10, opened), &mut enricher, lines, &mut incomplete)?;
+        let name = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
+        let input = saved::open(file).map_err(|error| unreadable(&name, &error))?;
+        print_one(&name, input, &mut enricher, lines, &mut incomplete)?;
     }
     match incomplete.is_empty() {
         true => Ok(()),
@@ -45,9 +41,9 @@ pub(super) fn print(files: &[PathBuf], lines: &mut Lines) -> Result<(), Ended> {
     }
 }
 
-fn is_device(opened: &File, path: &Path) -> bool {
+fn is_device(path: &Path) -> bool {
     path == Path::new("/dev/kmsg")
-        && opened.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device())
+        && path.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
 fn print_one(

@@ -9,7 +9,10 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::facts::kernel_log::saved::{Prefixes, SavedLine, Stamp};
+use crate::{
+    facts::kernel_log::saved::{Prefixes, SavedLine, Stamp},
+    saved::{self, Lines},
+};
 
 /// The most bytes that are read of a line. The OOM killer's lines have less than 12 KiB.
 const LINE_BYTES: usize = 256 << 10;
@@ -44,13 +47,10 @@ pub enum Entry<'a> {
 /// Reads entries.
 #[derive(Debug)]
 pub struct Reader<R> {
-    input: R,
-    line: Vec<u8>,
+    lines: Lines<R>,
     prefixes: Prefixes,
     /// Whether this is a journal export. The first line that is not empty decides.
     export: Option<bool>,
-    /// Lines read so far.
-    number: u64,
     /// What was not understood so far.
     pub unread: Unread,
 }
@@ -75,8 +75,8 @@ struct Fields {
 impl<R: BufRead> Reader<R> {
     /// Reads a log that was written before `now`, nanoseconds since 1970.
     pub fn new(input: R, now: i128) -> Self {
-        let (line, prefixes, unread) = (Vec::new(), Prefixes::new(now), Unread::default());
-        Self { input, line, prefixes, export: None, number: 0, unread }
+        let (lines, unread) = (Lines::new(input, LINE_BYTES), Unread::default());
+        Self { lines, prefixes: Prefixes::new(now), export: None, unread }
     }
 
     /// The next entry; `None` at the end.
@@ -84,74 +84,47 @@ impl<R: BufRead> Reader<R> {
         if !self.read_line()? {
             return Ok(None);
         }
-        if self.line.is_empty() {
+        let begin = self.lines.line();
+        if begin.is_empty() {
             return Ok(Some(Entry::Nothing));
         }
         // Only the journal's own fields start like this, and they come first in an entry.
-        if *self.export.get_or_insert_with(|| self.line.starts_with(b"__") && self.line.contains(&b'=')) {
+        if *self.export.get_or_insert_with(|| begin.starts_with(b"__") && begin.contains(&b'=')) {
             return self.exported().map(Some);
         }
-        if self.line.starts_with(b"{") {
-            let entry = serde_json::from_slice(&self.line).ok().and_then(entry);
-            return Ok(Some(entry.unwrap_or_else(|| self.unread.unknown(self.number))));
+        let (line, number) = (self.lines.line(), self.lines.number());
+        if line.starts_with(b"{") {
+            let entry = serde_json::from_slice(line).ok().and_then(entry);
+            return Ok(Some(entry.unwrap_or_else(|| self.unread.unknown(number))));
         }
-        if let Some(line) = self.prefixes.parse(&self.line) {
+        if let Some(line) = self.prefixes.parse(line) {
             return Ok(Some(Entry::Line { line, boot_id: None }));
         }
-        // The further lines of a record are indented in each format. Remarks of the journal start with
-        // dashes.
-        let expected = self.line.starts_with(b" ") || self.line.starts_with(b"-- ");
-        if !expected {
-            self.unread.unknown(self.number);
+        // The further lines of a record are indented in each format. Remarks of the journal start with dashes.
+        if !line.starts_with(b" ") && !line.starts_with(b"-- ") {
+            self.unread.unknown(number);
         }
-        Ok(Some(Entry::Rest(&self.line)))
+        Ok(Some(Entry::Rest(line)))
     }
 
-    /// Reads a line without its newline. False at the end of the input.
+    /// Reads a line. False at the end of the input.
     fn read_line(&mut self) -> io::Result<bool> {
-        self.line.clear();
-        let limit = LINE_BYTES as u64;
-        let read = (&mut self.input).take(limit).read_until(b'\n', &mut self.line)?;
-        if read == 0 {
-            return Ok(false);
-        }
-        self.number += 1;
-        if self.line.last() == Some(&b'\n') {
-            self.line.pop();
-        } else if read == LINE_BYTES {
-            self.unread.long += 1;
-            self.skip_line()?;
-        }
-        if self.line.last() == Some(&b'\r') {
-            self.line.pop();
-        }
-        Ok(true)
-    }
-
-    fn skip_line(&mut self) -> io::Result<()> {
-        loop {
-            let room = self.input.fill_buf()?;
-            let (used, done) = match room.iter().position(|byte| *byte == b'\n') {
-                Some(end) => (end + 1, true),
-                None => (room.len(), room.is_empty()),
-            };
-            self.input.consume(used);
-            if done {
-                return Ok(());
-            }
-        }
+        let read = self.lines.advance()?;
+        self.unread.long += u64::from(read == saved::Read::Long);
+        Ok(read != saved::Read::End)
     }
 
     /// Reads the rest of an entry whose first field was read.
     fn exported(&mut self) -> io::Result<Entry<'static>> {
-        let (mut fields, first) = (Fields::default(), self.number);
+        let (mut fields, first) = (Fields::default(), self.lines.number());
         loop {
-            if self.line.is_empty() {
+            let line = self.lines.line();
+            if line.is_empty() {
                 break;
             }
-            match self.line.iter().position(|byte| *byte == b'=') {
+            match line.iter().position(|byte| *byte == b'=') {
                 Some(end) => {
-                    let (name, value) = self.line.split_at_checked(end).unwrap_or_default();
+                    let (name, value) = line.split_at_checked(end).unwrap_or_default();
                     fields.set(name, value.get(1..).unwrap_or_default());
                 }
                 None => self.binary_field(&mut fields)?,
@@ -165,30 +138,30 @@ impl<R: BufRead> Reader<R> {
 
     /// Reads a field whose name was read: its length, its bytes and a newline.
     fn binary_field(&mut self, fields: &mut Fields) -> io::Result<()> {
-        let name = std::mem::take(&mut self.line);
+        let name = self.lines.line().to_vec();
         let mut len = [0; 8];
         let is_name = !name.is_empty()
             && name.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_');
         if !is_name {
-            self.unread.unknown(self.number);
+            self.unread.unknown(self.lines.number());
             return Ok(());
         }
         // The file may end anywhere.
-        let mut value = Vec::new();
-        if (&mut self.input).take(8).read_to_end(&mut value)? == 8 {
+        let (input, mut value) = (self.lines.input(), Vec::new());
+        if input.by_ref().take(8).read_to_end(&mut value)? == 8 {
             len.copy_from_slice(&value);
         }
         let len = u64::from_le_bytes(len);
         value.clear();
         let kept = len.min(LINE_BYTES as u64);
-        (&mut self.input).take(kept).read_to_end(&mut value)?;
+        input.by_ref().take(kept).read_to_end(&mut value)?;
         if kept < len {
             self.unread.long += 1;
-            io::copy(&mut (&mut self.input).take(len - kept), &mut io::sink())?;
+            io::copy(&mut input.by_ref().take(len - kept), &mut io::sink())?;
         }
         fields.set(&name, &value);
         // The newline after the field.
-        (&mut self.input).take(1).read_to_end(&mut value)?;
+        input.by_ref().take(1).read_to_end(&mut value)?;
         Ok(())
     }
 }
