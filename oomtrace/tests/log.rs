@@ -299,6 +299,8 @@ proptest! {
     /// Cuts the lines of a real log anywhere and puts them in any order.
     #[test]
     fn no_order_of_lines_makes_a_kill(form in 0..FORMS.len(), cuts in proptest::collection::vec((0..40_usize, 0..300_usize), 1..60)) {
+        // There each line is a field, and fields make an entry.
+        prop_assume!(FORMS[form].0 != "journal.export");
         let text = fs::read(fixture(FORMS[form].0)).unwrap();
         let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
         let mut mixed = Vec::new();

@@ -250,6 +250,10 @@ fn named_task(text: &[u8], mark: &[u8], comm_bytes: usize) -> Option<(Vec<u8>, u
     if !message.starts_with(b"Out of memory") && !message.starts_with(b"Memory cgroup out of memory") {
         return None;
     }
+    // A message is words. In a saved log, more shows that the line is torn and another follows it.
+    if !message.iter().all(|byte| byte.is_ascii_alphabetic() || b" _()".contains(byte)) {
+        return None;
+    }
     let rest = text.get(at + mark.len()..)?;
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     let tid = str::from_utf8(rest.get(..digits)?).ok()?.parse().ok()?;
