@@ -1,7 +1,7 @@
-//! cgroup v1 with `oom_kill_disable`: a task that needs memory waits until somebody makes room.
+//! cgroup v1 with `oom_kill_disable`: a task that needs memory waits until there is room.
 //!
-//! Nothing here holds `oom_lock`, so these events have no number. A task wakes whenever
-//! anything is freed, and waits again if it was not enough: all of that is one hang, told once.
+//! Nothing here holds `oom_lock`, so these events have no number. A task wakes whenever memory is freed, and
+//! waits again if it was not enough. All of this is one hang, reported once.
 
 use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, generated::bpf_get_current_task};
 use oomtrace_common::{
@@ -15,7 +15,7 @@ use crate::{
     run, unkilled,
 };
 
-/// A hang is over when no task has waited for this long: one that tries again does so at once.
+/// A hang is over when no task has waited for this long. A task that tries again does so at once.
 const OVER_NS: u64 = 1_000_000_000;
 
 /// `BPF_NOEXIST`.
@@ -24,7 +24,7 @@ const NO_EXIST: u64 = 1;
 /// `mem_cgroup_oom_synchronize(handle)` was entered.
 #[inline(always)]
 pub fn starts(source: u32, handle: u64) {
-    // Without `handle` it only tidies up.
+    // Without `handle` the function only cleans up.
     if handle & 0xff == 0 {
         return;
     }
@@ -39,7 +39,8 @@ pub fn starts(source: u32, handle: u64) {
     }
     // SAFETY: both are locals of integers.
     unsafe {
-        // An int, or a bool on later kernels, of 0 or 1: its first byte tells on a little-endian machine.
+        // An int, or a bool on later kernels, of value 0 or 1. On a little-endian machine the first byte has
+        // it.
         reader.copy(&raw mut disabled, memcg, layout!(mem_cgroup_oom_kill_disable));
         if disabled == 0 {
             return;
@@ -60,23 +61,25 @@ pub fn starts(source: u32, handle: u64) {
     maps::count(counter::READ_FAILED, reader.failed());
 }
 
-/// One more waits in the cgroup `id`, where others do or not: whether that begins a hang. Of several at a time one is told so.
+/// Records that a task waits in cgroup `id`. Returns whether this starts a hang. If several start one at
+/// once, one gets true.
 #[inline(always)]
 fn begins(id: u64, others: bool) -> bool {
     // SAFETY: the helper takes no argument.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     if let Some(moved_ns) = maps::HANGS.get_ptr_mut(id) {
-        // SAFETY: a pointer into the map, checked for NULL; what another task writes there is a whole integer.
+        // SAFETY: a pointer into the map, checked for NULL; another task can only write a whole integer
+        // there.
         unsafe {
             if !others && now.wrapping_sub(*moved_ns) > OVER_NS {
-                // Another task may have been faster.
+                // Another task may have removed it already.
                 let _over = maps::HANGS.remove(id);
             } else {
                 *moved_ns = now;
             }
         }
     }
-    // One that is pushed out leaves no trace when it wakes; the others do.
+    // If this entry is pushed out, the end of this wait is not noticed; those of other tasks are.
     let _traced = maps::WAITERS.insert(maps::caller(), id, 0);
     maps::HANGS.insert(id, now, NO_EXIST).is_ok()
 }
@@ -88,7 +91,7 @@ pub fn ends() {
     let Some(id) = maps::WAITERS.get_ptr(caller) else { return };
     // SAFETY: a pointer into the map, checked for NULL; only this task has this key.
     let id = unsafe { *id };
-    // The key was there a moment ago and is this task's own.
+    // It was there a moment ago, and only this task uses this key.
     let _there = maps::WAITERS.remove(caller);
     if let Some(moved_ns) = maps::HANGS.get_ptr_mut(id) {
         // SAFETY: a pointer into the map, checked for NULL.

@@ -1,7 +1,7 @@
 //! The kernel side of oomtrace: the hooks, a few lines each.
 //!
-//! It copies facts. It does not format, does not decide what they mean, allocates nothing,
-//! and has no loop without a bound. Every fact that can fail has a bit that says so.
+//! It copies facts. It does not format, does not decide what they mean, allocates nothing, and has no loop
+//! without a limit. Every fact that may be missing has a bit that says so.
 #![no_std]
 #![no_main]
 
@@ -27,7 +27,7 @@ use oomtrace_common::{
 
 use crate::memory::layout;
 
-/// `oom:mark_victim`: the base, once per victim, under `oom_lock`.
+/// `oom:mark_victim`: the base. It runs once for each victim, under `oom_lock`.
 #[raw_tracepoint(tracepoint = "mark_victim")]
 pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
     if layout!(mark_victim) == MARK_VICTIM_PID {
@@ -38,12 +38,12 @@ pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `signal:signal_generate`: the only trace, on every kernel, of whether the killer really
-/// killed whom it marked, and of those it kills besides.
+/// `signal:signal_generate`: on every kernel the only trace that shows whether the OOM killer really killed
+/// the process that it marked, and which others it kills.
 #[raw_tracepoint(tracepoint = "signal_generate")]
 pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
     const SIGKILL: i32 = 9;
-    // What `do_send_sig_info` passes for a signal of the kernel's own.
+    // The value that `do_send_sig_info` passes for a signal of the kernel itself.
     const SEND_SIG_PRIV: u64 = 1;
     if ctx.arg::<i32>(0) == SIGKILL && ctx.arg::<u64>(1) == SEND_SIG_PRIV {
         signal::kernel_sent_sigkill(&ctx, ctx.arg::<u64>(2));
@@ -72,14 +72,14 @@ pub fn cgroup_rename(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `out_of_memory(oc)`: a run of the killer starts.
+/// `out_of_memory(oc)`: a run of the OOM killer starts.
 #[fentry(function = "out_of_memory")]
 pub fn out_of_memory_fentry(ctx: FEntryContext) -> i32 {
     run::starts(SOURCE_FENTRY, ctx.arg::<u64>(0));
     0
 }
 
-/// `oom_kill_process(oc, message)`: it has chosen.
+/// `oom_kill_process(oc, message)`: the OOM killer has chosen.
 #[fentry(function = "oom_kill_process")]
 pub fn oom_kill_process_fentry(ctx: FEntryContext) -> i32 {
     run::chooses(SOURCE_FENTRY, ctx.arg::<u64>(0), ctx.arg::<u64>(1));
@@ -118,7 +118,7 @@ pub fn out_of_memory_kretprobe(_: RetProbeContext) -> u32 {
     0
 }
 
-/// `mem_cgroup_out_of_memory(memcg, gfp_mask, order)`: a cgroup has run out.
+/// `mem_cgroup_out_of_memory(memcg, gfp_mask, order)`: a cgroup has run out of memory.
 #[fentry(function = "mem_cgroup_out_of_memory")]
 pub fn mem_cgroup_out_of_memory_fentry(ctx: FEntryContext) -> i32 {
     unkilled::memcg_ran_out(ctx.arg::<u64>(0), ctx.arg::<u32>(1), ctx.arg::<i32>(2));
@@ -136,7 +136,7 @@ pub fn mem_cgroup_out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `mem_cgroup_out_of_memory` returns; what it returns comes after its three arguments.
+/// `mem_cgroup_out_of_memory` returns. Its return value comes after its three arguments.
 #[fexit(function = "mem_cgroup_out_of_memory")]
 pub fn mem_cgroup_out_of_memory_fexit(ctx: FExitContext) -> i32 {
     unkilled::memcg_call_ends(SOURCE_FENTRY, ctx.arg::<u64>(3));
@@ -180,7 +180,7 @@ pub fn mem_cgroup_oom_synchronize_kretprobe(_: RetProbeContext) -> u32 {
     0
 }
 
-// `bpf_probe_read_kernel` is for GPL-compatible programs only.
+// Only GPL-compatible programs may use `bpf_probe_read_kernel`.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,4 +1,4 @@
-//! The maps. All their memory is taken when they are made: nothing is allocated at an OOM.
+//! The maps. All their memory is allocated when they are created: nothing is allocated during an OOM.
 
 use core::ptr;
 
@@ -13,7 +13,7 @@ use oomtrace_common::{
     record::{COMMAND_LINE_LEN, CgroupChange, OomControl, OomKill, PATH_LEN, STACK_LEN},
 };
 
-/// Kills: a ring of their own, so that a storm of cgroups never pushes one out. User space sets its size.
+/// Kills. They have their own ring, so that a storm of cgroups never displaces one. User space sets its size.
 #[map]
 pub static KILLS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 
@@ -29,7 +29,7 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::C
 #[map]
 pub static SEQ: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What user space must know again after its end: [`oomtrace_common::pinned`]. No program uses it.
+/// State that user space keeps for its next run: [`oomtrace_common::pinned`]. No program uses it.
 #[map]
 pub static PINNED: Array<pinned::Pinned> = Array::with_max_entries(1, 0);
 
@@ -41,26 +41,27 @@ pub static KILL_SCRATCH: Array<KillScratch> = Array::with_max_entries(1, 0);
 #[map]
 pub static CGROUP_SCRATCH: PerCpuArray<CgroupChange> = PerCpuArray::with_max_entries(1, 0);
 
-/// The run of the killer that is under way. There is at most one: the kernel's `oom_lock` sees to it.
+/// The current run of the OOM killer. There is at most one, because of the kernel's `oom_lock`.
 #[map]
 pub static RUN: Array<Run> = Array::with_max_entries(1, 0);
 
-/// SIGKILLs that the kernel itself has sent, by the id of the thread. Each has a note of its own: between a victim's
-/// signal and its mark, others on the same CPU may send theirs. The oldest make room.
+/// SIGKILLs that the kernel itself has sent, by thread id. Each has its own entry: between a victim's signal
+/// and its mark, others on the same CPU may send signals. The oldest entries are replaced.
 #[map]
 pub static SIGKILLS: LruHashMap<u32, Sigkill> = LruHashMap::with_max_entries(1024, 0);
 
-/// Where [`address_of`] makes a number of a pointer.
+/// [`address_of`] uses it to turn a pointer into a number.
 #[map]
 static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Tasks for which a memory cgroup has run out, by `bpf_get_current_pid_tgid`. Preallocated, as maps are by default. The
-/// end of a call may go unseen (a kretprobe has only so many places), so the oldest make room.
+/// Tasks in whose memory cgroup the memory has run out, by `bpf_get_current_pid_tgid`. Preallocated, as maps
+/// are by default. The end of a call may be missed (a kretprobe has a limited number of places), so the
+/// oldest entries are replaced.
 #[map]
 pub static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(1024, 0);
 
-/// When it was last reported that a memory cgroup ran out without a victim, `CLOCK_BOOTTIME` ns: a task that finds
-/// nobody to kill tries again at once, for ever.
+/// When a memory cgroup without a victim was last reported, `CLOCK_BOOTTIME` ns: a task that finds no process
+/// to kill tries again at once, for ever.
 #[map]
 pub static UNKILLED: LruHashMap<Unkilled, u64> = LruHashMap::with_max_entries(1024, 0);
 
@@ -68,12 +69,12 @@ pub static UNKILLED: LruHashMap<Unkilled, u64> = LruHashMap::with_max_entries(10
 #[map]
 pub static WAITERS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
-/// Cgroups in which tasks wait, by id, and when the last one began or ceased to, `CLOCK_BOOTTIME` ns.
-/// Preallocated too; a cgroup that is pushed out is told once more.
+/// Cgroups in which tasks wait, by id, and when the last task began or stopped waiting, `CLOCK_BOOTTIME` ns.
+/// Preallocated too. A cgroup whose entry was replaced is reported again.
 #[map]
 pub static HANGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
-/// A kill record, and what is put together to it.
+/// A kill record, and the parts of which it is built.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct KillScratch {
@@ -104,17 +105,17 @@ pub struct Call {
     pub gfp_mask: u32,
     /// The allocation's order.
     pub order: i32,
-    /// 1 when the killer itself was entered, 0 before.
+    /// 1 after the OOM killer itself was entered, 0 before.
     pub ran: u64,
 }
 
-/// A run of the killer.
+/// A run of the OOM killer.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Run {
-    /// `bpf_get_current_pid_tgid` of the task that a function hook saw start it; [`NOBODY`] if none did.
+    /// `bpf_get_current_pid_tgid` of the task that started it, if a function hook saw this; else [`NOBODY`].
     pub by: u64,
-    /// `seq` of its first victim; 0 before that.
+    /// `seq` of its first victim; 0 before the first victim.
     pub first: u64,
     /// What the function hooks read.
     pub oom: OomControl,
@@ -122,11 +123,11 @@ pub struct Run {
     pub oc: u64,
     /// `oc->chosen`.
     pub chosen: u64,
-    /// Who marked the last victim; [`NOBODY`] once its run is known to be over.
+    /// The task that marked the last victim; [`NOBODY`] when its run is known to be over.
     pub marked_by: u64,
-    /// When, `CLOCK_BOOTTIME` ns.
+    /// The time of that mark, `CLOCK_BOOTTIME` ns.
     pub marked_ns: u64,
-    /// Where in the caller's stack.
+    /// The address of that mark in the caller's stack.
     pub marked_at: u64,
     /// The last victim's `seq`.
     pub victim: u64,
@@ -134,15 +135,15 @@ pub struct Run {
     pub victim_mm: u64,
     /// The last victim's tgid.
     pub victim_tgid: u64,
-    /// Who was last reported as dying with a victim: its tgid.
+    /// The tgid of the process that was last reported as dying with a victim.
     pub shared_tgid: u64,
-    /// 1 from when the killer passes over its last victim again until it marks another.
+    /// 1 from when the OOM killer kills its last victim again until it marks another.
     pub again: u64,
-    /// Whose last SIGKILL could not be noted.
+    /// The task whose last SIGKILL could not be recorded.
     pub unnoted_by: u64,
 }
 
-/// A SIGKILL of the kernel's own.
+/// A SIGKILL that the kernel itself sent.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Sigkill {
@@ -150,17 +151,17 @@ pub struct Sigkill {
     pub by: u64,
     /// The `task_struct` it was sent to.
     pub task: u64,
-    /// `start_boottime` of that task: another one may be at its place later.
+    /// `start_boottime` of that task, because another one may have the same address later.
     pub start_ns: u64,
     /// When it was sent, `CLOCK_BOOTTIME` ns.
     pub sent_ns: u64,
-    /// Where in the sender's stack.
+    /// The address in the sender's stack.
     pub at: u64,
-    /// 1 when it was counted as [`counter::REPEATED`].
+    /// 1 if it was counted as [`counter::REPEATED`].
     pub repeated: u64,
 }
 
-/// What is reported once a second.
+/// The key of what is reported at most once a second.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Unkilled {
@@ -179,7 +180,7 @@ pub fn count(counter: u32, by: u64) {
     }
 }
 
-/// The number of the next event. Only ever asked for under `oom_lock`, so a plain addition is enough.
+/// The number of the next event. Called only under `oom_lock`, so a simple addition is enough.
 #[inline(always)]
 pub fn next_seq() -> u64 {
     match SEQ.get_ptr_mut(0) {
@@ -200,24 +201,26 @@ pub fn caller() -> u64 {
     bpf_get_current_pid_tgid()
 }
 
-/// [`caller`] of nobody: it is that of the idle tasks, which run no killer.
+/// The value of [`caller`] for no task: it is that of the idle tasks, which never run the OOM killer.
 pub const NOBODY: u64 = 0;
 
-/// Where in the kernel stack of the caller a program was called from: the address of its arguments.
+/// The place in the caller's kernel stack from which the program was called: the address of its arguments.
 #[inline(always)]
 pub fn address_of<C: EbpfContext>(ctx: &C) -> u64 {
     let Some(address) = ADDRESS.get_ptr_mut(0) else { return 0 };
-    // SAFETY: a pointer into the map of this CPU, checked for NULL. What is read back is a number to the verifier.
+    // SAFETY: a pointer into the map of this CPU, checked for NULL. The verifier treats what is read back as
+    // a number.
     unsafe {
         ptr::write_volatile(address, ctx.as_ptr() as u64);
         ptr::read_volatile(address)
     }
 }
 
-/// Whether `inner` lies in a function that was called from where `outer` lies, by these two addresses of one stack.
+/// Whether `inner` is in a function that was called from where `outer` is, from these two addresses in one
+/// stack.
 #[inline(always)]
 pub fn is_below(inner: u64, outer: u64) -> bool {
-    /// More than the killer's functions use between any two places, and less than a stack.
+    /// More than the OOM killer's functions use between two of these places, and less than a stack.
     const REACH: u64 = 4096;
     // Stacks grow down.
     outer.wrapping_sub(inner).wrapping_sub(1) < REACH

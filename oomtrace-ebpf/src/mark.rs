@@ -1,6 +1,6 @@
-//! A mark of the killer's: the record of its victim.
+//! A mark of the OOM killer: builds the record of its victim.
 //!
-//! It runs under the kernel's one `oom_lock`, so nothing here races with itself.
+//! It runs under the kernel's single `oom_lock`, so nothing here races with itself.
 
 use core::{ffi::c_void, hint::black_box, ptr};
 
@@ -38,13 +38,14 @@ pub fn mark_victim<C: EbpfContext>(ctx: &C, task: u64) {
     victim(ctx, task, 0);
 }
 
-/// `mark_victim(pid)`: the task itself is found where the killer has just had it in hand.
+/// `mark_victim(pid)`: the task itself must be found where the OOM killer just used it.
 #[inline(always)]
 pub fn mark_victim_by_pid<C: EbpfContext>(ctx: &C, pid: u32) {
     let mut reader = Reader::default();
-    // Its SIGKILL came just before, if it is a kill; the caller itself, if it was already exiting.
+    // For a kill, its SIGKILL came just before. If it was already exiting, it is the caller itself.
     let mut task = match maps::SIGKILLS.get_ptr(pid) {
-        // SAFETY: a pointer into the map, checked for NULL. A task that is gone has another id, or none, at its place.
+        // SAFETY: a pointer into the map, checked for NULL. If the task is gone, its memory has another id,
+        // or none.
         Some(note) => unsafe { (*note).task },
         None => 0,
     };
@@ -78,7 +79,7 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
     let mut reader = Reader::default();
     // SAFETY: `scratch` and `run` point into map values, checked for NULL; `oom_lock` serialises their writers.
     let status = unsafe {
-        // Written and read back, it is a number to the verifier, and no pointer.
+        // Written and read back, so that the verifier treats it as a number and not as a pointer.
         ptr::write_volatile(&raw mut (*run).marked_at, ctx.as_ptr() as u64);
         let at = ptr::read_volatile(&raw const (*run).marked_at);
         let to = &raw mut (*scratch).kill;
@@ -121,7 +122,7 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
             }
             (*to).run = (*run).first;
             (*to).oom = (*run).oom;
-            // The score is that of the task chosen, not of those killed with it.
+            // The score belongs to the chosen task, not to those that are killed with it.
             (*run).oom.present &= !oc_fact::CHOSEN_POINTS;
         }
         (*run).marked_by = caller;
@@ -132,7 +133,7 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
         (*run).shared_tgid = 0;
         (*run).again = 0;
 
-        // Not with a default of 0: the verifiers lose sight of its bound then.
+        // Not with a default of 0, because then the verifiers lose its upper bound.
         let Some(levels) = memcg::levels_bytes(&raw const (*to).lineage) else {
             maps::count(counter::NO_SCRATCH, 1);
             return;
@@ -147,7 +148,7 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
     debug!(ctx, "mark_victim: seq {} status {} failed reads {}", seq, status, reader.failed());
 }
 
-/// Puts what has no fixed length behind the levels.
+/// Puts the parts without a fixed length after the levels.
 ///
 /// # Safety
 /// `scratch` must be writable.
@@ -178,7 +179,7 @@ unsafe fn append(scratch: *mut KillScratch, len: u32, from: u64) -> u32 {
         let used = used(scratch);
         let to = (&raw mut (*scratch).parts).cast::<u8>().add(used as usize);
         let status = bpf_probe_read_kernel(to.cast(), len as u32, from as *const c_void);
-        // Nothing of what could not be read; without a branch.
+        // A part that could not be read has length 0. This needs no branch.
         let len = len & ((status as u64) >> 63).wrapping_sub(1);
         ptr::write_volatile(&raw mut (*scratch).used, used + len);
         len as u32
@@ -210,7 +211,7 @@ unsafe fn is_hooked(run: *const Run, at: u64) -> bool {
     }
 }
 
-/// Whether the killer sent the victim its SIGKILL, as the flags of a record say it.
+/// Whether the OOM killer sent the victim its SIGKILL, as flags of a record.
 ///
 /// # Safety
 /// `run` must be writable.
@@ -230,10 +231,11 @@ unsafe fn sent_flags(reader: &mut Reader, run: *mut Run, task: u64, at: u64) -> 
     }
 }
 
-/// The start of the victim's command line, where the victim itself runs the killer: it is in
-/// its own memory, which this program may read as far as it is resident.
+/// The start of the victim's command line, if the victim itself runs the OOM killer. Then it is in the
+/// current task's memory, and this program can read the parts that are resident.
 ///
 /// # Safety
+/// `to` must be writable.
 /// `scratch` must be writable.
 #[inline(always)]
 unsafe fn command_line(reader: &mut Reader, scratch: *mut KillScratch, mm: u64) {
@@ -255,9 +257,10 @@ unsafe fn command_line(reader: &mut Reader, scratch: *mut KillScratch, mm: u64) 
         let most = black_box(most) & MOST;
         let text = (&raw mut (*scratch).command_line).cast();
         let from = start as *const c_void;
-        // Not resident is no failure: `/proc` may still have it.
+        // If it is not resident, this is no failure: `/proc` may still have it.
         let kept = if layout!(command_line) == COMMAND_LINE_PROGRAM {
-            // With its NUL. Without one it is no argument, but a title that a process gave itself: `/proc` has all of it.
+            // Including its NUL. Without a NUL it is not an argument, but a title that the process set
+            // itself: `/proc` has all of it.
             let read = bpf_probe_read_user_str(text, most as u32 + 1, from);
             if read < 0 || (read as u64 > most && len <= MOST) { 0 } else { read as u64 }
         } else if bpf_probe_read_user(text, most as u32, from) == 0 {

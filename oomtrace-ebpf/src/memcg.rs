@@ -1,4 +1,4 @@
-//! Facts of memory cgroups: the walk from one up to the root, and the changes of the tree.
+//! Facts of memory cgroups: reads a cgroup and its ancestors up to the root, and the changes of the tree.
 
 use core::{hint::black_box, mem::offset_of, ptr};
 
@@ -22,7 +22,7 @@ pub fn css(memcg: u64) -> u64 {
     memcg.wrapping_add(u64::from(layout!(mem_cgroup_css)))
 }
 
-/// Copies the id of the cgroup of `css`: 1 if it was read.
+/// Copies the id of the cgroup of `css`. Returns 1 if it was read.
 ///
 /// # Safety
 /// `to` must be writable.
@@ -34,9 +34,9 @@ pub unsafe fn id(reader: &mut Reader, to: *mut u64, css: u64) -> u32 {
     unsafe { reader.copy(to, kn, layout!(kernfs_id)) }
 }
 
-/// Where a walk puts what it finds.
+/// The destination of a walk.
 pub struct Walk {
-    /// What is known of it as a whole.
+    /// Facts of the lineage as a whole.
     pub to: *mut Lineage,
     /// Room for [`PATH_LEN`](oomtrace_common::record::PATH_LEN) bytes.
     pub path: *mut u8,
@@ -81,7 +81,8 @@ pub unsafe fn walk(reader: &mut Reader, walk: Walk, mut css: u64) {
                     continue;
                 }
                 let name = reader.pointer(kn, layout!(kernfs_name));
-                // The comparison bounds it already; the verifiers of 5.10 and 6.1 lose sight of that, but follow a mask.
+                // The comparison already limits it. The verifiers of 5.10 and 6.1 lose that limit, but they
+                // follow a mask.
                 let at = black_box(used) & PATH_FULL;
                 let len = reader.string(path.add(at), NAME_LEN as u32, name);
                 if len < 0 {
@@ -97,7 +98,7 @@ pub unsafe fn walk(reader: &mut Reader, walk: Walk, mut css: u64) {
     }
 }
 
-/// Bytes of the levels that a walk filled in; never more than there is room for.
+/// The bytes of the levels that a walk has filled in, at most as many as there is room for.
 ///
 /// # Safety
 /// `lineage` must be readable.
@@ -105,7 +106,7 @@ pub unsafe fn walk(reader: &mut Reader, walk: Walk, mut css: u64) {
 pub unsafe fn levels_bytes(lineage: *const Lineage) -> Option<u64> {
     // SAFETY: by this function's contract.
     let levels = u64::from(unsafe { ptr::read_volatile(&raw const (*lineage).level_count) });
-    // The walk fills in no more; the verifier cannot know.
+    // The walk never fills in more, but the verifier cannot know this.
     (levels <= MAX_LEVELS as u64).then_some(levels * size_of::<MemcgLevel>() as u64)
 }
 
@@ -159,13 +160,15 @@ unsafe fn event(reader: &mut Reader, events: *mut [u64; 6], memcg: u64, index: u
     unsafe { reader.copy(events.cast::<u64>().add(index), memcg, offset) }
 }
 
-/// A cgroup was made, removed or renamed; `path` is the kernel's own text of where. Runs under `cgroup_mutex`.
+/// A cgroup was made, removed or renamed. `path` is the kernel's own text of its path. Runs under
+/// `cgroup_mutex`.
 #[inline(always)]
 pub fn changed(kind: u32, cgroup: u64, path: u64) {
     let mut reader = Reader::default();
     let root = reader.pointer(cgroup, layout!(cgroup_root));
     let hierarchy = reader.u32(root, layout!(cgroup_root_hierarchy_id));
-    // Only the memory hierarchy counts: on v1 a container makes a cgroup in each of ten.
+    // Only the memory hierarchy is reported: on v1 a container makes a cgroup in each of about ten
+    // hierarchies.
     if hierarchy != layout!(memory_hierarchy_id) {
         return;
     }
@@ -179,7 +182,7 @@ pub fn changed(kind: u32, cgroup: u64, path: u64) {
         (*to).cgroup_id = 0;
         reader.copy(&raw mut (*to).cgroup_id, kn, layout!(kernfs_id));
         let len = reader.string(ptr::from_mut(&mut (*to).path).cast(), CGROUP_PATH_LEN as u32, path);
-        // The length with its NUL is 1..=CGROUP_PATH_LEN; the verifier wants to see a bound.
+        // The length including its NUL is 1..=CGROUP_PATH_LEN. The verifier needs to see a limit.
         let len = if len <= 0 { 0 } else { (len as u64 - 1) & (CGROUP_PATH_LEN as u64 - 1) };
         let size = offset_of!(CgroupChange, path) as u64 + len;
         (*to).path_len = len as u32;

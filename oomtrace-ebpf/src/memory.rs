@@ -1,8 +1,7 @@
-//! The one door to kernel memory.
+//! The only access to kernel memory.
 //!
-//! Reads have no branch: a failed one leaves zeros and is counted, and what is read at a
-//! garbage address fails in turn. So the verifier sees straight lines, and no loop of it
-//! forks at each fact.
+//! Reads have no branch: a failed read leaves zeros and is counted, and a read at an invalid address fails
+//! too. So the verifier has a single path, and no loop forks at each fact.
 
 use core::ffi::c_void;
 
@@ -21,21 +20,22 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-/// What user space wrote there before the program was loaded: not for the compiler to know.
+/// The value that user space wrote before the program was loaded. The compiler must not assume it.
 #[inline(always)]
 pub fn written(member: &'static u32) -> u32 {
     // SAFETY: the reference is valid and aligned.
     unsafe { core::ptr::read_volatile(member) }
 }
 
-/// Reads kernel memory and counts what failed.
+/// Reads kernel memory and counts the failures.
 #[derive(Default)]
 pub struct Reader {
     failed: u64,
 }
 
 impl Reader {
-    /// Copies a `T` from `base + offset` to `to`: 1 if it was read; 0 if it was not, or if this kernel has no such member.
+    /// Copies a `T` from `base + offset` to `to`. Returns 1 if it was read; 0 if not, or if this kernel has
+    /// no such member.
     ///
     /// # Safety
     /// `to` must be writable, and any bytes must be a valid `T`.
@@ -74,7 +74,8 @@ impl Reader {
         value
     }
 
-    /// Copies a NUL-terminated string of at most `size` bytes, NUL included: its length with the NUL, or negative.
+    /// Copies a NUL-terminated string of at most `size` bytes including the NUL. Returns its length with the
+    /// NUL, or a negative number.
     ///
     /// # Safety
     /// `to` must have room for `size` bytes.
@@ -92,7 +93,7 @@ impl Reader {
         self.failed
     }
 
-    /// The helpers return a negative number when they fail: its sign bit, without a branch.
+    /// The helpers return a negative number on failure. This reads the sign bit, without a branch.
     #[inline(always)]
     fn outcome(&mut self, status: i64) -> u32 {
         let failed = (status as u64) >> 63;

@@ -1,6 +1,6 @@
-//! A run of the killer, where function hooks see it start, choose and end.
+//! A run of the OOM killer, if function hooks see it start, choose and end.
 //!
-//! All of it runs under the kernel's one `oom_lock`, so nothing here races with itself.
+//! All of this runs under the kernel's single `oom_lock`, so nothing here races with itself.
 
 use oomtrace_common::{
     counter,
@@ -14,7 +14,7 @@ use crate::{
     unkilled,
 };
 
-/// An `oom_control` of which nothing was read.
+/// An `oom_control` without any fact.
 pub const NOTHING_KNOWN: OomControl = OomControl {
     source: SOURCE_NONE,
     present: 0,
@@ -38,7 +38,7 @@ pub fn starts(source: u32, oc: u64) {
         (*run).chosen = 0;
         begin(run, oc);
         oom_control(run, source, oc);
-        // The killer works these out later; `oom_kill_process` will have them.
+        // The OOM killer computes these later. `oom_kill_process` has them.
         (*run).oom.present &= !(oc_fact::TOTAL_PAGES | oc_fact::CONSTRAINT | oc_fact::CHOSEN_POINTS);
     }
 }
@@ -63,7 +63,7 @@ pub fn chooses(source: u32, oc: u64, message: u64) {
     maps::count(counter::READ_FAILED, reader.failed());
 }
 
-/// Nothing of an earlier run is this one's.
+/// Clears everything from an earlier run.
 ///
 /// # Safety
 /// `run` must be writable.
@@ -79,7 +79,7 @@ unsafe fn begin(run: *mut Run, oc: u64) {
     }
 }
 
-/// `out_of_memory` returns: with nothing chosen and nobody marked, nothing there may be killed.
+/// `out_of_memory` returns. If nothing was chosen and nothing marked, no process there may be killed.
 #[inline(always)]
 pub fn ends() {
     let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
@@ -94,7 +94,7 @@ pub fn ends() {
         let read = reader.copy(&raw mut chosen, oc, layout!(oc_chosen));
         let memcg = reader.pointer(oc, layout!(oc_memcg));
         let mut id = 0u64;
-        // Chosen is -1 where an earlier victim has not yet gone: that one was reported.
+        // `chosen` is -1 while an earlier victim is not gone yet. That victim was reported.
         if read != 0
             && chosen == 0
             && (*run).first == 0

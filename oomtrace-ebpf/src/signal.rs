@@ -1,8 +1,8 @@
-//! SIGKILLs that the kernel itself sends: whether a victim was really killed, who is killed with it, and
-//! passes of the killer over a process that it had marked before.
+//! SIGKILLs that the kernel itself sends. They show whether a victim was really killed, who is killed with
+//! it, and when the OOM killer kills a process again that it had marked before.
 //!
-//! Others than the killer send such signals too. So nothing is taken as the killer's by its time alone: a
-//! signal that the killer sends is sent deeper in the caller's stack than where the killer is at work.
+//! Other parts of the kernel send such signals too. So time alone is no proof: a signal of the OOM killer is
+//! sent from deeper in the caller's stack than the place where the OOM killer runs.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_boot_ns};
 use oomtrace_common::{
@@ -16,18 +16,18 @@ use crate::{
     task,
 };
 
-/// How long after a mark the killer may still be at work, where no function hook sees it end: it goes over all
-/// processes, and a slow console may hold it up before that.
+/// How long after a mark the OOM killer may still run, if no function hook sees its end. It goes over all
+/// processes, and a slow console may delay it before that.
 const AT_WORK_NS: u64 = 1_000_000_000;
 
-/// What became of the SIGKILL of a task that is marked.
+/// What happened with the SIGKILL of a marked task.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// None was sent.
     No,
-    /// The killer has just sent it.
+    /// The OOM killer has just sent it.
     ByTheKiller,
-    /// One was sent by this caller, but not from where the killer sends it.
+    /// This caller sent one, but not from where the OOM killer sends it.
     Unclear,
 }
 
@@ -35,7 +35,7 @@ pub enum Sent {
 #[inline(always)]
 pub fn kernel_sent_sigkill<C: EbpfContext>(ctx: &C, task: u64) {
     let caller = maps::caller();
-    // The idle task runs no killer.
+    // The idle task never runs the OOM killer.
     if caller == maps::NOBODY {
         return;
     }
@@ -50,8 +50,9 @@ pub fn kernel_sent_sigkill<C: EbpfContext>(ctx: &C, task: u64) {
         start_ns: reader.u64(task, layout!(task_start_boottime)),
         repeated: 0,
     };
-    // Who exits kills as well: the first process of a pid namespace all others in it, a tracer its tracees. (One that
-    // exits and runs the killer itself is not followed: then a second pass is not known as one, and reported as a `gap`.)
+    // An exiting process kills others too: the first process of a pid namespace kills all in it, a tracer its
+    // tracees. (If an exiting process itself runs the OOM killer, it is not followed. Then a second pass is
+    // not recognised, and is reported as a `gap`.)
     if !task::is_exiting(&mut reader) {
         // SAFETY: a pointer into the map, checked for NULL.
         note.repeated =
@@ -65,10 +66,12 @@ pub fn kernel_sent_sigkill<C: EbpfContext>(ctx: &C, task: u64) {
     }
 }
 
-/// What the killer does after it has marked a victim: 1 if it passes again over a process that it had marked before.
+/// Handles a signal of the OOM killer after a mark. Returns 1 if it kills a process again that it had marked
+/// before.
 ///
 /// # Safety
-/// `run` must be writable. Only the task that runs the killer gets beyond the first lines, under `oom_lock`.
+/// `run` must be writable. Only the task that runs the OOM killer gets past the first lines, under
+/// `oom_lock`.
 #[inline(always)]
 unsafe fn after_a_mark(run: *mut Run, reader: &mut Reader, note: &Sigkill) -> u64 {
     // SAFETY: by this function's contract.
@@ -81,20 +84,21 @@ unsafe fn after_a_mark(run: *mut Run, reader: &mut Reader, note: &Sigkill) -> u6
         }
         let signal = reader.pointer(note.task, layout!(task_signal));
         let marked_before = reader.pointer(signal, layout!(signal_oom_mm)) != 0;
-        // A leader that has exited has no mm, but its threads may still share the victim's.
+        // An exited leader has no mm, but its threads may still share the victim's.
         let mm = reader.pointer(note.task, layout!(task_mm));
         let tgid = u64::from(reader.u32(note.task, layout!(task_tgid)));
-        // After each mark the killer goes over all processes that share the victim's memory.
+        // After each mark the OOM killer goes over all processes that share the victim's memory.
         let shares = after && (*run).victim_mm != 0 && mm == (*run).victim_mm && tgid != (*run).victim_tgid;
         if marked_before {
-            // It was reported when it was marked.
+            // This process was reported when it was marked.
             if !shares {
                 (*run).again = 1;
                 maps::count(counter::REPEATED, 1);
                 return 1;
             }
         } else if shares && (*run).again == 0 && (*run).shared_tgid != tgid {
-            // Those that share with a victim of a group are gone over again and again, and may be marked themselves yet.
+            // Processes that share memory with a victim of a group are visited repeatedly, and may still be
+            // marked themselves.
             (*run).shared_tgid = tgid;
             shared_mm_kill(reader, note.task, (*run).victim);
         }
@@ -102,12 +106,13 @@ unsafe fn after_a_mark(run: *mut Run, reader: &mut Reader, note: &Sigkill) -> u6
     }
 }
 
-/// Whether the killer has just sent SIGKILL to the `task` that it marks at the stack address `at`.
+/// Whether the OOM killer has just sent SIGKILL to the `task` that it marks at the stack address `at`.
 #[inline(always)]
 pub fn sent_to(reader: &mut Reader, task: u64, at: u64) -> Sent {
     let tid = reader.u32(task, layout!(task_pid));
     let Some(note) = maps::SIGKILLS.get_ptr(tid) else { return Sent::No };
-    // SAFETY: a pointer into the map, checked for NULL; nobody writes it while the killer holds the victim's `task_lock`.
+    // SAFETY: a pointer into the map, checked for NULL; it is not written while the OOM killer holds the
+    // victim's `task_lock`.
     let note = unsafe { *note };
     let start_ns = reader.u64(task, layout!(task_start_boottime));
     // SAFETY: the helper takes no argument.
@@ -116,13 +121,13 @@ pub fn sent_to(reader: &mut Reader, task: u64, at: u64) -> Sent {
         return Sent::No;
     }
     if !maps::is_below(note.at, at) {
-        // Sent from nearer the top of the stack, it is from before this run.
+        // A signal that was sent from nearer the top of the stack is from before this run.
         return if maps::is_below(at, note.at) { Sent::No } else { Sent::Unclear };
     }
-    // It is this mark's: the next one has one of its own, or was not killed.
+    // It belongs to this mark. The next mark has its own signal, or is no kill.
     let _there = maps::SIGKILLS.remove(tid);
     maps::count(counter::KILLED, 1);
-    // A process is marked again if the killer met another thread of it.
+    // A process is marked again if the OOM killer finds another thread of it.
     maps::count(counter::REPEATED, 0u64.wrapping_sub(note.repeated));
     Sent::ByTheKiller
 }

@@ -1,5 +1,5 @@
-//! Facts of a task, read from the task itself: never from `current`, which at an OOM is
-//! whoever ran the killer.
+//! Facts of a task, read from the task itself. Never from `current`, which during an OOM is the task that
+//! runs the OOM killer.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use oomtrace_common::record::{Memory, Task, memory_fact, task_fact};
@@ -9,7 +9,7 @@ use crate::{
     memory::{Reader, layout},
 };
 
-/// Fills in `to` from the `task_struct` at `task`, and gives its `mem_cgroup`'s css.
+/// Fills in `to` from the `task_struct` at `task`. Returns the css of its `mem_cgroup`.
 ///
 /// # Safety
 /// `to` must be writable.
@@ -49,7 +49,7 @@ pub unsafe fn facts(reader: &mut Reader, to: *mut Task, task: u64) -> u64 {
     }
 }
 
-/// The process's id as its own pid namespace has it: the last of the ids that its `struct pid` carries.
+/// The process's id in its own pid namespace: the last id in its `struct pid`.
 ///
 /// # Safety
 /// `to` must be writable.
@@ -89,7 +89,7 @@ pub unsafe fn memory(reader: &mut Reader, to: *mut Memory, mm: u64) {
     }
 }
 
-/// `PF_EXITING`: the calling task is on its way out.
+/// `PF_EXITING`: the calling task is exiting.
 #[inline(always)]
 pub fn is_exiting(reader: &mut Reader) -> bool {
     const PF_EXITING: u32 = 4;

@@ -1,4 +1,4 @@
-//! A memory cgroup that ran out without a victim.
+//! A memory cgroup that ran out of memory without a victim.
 
 use core::mem::offset_of;
 
@@ -19,11 +19,11 @@ use crate::{
 #[inline(always)]
 pub fn memcg_ran_out(memcg: u64, gfp_mask: u32, order: i32) {
     let call = Call { memcg, gfp_mask, order, ran: 0 };
-    // Without it a cgroup that was relieved may go unreported: no kill is lost.
+    // If this fails, a relieved cgroup may not be reported. No kill is lost.
     let _kept = maps::CALLS.insert(maps::caller(), call, 0);
 }
 
-/// The killer itself was entered in this call.
+/// The OOM killer itself was entered in this call.
 #[inline(always)]
 pub fn killer_entered() {
     if let Some(call) = maps::CALLS.get_ptr_mut(maps::caller()) {
@@ -32,9 +32,9 @@ pub fn killer_entered() {
     }
 }
 
-/// Whether it is time to report it (again): once a second for one cgroup and outcome.
+/// Whether to report it: at most once a second for one cgroup and outcome.
 ///
-/// By the cgroup's id: a `mem_cgroup` may lie where another one was.
+/// The key is the cgroup's id, because another `mem_cgroup` may have the same address later.
 #[inline(always)]
 pub fn is_due(cgroup_id: u64, outcome: u32) -> bool {
     const PAUSE_NS: u64 = 1_000_000_000;
@@ -47,21 +47,22 @@ pub fn is_due(cgroup_id: u64, outcome: u32) -> bool {
             return false;
         }
     }
-    // Without it the next one is reported too.
+    // If this fails, the next one is reported too.
     let _kept = maps::UNKILLED.insert(key, now, 0);
     true
 }
 
-/// `mem_cgroup_out_of_memory` returns: true without the killer having run, if enough was free by then.
+/// `mem_cgroup_out_of_memory` returns. It returns true without running the OOM killer if enough memory was
+/// free by then.
 #[inline(always)]
 pub fn memcg_call_ends(source: u32, returned: u64) {
-    // SIGNAL_GROUP_EXIT: a caller that is dying itself gets true as well, and needs nothing.
+    // SIGNAL_GROUP_EXIT: a dying caller gets true as well, and needs nothing.
     const DYING: u32 = 4;
     let caller = maps::caller();
     let Some(call) = maps::CALLS.get_ptr(caller) else { return };
     // SAFETY: a pointer into the map, checked for NULL; only this task has this key.
     let call = unsafe { *call };
-    // The key was there a moment ago and is this task's own.
+    // It was there a moment ago, and only this task uses this key.
     let _there = maps::CALLS.remove(caller);
     if call.ran != 0 || returned & 0xff == 0 {
         return;
@@ -83,27 +84,28 @@ pub fn memcg_call_ends(source: u32, returned: u64) {
         let id = memcg::id(&mut reader, &raw mut oom.oom_memcg_id, memcg::css(call.memcg));
         oom.present |= id * oc_fact::MEMCG;
         if !dying && is_due(oom.oom_memcg_id, OUTCOME_RELIEVED) {
-            // Seen outside `oom_lock`, where no number can be given.
+            // Seen outside `oom_lock`, where events get no number.
             report(&mut reader, 0, OUTCOME_RELIEVED, call.memcg, &raw const oom);
         }
     }
     maps::count(counter::READ_FAILED, reader.failed());
 }
 
-/// Sends the record of a memory cgroup that ran out without a victim; `seq` is 0 outside `oom_lock`.
+/// Sends the record of a memory cgroup that ran out without a victim. `seq` is 0 outside `oom_lock`.
 ///
 /// # Safety
 /// `oom` must be readable.
 #[inline(always)]
 pub unsafe fn report(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64, oom: *const OomControl) {
     let Some(mut entry) = maps::KILLS.reserve::<MemcgOom>(0) else {
-        // Only a number leaves a hole.
+        // Only a lost number leaves a hole.
         let lost = if seq == 0 { counter::UNNUMBERED_RING_FULL } else { counter::RING_FULL };
         maps::count(lost, 1);
         return;
     };
     let to = entry.as_mut_ptr();
-    // SAFETY: the reservation has room for the record; what of it is not written is not counted in its length.
+    // SAFETY: the reservation has room for the record. Parts that are not written are not counted in its
+    // length.
     unsafe {
         (*to).outcome = outcome;
         (*to).reserved = 0;

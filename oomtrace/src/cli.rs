@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line.
 
 mod beside;
 mod filters;
@@ -81,16 +81,16 @@ pub enum Command {
         #[arg(value_parser = values::command_name)]
         command: Option<String>,
     },
-    /// Print the events of records that `run --record` kept.
+    /// Print the events of records that `run --record` wrote.
     #[command(hide = true)]
     Replay(Replay),
-    /// The child of `run` that reads what a user may slow down.
+    /// The child of `run` that reads what a user can slow down.
     #[command(hide = true)]
     ReadFiles,
     /// The child of `simulate`.
     #[command(hide = true)]
     SimulateVictim {
-        /// Bytes to use up.
+        /// How many bytes it uses up.
         bytes: usize,
     },
 }
@@ -164,10 +164,10 @@ pub struct Run {
     /// Make the eBPF programs log each event to standard error.
     #[arg(long)]
     pub debug: bool,
-    /// Keep the raw records in this file.
+    /// Write the raw records to this file.
     #[arg(long, value_name = "PATH", hide = true)]
     pub record: Option<PathBuf>,
-    /// Outputs beside the lines.
+    /// Other outputs.
     #[command(flatten)]
     pub beside: Beside,
     /// Which events are printed.
@@ -217,19 +217,19 @@ pub struct Simulate {
 /// Options of `replay`.
 #[derive(Args, Debug)]
 pub struct Replay {
-    /// What `run --record` wrote.
+    /// The file that `run --record` wrote.
     pub records: PathBuf,
-    /// A copy of the root directory of the host of the records: containers get the names that its runtimes' files have.
+    /// A copy of the root directory of the recorded host: containers get names from its runtimes' files.
     /// Without it no file is read, and the lines are the same on every host.
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// How to write events.
     #[arg(short, long, value_enum, default_value_t = Output::Json)]
     pub output: Output,
-    /// Where memory cgroups were on the host of the records: `v1`, `v2`, `hybrid`.
+    /// Where memory cgroups were on the recorded host: `v1`, `v2`, `hybrid`.
     #[arg(long, default_value = "v2", value_parser = values::cgroup_version)]
     pub cgroup: CgroupVersion,
-    /// Bytes of a page on the host of the records.
+    /// Page size of the recorded host, in bytes.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(4096..=65536))]
     pub page_size: u64,
 }
@@ -241,7 +241,7 @@ pub enum Output {
     Json,
     /// JSON Lines in the Elastic Common Schema.
     Ecs,
-    /// For a person to read.
+    /// For people.
     Text,
 }
 
@@ -254,7 +254,7 @@ pub enum Form {
     Text,
 }
 
-/// Bytes of a ring buffer.
+/// Size of a ring buffer, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSize(pub u32);
 

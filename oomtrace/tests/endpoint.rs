@@ -161,7 +161,7 @@ fn an_address_that_cannot_be_had_is_an_error() {
     let at = taken.local_addr().unwrap().to_string();
     let missing = format!("unix:{}/missing/metrics.sock", dir.path().display());
     for (address, hint) in [
-        (at.as_str(), "hint: another process listens there"),
+        (at.as_str(), "hint: another process uses this address"),
         ("192.0.2.1:9469", "hint: this host has no such address"),
         ("fd", "hint: start it with oomtrace-metrics.socket"),
         (&missing, "hint: its directory must be there"),

@@ -197,21 +197,24 @@ fn what_is_not_understood_is_counted() {
     let torn = "Memory cgroup out of memory: Killed process 5 (to";
     let old = "Killed process 5 (x) total-vm:8kB, anon-rss:4kB, file-rss:0kB, shmem-rss:0kB";
     for (text, said) in [
-        (format!("[    1.000000] {torn}\n[    2.000000] {whole}\n"), "1 lines of kills are torn"),
+        (
+            format!("[    1.000000] {torn}\n[    2.000000] {whole}\n"),
+            "1 lines that report a kill are not complete",
+        ),
         (
             format!("[    1.000000] {old}\n[    2.000000] {whole}\n"),
-            "1 lines report a kill in words of a kernel",
+            "1 lines report a kill in the format of an unknown kernel",
         ),
         (
             format!("what is this\n[    2.000000] {whole}\n"),
-            "1 lines are of no known form (the first is line 1)",
+            "1 lines have no known format (the first is line 1)",
         ),
         (
             format!("Nov 21 02:50:23 h kernel: [123B blob data]\nNov 21 02:50:23 h kernel: {whole}\n"),
             "use -a, or -o export",
         ),
         (format!("{}\n[    2.000000] {whole}\n", "x".repeat(300_000)), "1 lines are too long"),
-        (format!("{{\"a\":1}}\n[    2.000000] {whole}\n"), "1 lines are of no known form"),
+        (format!("{{\"a\":1}}\n[    2.000000] {whole}\n"), "1 lines have no known format"),
     ] {
         let (code, lines, err) = log(text.as_bytes());
         assert_eq!((code, tids(&lines)), (65, vec![7]), "{said}: {err}");

@@ -12,23 +12,24 @@ use crate::outputs::metrics::{Address, SERIES};
 /// Outputs beside the lines.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Beside {
-    /// Also write each event to systemd's journal, with fields to search by: `journalctl OOMTRACE_TYPE=oom_kill`. What
-    /// journald does not take is counted as lost. Lines still go to --file or standard output.
+    /// Also write each event to systemd's journal, with fields to search for: `journalctl
+    /// OOMTRACE_TYPE=oom_kill`. Entries that journald refuses are counted as lost. Lines still go to --file
+    /// or standard output.
     #[arg(long)]
     pub journal: bool,
     /// Write metrics to this file, for node_exporter's textfile collector: at most once a second, and once a minute.
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(metrics_file))]
     pub metrics_file: Option<PathBuf>,
-    /// Serve metrics by HTTP (GET /metrics): at a port on loopback, another address with its port, `unix:/PATH`, or `fd`, the
-    /// socket that systemd hands in.
+    /// Serve metrics over HTTP (GET /metrics): at a port on loopback, at another address with a port, at
+    /// `unix:/PATH`, or at `fd`, the socket that systemd passes.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<Address>,
-    /// How many workloads have a series of their own; the rest is counted in container="_other".
+    /// How many workloads get their own series. The others are counted in container="_other".
     #[arg(long, value_name = "N", default_value_t = SERIES, value_parser = clap::value_parser!(u16).range(16..=4096))]
     pub metrics_series: u16,
 }
 
-/// The collector reads no other names.
+/// The collector reads only names with this ending.
 fn metrics_file(path: PathBuf) -> Result<PathBuf, &'static str> {
     match path.extension() {
         Some(extension) if extension == "prom" => Ok(path),

@@ -1,4 +1,4 @@
-//! What can be typed after `log`.
+//! Options of `oomtrace log`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What the operator adds to lines: `--label` and `--tag`.
+//! Data that the operator adds to lines: `--label` and `--tag`.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use clap::{CommandFactory, error::ErrorKind};
 
 use crate::{cli::Cli, containers::labels::LabelKeys};
 
-/// Bytes of a label's key, at most.
+/// The most bytes of a label's key.
 const LABEL_MAX: usize = 256;
-/// Tags, at most.
+/// The most tags.
 const TAGS_MAX: usize = 16;
-/// Bytes of all keys and values of tags, at most: each line has them.
+/// The most bytes of all keys and values of tags. Each line contains them.
 const TAGS_BYTES: usize = 512;
 
 pub(super) fn label(text: &str) -> Result<String, String> {
@@ -39,7 +39,7 @@ pub(super) fn tag(text: &str) -> Result<(String, String), &'static str> {
 /// The operator's labels.
 ///
 /// # Errors
-/// A usage error, if they cannot be together.
+/// A usage error if they conflict.
 pub fn labels(given: &[String]) -> Result<LabelKeys, clap::Error> {
     LabelKeys::with(given).map_err(|why| usage(&format!("--label: {why}")))
 }
@@ -47,7 +47,7 @@ pub fn labels(given: &[String]) -> Result<LabelKeys, clap::Error> {
 /// The operator's tags.
 ///
 /// # Errors
-/// A usage error, if they cannot be together.
+/// A usage error if they conflict.
 pub fn tags(given: &[(String, String)]) -> Result<BTreeMap<String, String>, clap::Error> {
     let mut tags = BTreeMap::new();
     for (key, value) in given {

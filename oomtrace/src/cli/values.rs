@@ -1,4 +1,4 @@
-//! Values of options: text in, what it means out, or what is wrong with it.
+//! Parses the values of options. An error is what is wrong with the value.
 
 use std::{
     num::{IntErrorKind, ParseIntError},
@@ -33,7 +33,7 @@ pub(super) fn cgroup_version(text: &str) -> Result<CgroupVersion, String> {
     }
 }
 
-/// By a custom that is not ours it would be standard output, which is written to without `--file`.
+/// For many programs `-` means standard output. Here that is the default, without `--file`.
 pub(super) fn not_dash(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.as_os_str() == "-" {
         return Err("without --file, lines go to standard output; a file of that name is ./-");
@@ -41,7 +41,7 @@ pub(super) fn not_dash(path: PathBuf) -> Result<PathBuf, &'static str> {
     Ok(path)
 }
 
-/// Digits, and what follows them; `like` is how it should look.
+/// Digits, and the text after them. `like` says what was expected.
 fn number<'a, T: FromStr<Err = ParseIntError>>(
     text: &'a str,
     like: &'static str,
@@ -76,7 +76,7 @@ pub(super) fn since(text: &str) -> Result<Since, String> {
     }
 }
 
-/// Nothing smaller is worth a file: a line may have 4096 bytes.
+/// A smaller file is useless: a line can have 4096 bytes.
 const SMALLEST_FILE: u64 = 4096;
 
 pub(super) fn file_size(text: &str) -> Result<u64, String> {
@@ -95,7 +95,8 @@ pub(super) fn file_size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-/// Lines hold command lines, with whatever is in them: others may read them if asked for, and nobody else writes them.
+/// Lines contain command lines: others can read them only if the operator wants that, and nobody else can
+/// write them.
 pub(super) fn file_mode(text: &str) -> Result<u32, &'static str> {
     let mode = u32::from_str_radix(text, 8).map_err(|_| "a mode is octal, as in 640")?;
     if mode & !0o666 != 0 || mode & 0o600 != 0o600 {
@@ -104,7 +105,7 @@ pub(super) fn file_mode(text: &str) -> Result<u32, &'static str> {
     Ok(mode)
 }
 
-/// Half of it holds no kill at all: the room for one is taken for all that it may hold.
+/// Half of this would hold no kill at all: the room for a kill is reserved at its maximum size.
 const SMALLEST_RING: u32 = 8 << 10;
 const _: () = assert!(size_of::<OomKill>() + 8 < SMALLEST_RING as usize);
 

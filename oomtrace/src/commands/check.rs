@@ -20,26 +20,26 @@ use crate::{
     sources::probe::{HookChoice, bpffs},
 };
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Finding {
-    /// What.
+    /// Its name.
     name: &'static str,
-    /// How it is.
+    /// Its result.
     state: State,
-    /// In words.
+    /// The result in words.
     detail: String,
 }
 
-/// How a finding is.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
-    /// As wanted.
+    /// Everything is there.
     Ok,
-    /// Works without, but knows less.
+    /// oomtrace works without it, but knows less.
     Limited,
-    /// Nothing works without.
+    /// Nothing works without it.
     Missing,
 }
 
@@ -50,7 +50,7 @@ struct Report {
     usable: bool,
     /// The findings.
     findings: Vec<Finding>,
-    /// The hooks, as `run` would attach them.
+    /// The hooks as `run` would attach them.
     hooks: Vec<HookStatus>,
 }
 
@@ -184,7 +184,7 @@ fn memory_cgroups(kernel: &Kernel) -> Finding {
     Finding { name: "memory cgroups", state, detail }
 }
 
-/// `tried`: whether a kill ran them, if one was made.
+/// `tried`: whether a test kill ran the hooks, if there was one.
 fn function_hook(hooks: &[HookStatus], tried: Option<Result<bool, Failure>>) -> Finding {
     let name = "function hook";
     let hooked = hooks.iter().find(|hook| hook.name == "oom_kill_process");
@@ -200,12 +200,12 @@ fn function_hook(hooks: &[HookStatus], tried: Option<Result<bool, Failure>>) -> 
     let attached = &hook.attached;
     let (state, detail) = match tried {
         None => (State::Ok, format!("{attached}, not tried (--kill tries it by a kill)")),
-        Some(Ok(true)) => (State::Ok, format!("{attached}, and a kill ran it")),
+        Some(Ok(true)) => (State::Ok, format!("{attached}, and a test kill ran it")),
         Some(Ok(false)) => (
             State::Limited,
             format!(
-                "{attached} is attached, and a kill did not run it: `run` finds out at the first kill, and takes the kernel stack \
-                 and the kernel log instead"
+                "{attached} is attached, but a test kill did not reach it: `run` notices this at the first kill, and then uses the \
+                 kernel stack and the kernel log"
             ),
         ),
         Some(Err(error)) => (State::Limited, format!("{attached}, not tried: {}", error.text())),
@@ -247,13 +247,13 @@ fn bpffs(root: &Root) -> Finding {
     Finding { name: "bpffs", state: State::Ok, detail }
 }
 
-/// Last: this process does as `run` would, and stays so.
+/// Checked last, because this process then has the settings of `run`, and keeps them.
 fn under_pressure() -> Finding {
     let mut refused = protection::hold(true);
     refused.extend(protection::lock_memory());
     let state = if refused.is_empty() { State::Ok } else { State::Limited };
     let detail = if refused.is_empty() {
-        "memory is locked, scheduling is real-time, and it is no victim itself".to_owned()
+        "memory is locked, scheduling is real-time, and oomtrace itself cannot be a victim".to_owned()
     } else {
         refused.join("; ")
     };

@@ -1,5 +1,5 @@
-//! `oomtrace containers`: the containers as oomtrace knows them now, so that an operator can see before a
-//! kill whether names will be right.
+//! `oomtrace containers`: lists the containers that oomtrace knows, so that an operator can check the names
+//! before a kill.
 
 use std::{io, path::Path};
 
@@ -20,20 +20,20 @@ use crate::{
     stderr::say,
 };
 
-/// A container, as a kill in it would be told now.
+/// A container, with the names that a kill in it would have now.
 #[derive(Debug, Serialize)]
 struct Row {
     /// Its cgroup.
     cgroup: crate::event::Cgroup,
-    /// Itself.
+    /// The container.
     container: Container,
     /// Its pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     k8s: Option<K8s>,
-    /// The limit of its cgroup; absent where there is none.
+    /// The limit of its cgroup; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit_bytes: Option<u64>,
-    /// What is charged to its cgroup.
+    /// The memory that is charged to its cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage_bytes: Option<u64>,
     /// Why facts are absent.
@@ -44,14 +44,14 @@ struct Row {
 /// `oomtrace containers`.
 ///
 /// # Errors
-/// Where this host has no memory cgroups to look at.
+/// If this host has no memory cgroups to read.
 pub fn containers(args: &Containers) -> Result<(), Failure> {
     let root = Root::host().guarded();
     let hierarchy = Kernel::read(&root)?.hierarchy;
     let mount = hierarchy.mount.ok_or_else(|| {
         Failure::message(
             Code::RunTime,
-            "this kernel has no memory cgroups, or they are not mounted: there is nothing to walk",
+            "this kernel has no memory cgroups, or they are not mounted: there are no containers to list",
         )
     })?;
     let labels = cli::labels(&args.label).unwrap_or_else(|error| error.exit());
@@ -71,7 +71,7 @@ pub fn containers(args: &Containers) -> Result<(), Failure> {
     })
 }
 
-/// One for each cgroup that is a container's own. Those in it and those above are not.
+/// One row for each cgroup that is a container's own. Cgroups inside it and above it have none.
 fn rows(tree: &mut CgroupTree, mount: &Path, version: CgroupVersion) -> Vec<Row> {
     let mut cgroups: Vec<(CgroupId, Vec<u8>)> = tree.live().collect();
     cgroups.sort_by(|(_, one), (_, other)| one.cmp(other));
@@ -126,7 +126,7 @@ fn text(rows: &[Row], out: &mut dyn io::Write) -> io::Result<()> {
             size(row.usage_bytes),
             row.cgroup.path.as_deref().unwrap_or("-"),
         );
-        // Names are chosen by others: a terminal must not obey them.
+        // Others choose these names, so control characters must not reach the terminal.
         writeln!(out, "{}", line.replace(char::is_control, "\u{fffd}"))?;
         for Absence { key, reason, detail } in &row.missing {
             let detail = detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `oomtrace detach`: ends what `run --pin` left behind.
+//! `oomtrace detach`: removes what `run --pin` left.
 
 use std::path::Path;
 

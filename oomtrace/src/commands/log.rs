@@ -1,4 +1,5 @@
-//! `oomtrace log`: kills by the kernel's log alone, this host's or a saved one. No eBPF, no BTF, no privilege but to read it.
+//! `oomtrace log`: prints kills from the kernel's log alone, of this host or a saved one. Needs no eBPF, no
+//! BTF and no privilege except to read the log.
 
 mod remarks;
 mod saved;
@@ -20,7 +21,7 @@ use crate::{
 /// `oomtrace log`.
 ///
 /// # Errors
-/// If a log cannot be read, or a part of it was not understood.
+/// If a log cannot be read, or if a part of it is not understood.
 pub fn log(args: &Log) -> Result<(), Failure> {
     let mut lines = Lines::new(render(args.output, terminal()), Filter::from(&args.filters));
     let done = match args.files.as_slice() {
@@ -28,13 +29,13 @@ pub fn log(args: &Log) -> Result<(), Failure> {
         files => saved::print(files, &mut lines),
     };
     match done {
-        // Nobody reads: there is nothing left to do.
+        // Standard output has no reader, so nothing is left to do.
         Err(Ended::Closed) | Ok(()) => Ok(()),
         Err(Ended::Failure(failure)) => Err(failure),
     }
 }
 
-/// What is known of when and where, by a line of a saved log.
+/// The time and the host of a kill in a saved log.
 pub fn origin(stamp: Stamp, host: Host) -> LogOrigin {
     let (unix_ns, inexact) = match stamp {
         Stamp::SinceBoot(ns) => (i128::from(ns), Reason::LogSinceBoot),
@@ -45,9 +46,9 @@ pub fn origin(stamp: Stamp, host: Host) -> LogOrigin {
     LogOrigin::Saved { unix_ns, inexact, host }
 }
 
-/// Why no more is printed.
+/// Why printing ended early.
 enum Ended {
-    /// Nobody reads standard output any more.
+    /// Standard output has no reader any more.
     Closed,
     /// Something failed.
     Failure(Failure),
@@ -59,7 +60,7 @@ impl From<Failure> for Ended {
     }
 }
 
-/// Standard output, a line for each event.
+/// Writes each event as one line to standard output.
 struct Lines {
     render: Render,
     filter: Filter,

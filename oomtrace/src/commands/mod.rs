@@ -1,4 +1,4 @@
-//! One file a command.
+//! The commands, one file for each.
 
 pub mod check;
 pub mod containers;
@@ -18,13 +18,13 @@ use crate::{
     outputs::encode::{Render, text::Palette},
 };
 
-/// How to write to where it goes: as was asked, else text on a terminal, JSON elsewhere.
+/// How to write: as the operator asked, else text on a terminal and JSON elsewhere.
 fn render(output: Option<Output>, terminal: bool) -> Render {
     match output.unwrap_or(if terminal { Output::Text } else { Output::Json }) {
         Output::Json => Render::Json,
         Output::Ecs => Render::Ecs,
         Output::Text => {
-            // https://no-color.org: set and not empty.
+            // https://no-color.org: the variable must be set and not empty.
             let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             Render::Text(if terminal && !plain { Palette::coloured() } else { Palette::default() })
         }

@@ -13,7 +13,7 @@ use crate::{
 /// `oomtrace schema`.
 ///
 /// # Errors
-/// If standard output refuses.
+/// If standard output cannot be written.
 pub fn schema() -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&json_schema::schema()).unwrap_or_default();
     print(|out| writeln!(out, "{text}"))
@@ -22,7 +22,7 @@ pub fn schema() -> Result<(), Failure> {
 /// `oomtrace completions SHELL`.
 ///
 /// # Errors
-/// If standard output refuses.
+/// If standard output cannot be written.
 pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "oomtrace", &mut text);
@@ -32,17 +32,17 @@ pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
 /// `oomtrace man`.
 ///
 /// # Errors
-/// If standard output refuses.
+/// If standard output cannot be written.
 pub fn man(command: Option<&str>) -> Result<(), Failure> {
     let mut cli = Cli::command();
-    // It names the commands as their pages are named.
+    // So that it names each command like the command's own page.
     cli.build();
     let command = command.and_then(|name| cli.find_subcommand(name)).unwrap_or(&cli);
     let man = clap_mangen::Man::new(command.clone());
     print(|out| man.render(out))
 }
 
-/// A reader that has gone is no error.
+/// Writes to standard output. A reader that is gone is no error.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {

@@ -1,5 +1,5 @@
-//! `oomtrace read-files`: the child of a run that reads what a user may slow down. Requests on standard input, which is a
-//! socket; answers on it too.
+//! `oomtrace read-files`: the child of a run that reads what a user can slow down. Standard input is a
+//! socket, for requests and answers.
 
 use std::{
     io,
@@ -11,10 +11,10 @@ use crate::{
     host::{files, protection},
 };
 
-/// Reads files until nobody asks any more.
+/// Reads files until the socket is closed.
 ///
 /// # Errors
-/// If standard input is no socket, or who asks has gone amid an answer.
+/// If standard input is not a socket, or the parent ends during an answer.
 pub fn read_files() -> Result<(), Failure> {
     close_inherited();
     protection::no_core_dumps();
@@ -25,12 +25,12 @@ pub fn read_files() -> Result<(), Failure> {
     served().map_err(|error| Failure::message(Code::RunTime, format!("cannot answer: {error}")))
 }
 
-/// Closes what whoever started the run had open: if this process hangs, that must not stay locked, nor its pipes open.
+/// Closes inherited descriptors: if this process hangs, no lock may stay held and no pipe open.
 fn close_inherited() {
     const FIRST: libc::c_int = 3;
-    // SAFETY: nothing of this process's own is open yet but standard input, output and error, which are left.
+    // SAFETY: this process has opened nothing yet but standard input, output and error, which stay open.
     unsafe {
-        // Before Linux 5.9 there is no such call.
+        // Linux before 5.9 does not have this call.
         if libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) != 0 {
             for fd in FIRST..1024 {
                 libc::close(fd);

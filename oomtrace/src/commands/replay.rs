@@ -1,5 +1,4 @@
-//! `oomtrace replay`: a run without a kernel. Records that `run --record` kept in,
-//! lines out.
+//! `oomtrace replay`: prints the events of records that `run --record` wrote, without a kernel.
 
 use std::{
     fs::File,
@@ -25,8 +24,8 @@ use crate::{
     sources::{Next, kills::Records},
 };
 
-/// `oomtrace replay`. The clock starts at 1970-01-01T00:00:00Z and stands still after the last event, the
-/// host is named `replay`, and no file of this host is read: the same records give the same lines on every host.
+/// `oomtrace replay`. The clock starts at 1970-01-01T00:00:00Z and stops after the last event, the host is
+/// named `replay`, and no file of this host is read. So the same records give the same lines on every host.
 ///
 /// # Errors
 /// If the file cannot be read or ends in the middle of a record.
@@ -59,7 +58,7 @@ pub fn replay(args: &Replay) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints, and waits until all is written. False if nobody reads any more.
+/// Prints, and waits until everything is written. Returns false if the reader is gone.
 fn printed(
     reporter: &mut Reporter,
     print: impl FnOnce(&mut Reporter) -> Result<(), SinkError>,
@@ -70,13 +69,13 @@ fn printed(
     }
 }
 
-/// What is read of the file at once: some sixty records.
+/// How much of the file is read at once: about sixty records.
 const READ_BYTES: usize = 64 << 10;
 
-/// No record of any version is as long as this: a file that says so is another's.
+/// The longest possible record. A file with a longer one is not a recording.
 const RECORD_MAX: u64 = 64 << 10;
 
-/// Reads a length, then as many bytes, into `record`. False at the end.
+/// Reads a length and that many bytes into `record`. Returns false at the end.
 fn next(records: &mut impl BufRead, record: &mut Vec<u8>) -> io::Result<bool> {
     let torn = || io::Error::other("ends in the middle of a record");
     if records.fill_buf()?.is_empty() {

@@ -1,4 +1,5 @@
-//! `oomtrace run`: opens the output, reads the kernel and attaches; the session goes on from there.
+//! `oomtrace run`: opens the output, reads the kernel's properties and attaches the programs; then the
+//! session takes over.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -34,23 +35,23 @@ use crate::{
     stderr::say,
 };
 
-/// Bytes of the ring of cgroup changes: some 2,000 changes of a usual path.
+/// Size of the ring of cgroup changes: about 2,000 changes with usual paths.
 const CGROUP_RING_BYTES: u32 = 256 << 10;
 
-/// What a kernel without the memory controller lacks.
+/// What is missing on a kernel without the memory controller.
 pub(super) const NO_MEMORY_CGROUPS: &str = "no memory cgroups in this kernel, or they are off (cgroup_disable=memory): kills \
     are reported without their cgroups, containers and units";
 
 /// `oomtrace run`.
 ///
 /// # Errors
-/// Before the programs are attached: what this host lacks. Afterwards: only what ends the run.
+/// Before the programs are attached: what this host lacks. After that: only what ends the run.
 pub fn run(args: Run) -> Result<(), Failure> {
     signals::set_up();
     let added = Added::of(&args).unwrap_or_else(|error| error.exit());
     let root = Root::host().guarded();
     protection::outlive_rotation();
-    // What can fail for the operator's reasons fails before anything is attached.
+    // The operator's errors must be found before anything is attached.
     let terminal = args.file.is_none() && terminal();
     let durable = setup::durable(&root, &args, render(args.output, terminal))?;
     let beside = Beside::open(&args.beside)?;
@@ -60,7 +61,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     lockdown_allows_it()?;
     let (pins, TakeOver { probe, resumed, replaced }) = pinned_or_not(&args, &kernel)?;
     let vmstat = (kernel.resolved.layout.signal_oom_mm != ABSENT).then(|| root.path("/proc/vmstat"));
-    // Before any thread is started, which inherits it.
+    // Before any thread is started, because threads inherit these settings.
     let mut limits = protection::hold(!args.no_realtime);
     limits.extend(of_outputs(&args));
     let hooked = probe.is_hooked();
@@ -106,7 +107,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let parts =
         Parts { attached, counts, records, sources, enricher, account, reporter, mount, count: args.count };
     let done = wait_for_events(Session::new(parts), start, replaced, args.timeout);
-    // The lock on the pins is held until all is written.
+    // The lock on the pins is held until everything is written.
     drop(pins);
     done
 }
@@ -118,10 +119,10 @@ fn of_outputs(args: &Run) -> impl Iterator<Item = String> {
     file.into_iter().chain(args.beside.journal.then(journal::limit).flatten())
 }
 
-/// Why hooks that are attached do not run.
+/// Why attached hooks do not run.
 pub(super) const FTRACE_OFF: &str = "kernel.ftrace_enabled is 0: it does not run";
 
-/// How each hook is attached; one on a function that does not run is none.
+/// How each hook is attached. A function hook that does not run counts as not attached.
 pub(super) fn as_they_run(hooks: &[HookStatus], functions_run: bool) -> Vec<HookStatus> {
     let status = |hook: &HookStatus| match hook.is_on_function() && !functions_run {
         true => hook.clone().silent(FTRACE_OFF),
@@ -130,7 +131,7 @@ pub(super) fn as_they_run(hooks: &[HookStatus], functions_run: bool) -> Vec<Hook
     hooks.iter().map(status).collect()
 }
 
-/// Attaches, to end with this process or, pinned, to stay.
+/// Attaches the programs: pinned, or only until this process ends.
 fn pinned_or_not(args: &Run, kernel: &Kernel) -> Result<(Option<PinDir>, TakeOver), Failure> {
     let options =
         Options { command_line: args.command_line, debug: args.debug, ..options(args.hook, args.ring_size) };
@@ -147,7 +148,7 @@ fn pinned_or_not(args: &Run, kernel: &Kernel) -> Result<(Option<PinDir>, TakeOve
     Ok((Some(dir), taken_over))
 }
 
-/// What this kernel does not have.
+/// What this kernel lacks.
 fn lacks(kernel: &Kernel) -> Vec<String> {
     let mut lacks = Vec::new();
     if kernel.hierarchy.version == CgroupVersion::None {
@@ -175,7 +176,7 @@ fn wait_for_events(
         .map_err(Ended::Io)
         .and_then(|runtime| runtime.block_on(session.run(start, replaced, timeout)));
     match done {
-        // Nobody reads: the run has no purpose any more.
+        // The reader is gone, so the run ends.
         Ok(()) | Err(Ended::Sink(SinkError::Closed)) => Ok(()),
         Err(Ended::Sink(error)) => Err(error.into()),
         Err(Ended::Io(error)) => {
@@ -195,14 +196,14 @@ fn options(hook: HookChoice, ring_size: RingSize) -> Options {
     }
 }
 
-/// Attaches with the sizes of this command.
+/// Attaches with the ring sizes of this command.
 pub(super) fn attach(kernel: &Kernel, hook: HookChoice, ring_size: RingSize) -> Result<Probe, Failure> {
     lockdown_allows_it()?;
     Ok(Probe::attach(&options(hook, ring_size), &kernel.resolved.layout, &kernel.btf)?)
 }
 
-/// The operator's directories that hold no state of the runtime that they were named for: of those that are
-/// `found`, as [`Runtimes::found`] says them.
+/// The operator's `--runtime-root` directories without state of their runtime. `found` is the result of
+/// [`Runtimes::found`].
 pub(super) fn nothing_there(named: &[(Runtime, PathBuf)], found: &[String]) -> Vec<String> {
     named
         .iter()
@@ -212,11 +213,11 @@ pub(super) fn nothing_there(named: &[(Runtime, PathBuf)], found: &[String]) -> V
         .collect()
 }
 
-/// Loading may succeed under lockdown, and then every read of the kernel's memory fails.
+/// Under lockdown, loading may succeed, but then every read of kernel memory fails.
 fn lockdown_allows_it() -> Result<(), Failure> {
     if privilege::lockdown(&Root::host()).as_deref() != Some("confidentiality") {
         return Ok(());
     }
-    let why = "the kernel is in lockdown=confidentiality, which forbids to read kernel memory";
+    let why = "the kernel is in lockdown=confidentiality, which forbids reading kernel memory";
     Err(Failure::message(Code::Unsupported, why).hint("boot with lockdown=integrity"))
 }

@@ -1,5 +1,5 @@
-//! `oomtrace simulate`: a real kill to look at. A child of this program is killed in a
-//! scratch cgroup; its event is shown and held against the kernel's own log, field by field.
+//! `oomtrace simulate`: makes a real kill. A child of this program is killed in a new cgroup. Its event is
+//! shown and compared with the kernel's own log, field by field.
 
 mod compare;
 mod scratch;
@@ -29,12 +29,12 @@ use crate::{
 };
 use scratch::Scratch;
 
-/// What the scratch cgroup may use, and what the child tries to.
+/// The limit of the new cgroup. The child tries to use this much and more.
 const LIMIT_BYTES: usize = 16 << 20;
-/// A kill takes milliseconds; a busy machine may take longer.
+/// A kill takes milliseconds, on a busy machine longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The kernel's limit (`oom_rs`, mm/oom_kill.c): ten reports in this time.
+/// The kernel's rate limit (`oom_rs`, mm/oom_kill.c): ten reports in this time.
 const REPORT_WINDOW: Duration = Duration::from_secs(5);
 const NO_REPORT: &str =
     "the kernel wrote no report of this kill: it writes at most ten in 5 s, for all kills";
@@ -42,11 +42,11 @@ const NO_REPORT: &str =
 /// `oomtrace simulate`.
 ///
 /// # Errors
-/// If this host cannot be traced, if no kill came, or if a field differs from the kernel's log.
+/// If this host cannot be traced, if no kill happens, or if a field differs from the kernel's log.
 pub fn simulate(args: &Simulate) -> Result<(), Failure> {
     let (mut kill, mut report, mut id) = kill_one(args)?;
     if report.is_none() {
-        say(&format!("oomtrace: {NO_REPORT}: once more in {} s", REPORT_WINDOW.as_secs()));
+        say(&format!("oomtrace: {NO_REPORT}: trying again in {} s", REPORT_WINDOW.as_secs()));
         thread::sleep(REPORT_WINDOW);
         (kill, report, id) = kill_one(args)?;
     }
@@ -66,17 +66,17 @@ pub fn simulate(args: &Simulate) -> Result<(), Failure> {
         .hint("please report it, with the event and the lines above"))
 }
 
-/// One kill: its event, the kernel's report of it if there is one, and the scratch cgroup's id.
+/// Makes one kill. Returns its event, the kernel's report if there is one, and the id of the new cgroup.
 fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failure> {
     let root = Root::host();
     let kernel = Kernel::read(&root)?;
     let mut probe = attach(&kernel, args.hook, RingSize::default())?;
-    // Made after the programs are attached, so that they tell its path.
+    // Made after the programs are attached, so that they report its path.
     let scratch = Scratch::make(&kernel.hierarchy, LIMIT_BYTES)?;
     let mut limits = Vec::new();
     let mut enricher =
         Enricher::new(setup::knowledge(&root, &kernel, &probe, Added::default(), &mut limits)?);
-    // A reader of its own: what the event was made from is not what it is held against.
+    // A separate reader, so that the comparison does not use what the event was made from.
     let mut log = KernelLog::open(&root).map_err(|error| {
         let failure = Failure::message(Code::Privilege, format!("cannot read the kernel log: {error}"));
         failure.hint("CAP_SYSLOG is needed to compare; `oomtrace run` works without")
@@ -87,7 +87,7 @@ fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failur
         go(&mut child)?;
         event_of(child.id(), probe.rings(), &mut enricher)
     });
-    // Whatever came of it, nothing is left behind.
+    // The child must not stay, whatever the result.
     let _gone_already = child.kill();
     let ended = child.wait();
     let id = scratch.id();
@@ -101,7 +101,7 @@ fn kill_one(args: &Simulate) -> Result<(OomKill, Option<OomReport>, u64), Failur
     Ok((kill, report, id))
 }
 
-/// Whether a kill in a scratch cgroup runs the function hooks of these programs.
+/// Whether a test kill in a new cgroup runs the function hooks of these programs.
 ///
 /// # Errors
 /// If no kill can be made here, or none was seen.
@@ -112,7 +112,7 @@ pub(super) fn hooks_run(kernel: &Kernel, probe: &mut Probe) -> Result<bool, Fail
         go(&mut child)?;
         record_of(child.id(), probe.rings(), |_| {})
     });
-    // Whatever came of it, nothing is left behind.
+    // The child must not stay, whatever the result.
     let _gone_already = child.kill();
     let _ended = child.wait();
     drop(scratch);
@@ -126,17 +126,17 @@ fn show(args: &Simulate, kill: &OomKill) -> Result<(), Failure> {
     print(|out| out.write_all(&line))
 }
 
-/// The child: waits until it is in its cgroup, then uses up memory until it is killed.
+/// The child: waits until it is in its cgroup, then uses memory until it is killed.
 ///
 /// # Errors
-/// If nobody killed it.
+/// If it was not killed.
 pub fn victim(bytes: usize) -> Result<(), Failure> {
     let mut go = [0];
     let asked = std::io::stdin().read_exact(&mut go);
     asked.map_err(|error| Failure::message(Code::RunTime, format!("not for use by hand: {error}")))?;
     let memory = vec![1u8; bytes];
     black_box(&memory);
-    // The kernel kills in its own time.
+    // The kill may take a moment.
     thread::sleep(PATIENCE);
     Err(Failure::message(Code::RunTime, "still alive"))
 }
@@ -160,13 +160,13 @@ fn go(child: &mut Child) -> Result<(), Failure> {
     written.map_err(|error| Failure::message(Code::RunTime, format!("cannot speak to the child: {error}")))
 }
 
-/// The event of this process, among any others that happen.
+/// The event of this process. Other events may come before it.
 fn event_of(pid: u32, rings: &mut Rings, enricher: &mut Enricher) -> Result<OomKill, Failure> {
     let facts = record_of(pid, rings, |change| enricher.cgroup_changed(change))?;
     Ok(enricher.oom_kill(&facts))
 }
 
-/// The record of this process; the changes of cgroups that come before it are for `changed`.
+/// The record of this process. Changes of cgroups that come before it are passed to `changed`.
 fn record_of(
     pid: u32,
     rings: &mut Rings,

@@ -1,23 +1,23 @@
-//! Why facts are absent: collected while an event is built, kept for those that really are.
+//! Collects why facts are absent while an event is built, and keeps the reasons of those that are.
 
 use crate::{
     event::{Absence, Missing, Reason, Why},
     host::process,
 };
 
-/// Reasons by key, each key once. A line has a few dozen at the most, so a list is the cheapest map.
+/// Reasons by key, each key once. A line has at most a few dozen, so a list is the cheapest map.
 #[derive(Clone, Debug, Default)]
 pub struct Absent(Missing);
 
 impl Absent {
-    /// Notes why `key` may be absent. The first reason stays: it is nearest to the cause.
+    /// Adds why `key` may be absent. The first reason stays, because it is nearest to the cause.
     pub fn because(&mut self, key: &'static str, why: impl Into<Why>) {
         if !self.has(key) {
             self.0.push(Absence::new(key, why));
         }
     }
 
-    /// As [`Self::because`], for each.
+    /// As [`Self::because`], for each of them.
     pub fn all(&mut self, absences: &[Absence]) {
         for absence in absences {
             if !self.has(&absence.key) {
@@ -26,12 +26,12 @@ impl Absent {
         }
     }
 
-    /// The reason of a key that turned out to be there is dropped.
+    /// Drops the reason of a key that is present.
     pub fn present(&mut self, key: &str) {
         self.0.retain(|absence| absence.key != key);
     }
 
-    /// Notes why if `fact` is not there, and gives the fact back.
+    /// Adds the reason if `fact` is absent, and returns the fact.
     pub fn unless<T>(&mut self, fact: Option<T>, key: &'static str, why: impl Into<Why>) -> Option<T> {
         if fact.is_none() {
             self.because(key, why);
@@ -39,7 +39,7 @@ impl Absent {
         fact
     }
 
-    /// The reasons, for the event.
+    /// The reasons for the event.
     pub fn into_missing(self) -> Missing {
         let mut missing = self.0;
         missing.sort_unstable_by(|one, other| one.key.cmp(&other.key));

@@ -1,5 +1,5 @@
-//! Facts to events. One [`Enricher`] for the whole run: it holds what was learned before a
-//! kill, because afterwards it is gone.
+//! Turns facts into events. One [`Enricher`] serves the whole run: it holds what was learned before a kill,
+//! because afterwards it is gone.
 
 mod function_hooks;
 mod logged;
@@ -40,19 +40,19 @@ use crate::{
     kernel::gfp::GfpNames,
 };
 
-/// What an [`Enricher`] is made of.
+/// What an [`Enricher`] is built from.
 pub struct Knowledge {
-    /// Whether function hooks are attached, and run.
+    /// Whether function hooks are attached, and whether they run.
     pub hooks: HookState,
     /// The host's files.
     pub root: Option<Root>,
     /// The memory cgroups and their containers.
     pub tree: CgroupTree,
-    /// Readers of `/proc/PID`; or why there is none: in a replay the process is none of this host's.
+    /// Readers of `/proc/PID`, or why there are none: in a replay the process does not belong to this host.
     pub processes: Result<ProcessReader, process::Reason>,
     /// How much of a command line is reported.
     pub command_line: CommandLineChoice,
-    /// The kernel's log, where no function hook tells more.
+    /// The kernel log, if no function hook runs.
     pub log: Option<KernelLog>,
     /// Where the killer's state has its members, to find it in the kernel stack.
     pub oom_control: Option<OomControlLayout>,
@@ -60,15 +60,14 @@ pub struct Knowledge {
     pub gfp: Option<GfpNames>,
     /// Where memory cgroups are.
     pub version: CgroupVersion,
-    /// The distance between the clocks in a replay, where it is no later than the latest event; `None`
-    /// samples it for each event.
+    /// The clock offset of a replay. `None` samples it for each event.
     pub clock: Option<ClockOffset>,
-    /// What each line says of the run that writes it.
+    /// What each line says about the run that writes it.
     pub run: RunFacts,
 }
 
 impl Knowledge {
-    /// Nothing of any host: what records say is all there is. `name` stands for the host and the run.
+    /// Nothing about any host: only what the records say. `name` stands for the host and the run.
     pub fn none(name: &str, version: CgroupVersion) -> Self {
         Self {
             hooks: HookState::None,
@@ -91,16 +90,16 @@ impl Knowledge {
     }
 }
 
-/// What each line says of the run that writes it.
+/// What each line says about the run that writes it.
 #[derive(Clone, Debug)]
 pub struct RunFacts {
     /// The host's identity.
     pub host: Host,
     /// The operator's constants.
     pub tags: BTreeMap<String, String>,
-    /// Names the run.
+    /// Identifies the run.
     pub instance: String,
-    /// Names the set of programs whose events are read.
+    /// Identifies the set of programs whose events are read.
     pub stream: String,
 }
 
@@ -110,25 +109,26 @@ pub struct Enricher {
     on_stack: OomControlSearch,
     runs: Runs,
     calendar: Calendar,
-    /// The distance between the clocks at the time of the event at hand.
+    /// The clock offset at the time of the current event.
     offset: ClockOffset,
     hooks: Hooks,
-    /// `vm.oom_kill_allocating_task`, where it can be read.
+    /// `vm.oom_kill_allocating_task`, if it can be read.
     kill_allocating_task: Option<Sysctl>,
     /// The time of the latest event.
     latest: BootTime,
-    /// Lines of this run that have an `id` by their number.
+    /// The number of lines of this run with an `id`.
     lines: u64,
 }
 
-/// How long a victim's `/proc` files may delay its line. It is gone 1.9 ms after its mark at the earliest.
+/// How long a victim's `/proc` files may delay its line. A victim is gone 1.9 ms after its mark at the
+/// earliest.
 const PROC_WAIT: Duration = Duration::from_millis(2);
 
 /// Why a fact is absent that the kernel side reads.
 pub(super) const UNREAD: Reason = Reason::NotReadInKernel;
 
 impl Enricher {
-    /// One for a run.
+    /// An enricher for a run.
     pub fn new(knowledge: Knowledge) -> Self {
         let calendar = knowledge.clock.map_or_else(Calendar::new, Calendar::fixed);
         let hooks = Hooks::new(knowledge.hooks);
@@ -152,17 +152,17 @@ impl Enricher {
         &self.knowledge.tree
     }
 
-    /// The memory cgroups, for those who find out more of them.
+    /// The memory cgroups, to be changed.
     pub fn tree_mut(&mut self) -> &mut CgroupTree {
         &mut self.knowledge.tree
     }
 
-    /// Names the run.
+    /// Identifies the run.
     pub fn instance(&self) -> &str {
         &self.knowledge.run.instance
     }
 
-    /// Names the set of programs whose events come from here on.
+    /// Sets the set of programs whose events come after this.
     pub fn set_stream(&mut self, stream: String) {
         self.knowledge.run.stream = stream;
     }
@@ -177,24 +177,25 @@ impl Enricher {
         matches!(self.knowledge.version, CgroupVersion::V1 | CgroupVersion::Hybrid)
     }
 
-    /// The kernel's log, where it is followed.
+    /// The kernel log, if it is followed.
     pub fn kernel_log(&self) -> Option<&KernelLog> {
         self.knowledge.log.as_ref()
     }
 
-    /// Reads the log as it grows, so that a kill finds its own lines read. False if there is more to read.
+    /// Reads the log as it grows, so that the lines of a kill are read when its record arrives. Returns false
+    /// if there is more to read.
     pub fn read_kernel_log(&mut self) -> bool {
-        // A kill reads the log itself: what is not to be had now is not missed.
+        // A kill reads the log itself, so an error here does not matter.
         self.knowledge.log.as_mut().is_none_or(|log| log.catch_up().unwrap_or(true))
     }
 
-    /// A change of the tree of memory cgroups.
+    /// Takes in a change of the tree of memory cgroups.
     pub fn cgroup_changed(&mut self, change: &CgroupChange) {
         self.knowledge.tree.apply(change);
     }
 
-    /// What a line starts with. Without `seq` it is told from others by an `id`, which is this run's: where the same
-    /// line may be written by another run too, what both know must be its `id`.
+    /// The start of a line. A line without `seq` has an `id`, by default one of this run only. A line that
+    /// another run may also write needs an `id` that both runs compute.
     fn envelope(&mut self, time: BootTime, seq: Option<u64>, origin: Origin) -> Envelope {
         let run = &self.knowledge.run;
         let id = seq.is_none().then(|| {
@@ -216,7 +217,7 @@ impl Enricher {
         }
     }
 
-    /// What a line of oomtrace's own starts with.
+    /// The start of a line about oomtrace itself.
     pub fn own_envelope(&mut self) -> Envelope {
         self.calendar.look();
         self.offset = self.calendar.now();
@@ -224,7 +225,7 @@ impl Enricher {
         self.envelope(now, None, Origin::Oomtrace)
     }
 
-    /// Turns to the time of an event. Which clock it was under is not always known.
+    /// Selects the clock at the time of an event, as far as it is known.
     fn turn_to(&mut self, time: BootTime, absent: &mut Absent) {
         self.latest = time;
         self.calendar.look();
@@ -235,22 +236,22 @@ impl Enricher {
         }
     }
 
-    /// Looks whether the clock was set.
+    /// Checks whether the clock was set.
     pub fn look_at_clock(&mut self) {
         self.calendar.look();
     }
 
-    /// Goes on with the clock of an earlier run.
+    /// Continues the clock of an earlier run.
     pub fn resume(&mut self, handed_over: &Pinned) {
         self.calendar.resume(handed_over);
     }
 
-    /// Writes down what the next run needs.
+    /// Writes what the next run needs.
     pub fn hand_over(&self, to: &mut Pinned) {
         self.calendar.keep(to);
     }
 
-    /// A moment as text, by the clock of then as far as it is known.
+    /// A time as text, by the clock at that time as far as it is known.
     pub fn text_of(&self, time: BootTime) -> String {
         self.calendar.when(time).0.rfc3339(time)
     }
@@ -279,7 +280,8 @@ impl Enricher {
         let ids = ids_of(&facts.lineage, facts.victim.memcg);
         let identity = self.identify(seen(&ids, &facts.lineage, path.as_deref()), facts.time, &mut absent);
         let score = facts.oom.as_ref().and_then(|killer| killer.oom_score_bytes);
-        // Last: the killer may still hold the victim's lock, which a look at its executable waits for.
+        // Last, because reading the executable may have to wait for the victim's lock, which the OOM killer
+        // may still hold.
         let process = self.process(facts);
         let cut = process.command_line_cut;
         let mut victim = self.victim(facts, path, process, &mut absent);
@@ -300,7 +302,8 @@ impl Enricher {
         }
     }
 
-    /// What is absent on this host whatever was killed; `more` besides, where there are no memory cgroups.
+    /// The facts that are absent on this host for every kill. `more` are absent if there are no memory
+    /// cgroups.
     fn absent_here(&self, more: &[&'static str]) -> Absent {
         let mut absent = Absent::default();
         if self.knowledge.version == CgroupVersion::None {
@@ -337,7 +340,7 @@ impl Enricher {
             (Ok(_), None) => ProcessFacts::none(process::Reason::NotRead),
             (Err(reason), _) => ProcessFacts::none(reason.clone()),
         };
-        // Read in the kernel, it is the victim's however late the record is looked at.
+        // The kernel side read it, so it certainly belongs to the victim.
         if let Some((text, cut)) = recorded {
             process.command_line = Ok(text);
             process.command_line_cut = cut;
@@ -345,13 +348,13 @@ impl Enricher {
         process
     }
 
-    /// What the kernel's log says of the run. Only the one chosen has lines of its own.
+    /// What the kernel log says about the run. Only the chosen process has lines of its own.
     fn log(&mut self, facts: &OomKillFacts, path: &[u8]) -> Option<LogFacts> {
         if facts.oom.is_some() {
             return None;
         }
         let log = self.knowledge.log.as_mut()?;
-        // What was read before the error counts.
+        // Lines that were read before an error count.
         let _read_so_far = log.catch_up();
         let report = log.take(facts.victim.tgid.or(facts.victim.tid)?, path)?;
         // One of long ago is of another process with the same id, whose own state was found in the stack.
@@ -369,17 +372,17 @@ impl Enricher {
         })
     }
 
-    /// The victim's path: the kernel's own, and where that was cut, the tree's.
+    /// The victim's path: the kernel's own, or if that is cut, the tree's.
     fn victim_path(&self, lineage: &Lineage, id: Option<CgroupId>) -> Option<Vec<u8>> {
         if !lineage.path_cut && !lineage.path.is_empty() {
             return Some(lineage.path.clone());
         }
-        // The tail that the kernel side read must be the tail of what the tree has.
+        // The tail that the kernel side read must match the end of the tree's path.
         let known = self.knowledge.tree.path_of(id?)?;
         known.ends_with(&lineage.path).then_some(known)
     }
 
-    /// The path of the cgroup whose limit fired, where that of the victim's has no head.
+    /// The path of the cgroup whose limit fired, if the beginning of the victim's path is cut off.
     fn name_fired(&self, lineage: &Lineage, oom: &mut event::Oom, absent: &mut Absent) {
         let Some(fired) = oom.cgroup.as_mut().filter(|fired| fired.cgroup.path.is_none()) else { return };
         let id = lineage.levels.iter().map(|level| level.id);
@@ -447,7 +450,7 @@ impl Enricher {
     }
 }
 
-/// The ids of a lineage, or the one that is known where there is none.
+/// The ids of a lineage; without a lineage, only the known id.
 fn ids_of(lineage: &Lineage, id: Option<CgroupId>) -> Vec<CgroupId> {
     let mut ids = lineage_ids(lineage);
     if ids.is_empty() {
@@ -456,12 +459,12 @@ fn ids_of(lineage: &Lineage, id: Option<CgroupId>) -> Vec<CgroupId> {
     ids
 }
 
-/// A cgroup as an event shows it: with its whole path, or as far as the lineage has it.
+/// A cgroup for the tree: with its whole path, or with the lineage's part of it.
 fn seen<'a>(ids: &'a [CgroupId], lineage: &'a Lineage, path: Option<&'a [u8]>) -> Seen<'a> {
     Seen { ids, path: path.unwrap_or(&lineage.path), path_is_whole: path.is_some() }
 }
 
-/// Where a task was; the keys are where its path and its id go.
+/// The cgroup of a task. The keys are those of its path and its id.
 fn cgroup(
     id: Option<CgroupId>,
     path: Option<Vec<u8>>,
@@ -475,7 +478,7 @@ fn cgroup(
     Cgroup { path: path.as_deref().map(text_from_kernel), id: id.map(|id| id.to_string()) }
 }
 
-/// The facts with the head of the path that was cut in the kernel.
+/// The facts with the beginning of the path that the kernel side had cut off.
 fn whole<'a>(facts: &'a OomKillFacts, path: Option<&[u8]>) -> Cow<'a, OomKillFacts> {
     match path {
         Some(path) if facts.lineage.path_cut => {

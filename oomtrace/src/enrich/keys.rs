@@ -1,5 +1,5 @@
-//! Dotted paths of a cgroup's keys, by where in a line the cgroup is: known when it is compiled, so that the reason
-//! for an absent fact costs no text.
+//! Dotted paths of a cgroup's keys, by the place of the cgroup in a line. They are constants, so that the
+//! reason for an absent fact allocates no text.
 
 macro_rules! cgroup_keys {
     ($($field:ident = $name:literal),* $(,)?) => {

@@ -1,4 +1,4 @@
-//! Facts to events: what a record cannot know is added here, from files of this host.
+//! Turns facts into events: adds what a record does not contain, from files of this host.
 
 pub mod absent;
 pub mod enricher;

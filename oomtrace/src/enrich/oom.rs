@@ -1,8 +1,8 @@
-//! What a run of the killer was about: whose limit fired, why, and how the victim came to be
-//! one. Pure: facts in, `oom` of the event out, with a reason for each fact that is absent.
+//! Explains a run of the OOM killer: whose limit fired, why, and how the victim was chosen. Turns facts into
+//! `oom` of the event, with a reason for each absent fact. Reads no file.
 //!
-//! The killer's own state is the best evidence, by a function hook or from the kernel stack, then the kernel's log.
-//! Nothing weaker is ever used: a cgroup that stands at its limit need not be the one that ran out.
+//! The OOM killer's own state, from a function hook or the kernel stack, is the best evidence, then the kernel
+//! log. Nothing weaker is used: a cgroup at its limit need not be the one that ran out.
 
 use cgroup::{cgroup_of, path_of};
 
@@ -17,12 +17,12 @@ use crate::{
 
 pub mod cgroup;
 
-/// What the kernel's log says of a run.
+/// What the kernel log says about a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFacts {
     /// `constraint=`.
     pub constraint: Constraint,
-    /// `oom_memcg=`; `None` for `global_oom` and where the line does not tell one from the other.
+    /// `oom_memcg=`; `None` for `global_oom`, and if the line is ambiguous.
     pub oom_memcg: Option<Vec<u8>>,
     /// `gfp_mask=`, and its names.
     pub gfp_mask: Option<(u32, Option<String>)>,
@@ -30,7 +30,7 @@ pub struct LogFacts {
     pub order: Option<i32>,
 }
 
-/// What of the host decides how facts are read.
+/// Properties of the host that decide how facts are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// Where memory cgroups are.
@@ -41,7 +41,7 @@ pub struct Context<'a> {
     pub kill_allocating_task: Option<bool>,
 }
 
-/// Victims of one run, where no hook marks where a run starts.
+/// The victims of one run, if no hook shows where a run starts.
 #[derive(Clone, Debug, Default)]
 pub struct Runs {
     last: Option<Run>,
@@ -56,7 +56,8 @@ struct Run {
 }
 
 impl Runs {
-    /// The run of a victim, and what the log said of it: its own lines, or those of the first of its group.
+    /// The run of a victim, and what the log says about it: its own lines, or those of the first victim of
+    /// its group.
     fn of(
         &mut self,
         facts: &OomKillFacts,
@@ -66,8 +67,8 @@ impl Runs {
         if let Some(run) = facts.run {
             return (run, log);
         }
-        // One task runs the killer once at a time, and a group dies in one run. The members
-        // after the first have no `oom-kill:` line of their own.
+        // A task runs the OOM killer only once at a time, and a group dies in one run. Only its first member
+        // has an `oom-kill:` line.
         if let Some(last) = &self.last
             && log.is_none()
             && group.is_some()
@@ -111,7 +112,7 @@ pub fn oom(
     oom
 }
 
-/// Why a fact of the killer's or of a cgroup is absent that the kernel side reads.
+/// Why a fact that the kernel side reads is absent.
 const UNREAD: Reason = Reason::NotReadInKernel;
 
 fn from_killer(
@@ -121,7 +122,7 @@ fn from_killer(
     absent: &mut Absent,
 ) -> Oom {
     let constraint = killer.constraint.and_then(constraint).or_else(|| {
-        // Before the killer has worked it out; a cgroup's limit is known from the start.
+        // Not computed yet, but a cgroup's limit is known from the start.
         matches!(killer.memcg, Some(Some(_))).then_some(Constraint::Memcg)
     });
     if constraint.is_none() {
@@ -200,7 +201,7 @@ fn from_log(log: &LogFacts, lineage: &Lineage, context: &Context<'_>, absent: &m
     oom
 }
 
-/// Nothing tells what ran out.
+/// No evidence shows what ran out.
 fn unknown(absent: &mut Absent) -> Oom {
     for key in [
         "oom.scope",
@@ -241,10 +242,10 @@ fn gfp(
     }
 }
 
-/// Whether `vm.oom_kill_allocating_task` tells how the victim was chosen, and nothing else does.
+/// Whether only `vm.oom_kill_allocating_task` can show how the victim was chosen.
 pub fn may_be_allocating_task(facts: &OomKillFacts, log: Option<&LogFacts>) -> bool {
     match &facts.oom {
-        // The killer gives no reason that could be read; it takes the allocating task before it looks at any score.
+        // The OOM killer's reason cannot be read. It takes the allocating task before it compares scores.
         Some(killer) => killer.message.is_none() && killer.oom_score_bytes == Some(0),
         None => log.is_none_or(|log| log.constraint != Constraint::Memcg),
     }
@@ -258,12 +259,12 @@ fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Abs
         return Some(Kill::Sysrq);
     }
     if let Some(message) = facts.oom.as_ref().and_then(|killer| killer.message.as_deref()) {
-        // The others of its group are in the same run, but did not allocate.
+        // The other processes of its group are in the same run, but did not allocate.
         if contains(message, b"(oom_kill_allocating_task)") && first_of_run(facts) {
             return Some(Kill::AllocatingTask);
         }
     } else if may_be_allocating_task(facts, None) && oom.scope.is_some_and(|scope| scope != Scope::Memcg) {
-        // The kernel takes the allocating task where it may, before it looks at any score.
+        // The kernel takes the allocating task if possible, before it compares scores.
         let own = facts.victim.tgid.is_some() && facts.victim.tgid == facts.trigger.tgid;
         match context.kill_allocating_task {
             Some(true) if own => return Some(Kill::AllocatingTask),
@@ -289,14 +290,13 @@ fn kill(facts: &OomKillFacts, oom: &Oom, context: &Context<'_>, absent: &mut Abs
     Some(Kill::Selected)
 }
 
-/// Whether the victim is the first of a run whose start a hook has marked.
+/// Whether the victim is the first of a run whose start a hook has seen.
 fn first_of_run(facts: &OomKillFacts) -> bool {
     facts.run.is_none_or(|run| run == facts.seq)
 }
 
-/// Whether `memory.oom.group` is set anywhere from the victim's cgroup up to the one whose
-/// limit fired, or up to below the root: where the kernel looks. `None` where it is set in a
-/// cgroup that may be above the limit.
+/// Whether `memory.oom.group` is set in a cgroup from the victim's up to the one whose limit fired, or up to
+/// below the root. The kernel checks these. `None` if it is set in a cgroup that may be above the limit.
 fn in_group(lineage: &Lineage, oom: &Oom, version: CgroupVersion) -> Option<bool> {
     let levels = &lineage.levels;
     // The root has no such file.
@@ -310,7 +310,7 @@ fn in_group(lineage: &Lineage, oom: &Oom, version: CgroupVersion) -> Option<bool
     match (oom.scope, domain) {
         (Some(Scope::Memcg), Some(id)) => Some(match position(id) {
             Some(index) => set(index.saturating_add(1).min(below_root)),
-            // Too deep; else the victim has been moved away, and the kernel leaves its group alone.
+            // Too deep; else the victim was moved away, and the kernel does not kill its group.
             None => lineage.levels_cut,
         }),
         (Some(Scope::Memcg) | None, _) => set(1).then_some(true),
@@ -331,7 +331,7 @@ fn level(lineage: &Lineage, id: CgroupId) -> Option<(usize, &MemcgFacts)> {
 }
 
 fn constraint(value: u32) -> Option<Constraint> {
-    // `enum oom_constraint` of include/linux/oom.h, the same on every kernel with this tracepoint.
+    // `enum oom_constraint` of include/linux/oom.h, which is the same on every kernel with this tracepoint.
     match value {
         0 => Some(Constraint::None),
         1 => Some(Constraint::Cpuset),

@@ -12,12 +12,12 @@ impl Counters {
         usize::try_from(index).ok().and_then(|index| self.0.get(index)).copied().unwrap_or(0)
     }
 
-    /// Kills that the programs saw of those that the kernel counts.
+    /// How many of the kills that the kernel counts the programs saw.
     pub fn seen_kills(&self) -> u64 {
         self.get(counter::KILLED).wrapping_add(self.get(counter::REPEATED))
     }
 
-    /// Kills of which no line says the cgroup: second passes of group kills, and what was lost.
+    /// Kills whose cgroup no line reports: second passes of group kills, and lost kills.
     pub fn unplaced_kills(&self) -> u64 {
         let of = [counter::REPEATED, counter::RING_FULL, counter::NO_SCRATCH, counter::TASK_UNKNOWN];
         of.into_iter().map(|index| self.get(index)).fold(0, u64::wrapping_add)

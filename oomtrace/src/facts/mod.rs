@@ -1,9 +1,7 @@
-//! The only reader of raw bytes: a record from a ring buffer in, facts in bytes and
-//! nanoseconds out. Pages and entries end here.
+//! The only parser of raw bytes: turns a record of a ring buffer into facts, in bytes and nanoseconds.
 //!
-//! It never fails on a fact, only on a record: a fact whose `present` bit is clear is
-//! `None`. Any bytes may come in (a pinned ring of another build, a recording); none of
-//! them ends the process.
+//! It never fails because of a fact, only because of a record: a fact whose `present` bit is clear is `None`.
+//! Any input is possible (a pinned ring of another build, a recording), and none ends the process.
 
 mod counters;
 pub mod kernel_log;
@@ -35,7 +33,7 @@ use crate::event::{Evidence, MemoryEvents};
 /// A record that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Too short for what it says it is.
+    /// Too short for its kind.
     #[error("record of kind {kind} has {len} bytes, at least {needed} are needed")]
     Short {
         /// Its kind; 0 if even that is missing.
@@ -48,14 +46,14 @@ pub enum DecodeError {
     /// Not a kind this version knows.
     #[error("record of unknown kind {0}")]
     UnknownKind(u32),
-    /// Its own length is not its length.
+    /// The length in its header is not its real length.
     #[error("record of kind {kind} says {says} bytes and has {len}")]
     Length {
         /// Its kind.
         kind: u32,
-        /// What it says.
+        /// The length in its header.
         says: u32,
-        /// What it has.
+        /// Its real length.
         len: usize,
     },
 }
@@ -76,7 +74,7 @@ impl Decoder {
     pub fn record(&self, bytes: &[u8]) -> Result<Record, DecodeError> {
         let header = prefix::<wire::Header>(0, bytes)?;
         let kind = header.kind;
-        // The ring rounds a record up to 8 bytes; the header says how many of them count.
+        // The ring rounds the size of a record up to 8 bytes. The header has the real size.
         let len = usize::try_from(header.len).unwrap_or(usize::MAX);
         let bytes =
             bytes.get(..len).ok_or(DecodeError::Length { kind, says: header.len, len: bytes.len() })?;
@@ -106,10 +104,10 @@ impl Decoder {
         }
         let mut victim = task(&raw.victim);
         if raw.flags & FLAG_PID_ONLY != 0 {
-            // The old tracepoint names a thread; whose process it is was not to be had.
+            // The old tracepoint passes only a thread, and its process was not found.
             victim.tgid = None;
         }
-        // Whose SIGKILL it was can be told only where the victim's task was found.
+        // Without the victim's task it is not known which process got the SIGKILL.
         let followed = raw.flags & FLAG_SIGNALS_FOLLOWED != 0 && raw.flags & FLAG_PID_ONLY == 0;
         Ok(OomKillFacts {
             seq: raw.header.seq,
@@ -150,7 +148,7 @@ impl Decoder {
         pages.saturating_mul(self.page_bytes)
     }
 
-    /// The kernel's own `get_mm_counter` reads a negative per-CPU sum as 0.
+    /// Like the kernel's own `get_mm_counter`, this reads a negative per-CPU sum as 0.
     fn counter(&self, pages: i64) -> u64 {
         self.pages(u64::try_from(pages).unwrap_or(0))
     }
@@ -167,7 +165,7 @@ impl Decoder {
         }
     }
 
-    /// What the killer's own state said; `None` if nothing read it.
+    /// The OOM killer's own state; `None` if nothing read it.
     pub fn oom_control(&self, raw: &wire::OomControl) -> Option<OomControlFacts> {
         let evidence = match raw.source {
             wire::SOURCE_FENTRY => Evidence::Fentry,
@@ -197,7 +195,8 @@ impl Decoder {
 
     fn lineage(&self, raw: &wire::Lineage, levels: &[wire::MemcgLevel], path: &[u8]) -> Lineage {
         if raw.level_count == 0 {
-            // Even a task of the root has a level: nothing was walked, and no names are not the root's path.
+            // Even a task of the root has a level. Without any level nothing was read, and an empty path is
+            // not the root's.
             return Lineage { path_cut: true, levels_cut: true, ..Lineage::default() };
         }
         Lineage {
@@ -245,7 +244,7 @@ fn prefix<T: FromBytes + KnownLayout + Immutable>(kind: u32, bytes: &[u8]) -> Re
     }
 }
 
-/// Reads a record whose tail may be left out, down to `needed` bytes; what was left out is 0.
+/// Reads a record whose tail may be missing, down to `needed` bytes. The missing part is 0.
 fn prefix_zero_filled<T: FromBytes + zerocopy::IntoBytes + KnownLayout + Immutable>(
     bytes: &[u8],
     needed: usize,
@@ -298,7 +297,7 @@ fn until_nul<const N: usize>(bytes: &[u8; N]) -> Vec<u8> {
     bytes.iter().copied().take_while(|byte| *byte != 0).collect()
 }
 
-/// Names leaf first, each ended by NUL, to a path from the root.
+/// Turns names, leaf first, each ended by NUL, into a path from the root.
 fn whole_path(names: &[u8]) -> Vec<u8> {
     let names = names.strip_suffix(&[0]).unwrap_or(names);
     let mut path = Vec::with_capacity(names.len() + 1);

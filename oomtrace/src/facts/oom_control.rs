@@ -42,7 +42,7 @@ pub struct OomControlLayout {
 }
 
 impl OomControlLayout {
-    /// Of a kernel; `None` if it lacks a member, or has one where none can be.
+    /// The places of a kernel; `None` if a member is missing or at an impossible place.
     pub fn of(layout: &KernelLayout) -> Option<Self> {
         let size = usize::try_from(layout.oc_size).ok().filter(|size| *size <= 256)?;
         let member = |offset: u32, bytes: usize| {
@@ -64,12 +64,12 @@ impl OomControlLayout {
     }
 }
 
-/// A part of the kernel stack of the task that ran the killer.
+/// A part of the kernel stack of the task that ran the OOM killer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StackFacts {
     /// The address of its first byte.
     pub at: u64,
-    /// The `task_struct` of the task that ran the killer.
+    /// The `task_struct` of the task that ran the OOM killer.
     pub current: u64,
     /// The victim's; 0 if it is not known.
     pub task: u64,
@@ -77,16 +77,16 @@ pub struct StackFacts {
     pub leader: u64,
     /// The `mem_cgroup` of each level of the victim's lineage.
     pub memcgs: Vec<u64>,
-    /// What it holds.
+    /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// As a function hook would have read it.
+    /// The state, as a function hook would have read it.
     pub oom: OomControl,
-    /// `seq` of the first victim of this run of the killer.
+    /// `seq` of the first victim of this run of the OOM killer.
     pub run: u64,
 }
 
@@ -103,7 +103,7 @@ struct Candidate {
     constraint: u32,
 }
 
-/// The run of the killer that the last victim belonged to.
+/// The OOM killer's run to which the last victim belongs.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     current: u64,
@@ -112,7 +112,8 @@ struct Run {
     oc: Candidate,
 }
 
-/// Searches the stacks of all kills in their order: the later victims of a group are recognized by what was found for the first.
+/// Searches the stacks of all kills in order. The later victims of a group are recognized by the state that was
+/// found for the first.
 #[derive(Clone, Debug)]
 pub struct OomControlSearch {
     layout: Option<OomControlLayout>,
@@ -120,7 +121,7 @@ pub struct OomControlSearch {
 }
 
 impl OomControlSearch {
-    /// For a kernel with this layout. With `None` it finds nothing.
+    /// A search for a kernel with this layout. With `None` it finds nothing.
     pub fn new(layout: Option<OomControlLayout>) -> Self {
         Self { layout, run: None }
     }
@@ -142,7 +143,7 @@ impl OomControlSearch {
             let chosen = oc.chosen == stack.task
                 || oc.chosen == stack.leader
                 || (own_process && oc.chosen == stack.current);
-            // The others of a group are killed because of the one that was chosen.
+            // The others of a group die because of the chosen one.
             if !chosen && same_run.is_none_or(|run| run.oc != oc) {
                 continue;
             }
@@ -210,7 +211,7 @@ fn candidate(layout: &OomControlLayout, stack: &StackFacts, at: usize) -> Option
 }
 
 impl Candidate {
-    /// Whether each value can be one, beside the others.
+    /// Whether each value is possible, also together with the others.
     fn is_possible(&self) -> bool {
         let points = self.chosen_points.unsigned_abs();
         // A process that has all memory scores `totalpages`, and an `oom_score_adj` of 1000 adds as much again.

@@ -1,8 +1,8 @@
-//! A memory cgroup that ran out without a kill, as its files say.
+//! A memory cgroup that ran out without a kill, from its files.
 
 use crate::facts::{CgroupId, Limit};
 
-/// A memory cgroup that ran out without a kill: what its files say.
+/// A memory cgroup that ran out without a kill, from its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OomWithoutKill {
     /// The cgroup.

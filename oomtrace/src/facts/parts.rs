@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 
 use crate::facts::{DecodeError, prefix};
 
-/// What follows the head of a kill record.
+/// The parts after the head of a kill record.
 pub(super) struct Parts<'a> {
     /// The memory cgroups.
     pub(super) levels: Vec<MemcgLevel>,
@@ -17,7 +17,7 @@ pub(super) struct Parts<'a> {
     pub(super) stack: &'a [u8],
 }
 
-/// The head of a kill record, and its parts. They must be as long together as the record is.
+/// The head of a kill record, and its parts. Together they must be as long as the record.
 pub(super) fn of_kill(bytes: &[u8]) -> Result<(wire::OomKill, Parts<'_>), DecodeError> {
     let head = prefix::<wire::OomKill>(KIND_OOM_KILL, bytes)?;
     let lengths = [

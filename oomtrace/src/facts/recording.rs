@@ -1,4 +1,5 @@
-//! A record as a recording keeps it: a file that may be handed on holds no kernel address, and nothing of a kernel stack.
+//! Makes a record safe for a recording. The file may be given to others, so it must contain no kernel address and no
+//! part of a kernel stack.
 
 use std::{borrow::Cow, mem::offset_of};
 
@@ -7,7 +8,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::facts::{Found, parts, prefix_zero_filled};
 
-/// The record with what was found in its stack, and without the stack itself.
+/// The record without its stack, but with the state that was found in it.
 pub fn recording<'a>(record: &'a [u8], found: Option<&Found>) -> Cow<'a, [u8]> {
     let header = Header::read_from_prefix(record).ok().map(|(header, _)| header);
     let len = header.map_or(0, |header| usize::try_from(header.len).unwrap_or(usize::MAX));
@@ -17,7 +18,7 @@ pub fn recording<'a>(record: &'a [u8], found: Option<&Found>) -> Cow<'a, [u8]> {
         KIND_MEMCG_OOM => memcg_oom(sent),
         _ => None,
     };
-    // What cannot be read has no stack that anybody could tell.
+    // A record that cannot be read has no known stack.
     kept.map_or(Cow::Borrowed(record), Cow::Owned)
 }
 

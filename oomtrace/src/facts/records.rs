@@ -1,4 +1,5 @@
-//! What records say: sizes in bytes, times in nanoseconds, and `None` for what the kernel side could not read.
+//! The contents of records: sizes in bytes, times in nanoseconds, and `None` for what the kernel side could
+//! not read.
 
 use crate::{
     event::{Evidence, MemoryEvents},
@@ -15,18 +16,18 @@ impl std::fmt::Display for CgroupId {
     }
 }
 
-/// A moment of `CLOCK_BOOTTIME`, ns.
+/// A time of `CLOCK_BOOTTIME`, ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(pub u64);
 
-/// What a record says.
+/// The content of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// The killer marked a victim.
+    /// The OOM killer marked a victim.
     OomKill(Box<OomKillFacts>),
     /// A process that shares a victim's memory was killed with it.
     SharedMmKill(SharedMmKillFacts),
-    /// A memory cgroup ran out and nobody was killed.
+    /// A memory cgroup ran out without a kill.
     MemcgOom(Box<MemcgOomFacts>),
     /// A memory cgroup was made, removed or renamed.
     Cgroup(CgroupChange),
@@ -37,23 +38,23 @@ pub enum Record {
 pub struct OomKillFacts {
     /// Number of the event since the programs were attached.
     pub seq: u64,
-    /// When.
+    /// The time.
     pub time: BootTime,
-    /// `seq` of the first victim of this run, where a hook marks where runs start.
+    /// `seq` of the first victim of this run, if a hook shows where runs start.
     pub run: Option<u64>,
     /// The victim.
     pub victim: TaskFacts,
     /// The victim's memory.
     pub memory: MemoryFacts,
-    /// Who ran the killer.
+    /// The task that ran the OOM killer.
     pub trigger: TaskFacts,
-    /// What the killer's own state said, where a function hook saw it, or it was found in `stack`.
+    /// The OOM killer's own state, if a function hook read it or it was found in `stack`.
     pub oom: Option<OomControlFacts>,
-    /// A part of the kernel stack of who ran the killer, where no function hook saw it.
+    /// A part of the kernel stack of the task that ran the OOM killer, if no function hook ran.
     pub stack: Option<StackFacts>,
-    /// The start of the victim's command line, where it could be read in the kernel.
+    /// The start of the victim's command line, if the kernel side could read it.
     pub command_line: Option<CommandLine>,
-    /// Whether the kernel sent SIGKILL to the victim in this run; `None` where that is not known.
+    /// Whether the kernel sent SIGKILL to the victim in this run; `None` if that is not known.
     pub signalled: Option<bool>,
     /// The victim's memory cgroup and those above it.
     pub lineage: Lineage,
@@ -64,7 +65,7 @@ pub struct OomKillFacts {
 pub struct CommandLine {
     /// The arguments, each ended by NUL; any bytes.
     pub arguments: Vec<u8>,
-    /// There is more of it.
+    /// The command line is longer.
     pub cut: bool,
 }
 
@@ -73,7 +74,7 @@ pub struct CommandLine {
 pub struct SharedMmKillFacts {
     /// Number of the event.
     pub seq: u64,
-    /// When.
+    /// The time.
     pub time: BootTime,
     /// The victim's number.
     pub of: u64,
@@ -81,16 +82,17 @@ pub struct SharedMmKillFacts {
     pub task: TaskFacts,
 }
 
-/// A memory cgroup ran out and nobody was killed.
+/// A memory cgroup ran out without a kill.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemcgOomFacts {
-    /// Number of the event; `None` where it was seen outside the killer's lock, which gives the numbers.
+    /// Number of the event; `None` if it was seen outside the OOM killer's lock, which is needed for a
+    /// number.
     pub seq: Option<u64>,
-    /// When.
+    /// The time.
     pub time: BootTime,
-    /// Who ran the killer.
+    /// The task that ran the OOM killer.
     pub trigger: TaskFacts,
-    /// What it was called with.
+    /// The arguments of the OOM killer.
     pub oom: Option<OomControlFacts>,
     /// One of `oomtrace_common::record::OUTCOME_*`.
     pub outcome: u32,
@@ -138,12 +140,12 @@ pub struct MemoryFacts {
     pub pgtables_bytes: Option<u64>,
 }
 
-/// What the killer's own state said.
+/// The OOM killer's own state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OomControlFacts {
     /// How it was read.
     pub evidence: Evidence,
-    /// The cgroup whose limit fired; `Some(None)` where none did; `None` where it could not be read.
+    /// The cgroup whose limit fired; `Some(None)` if no cgroup's did; `None` if it could not be read.
     pub memcg: Option<Option<CgroupId>>,
     /// `totalpages`.
     pub domain_bytes: Option<u64>,
@@ -155,16 +157,16 @@ pub struct OomControlFacts {
     pub order: Option<i32>,
     /// `enum oom_constraint`.
     pub constraint: Option<u32>,
-    /// The reason that the killer gives in its log.
+    /// The reason that the OOM killer prints in the log.
     pub message: Option<Vec<u8>>,
 }
 
 /// A memory cgroup and its ancestors, leaf first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// The cgroups, the root (last) included unless `levels_cut`.
+    /// The cgroups, including the root (last) unless `levels_cut`.
     pub levels: Vec<MemcgFacts>,
-    /// The path below the root, starting with `/`: any bytes but NUL. Its head is missing if `path_cut`.
+    /// The path below the root, starting with `/`: any bytes but NUL. Its beginning is missing if `path_cut`.
     pub path: Vec<u8>,
     /// Names of ancestors near the root are missing in `path`.
     pub path_cut: bool,
@@ -196,23 +198,23 @@ pub struct MemcgFacts {
 /// A cgroup's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
-    /// None is set.
+    /// No limit is set.
     Unlimited,
 }
 
-/// What files show where no limit is set: `LONG_MAX` in whole pages, of 64 KiB at the largest.
+/// The smallest value that means no limit in files: `LONG_MAX` in whole pages, which have at most 64 KiB.
 const NO_LIMIT_BYTES: u64 = i64::MAX.unsigned_abs() - (64 << 10);
 
 impl Limit {
-    /// What a counter of the kernel holds, which knows its page: without a limit `PAGE_COUNTER_MAX`, `LONG_MAX / PAGE_SIZE`.
+    /// From a counter of the kernel in pages. No limit is `PAGE_COUNTER_MAX`, `LONG_MAX / PAGE_SIZE`.
     pub fn of_pages(pages: u64, page_bytes: u64) -> Self {
         let none = i64::MAX.unsigned_abs() / page_bytes.max(1);
         if pages >= none { Self::Unlimited } else { Self::Bytes(pages.saturating_mul(page_bytes)) }
     }
 
-    /// What a file of the kernel shows, or its log.
+    /// From a file of the kernel, or its log.
     pub fn of_bytes(bytes: u64) -> Self {
         if bytes >= NO_LIMIT_BYTES { Self::Unlimited } else { Self::Bytes(bytes) }
     }
@@ -221,11 +223,11 @@ impl Limit {
 /// A memory cgroup was made, removed or renamed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupChange {
-    /// When.
+    /// The time.
     pub time: BootTime,
-    /// Which.
+    /// The cgroup.
     pub id: CgroupId,
-    /// What.
+    /// What happened.
     pub kind: CgroupChangeKind,
     /// Its path: any bytes but NUL. May be cut by the kernel at 1023 bytes.
     pub path: Vec<u8>,

@@ -1,10 +1,10 @@
 //! How full a ring is.
 
-/// Bytes of a ring.
+/// Used bytes and size of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingFill {
-    /// That wait to be read.
+    /// Bytes that wait to be read.
     pub used: u64,
-    /// That it holds.
+    /// The size in bytes.
     pub size: u64,
 }

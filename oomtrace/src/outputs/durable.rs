@@ -1,4 +1,5 @@
-//! The one output that holds up the ring: an event in, its line to the sink out.
+//! The durable output: writes the line of an event to the sink. While it takes no lines, records stay in the
+//! ring.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::{
     },
 };
 
-/// A way to write events, and where they go.
+/// A format and a sink.
 pub struct Durable {
     render: Render,
     sink: Box<dyn Sink>,
@@ -20,13 +21,13 @@ pub struct Durable {
 }
 
 impl Durable {
-    /// Writes lines so, to there.
+    /// Writes lines in this format to this sink.
     pub fn new(render: Render, sink: Box<dyn Sink>) -> Self {
-        // A line is under 4096 bytes: taken now, it never grows.
+        // A line is under 4096 bytes, so this never grows.
         Self { render, sink, line: Vec::with_capacity(8 << 10) }
     }
 
-    /// Whether the line was written, or is kept until it can be.
+    /// Returns whether the line was written or is kept until it can be.
     pub(super) fn write(&mut self, event: &Event) -> Result<bool, SinkError> {
         if self.render.line(event, &mut self.line).is_err() {
             return Ok(false);
@@ -38,33 +39,33 @@ impl Durable {
         }
     }
 
-    /// Whether lines wait that could not be written.
+    /// Whether lines are kept that could not be written.
     pub fn is_blocked(&self) -> bool {
         self.sink.waits_for().is_some()
     }
 
-    /// The sink: what it waits for, who reads it, how many lines wait.
+    /// The sink: what it waits for, its reader, its waiting lines.
     pub fn sink(&self) -> &dyn Sink {
         &*self.sink
     }
 
-    /// Writes the lines that wait.
+    /// Writes the kept lines.
     ///
     /// # Errors
-    /// Why some still wait.
+    /// Why some are still kept.
     pub fn flush(&mut self) -> Result<(), SinkError> {
         self.sink.flush()
     }
 
-    /// Opens the output anew, after a log rotation.
+    /// Opens the output again, after a log rotation.
     ///
     /// # Errors
-    /// The output is the same as before.
+    /// If this fails; the output then stays as it was.
     pub fn reopen(&mut self) -> Result<(), SinkError> {
         self.sink.reopen()
     }
 
-    /// Waits until the output has all lines, for so long at the most. True if it has.
+    /// Waits until the output has taken all lines, for at most `limit`. Returns whether it has.
     ///
     /// # Errors
     /// Only [`SinkError::Closed`].

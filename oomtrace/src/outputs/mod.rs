@@ -1,7 +1,8 @@
-//! Events to lines, and lines to where they go.
+//! The outputs: turn events into lines, and write them.
 //!
-//! A run has one durable output, standard output or a file: what it does not take holds up the ring, so that nothing is
-//! lost. Beside it there may be others, which take what they can; which there are is one list, `run/setup.rs`.
+//! A run has one durable output, standard output or a file. While it takes no lines, records stay in the
+//! ring, so that nothing is lost. There may be other outputs, which take what they can. `run/setup.rs` lists
+//! them.
 
 mod durable;
 pub mod encode;
@@ -19,15 +20,15 @@ use crate::{
     outputs::transport::SinkError,
 };
 
-/// An output that takes what it can. It never waits, holds up no kill, and counts itself what it could not take.
+/// A best-effort output. It never waits, delays no kill, and counts what it could not take.
 pub trait BestEffort {
-    /// Takes an event, after the durable output has its line.
+    /// Takes an event, after the durable output has taken its line.
     fn take(&mut self, event: &Event);
 
     /// The durable output takes no lines, or takes them again.
     fn blocked(&mut self) {}
 
-    /// When [`Self::write`] is to be called without an event.
+    /// When [`Self::write`] must be called without an event.
     fn due(&self) -> Option<Instant> {
         None
     }
@@ -35,12 +36,12 @@ pub trait BestEffort {
     /// Writes what is due.
     fn write(&mut self, _condition: &Condition) {}
 
-    /// Becomes readable when somebody asks it.
+    /// Becomes readable when a client asks.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Answers, if it was asked.
+    /// Answers the client, if one asked.
     fn answer(&mut self, _condition: &Condition) {}
 
     /// What it could not take since the last call.
@@ -48,19 +49,19 @@ pub trait BestEffort {
         None
     }
 
-    /// What was taken so far has its lines: the next run does not see it again.
+    /// All lines so far are written: the next run does not see these events again.
     fn hand_over(&mut self) {}
 
     /// The last event was taken: writes what is left, without a long wait.
     fn end(&mut self, _condition: &Condition) {}
 }
 
-/// How the run is, as an output may report it.
+/// The state of the run that an output may report.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Condition {
     /// The durable output takes no lines.
     pub blocked: bool,
-    /// How full the ring of kills is; `None` where that is not known.
+    /// How full the ring of kills is; `None` if that is not known.
     pub ring: Option<RingFill>,
 }
 
@@ -72,23 +73,23 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// These.
+    /// From the durable output and the others.
     pub fn new(durable: Durable, others: Vec<Box<dyn BestEffort>>) -> Self {
         Self { durable, others, ring: Box::new(|| None) }
     }
 
-    /// Asks here how full the ring of kills is, when one of them reports it.
+    /// Sets how to ask for the fill of the ring, for an output that reports it.
     pub fn with_ring(self, ring: Box<dyn Fn() -> Option<RingFill>>) -> Self {
         Self { ring, ..self }
     }
 
-    /// Gives an event to each. False if the durable one neither wrote the line nor keeps it.
+    /// Passes an event to each output. Returns false if the durable one neither wrote the line nor keeps it.
     ///
     /// # Errors
-    /// Only [`SinkError::Closed`]: nobody reads any more.
+    /// Only [`SinkError::Closed`]: the reader is gone.
     pub fn write(&mut self, event: &Event) -> Result<bool, SinkError> {
         let taken = self.durable.write(event)?;
-        // A loss that has no line yet is reported again later: the others have it then, and once.
+        // A loss that was not written is reported again later. The other outputs get it then, and only once.
         if taken || !matches!(event, Event::Lost(_)) {
             self.others.iter_mut().for_each(|other| other.take(event));
         }
@@ -105,7 +106,7 @@ impl Outputs {
         self.others.iter().filter_map(|other| other.due()).min()
     }
 
-    /// Lets those write that are due.
+    /// Calls the outputs that are due.
     pub fn write_due(&mut self) {
         let condition = self.condition();
         let now = Instant::now();
@@ -119,29 +120,29 @@ impl Outputs {
         self.others.iter_mut().filter_map(|other| other.take_lost()).collect()
     }
 
-    /// Every line so far is written, and the next run will know.
+    /// Every line so far is written, and the state for the next run is kept.
     pub fn hand_over(&mut self) {
         self.others.iter_mut().for_each(|other| other.hand_over());
     }
 
-    /// Lets all write, due or not.
+    /// Lets all outputs write, due or not.
     pub fn write_all(&mut self) {
         let condition = self.condition();
         self.others.iter_mut().for_each(|other| other.write(&condition));
     }
 
-    /// What becomes readable when one of the best-effort outputs is asked.
+    /// The descriptors that become readable when a client asks.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.others.iter().filter_map(|other| other.descriptor()).collect()
     }
 
-    /// Lets those answer that were asked.
+    /// Lets the asked outputs answer.
     pub fn answer(&mut self) {
         let condition = self.condition();
         self.others.iter_mut().for_each(|other| other.answer(&condition));
     }
 
-    /// Lets all write what is left.
+    /// Lets all outputs write what is left.
     pub fn end(&mut self) {
         let condition = self.condition();
         self.others.iter_mut().for_each(|other| other.end(&condition));
@@ -151,7 +152,7 @@ impl Outputs {
         Condition { blocked: self.durable.is_blocked(), ring: (self.ring)() }
     }
 
-    /// The one that holds up the ring.
+    /// The durable output.
     pub fn durable(&mut self) -> &mut Durable {
         &mut self.durable
     }

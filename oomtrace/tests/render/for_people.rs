@@ -20,7 +20,7 @@ fn text_says_how_a_victim_came_to_be_one() {
     for (how, words) in [
         (Kill::Group, ", killed with its group"),
         (Kill::AllocatingTask, ", killed for allocating"),
-        (Kill::Sysrq, ", asked for by sysrq"),
+        (Kill::Sysrq, ", requested by sysrq"),
         (Kill::AlreadyExiting, ", was already exiting"),
     ] {
         let line = text(&kill(|event| event.oom.kill = Some(how)), Palette::default());

@@ -113,7 +113,7 @@ fn what_cannot_be_opened_is_told() {
         (".", "it is a directory: name a file in it"),
         ("none/kills", "its directory does not exist"),
         ("file/kills", "not a directory"),
-        ("fifo", "nobody reads from this FIFO"),
+        ("fifo", "this FIFO has no reader"),
         ("socket", "it is a socket"),
         ("loop", "it is a symbolic link, which is not followed"),
     ] {

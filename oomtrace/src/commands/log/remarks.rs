@@ -1,21 +1,22 @@
-//! What is said of a log when it was read: what is in it besides kills, and what was not understood.
+//! What standard error says about a log that was read: what it has besides kills, and what was not
+//! understood.
 
 use crate::{sources::saved_log::Tally, stderr::say};
 
-/// What is no error: one line each, on standard error.
+/// Remarks that are not errors: one line each.
 pub(super) fn say_all(tally: &Tally, unreported: u64) {
     if unreported > 0 {
         let suppressed = match tally.suppressed {
             0 => String::new(),
-            count => format!("; by its own count it left out {count} reports"),
+            count => format!("; it says that it left out {count} reports"),
         };
         say(&format!(
             "oomtrace: {unreported} of these kills have no report: the kernel writes ten in five seconds{suppressed}"
         ));
     }
     for (count, what) in [
-        (tally.exiting, "chosen processes were exiting already, and needed no kill"),
-        (tally.nobody, "times the killer ran and found nobody to kill"),
+        (tally.exiting, "chosen processes were already exiting and needed no kill"),
+        (tally.nobody, "times the OOM killer found no process to kill"),
     ] {
         if count > 0 {
             say(&format!("oomtrace: {count} {what}"));
@@ -23,14 +24,14 @@ pub(super) fn say_all(tally: &Tally, unreported: u64) {
     }
 }
 
-/// What was not understood, in words.
+/// What was not understood, for a message.
 pub(super) fn not_understood(tally: &Tally) -> String {
     let first = tally.unread.first_unknown.map(|line| format!(" (the first is line {line})"));
     let parts = [
-        (tally.torn, "lines of kills are torn".to_owned()),
-        (tally.unknown_kills, "lines report a kill in words of a kernel that is not known".to_owned()),
-        (tally.blobs, "texts were left out by journalctl (use -a, or -o export)".to_owned()),
-        (tally.unread.unknown, format!("lines are of no known form{}", first.unwrap_or_default())),
+        (tally.torn, "lines that report a kill are not complete".to_owned()),
+        (tally.unknown_kills, "lines report a kill in the format of an unknown kernel".to_owned()),
+        (tally.blobs, "texts were left out by `journalctl` (use -a, or -o export)".to_owned()),
+        (tally.unread.unknown, format!("lines have no known format{}", first.unwrap_or_default())),
         (tally.unread.long, "lines are too long".to_owned()),
     ];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);

@@ -1,4 +1,4 @@
-//! Saved logs: of this host or another, of whatever time.
+//! Saved logs, of this host or another, of any age.
 
 use std::{
     io::{self, BufRead},
@@ -19,14 +19,14 @@ use crate::{
     sources::saved_log::{SavedKill, SavedLog, Tally},
 };
 
-/// The forms that are read, for whoever gave another.
-const FORMS: &str = "what dmesg, `journalctl -k` (-o short… , export, json) and syslog write is read";
+/// The formats that can be read: the hint when a log has another.
+const FORMS: &str = "known are the formats of dmesg, `journalctl -k` (-o short…, export, json) and syslog";
 
 pub(super) fn print(files: &[PathBuf], lines: &mut Lines) -> Result<(), Ended> {
     let mut enricher = enricher();
     let mut incomplete = Vec::new();
     for file in files {
-        // One read of it gives one record, and it has no end.
+        // Each read of the device returns one record, and it has no end.
         if is_device(file) {
             this_host::print(lines)?;
             continue;
@@ -73,7 +73,7 @@ fn unreadable(name: &str, error: &io::Error) -> Failure {
     Failure::message(Code::RunTime, format!("{name}: {error}"))
 }
 
-/// It knows nothing of this host: the log may be another's.
+/// Without facts of this host: the log may be from another.
 fn enricher() -> Enricher {
     let mut knowledge = Knowledge::none("", CgroupVersion::V2);
     knowledge.run.host = Host::default();

@@ -53,7 +53,7 @@ pub(super) fn print(lines: &mut Lines) -> Result<(), Ended> {
     if let Some(first) = log.begins().filter(|first| first.seq > 0) {
         let begins = clock::boot_time_of_log(first.time_us.saturating_mul(1000));
         let begins = ClockOffset::sample().rfc3339(begins);
-        say(&format!("oomtrace: the kernel log begins at about {begins}: what was before is overwritten"));
+        say(&format!("oomtrace: the kernel log begins at about {begins}: older records are overwritten"));
     }
     if log.overruns() > 0 {
         let why = "the kernel log was overwritten while it was read: kills may be missing";
@@ -77,7 +77,7 @@ fn unreadable(error: &io::Error) -> Failure {
     }
 }
 
-/// Containers get the names that this host's runtimes have for them.
+/// With the names of containers from this host's runtimes.
 fn enricher(root: &Root) -> Enricher {
     let detected = MemoryHierarchy::detect(root, true);
     let version = detected.map_or(CgroupVersion::V2, |hierarchy| hierarchy.version);

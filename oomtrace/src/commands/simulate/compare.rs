@@ -1,4 +1,4 @@
-//! An event against the kernel's own report of the same kill.
+//! Compares an event with the kernel's own report of the same kill.
 
 use std::fmt::{self, Display, Write};
 
@@ -19,7 +19,7 @@ struct Field {
 }
 
 impl Comparison {
-    /// Whether all is equal.
+    /// Whether all values are equal.
     pub fn all_equal(&self) -> bool {
         self.fields.iter().all(Field::equal)
     }
@@ -54,7 +54,7 @@ impl Display for Comparison {
     }
 }
 
-/// Holds `kill` against the report and against what the scratch cgroup was made with.
+/// Compares `kill` with the report and with the settings of the new cgroup.
 pub fn compare(kill: &OomKill, report: &OomReport, cgroup_id: u64, limit_bytes: usize) -> Comparison {
     let mut comparison = Comparison { fields: Vec::new() };
     let c = &mut comparison;

@@ -1,4 +1,4 @@
-//! The scratch cgroup: made, limited, and removed when it is dropped.
+//! The cgroup for the test kill: made, limited, and removed when it is dropped.
 
 use std::{
     fs, io,
@@ -45,7 +45,8 @@ impl Scratch {
         scratch.id =
             fs::metadata(&scratch.dir).map_err(|error| cannot("look at", &scratch.dir, &error))?.ino();
         scratch.write(memory_files::limit_file(!v2), &limit_bytes.to_string())?;
-        // With swap to go to, the child would not be killed for long. On v1 the limit is of memory and swap together.
+        // With swap it would take long until the child is killed. On v1 this limit is for memory and swap
+        // together.
         let with_swap = if v2 { 0 } else { limit_bytes };
         let _no_swap_accounting = scratch.write(memory_files::swap_limit_file(!v2), &with_swap.to_string());
         Ok(scratch)
@@ -69,7 +70,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A process that was just killed may stay in it for a moment.
+        // A killed process may stay in it for a moment.
         for _ in 0..50 {
             if fs::remove_dir(&self.dir).is_ok() {
                 return;

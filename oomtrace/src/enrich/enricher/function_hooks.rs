@@ -1,7 +1,7 @@
-//! Whether the function hooks run. They may be attached and never do: `kernel.ftrace_enabled` turns off what is attached.
+//! Whether the function hooks run. Attached hooks may never run: `kernel.ftrace_enabled` turns them off.
 //!
-//! A kill whose run no hook saw shows it. From there on facts are taken as on a host without hooks: from the kernel's log
-//! and the cgroups' files, until a hook runs again.
+//! A kill shows this if no hook saw its run. After that, facts are taken as on a host without hooks, from the
+//! kernel log and the cgroups' files, until a hook runs again.
 
 use crate::{
     enrich::enricher::Enricher,
@@ -10,7 +10,8 @@ use crate::{
     host::{clock, kernel_log::KernelLog, root::Root},
 };
 
-/// A report is written before its victim is marked; to a slow console that takes a while, and the two clocks are a little apart.
+/// A report is written before its victim is marked. A slow console delays the mark, and the two clocks differ
+/// a little.
 const REPORT_NS: u64 = 10_000_000_000;
 
 /// What the log's clock read before anything was written on a kill of this time, ns.
@@ -18,22 +19,22 @@ pub(super) fn log_time_before(kill: BootTime) -> u64 {
     clock::log_time(kill).saturating_sub(REPORT_NS)
 }
 
-/// How it is with the function hooks.
+/// The state of the function hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookState {
     /// None is attached.
     None,
     /// Attached, and not known to be silent.
     Running,
-    /// Attached, and they do not run.
+    /// Attached, but they do not run.
     Silent,
 }
 
-/// Follows how it is with the function hooks.
+/// Follows the state of the function hooks.
 #[derive(Debug)]
 pub(super) struct Hooks {
     state: HookState,
-    /// It has changed, and no line has said so.
+    /// The state has changed, and no line has reported it.
     news: bool,
 }
 
@@ -42,8 +43,8 @@ impl Hooks {
         Self { state, news: false }
     }
 
-    /// A record of the killer's came: `ran` says whether a hook saw its run, `killed` whether the kernel killed the victim.
-    /// True where the hooks have turned out to be silent.
+    /// Takes in a record of the OOM killer. `ran`: a hook saw its run; `killed`: the kernel killed the
+    /// victim. Returns true if the hooks turn out to be silent.
     fn saw(&mut self, ran: bool, killed: bool) -> bool {
         let state = match self.state {
             HookState::Running if !ran && killed => HookState::Silent,
@@ -51,42 +52,43 @@ impl Hooks {
             _ => return false,
         };
         self.state = state;
-        // Back before a line said so, there is nothing to say.
+        // If the state changed back before a line reported it, nothing is reported.
         self.news = !self.news;
         state == HookState::Silent
     }
 }
 
-/// `kernel.ftrace_enabled`; `None` where the kernel has no such switch, or it cannot be read.
+/// `kernel.ftrace_enabled`; `None` if the kernel has no such setting, or it cannot be read.
 pub fn ftrace_enabled(root: &Root) -> Option<bool> {
     let text = std::fs::read_to_string(root.path("/proc/sys/kernel/ftrace_enabled")).ok()?;
     Some(text.trim() != "0")
 }
 
 impl Enricher {
-    /// Holds a kill against what the hooks should have seen of it.
+    /// Compares a kill with what the hooks should have seen.
     pub(super) fn judge_hooks(&mut self, facts: &OomKillFacts) {
         let ran = facts.oom.as_ref().is_some_and(|killer| killer.evidence != Evidence::Stack);
         let silent = self.hooks.saw(ran, facts.signalled == Some(true));
         if silent && self.knowledge.log.is_none() {
-            // The report of this kill is in it by now. One of long ago may be of another process with the same id.
+            // The log has the report of this kill by now. An old report may be of another process with the
+            // same id.
             let since = log_time_before(facts.time);
             let root = self.knowledge.root.as_ref();
             self.knowledge.log = root.and_then(|root| KernelLog::open_since(root, since).ok());
         }
     }
 
-    /// Whether function hooks say what the killer does, as far as is known.
+    /// Whether function hooks run, as far as is known.
     pub fn hooks_run(&self) -> bool {
         self.hooks.state == HookState::Running
     }
 
-    /// The programs whose records come next have hooks, or have none: their records are not held against those of others.
+    /// Sets the state for the programs whose records come next. They are not judged by the records of others.
     pub fn set_hooks(&mut self, state: HookState) -> HookState {
         std::mem::replace(&mut self.hooks, Hooks::new(state)).state
     }
 
-    /// Whether it has changed, and no line has said so yet: how it is now.
+    /// The new state, if it has changed and no line has reported it.
     pub fn take_hook_news(&mut self) -> Option<HookState> {
         std::mem::take(&mut self.hooks.news).then_some(self.hooks.state)
     }

@@ -1,4 +1,4 @@
-//! A kill that only the kernel's log reports: what its lines say, and why the rest is absent.
+//! An event for a kill that only the kernel's log reports: what its lines say, and why the rest is absent.
 
 use crate::{
     enrich::{
@@ -19,17 +19,17 @@ use crate::{
 /// Which log a kill is from.
 #[derive(Clone, Debug)]
 pub enum LogOrigin {
-    /// This host's, since its boot: the kill was made before the programs were attached.
+    /// The log of this host since boot. The kill was before the programs were attached.
     BeforeStart,
-    /// This host's, since its boot. There are no programs.
+    /// The log of this host since boot, without programs.
     ThisBoot,
-    /// A saved one.
+    /// A saved log.
     Saved {
         /// Nanoseconds since 1970.
         unix_ns: i128,
         /// Why the time is not exact.
         inexact: Reason,
-        /// Where, as far as the log says it.
+        /// The host, as far as the log names it.
         host: Host,
     },
 }
@@ -40,7 +40,7 @@ const AMBIGUOUS: Reason = Reason::AmbiguousLogLine;
 const OF_A_GROUP: Reason = Reason::NotTheChosen;
 
 impl Enricher {
-    /// A kill that only the kernel's log reports.
+    /// The event for a kill that only the kernel's log reports.
     pub fn logged_kill(&mut self, kill: &LoggedKill, origin: &LogOrigin) -> OomKill {
         let mut absent = Absent::default();
         let report = kill.report.as_ref();
@@ -78,7 +78,7 @@ impl Enricher {
         absent.unless(trigger.as_ref(), "trigger", if report.is_none() { RATE_LIMITED } else { NOT_LOGGED });
         let mut missing = absent.into_missing();
         if let LogOrigin::Saved { .. } = origin {
-            // Nobody was asked: the log may be another host's.
+            // No runtime was asked, because the log may be another host's.
             let unknown = |absence: &&mut Absence| absence.reason == Reason::ContainerUnknown;
             missing.iter_mut().filter(unknown).for_each(|absence| absence.reason = NOT_LOGGED);
         }
@@ -111,7 +111,7 @@ impl Enricher {
         let LogOrigin::Saved { unix_ns, inexact, host } = origin else {
             absent.because("time", Reason::LogClock);
             if let Some(boot_id) = &envelope.host.boot_id {
-                // Whoever reads this log finds the same line.
+                // Each reading of this log finds the same line.
                 envelope.id = Some(format!("{boot_id}-kmsg-{}", kill.meta.seq));
             }
             return envelope;
@@ -133,7 +133,7 @@ impl Enricher {
         absent.because("oom.id", NOT_LOGGED);
         absent.because("oom.domain_bytes", NOT_LOGGED);
         let message = kill.killed.message.as_slice();
-        // The message is the killer's own word for what ran out; only the report says more of a host's.
+        // The message says what ran out. For the host, only the report says more.
         let by_message = message.starts_with(b"Memory cgroup").then_some(Constraint::Memcg);
         let report = kill.report.as_ref();
         let constraint = report.and_then(OomReport::constraint).or(by_message);
@@ -187,7 +187,7 @@ impl Enricher {
         absent.because("oom.cgroup.id", NOT_LOGGED);
         absent.because("oom.cgroup.events", NOT_LOGGED);
         absent.because("oom.cgroup.peak_bytes", NOT_LOGGED);
-        // Each has a line of its own: the report itself says on which hierarchy memory was.
+        // Swap, and memory and swap together, have different lines. They show which hierarchy memory was on.
         let v2 = match (report.usage(UsageKind::Swap), report.usage(UsageKind::MemorySwap)) {
             (Some(_), _) => true,
             (None, Some(_)) => false,

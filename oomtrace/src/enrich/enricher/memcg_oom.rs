@@ -1,4 +1,4 @@
-//! A memory cgroup that ran out without a victim: as the kernel side saw it, or as its files say afterwards.
+//! A memory cgroup that ran out without a victim, from a record or from its files.
 
 use crate::{
     cgroups::tree::Seen,
@@ -42,7 +42,7 @@ impl Enricher {
         let identity = self.identify(seen(&ids, &facts.lineage, path.as_deref()), facts.time, &mut absent);
         let mut envelope = self.envelope(facts.time, facts.seq, Origin::Ebpf);
         if let (None, Some(level)) = (facts.seq, facts.lineage.levels.first()) {
-            // Its record may be read once more by the next run.
+            // The next run may read its record again.
             let (stream, id) = (&self.knowledge.run.stream, level.id);
             envelope.id = Some(format!("{stream}-memcg_oom-{}-{id}", facts.time.0));
         }

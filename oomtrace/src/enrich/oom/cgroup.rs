@@ -1,5 +1,5 @@
-//! A memory cgroup as an event has it: its facts and its place in a lineage in, in the words of
-//! its version out, with a reason for each that is absent.
+//! A memory cgroup in an event: turns its facts into the keys of its cgroup version, with a reason for each
+//! absent one.
 
 use crate::{
     enrich::{absent::Absent, keys::CgroupKeys, oom::UNREAD},
@@ -26,7 +26,7 @@ pub(super) fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
     Some(path)
 }
 
-/// Notes why a cgroup's facts are absent, all but its path and id.
+/// Adds why a cgroup's facts are absent, except its path and id.
 pub fn nothing_read(keys: &CgroupKeys, reason: Reason, version: CgroupVersion, absent: &mut Absent) {
     for key in [keys.limit_bytes, keys.usage_bytes, keys.peak_bytes, keys.events] {
         absent.because(key, reason);
@@ -41,7 +41,7 @@ pub fn nothing_read(keys: &CgroupKeys, reason: Reason, version: CgroupVersion, a
     }
 }
 
-/// The facts of the cgroup at `index` in the words of its version; `keys` are where they go.
+/// The facts of the cgroup at `index`, in the keys of its cgroup version. `keys` says where they go.
 pub fn cgroup_of(
     keys: &CgroupKeys,
     lineage: &Lineage,

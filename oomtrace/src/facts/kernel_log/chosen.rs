@@ -1,5 +1,5 @@
-//! The line that says who was chosen. Its two paths and the comm stand between commas, and each may hold commas: it is read
-//! only where there is one way to read it.
+//! The line about the chosen process. Its two paths and the comm are separated by commas and may contain
+//! commas, so it is split only if there is a single way to do it.
 
 use crate::{
     event::Constraint,
@@ -9,19 +9,19 @@ use crate::{
 /// The victim that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// `None` if it is one that is not known here.
+    /// `None` if this version does not know it.
     pub constraint: Option<Constraint>,
     /// Process id: the leader's.
     pub pid: u32,
     /// User id.
     pub uid: u32,
-    /// What stands between `mems_allowed=…` and `,pid=`: both paths and the comm, with nothing but commas between them.
+    /// The text between `mems_allowed=…` and `,pid=`: both paths and the comm, separated only by commas.
     pub(super) middle: Vec<u8>,
     /// How the line came to be what it is.
     pub(super) print: Print,
 }
 
-/// A reading of [`Chosen`]'s middle.
+/// One way to split [`Chosen`]'s middle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// Whose limit fired.
@@ -33,24 +33,24 @@ pub struct Split {
 }
 
 impl Chosen {
-    /// The paths and the comm, if there is just one way to read them.
+    /// The paths and the comm, if there is a single way to split them.
     pub fn split(&self) -> Option<Split> {
         self.only(|_| true)
     }
 
-    /// The paths and the comm, given the victim's cgroup as the kernel's own structures have it.
+    /// The paths and the comm, if the victim's cgroup is known from the kernel's own structures.
     ///
     /// `None` if the line does not fit that cgroup, or fits it in more than one way.
     pub fn split_with(&self, task_memcg: &[u8]) -> Option<Split> {
         self.only(|split| split.task_memcg == task_memcg)
     }
 
-    /// The paths and the comm, given the cgroup whose limit fired as another line of the same report has it.
+    /// The paths and the comm, if another line of the same report has the cgroup whose limit fired.
     pub fn split_with_domain(&self, oom_memcg: &[u8]) -> Option<Split> {
         self.only(|split| matches!(&split.domain, OomDomain::Memcg(path) if path == oom_memcg))
     }
 
-    /// The one reading that `accept`s.
+    /// The only split that `accept`s.
     fn only(&self, accept: impl Fn(&Split) -> bool) -> Option<Split> {
         if self.print.maybe_cut {
             return None;
@@ -60,12 +60,12 @@ impl Chosen {
         fitting.next().is_none().then_some(first)
     }
 
-    /// Every reading that could be meant.
+    /// Every possible split.
     fn splits(&self) -> impl Iterator<Item = Split> + '_ {
         const TASK: &[u8] = b",task=";
         const TASK_MEMCG: &[u8] = b",task_memcg=/";
         let middle = self.middle.as_slice();
-        // What is behind `,task=` is a comm, so it stands near the end.
+        // The text after `,task=` is a comm, so this is near the end.
         let tail = middle.len().saturating_sub(TASK.len() + self.print.comm_bytes);
         positions(middle, TASK_MEMCG).flat_map(move |memcg| {
             let path = memcg + TASK_MEMCG.len() - 1;

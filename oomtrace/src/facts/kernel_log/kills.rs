@@ -1,18 +1,19 @@
-//! Lines to kills, one after another: each `Killed process` line is a kill, and the report around it adds to it.
+//! Turns lines into kills. Each `Killed process` line is a kill, and the report around it adds facts.
 //!
-//! A kill is held back until the next line of the killer's: only that says whether a whole group is killed.
+//! A kill is kept until the OOM killer's next line, because only that line shows whether a whole group is
+//! killed.
 
 use crate::facts::kernel_log::{
     Killed, LoggedKill, OomLine, RecordMeta, Reports,
     report::{OomReport, Role},
 };
 
-/// Finds kills among lines. `T` is what goes along with a line, such as where it was read.
+/// Finds kills in lines. `T` is anything that belongs to a line, such as where it was read.
 #[derive(Debug)]
 pub struct Kills<T> {
     reports: Reports,
     held: Option<Held<T>>,
-    /// The thread that the latest run killed first: it is killed once more with its group.
+    /// The thread that the latest run killed first. It is logged again when its group is killed.
     first: Option<u32>,
 }
 
@@ -33,17 +34,18 @@ impl<T> Default for Kills<T> {
 }
 
 impl<T> Kills<T> {
-    /// Takes the next line. Gives the kill before it, if that is complete by now.
+    /// Takes the next line. Returns the kill before it, if that is complete now.
     pub fn push(&mut self, meta: RecordMeta, line: OomLine, with: T) -> Option<(LoggedKill, T)> {
         match line {
-            // These stand before the choice, and say nothing of a kill that was made.
+            // These lines come before the choice and say nothing about a kill.
             OomLine::Usage(_) | OomLine::MemcgStats(_) | OomLine::Suppressed(_) => {
                 self.reports.push(meta, line);
                 None
             }
             OomLine::Group(_) => {
                 if let Some(held) = &mut self.held {
-                    // Another group kill, over the rate limit: what seemed to be of the first was this one's.
+                    // Another group kill, above the rate limit: the kill before this line belongs to it, not
+                    // to the first group.
                     if held.role == Role::Member {
                         held.role = Role::Alone;
                     }
@@ -56,7 +58,7 @@ impl<T> Kills<T> {
                 let before = self.release();
                 let (role, killed) = (self.reports.role(), killed.clone());
                 self.reports.push(meta, line);
-                // The kernel passes the one it chose once more when it kills the group.
+                // When the kernel kills a group, it logs the chosen process again.
                 if role == Role::Chosen || self.first != Some(killed.tid) {
                     self.held = Some(Held { meta, killed, role, with });
                 }
@@ -73,7 +75,7 @@ impl<T> Kills<T> {
         }
     }
 
-    /// The last kill: there are no more lines, or some were lost.
+    /// Returns the last kill, because there are no more lines or some were lost.
     pub fn end(&mut self) -> Option<(LoggedKill, T)> {
         let last = self.release();
         self.reports.reset();

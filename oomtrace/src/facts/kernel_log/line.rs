@@ -1,4 +1,4 @@
-//! One line of the OOM killer's report: text goes in, what it says comes out, in bytes and not in kB.
+//! Parses one line of the OOM killer's report. Sizes become bytes.
 
 use crate::{
     event::Constraint,
@@ -8,25 +8,25 @@ use crate::{
 /// A comm has at most 15 bytes.
 pub(super) const COMM_BYTES: usize = 15;
 
-/// How a text came to be what it is.
+/// How a text was printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Print {
-    /// A piece of it may have been cut.
+    /// A piece of the text may have been cut.
     pub(super) maybe_cut: bool,
-    /// What a comm may take: more than its own bytes where bytes that do not print are escaped.
+    /// The most bytes of a comm. More than [`COMM_BYTES`] where bytes that cannot be printed are escaped.
     pub(super) comm_bytes: usize,
 }
 
-/// A line of the killer's report.
+/// A line of the OOM killer's report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OomLine {
     /// `X invoked oom-killer: …`: a report begins.
     Invoked(Invoked),
     /// `memory: usage …`, `swap: …`, `memory+swap: …`, `kmem: …`: of the cgroup whose limit fired.
     Usage(Usage),
-    /// `Memory cgroup stats for PATH:`: the cgroup whose limit fired, alone in its line.
+    /// `Memory cgroup stats for PATH:`: the cgroup whose limit fired, alone on its line.
     MemcgStats(Vec<u8>),
-    /// `oom-kill:constraint=…`: who was chosen.
+    /// `oom-kill:constraint=…`: the chosen process.
     Chosen(Chosen),
     /// `… Killed process …`: never rate-limited.
     Killed(Killed),
@@ -36,11 +36,11 @@ pub enum OomLine {
     Group(Vec<u8>),
     /// `Out of memory and no killable processes...`
     NoneKillable,
-    /// `oom_kill_process: 5 callbacks suppressed`: so many reports were left out before the next one.
+    /// `oom_kill_process: 5 callbacks suppressed`: this many reports were left out before the next one.
     Suppressed(u64),
 }
 
-/// Who ran the killer and why.
+/// The task that ran the OOM killer, and its allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoked {
     /// The trigger's comm.
@@ -51,7 +51,7 @@ pub struct Invoked {
     pub gfp_mask_names: String,
     /// Allocation order; -1 for sysrq.
     pub order: i32,
-    /// The trigger's.
+    /// That of the trigger.
     pub oom_score_adj: i32,
 }
 
@@ -84,7 +84,7 @@ pub enum UsageKind {
 /// Whose limit fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OomDomain {
-    /// None: the machine ran out (`global_oom`).
+    /// None: the host ran out (`global_oom`).
     Global,
     /// The cgroup at this path, any bytes but NUL and newline.
     Memcg(Vec<u8>),
@@ -93,7 +93,7 @@ pub enum OomDomain {
 /// A process that was killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Killed {
-    /// The killer's reason: `Memory cgroup out of memory`, `Out of memory`, …
+    /// The OOM killer's reason: `Memory cgroup out of memory`, `Out of memory`, …
     pub message: Vec<u8>,
     /// **Thread** id: any thread of the process that still had its memory.
     pub tid: u32,
@@ -115,10 +115,10 @@ pub struct Killed {
     pub oom_score_adj: i32,
 }
 
-/// A process that needed no kill.
+/// A process that was already exiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlreadyExiting {
-    /// The killer's reason.
+    /// The OOM killer's reason.
     pub message: Vec<u8>,
     /// Thread id.
     pub tid: u32,
@@ -129,7 +129,7 @@ pub struct AlreadyExiting {
 /// Beginnings of lines that the kernel writes in pieces.
 pub(super) const STARTS: [&[u8]; 3] = [b"oom-kill:constraint=", b"Tasks in ", b"Memory cgroup stats for "];
 
-/// What a whole line says.
+/// Parses a complete line.
 pub(super) fn parse(text: &[u8], print: Print) -> Option<OomLine> {
     let Print { maybe_cut, comm_bytes } = print;
     let [oom_kill, group, stats] = STARTS;
@@ -160,7 +160,7 @@ pub(super) fn parse(text: &[u8], print: Print) -> Option<OomLine> {
 
 fn invoked(text: &[u8], comm_bytes: usize) -> Option<Invoked> {
     const MARK: &[u8] = b" invoked oom-killer: gfp_mask=";
-    // A comm is too short to hold the mark.
+    // A comm is too short to contain the mark.
     let mark = positions(text, MARK).next()?;
     let comm = text.get(..mark).filter(|comm| comm.len() <= comm_bytes)?.to_vec();
     let mut rest = Fixed(text.get(mark + MARK.len()..)?);
@@ -199,7 +199,7 @@ fn chosen(text: &[u8], print: Print) -> Option<Chosen> {
         b"CONSTRAINT_MEMCG" => Some(Constraint::Memcg),
         _ => None,
     };
-    // The name of the cpuset comes before, and holds no slash (but "/" itself, the root's): whatever it says, it
+    // The name of the cpuset comes before it and contains no slash (except "/" itself, for the root), so it
     // cannot look like one of these.
     let start = [b",oom_memcg=/".as_slice(), b",global_oom,task_memcg=/"]
         .iter()
@@ -218,7 +218,7 @@ fn chosen(text: &[u8], print: Print) -> Option<Chosen> {
 
 fn killed(text: &[u8], comm_bytes: usize) -> Option<Killed> {
     const TAIL: &[u8] = b") total-vm:";
-    // A comm may look like the beginning of the tail, but then the tail comes once more.
+    // A comm may look like the start of the tail, but then the real tail comes after it.
     let tail = positions(text, TAIL).last()?;
     let (message, tid, comm) = named_task(text.get(..tail)?, b": Killed process ", comm_bytes)?;
     let mut rest = Fixed(text.get(tail + TAIL.len()..)?);
@@ -242,11 +242,11 @@ fn already_exiting(text: &[u8], comm_bytes: usize) -> Option<AlreadyExiting> {
     Some(AlreadyExiting { message, tid, comm })
 }
 
-/// `MESSAGE` `mark` `TID (COMM`: the message is one of the kernel's own, so the first mark is the kernel's.
+/// `MESSAGE` `mark` `TID (COMM`: the kernel chooses the message, so the first mark is the kernel's.
 fn named_task(text: &[u8], mark: &[u8], comm_bytes: usize) -> Option<(Vec<u8>, u32, Vec<u8>)> {
     let at = positions(text, mark).next()?;
     let message = text.get(..at)?;
-    // Lines of other parts of the kernel may begin with somebody's comm; this one never does.
+    // Lines of other parts of the kernel may begin with a comm. This one never does.
     if !message.starts_with(b"Out of memory") && !message.starts_with(b"Memory cgroup out of memory") {
         return None;
     }
@@ -261,14 +261,14 @@ fn named_task(text: &[u8], mark: &[u8], comm_bytes: usize) -> Option<(Vec<u8>, u
     (comm.len() <= comm_bytes).then(|| (message.to_vec(), tid, comm.to_vec()))
 }
 
-/// Takes `key` and its number off the end; some kernels pad it with blanks.
+/// Removes `key` and its number from the end. Some kernels pad the number with blanks.
 fn number_at_end<'a>(text: &'a [u8], key: &[u8]) -> Option<(&'a [u8], i64)> {
     let start = text.iter().rposition(|byte| !byte.is_ascii_digit() && !matches!(byte, b'-' | b' '))? + 1;
     let number = str::from_utf8(text.get(start..)?).ok()?.trim_start().parse().ok()?;
     Some((text.get(..start)?.strip_suffix(key)?, number))
 }
 
-/// A user id: the kernel prints it here as if it had a sign.
+/// A user id, which the kernel prints here as a signed number.
 fn unsigned(uid: i64) -> Option<u32> {
     u32::try_from(uid).ok().or_else(|| i32::try_from(uid).ok().map(i32::cast_unsigned))
 }
@@ -277,16 +277,16 @@ fn kilobytes(number: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Where `needle` stands in `text`, overlaps included.
+/// The positions of `needle` in `text`, including overlaps.
 pub(super) fn positions<'a>(text: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     text.windows(needle.len()).enumerate().filter(move |(_, window)| *window == needle).map(|(at, _)| at)
 }
 
-/// Text that holds nothing of anybody's choice.
+/// Text that contains nothing that others choose.
 struct Fixed<'a>(&'a [u8]);
 
 impl<'a> Fixed<'a> {
-    /// What stands before `mark`; goes on behind it.
+    /// The text before `mark`. Continues after it.
     fn until(&mut self, mark: &str) -> Option<&'a str> {
         let at = self.0.windows(mark.len()).position(|window| window == mark.as_bytes())?;
         let found = str::from_utf8(self.0.get(..at)?).ok()?;

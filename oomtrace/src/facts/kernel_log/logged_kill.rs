@@ -1,16 +1,16 @@
-//! A kill as the kernel's log has it.
+//! A kill in the kernel log.
 
 use crate::facts::kernel_log::{Killed, OomReport, RecordMeta};
 
-/// A kill that is in the kernel's log.
+/// A kill in the kernel log.
 #[derive(Clone, Debug)]
 pub struct LoggedKill {
-    /// When, by the log's clock.
+    /// Number and time, by the log's clock.
     pub meta: RecordMeta,
     /// Its `Killed process` line.
     pub killed: Killed,
-    /// The report of the run it belongs to; `None` if the kernel left that out.
+    /// The report of its run; `None` if the kernel suppressed it.
     pub report: Option<OomReport>,
-    /// The one that was chosen, not one that died with its group.
+    /// It is the chosen process, not one that died with its group.
     pub chosen: bool,
 }

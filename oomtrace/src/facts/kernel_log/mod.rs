@@ -1,14 +1,15 @@
-//! The kernel's log as evidence: records of `/dev/kmsg` go in, reports of the OOM killer come out.
+//! The kernel log as evidence: turns records of `/dev/kmsg` into reports of the OOM killer.
 //!
 //! ```text
 //! record (bytes of one read) ─► line (what the kernel said) ─► report (one run of the killer)
 //! ```
 //!
-//! The text is hostile: a comm and the names of cgroups hold what their makers chose, and the kernel puts them unquoted
-//! between commas. So each line is read from its fixed ends inwards, and where two readings are possible none is
-//! chosen. What user space writes to the log is told apart by its facility and never read.
+//! The text is hostile: others choose comms and names of cgroups, and the kernel prints them unquoted between
+//! commas. So each line is parsed from its fixed ends inwards, and an ambiguous line is not split. Lines that
+//! user space writes to the log have another facility and are ignored.
 //!
-//! The killer's report is rate-limited (10 in 5 s): a kill without a report is normal. Formats: kernels 5.10 to 7.3.
+//! The OOM killer's report is rate-limited (10 in 5 s), so a kill without a report is normal. Formats:
+//! kernels 5.10 to 7.3.
 
 mod chosen;
 mod kills;

@@ -1,24 +1,24 @@
-//! Records to lines: what the kernel wrote in pieces is put together.
+//! Turns records into lines: joins what the kernel wrote in pieces.
 
 use crate::facts::kernel_log::{
     line::{COMM_BYTES, OomLine, Print, STARTS, parse},
     record::{self, RecordMeta},
 };
 
-/// A piece this long may have been cut by the kernel, which keeps a little under 1024 bytes of a call's text
-/// (976 on the strictest configuration).
+/// A piece of this length may have been cut by the kernel, which keeps a little under 1024 bytes of one
+/// call's text (976 on the strictest configuration).
 pub(super) const MAYBE_CUT_BYTES: usize = 900;
 
-/// A line in pieces may hold two paths and little else.
+/// A line in pieces contains two paths and little else.
 pub(super) const MAX_LINE_BYTES: usize = 3 * 4096;
 
-/// Finds the killer's lines among records, and puts lines together that the kernel wrote in pieces.
+/// Finds the OOM killer's lines among records, and joins lines that the kernel wrote in pieces.
 #[derive(Debug, Default)]
 pub struct Lines {
     pending: Option<Pending>,
 }
 
-/// A line whose end has not come yet.
+/// A line that is not complete yet.
 #[derive(Debug)]
 struct Pending {
     meta: RecordMeta,
@@ -28,7 +28,8 @@ struct Pending {
 }
 
 impl Lines {
-    /// Takes the next record; gives the line that it is or completes. The number and time are those of the line's beginning.
+    /// Takes the next record. Returns the line that is complete with it. Number and time are those of the
+    /// line's first piece.
     pub fn push(&mut self, raw: &[u8]) -> Option<(RecordMeta, OomLine)> {
         let (meta, text) = record::parse(raw)?;
         if !meta.is_kernel() {
@@ -37,7 +38,8 @@ impl Lines {
         if meta.continues {
             return self.extend(meta, &text);
         }
-        // A new line ends the one that the same writer had begun; who that is cannot be told without its id.
+        // A new line ends an unfinished one of the same writer. Without its id the writer cannot be
+        // identified.
         self.pending.take_if(|pending| meta.caller.is_none() || pending.meta.caller == meta.caller);
         let maybe_cut = text.len() >= MAYBE_CUT_BYTES;
         if let Some(line) = parse(&text, print(maybe_cut)) {
@@ -49,14 +51,14 @@ impl Lines {
         None
     }
 
-    /// Forgets a line begun: records were lost.
+    /// Drops an unfinished line, because records were lost.
     pub fn reset(&mut self) {
         self.pending = None;
     }
 
     fn extend(&mut self, meta: RecordMeta, piece: &[u8]) -> Option<(RecordMeta, OomLine)> {
         let pending = self.pending.as_mut()?;
-        // Without a caller's id only the very next record is surely of the same line.
+        // Without a caller's id only the next record certainly belongs to the same line.
         let same = match (pending.meta.caller, meta.caller) {
             (Some(before), Some(now)) => before == now,
             _ => pending.last_seq.checked_add(1) == Some(meta.seq),
@@ -74,7 +76,7 @@ impl Lines {
     }
 }
 
-/// `/dev/kmsg` escapes what does not print, and that is undone: a comm has its own bytes.
+/// `/dev/kmsg` escapes what cannot be printed. The escapes are decoded, so a comm has its own bytes.
 fn print(maybe_cut: bool) -> Print {
     Print { maybe_cut, comm_bytes: COMM_BYTES }
 }

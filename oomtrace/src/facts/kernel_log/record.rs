@@ -1,22 +1,22 @@
-//! The frame of a record of `/dev/kmsg`: `prefix;text`, a newline, and ` KEY=value` lines, which are not read.
+//! The frame of a record of `/dev/kmsg`: `prefix;text`, a newline, and ` KEY=value` lines, which are ignored.
 //! See `Documentation/ABI/testing/dev-kmsg`.
 
 use std::borrow::Cow;
 
-/// What stands before the text of a record.
+/// The prefix of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordMeta {
     /// Number of the record since boot.
     pub seq: u64,
-    /// When, µs of the log's clock: close to `CLOCK_MONOTONIC`, about 1 ms off.
+    /// The time, µs of the log's clock: close to `CLOCK_MONOTONIC`, with a difference of about 1 ms.
     pub time_us: u64,
-    /// Who wrote it: 0 is the kernel, and user space cannot claim that.
+    /// The writer: 0 is the kernel, and user space cannot use 0.
     pub facility: u32,
     /// `KERN_ERR` is 3, `KERN_INFO` is 6.
     pub level: u8,
-    /// A fragment of the line that an earlier record began.
+    /// A fragment of a line that an earlier record began.
     pub continues: bool,
-    /// Who wrote it, where the kernel was built with `CONFIG_PRINTK_CALLER`.
+    /// The context that wrote it, if the kernel was built with `CONFIG_PRINTK_CALLER`.
     pub caller: Option<Caller>,
 }
 
@@ -36,7 +36,7 @@ pub enum Caller {
     Cpu(u32),
 }
 
-/// Takes a record apart; the text is as the kernel's code wrote it, any bytes.
+/// Splits a record. The text is what the kernel's code wrote, any bytes.
 pub(crate) fn parse(raw: &[u8]) -> Option<(RecordMeta, Cow<'_, [u8]>)> {
     let semicolon = raw.iter().position(|byte| *byte == b';')?;
     let prefix = str::from_utf8(raw.get(..semicolon)?).ok()?;
@@ -49,7 +49,7 @@ pub(crate) fn parse(raw: &[u8]) -> Option<(RecordMeta, Cow<'_, [u8]>)> {
     let seq = fields.next()?.parse().ok()?;
     let time_us = fields.next()?.parse().ok()?;
     let continues = fields.next()?.starts_with('c');
-    // Fields that later kernels add are not known here, and not in the way.
+    // Unknown fields of later kernels are ignored.
     let caller = fields.find_map(|field| {
         let caller = field.strip_prefix("caller=")?;
         match caller.split_at_checked(1)? {
@@ -62,7 +62,7 @@ pub(crate) fn parse(raw: &[u8]) -> Option<(RecordMeta, Cow<'_, [u8]>)> {
     Some((RecordMeta { seq, time_us, facility: priority >> 3, level, continues, caller }, unescape(text)))
 }
 
-/// Undoes `\xNN`, as which the kernel shows control characters, bytes above 126 and the backslash itself.
+/// Undoes `\xNN`. The kernel writes control characters, bytes above 126 and the backslash like this.
 fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'\\') {
         return Cow::Borrowed(text);

@@ -1,7 +1,8 @@
-//! Lines to reports: what belongs to one run of the killer is put together.
+//! Joins lines into reports: the lines of one run of the OOM killer.
 //!
-//! All runs are made under the kernel's one `oom_lock`, so their lines follow one another, with lines of others
-//! between. A run over the rate limit prints only its outcome; such a line is never given to the run before it.
+//! All runs happen under the kernel's single `oom_lock`, so their lines follow one another, with other lines
+//! between. A run above the rate limit prints only its outcome. Such a line is never assigned to the run
+//! before it.
 
 use std::collections::VecDeque;
 
@@ -14,39 +15,41 @@ use crate::{
     },
 };
 
-/// Reports that are kept: 10 in 5 s are the most that a kernel prints.
+/// The most reports that are kept. A kernel prints at most 10 in 5 s.
 const MAX_REPORTS: usize = 256;
 
-/// Reports older than this, compared with the newest record, are dropped: whoever asks for one has just
-/// heard of the kill from the kernel.
+/// Reports that are this much older than the newest record are dropped: a report is needed only just after
+/// its kill.
 const MAX_AGE_US: u64 = 5 * 60 * 1_000_000;
 
-/// Processes that are kept for one report; a group kill may have any number.
+/// The most processes that are kept for one report. A group kill can have any number.
 const MAX_KILLED: usize = 128;
 
-/// What the kernel's log says of one run of the killer.
+/// What the kernel log says about one run of the OOM killer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OomReport {
     /// Number and time of the `oom-kill:` line.
     pub meta: RecordMeta,
-    /// Who ran the killer and why; `None` if that line came before the first that was read.
+    /// The task that ran the OOM killer, and its allocation; `None` if that line was before the first one
+    /// that was read.
     pub invoked: Option<Invoked>,
     /// Counters of the cgroup whose limit fired, in the order of the log.
     pub usage: Vec<Usage>,
-    /// The cgroup whose limit fired, as a line of its own has it.
+    /// The cgroup whose limit fired, if it has a line of its own.
     pub stats_memcg: Option<Vec<u8>>,
-    /// Who was chosen.
+    /// The chosen process.
     pub chosen: Chosen,
-    /// The cgroup that was killed as a whole (`memory.oom.group`).
+    /// The cgroup that was killed as a group (`memory.oom.group`).
     pub group: Option<Vec<u8>>,
-    /// Who was killed, in the order of the log: the one chosen, then the group's processes, he again among them.
+    /// The killed processes, in the order of the log: the chosen one, then the group's, including the chosen
+    /// one again.
     pub killed: Vec<Killed>,
-    /// Who was chosen or in the group and needed no kill.
+    /// Processes that were chosen or in the group but were already exiting.
     pub already_exiting: Vec<AlreadyExiting>,
 }
 
 impl OomReport {
-    /// `enum oom_constraint`; `None` if it is one that is not known here.
+    /// `enum oom_constraint`; `None` if this version does not know it.
     pub fn constraint(&self) -> Option<Constraint> {
         self.chosen.constraint
     }
@@ -61,13 +64,12 @@ impl OomReport {
         self.chosen.uid
     }
 
-    /// The paths and the comm of the `oom-kill:` line, by this report alone; `None` where they can be read in more
-    /// than one way.
+    /// The paths and the comm of the `oom-kill:` line, from this report alone; `None` if it is ambiguous.
     pub fn split(&self) -> Option<Split> {
         self.chosen.split().or_else(|| self.chosen.split_with_domain(self.stats_memcg.as_deref()?))
     }
 
-    /// Whose limit fired, given the victim's cgroup as the kernel's own structures have it.
+    /// Whose limit fired, if the victim's cgroup is known from the kernel's own structures.
     ///
     /// `None` if the report does not fit that cgroup, or fits it in more than one way.
     pub fn oom_domain(&self, task_memcg: &[u8]) -> Option<OomDomain> {
@@ -95,7 +97,7 @@ struct Kept {
     taken: bool,
 }
 
-/// What came before the `oom-kill:` line.
+/// The lines before the `oom-kill:` line.
 #[derive(Debug, Default)]
 struct Head {
     invoked: Option<Invoked>,
@@ -103,12 +105,12 @@ struct Head {
     stats_memcg: Option<Vec<u8>>,
 }
 
-/// What may still come for the newest report.
+/// Which lines may still come for the newest report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {
-    /// The outcome for the one chosen: each run has one, so the next is this run's.
+    /// The outcome for the chosen process. Each run has one, so the next outcome belongs to this run.
     Outcome,
-    /// A group kill's announcement, if there is one.
+    /// The announcement of a group kill, if there is one.
     Group,
     /// The group's processes.
     Members,
@@ -116,14 +118,14 @@ enum Open {
     Closed,
 }
 
-/// What a `Killed process` line is.
+/// The place of a `Killed process` line in the run of the OOM killer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The kill of the one that the newest report chose.
+    /// The kill of the process that the newest report chose.
     Chosen,
-    /// A kill with that one's group.
+    /// A kill with the group of that process.
     Member,
-    /// The kill of a run whose report the kernel left out.
+    /// A kill whose report the kernel left out.
     Alone,
 }
 
@@ -134,13 +136,13 @@ impl Default for Reports {
 }
 
 impl Reports {
-    /// Keeps the newest `most`.
+    /// Keeps the newest `most` reports.
     pub fn keeping(most: usize) -> Self {
-        // All of it at once: nothing here grows while memory is short.
+        // Allocated at once, so that nothing grows while memory is short.
         Self { recent: VecDeque::with_capacity(most), most, head: Head::default(), open: Open::Closed }
     }
 
-    /// What a `Killed process` line is that comes next.
+    /// The role of a `Killed process` line, if it is the next line.
     pub(super) fn role(&self) -> Role {
         match self.open {
             Open::Outcome => Role::Chosen,
@@ -179,15 +181,15 @@ impl Reports {
         }
     }
 
-    /// Lines were lost: what comes next belongs to no run known here.
+    /// Lines were lost, so the next ones belong to no known run.
     pub fn reset(&mut self) {
         self.head = Head::default();
         self.open = Open::Closed;
     }
 
-    /// The newest report of a kill of this process in this cgroup, each given once.
+    /// The newest report of a kill of this process in this cgroup. Each report is returned once.
     ///
-    /// Its `killed` may still be empty: the kernel marks a victim before it says so.
+    /// Its `killed` may still be empty, because the kernel marks a victim before it logs the kill.
     pub fn take(&mut self, victim_tgid: u32, task_memcg: &[u8]) -> Option<OomReport> {
         let kept = self.recent.iter_mut().rev().find(|kept| {
             !kept.taken && kept.report.pid() == victim_tgid && kept.report.oom_domain(task_memcg).is_some()
@@ -196,9 +198,9 @@ impl Reports {
         Some(kept.report.clone())
     }
 
-    /// The newest report of a group kill of which this thread was one, by its own `Killed process` line.
+    /// The newest report of a group kill that includes this thread, from its own `Killed process` line.
     ///
-    /// `task_memcg` is its cgroup: in the group or below it.
+    /// `task_memcg` is its cgroup: the group or one below it.
     pub fn group_of(&self, tid: u32, task_memcg: &[u8]) -> Option<&OomReport> {
         self.recent.iter().rev().map(|kept| &kept.report).find(|report| {
             report.group.as_deref().is_some_and(|group| is_within(task_memcg, group))
@@ -235,12 +237,12 @@ impl Reports {
         self.open = Open::Outcome;
     }
 
-    /// The report to which an outcome belongs that comes now.
+    /// The report to which the next outcome belongs.
     fn outcome(&mut self) -> Option<&mut OomReport> {
         self.open = match self.open {
             Open::Outcome => Open::Group,
             Open::Members => Open::Members,
-            // A second outcome without an announcement is that of a run over the rate limit.
+            // A second outcome without an announcement belongs to a run above the rate limit.
             Open::Group | Open::Closed => {
                 self.open = Open::Closed;
                 return None;
@@ -256,7 +258,7 @@ impl Reports {
                 report.group = Some(path);
                 Open::Members
             }
-            // Another group kill, over the rate limit: the outcome just before was already its own.
+            // Another group kill above the rate limit: the outcome just before belonged to it.
             (Open::Members, Some(report)) => {
                 report.killed.pop();
                 Open::Closed

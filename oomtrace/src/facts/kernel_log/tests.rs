@@ -11,7 +11,8 @@ use crate::{
     host::kernel_log::{Backlog, KernelLog, Records},
 };
 
-/// A kill on 6.18, memory on cgroup v1, of a process whose comm is `a,task=\xff\n x`: each line as one read gave it.
+/// A kill on 6.18, with memory on cgroup v1, of a process with the comm `a,task=\xff\n x`. One record for
+/// each read.
 const KILL_6_18: &str = include_str!("../fixtures/kmsg-6.18-v1.txt");
 
 const VICTIM: u32 = 7946;
@@ -90,7 +91,7 @@ fn a_real_report() {
     assert_eq!((report.meta.seq, report.meta.time_us), (415, 1_352_971_919));
     assert_eq!((report.constraint(), report.pid(), report.uid()), (Some(Constraint::Memcg), VICTIM, 0));
     assert_eq!(report.oom_domain(MEMCG), Some(memcg(MEMCG)));
-    // The comm itself holds `,task=`: alone the line can be read in two ways.
+    // The comm itself contains `,task=`, so the line alone is ambiguous.
     assert_eq!(report.split(), None);
     assert_eq!(report.chosen.split_with(MEMCG).unwrap().task_comm, COMM);
     let invoked = Invoked {
@@ -132,7 +133,7 @@ fn what_two_readings_fit_is_not_guessed() {
     assert_eq!(chosen(&text).split(), None);
     assert_eq!(chosen(&text).split_with(b"/a/b").unwrap().domain, memcg(hostile));
     assert_eq!(chosen(&text).split_with_domain(hostile).unwrap().task_memcg, b"/a/b");
-    // The other reading is the truth of another kill with the very same line.
+    // The other split is right for another kill with the same line.
     assert_eq!(chosen(&text).split_with(b"/evil,task_memcg=/a/b").unwrap().domain, memcg(b"/a"));
     assert_eq!(chosen(&text).split_with(b"/evil"), None);
 }
@@ -191,7 +192,7 @@ fn other_lines() {
 fn user_space_is_not_the_kernel() {
     let raw = record(1, "-", &killed(5));
     assert!(Lines::default().push(&raw).is_some());
-    // Facility 1, LOG_USER: what a write to /dev/kmsg is given.
+    // Facility 1, LOG_USER, which a write to /dev/kmsg gets.
     let forged = [b"14", &raw[1..]].concat();
     assert_eq!(Lines::default().push(&forged), None);
 }
@@ -205,7 +206,7 @@ fn a_line_in_pieces() {
     assert_eq!(lines.push(&record(7, "-", head)), None);
     let (meta, joined) = lines.push(&record(8, "c", tail)).unwrap();
     assert_eq!((meta.seq, joined), (7, whole.clone()));
-    // Somebody else's record between: without callers nothing is joined, with callers it is.
+    // Another record in between: without callers nothing is joined, with callers it is.
     lines.push(&record(9, "-", head));
     lines.push(&record(10, "-", b"eth0: link up"));
     assert_eq!(lines.push(&record(11, "c", tail)), None);
@@ -213,7 +214,7 @@ fn a_line_in_pieces() {
     lines.push(&record(13, "-,caller=C0", b"eth0: link up"));
     assert_eq!(lines.push(&record(14, "c,caller=T8", tail)), None);
     assert_eq!(lines.push(&record(15, "c,caller=T9", tail)).unwrap().1, whole);
-    // The writer went on to another line: a piece belongs to that one.
+    // The writer began another line, to which the piece belongs.
     lines.push(&record(16, "-,caller=T9", head));
     lines.push(&record(17, "-,caller=T9", b"eth0: "));
     assert_eq!(lines.push(&record(18, "c,caller=T9", tail)), None);
@@ -237,14 +238,14 @@ fn a_group_kill_and_the_kills_after_it() {
     assert_eq!(report.killed.iter().map(|killed| killed.tid).collect::<Vec<_>>(), [10, 10, 11]);
     assert_eq!(report.group.as_deref(), Some(b"/a".as_slice()));
     assert_eq!(reports.group_of(11, b"/ab"), None);
-    // The second group kill was over the rate limit: it has no report, and is not part of the first.
+    // The second group kill was above the rate limit: it has no report, and is not part of the first.
     assert_eq!((reports.group_of(20, b"/a"), reports.group_of(21, b"/a")), (None, None));
 }
 
 #[test]
 fn a_kill_over_the_rate_limit_is_nobody_elses() {
     let reports = reports(&[oom_kill(&memcg(b"/a"), b"/a", b"c", 10, 0), killed(12), killed(13)]);
-    // The first outcome is always that of the one chosen, by whatever thread.
+    // The first outcome always belongs to the chosen process, whatever its thread.
     assert_eq!(reports.iter().next().unwrap().killed.len(), 1);
 }
 
@@ -276,7 +277,7 @@ fn old_reports_go() {
     assert_eq!(reports.iter().count(), 256);
 }
 
-/// A pipe that gives one packet a read, as /dev/kmsg does.
+/// A pipe that returns one packet for each read, like /dev/kmsg.
 fn packets() -> (Records, OwnedFd) {
     let (reader, writer) = pipe_with(PipeFlags::DIRECT | PipeFlags::NONBLOCK).unwrap();
     (Records::from_fd(reader), writer)
@@ -322,7 +323,7 @@ fn the_backlog_is_read_in_order() {
 }
 
 prop_compose! {
-    /// Any path a cgroup can have, often one that looks like a part of the line.
+    /// Any path of a cgroup, often one that looks like a part of the line.
     fn path()(names in proptest::collection::vec(
         prop_oneof![
             "(,task_memcg=|,oom_memcg=|,task=|,pid=1|,uid=0|a|/|:){1,4}".prop_map(String::into_bytes),
@@ -366,7 +367,7 @@ proptest! {
         prop_assert_eq!((chosen.pid, chosen.uid), (pid, uid));
         let truth = Split { domain, task_memcg: task_memcg.clone(), task_comm: comm };
         prop_assert_eq!(chosen.split_with(&task_memcg), Some(truth.clone()));
-        // Without help: the truth or nothing.
+        // Without help: the right split or none.
         prop_assert!(chosen.split().is_none_or(|split| split == truth));
     }
 

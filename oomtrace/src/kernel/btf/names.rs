@@ -1,8 +1,8 @@
-//! Names that somebody will ask for: found on the one way through all types, instead of on a way each.
+//! Names that will be looked up: all found in one pass through the types, instead of one pass each.
 
 use crate::kernel::btf::TypeId;
 
-/// What a name is the name of.
+/// The kind of thing that a name stands for.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// A structure with members.
@@ -11,18 +11,18 @@ pub(super) enum Kind {
     Function,
     /// A typedef.
     Typedef,
-    /// An enumerator: the type is its enumeration.
+    /// An enumerator. The type is its enumeration.
     Enumerator,
 }
 
 /// The names, and for each the first type of each kind.
 pub(super) struct Names {
     found: Vec<(&'static str, [Option<TypeId>; 4])>,
-    /// Which first bytes any of them has: all others need no closer look.
+    /// The first bytes of all names: a name with other first bytes needs no comparison.
     starts: [bool; 256],
 }
 
-/// Bytes of a name that tell most of them apart, its NUL among them.
+/// This many bytes of a name, including its NUL, distinguish most names.
 const START: usize = 4;
 
 fn place(start: [u8; START]) -> usize {
@@ -39,7 +39,7 @@ impl Names {
             for (to, from) in start.iter_mut().zip(name.bytes()) {
                 *to = from;
             }
-            // What comes after the NUL of a shorter name may be anything.
+            // After the NUL of a shorter name there may be anything.
             match name.len() + 1 < START {
                 true => starts = [true; 256],
                 false => starts.iter_mut().skip(place(start)).take(1).for_each(|is| *is = true),
@@ -48,16 +48,17 @@ impl Names {
         Self { found: names.iter().map(|name| (*name, [None; 4])).collect(), starts }
     }
 
-    /// The type of this name; `None` if nobody said that it would be asked for.
+    /// The type with this name; `None` if the name was not announced.
     pub(super) fn get(&self, name: &str, kind: Kind) -> Option<Option<TypeId>> {
         let (_, types) = self.found.iter().find(|(known, _)| *known == name)?;
         types.get(kind as usize).copied()
     }
 
-    /// Notes a type, if its name, which starts in `strings`, is one of these, and the first of its kind.
+    /// Records a type if its name, which starts in `strings`, is one of these, and if it is the first of its
+    /// kind.
     pub(super) fn note(&mut self, strings: &[u8], kind: Kind, id: usize) {
         let start = strings.first_chunk::<START>();
-        // At the very end of the strings it may be any of them.
+        // At the end of the strings, too few bytes are left for this check.
         if start.is_some_and(|start| !self.starts.get(place(*start)).is_some_and(|is| *is)) {
             return;
         }

@@ -1,4 +1,4 @@
-//! What is cut of a line that is too long, and in which order.
+//! Shortens a line that is too long: what is cut, and in which order.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use crate::outputs::encode::{
     json::{encode, width},
 };
 
-/// What is cut and down to how many bytes, the least important first.
+/// What is cut, and to how many bytes. The least important comes first.
 const CUTS: [(&str, usize); 17] = [
     ("victim.command_line", 256),
     ("container.label", 512),
@@ -28,14 +28,15 @@ const CUTS: [(&str, usize); 17] = [
     ("victim.command_line", 64),
 ];
 
-/// Then everything, down to this many bytes each. What is left fits: the test `fullest_event` has all of it.
+/// After that, every text is cut to this many bytes. The result fits: the test `fullest_event` contains
+/// everything.
 const CAPS: [usize; 4] = [256, 128, 64, 32];
 
-/// Maps and lists of any length: entries may go. Those that are optional go when they are empty.
+/// Maps of any length, whose entries may be removed. An optional map that becomes empty is removed.
 const OPEN_MAPS: [&str; 2] = ["label", "tags"];
 const OPTIONAL: [&str; 7] = ["label", "tags", "missing", "nested", "limits", "false_positive", "cgroups"];
 
-/// Cuts until the line has `room` bytes or fewer: `out` holds it as it is, and as it fits afterwards, without its newline.
+/// Cuts until the line in `out` has at most `room` bytes, without its newline.
 pub(super) fn fit(
     line: &mut Map<String, Value>,
     room: usize,
@@ -43,7 +44,7 @@ pub(super) fn fit(
 ) -> Result<(), serde_json::Error> {
     /// `"truncated":[],` and the quotes and comma of a name in it.
     const NAMING: usize = 18;
-    /// All names of keys that can be cut before they come here have less.
+    /// The names of all keys that can be cut before this are shorter.
     const TRUNCATED: usize = 512;
 
     if let Some(truncated) = line.get_mut("truncated")
@@ -85,14 +86,15 @@ fn at<'a>(line: &'a mut Map<String, Value>, path: &str) -> Option<&'a mut Value>
     }
 }
 
-/// Bytes of `value` in a line, without the quotes or brackets around it.
+/// The size of `value` in a line in bytes, without its quotes or brackets.
 fn size(value: &Value) -> Result<usize, serde_json::Error> {
     let mut bytes = Vec::new();
     encode(value, &mut bytes)?;
     Ok(bytes.len().saturating_sub(2))
 }
 
-/// Cuts a text, or takes from a map or list, until it has `room` bytes or fewer. Says whether it did.
+/// Cuts a text, or removes entries of a map or list, until it has at most `room` bytes. Returns whether it
+/// did.
 fn shrink(value: &mut Value, room: usize) -> Result<bool, serde_json::Error> {
     match value {
         Value::String(text) => Ok(cut(text, room, width)),
@@ -123,7 +125,7 @@ fn shrink(value: &mut Value, room: usize) -> Result<bool, serde_json::Error> {
     }
 }
 
-/// Cuts the text of an entry, or the texts in it: never below what a key or a word of ours takes.
+/// Cuts the text of an entry, or the texts in it, but never below the size of a key or a fixed word.
 fn shorten(entry: &mut Value, room: usize) {
     const WORD: usize = 64;
     match entry {
@@ -139,7 +141,8 @@ fn shorten(entry: &mut Value, room: usize) {
     }
 }
 
-/// Which entries stay so that they have `room` bytes together: the largest go first, of equals the last.
+/// Which entries stay so that together they have at most `room` bytes. The largest are removed first; of
+/// equal ones, the last.
 fn keep_smallest(sizes: &[usize], room: usize) -> Vec<bool> {
     let mut order: Vec<(usize, usize)> = sizes.iter().copied().enumerate().collect();
     order.sort_by_key(|(index, size)| (*size, *index));
@@ -176,7 +179,7 @@ fn shrink_all(
     Ok(())
 }
 
-/// Adds `path` to `truncated`, and takes out what a cut left empty.
+/// Adds `path` to `truncated`, and removes what a cut left empty.
 fn name_cut(line: &mut Map<String, Value>, path: &str) {
     let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
     let is_empty = |value: &Value| match value {

@@ -1,8 +1,8 @@
-//! An event to a line of JSON of fewer than 4096 bytes, whatever is in it.
+//! Turns an event into a line of JSON with fewer than 4096 bytes, whatever it contains.
 //!
-//! Nearly every line fits as it is and is written once, straight from the types. One that does
-//! not, or that holds a number JSON readers would round, takes a second way over
-//! [`Value`], which knows nothing of the types and so cannot forget a field of theirs.
+//! Nearly every line fits and is written once, directly from the types. A line that does not fit, or that has
+//! a number that JSON readers would round, is converted to a [`Value`] first. This second way does not depend
+//! on the types, so it cannot forget a field.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -16,10 +16,10 @@ use crate::{
     outputs::encode::{MAX_LINE_BYTES, fit::fit, text},
 };
 
-/// Replaces what is in `out` by the line of `event`.
+/// Replaces the content of `out` by the line of `event`.
 ///
 /// # Errors
-/// None is known: the types of [`crate::event`] hold nothing that JSON cannot.
+/// None is known: the types of [`crate::event`] contain nothing that JSON cannot express.
 pub fn line(event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     let whole = Whole { event, message: &text::message(event) };
     let exact = encode(&whole, out)?;
@@ -30,7 +30,7 @@ pub fn line(event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     Ok(())
 }
 
-/// The line of `event` as a map of at most `room` bytes, for another format to be made of. What was in `out` is replaced.
+/// The line of `event` as a map of at most `room` bytes, for another format. Replaces the content of `out`.
 pub(super) fn map(
     event: &Event,
     room: usize,
@@ -41,7 +41,7 @@ pub(super) fn map(
     cut_to(&whole, exact, room, out)
 }
 
-/// `out` holds `whole` as it is, and as it fits into `room` afterwards, without a newline.
+/// Shortens `whole`, which `out` contains, so that it fits into `room`, without a newline.
 fn cut_to(
     whole: &Whole<'_>,
     exact: bool,
@@ -57,7 +57,7 @@ fn cut_to(
     Ok(line)
 }
 
-/// An event and what is told of it in words, in the order of a line.
+/// An event with its message and severity, in the order of a line.
 struct Whole<'a> {
     event: &'a Event,
     message: &'a str,
@@ -100,10 +100,10 @@ impl Serialize for Whole<'_> {
     }
 }
 
-/// `value` on a line of any length, with all that an event's line escapes.
+/// Writes `value` as a line of any length, escaped like an event's line.
 ///
 /// # Errors
-/// `value` cannot be JSON, or `out` refuses.
+/// If `value` cannot be JSON, or `out` refuses.
 pub fn print(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     let mut line = Vec::new();
     encode(value, &mut line)?;
@@ -111,7 +111,7 @@ pub fn print(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&line)
 }
 
-/// Replaces what is in `out` by `value`. Says whether each number is one that readers keep exactly.
+/// Replaces the content of `out` by `value`. Returns whether readers keep every number exactly.
 pub(super) fn encode(value: &impl Serialize, out: &mut Vec<u8>) -> Result<bool, serde_json::Error> {
     out.clear();
     let exact = Cell::new(true);
@@ -165,7 +165,7 @@ fn breaks_lines(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
 }
 
-/// Bytes of a character within a JSON string of ours.
+/// The size of a character in a JSON string, in bytes.
 pub(super) fn width(char: char) -> usize {
     match char {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
@@ -174,8 +174,8 @@ pub(super) fn width(char: char) -> usize {
     }
 }
 
-/// Takes out numbers beyond ±2^53 and says so in `missing`. The numbers beside `type` are counters, most of
-/// them required: 2^53 stands for "at least that".
+/// Removes numbers beyond ±2^53 and adds them to `missing`. Numbers at the top level are counters, most of
+/// them required: there 2^53 means "at least this".
 fn keep_exact(line: &mut Map<String, Value>) {
     let mut absences = Vec::new();
     for (key, value) in line.iter_mut() {
@@ -218,7 +218,7 @@ fn take_beyond(value: &mut Value, path: &str, absences: &mut Vec<Value>) {
     }
 }
 
-/// A number that readers would round.
+/// Whether readers would round this number.
 fn is_beyond(value: &Value) -> bool {
     value.as_u64().is_some_and(|number| number > MAX_NUMBER)
         || value.as_i64().is_some_and(|number| number.unsigned_abs() > MAX_NUMBER)

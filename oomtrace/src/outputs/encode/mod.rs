@@ -1,7 +1,7 @@
-//! Events to lines of bytes, newline included. Pure: no I/O, no clock, no environment.
+//! Turns events into lines of bytes, including the newline. Pure: no I/O, no clock, no environment.
 //!
-//! What comes in may hold text that a container chose (names, paths, labels, command
-//! lines). What goes out is one line, whatever that text is.
+//! Events contain text that a container chose (names, paths, labels, command lines). The result is always one
+//! line.
 
 pub mod ecs;
 mod fit;
@@ -10,26 +10,26 @@ pub mod text;
 
 use crate::event::Event;
 
-/// The most that a line may hold, newline included: a `write(2)` of fewer than `PIPE_BUF` (4096)
-/// bytes to a pipe is never mixed with another's.
+/// The most bytes of a line, including the newline. A `write(2)` of fewer than `PIPE_BUF` (4096) bytes to a
+/// pipe is never mixed with another's.
 pub const MAX_LINE_BYTES: usize = 4095;
 
 /// How events are written.
 #[derive(Clone, Copy, Debug)]
 pub enum Render {
-    /// The contract of `docs/EVENTS.md`: for programs.
+    /// The contract of `docs/EVENTS.md`, for programs.
     Json,
     /// Elastic Common Schema: `docs/EVENTS.md` has the mapping.
     Ecs,
-    /// For a person: may change in any version.
+    /// For people. It may change in any version.
     Text(text::Palette),
 }
 
 impl Render {
-    /// Replaces what is in `out` by the line of `event`.
+    /// Replaces the content of `out` by the line of `event`.
     ///
     /// # Errors
-    /// None is known: the types of [`crate::event`] hold nothing that JSON cannot.
+    /// None is known: the types of [`crate::event`] contain nothing that JSON cannot express.
     pub fn line(&self, event: &Event, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         match self {
             Self::Json => json::line(event, out),
@@ -42,8 +42,8 @@ impl Render {
     }
 }
 
-/// Cuts `text` to at most `room` bytes as counted by `width`; what was cut ends with `…`.
-/// Says whether it cut. `room` holds at least the mark.
+/// Cuts `text` to at most `room` bytes, counted with `width`. A cut text ends with `…`. Returns whether it
+/// was cut. `room` must hold at least the `…`.
 fn cut(text: &mut String, room: usize, width: impl Fn(char) -> usize) -> bool {
     const MARK: char = '…';
     let keep = room.saturating_sub(MARK.len_utf8());

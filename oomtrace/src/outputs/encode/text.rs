@@ -1,7 +1,7 @@
-//! An event to one line for a person at a terminal.
+//! Turns an event into one line for a person at a terminal.
 //!
-//! Text that a container chose never reaches the terminal as it is: what is not plain is quoted
-//! and escaped, so that it can neither move the cursor nor look like a part of ours.
+//! Text that a container chose is quoted and escaped unless it is plain, so it can neither move the cursor
+//! nor look like a part of oomtrace's own text.
 
 mod time;
 
@@ -19,15 +19,15 @@ use crate::{
     outputs::encode::{cut, json},
 };
 
-/// Bytes that one text of a container's may take.
+/// The most bytes of one text that a container chose.
 const MAX_TEXT_BYTES: usize = 256;
-/// Bytes of all that an event takes, newline not included: the parts above stay far below it, all but the lists of a
-/// `start`, whose limits have a line each.
+/// The most bytes of an event, without the newline. Usual events stay far below it; only a `start` with many
+/// limits, each on its own line, can reach it.
 const MAX_LINE: usize = super::MAX_LINE_BYTES - 1;
-/// Bytes of a message, escaped as JSON: a line of a usual width, and little beside the 4095 of the whole.
+/// The most bytes of a message as a JSON string: a line of usual width, and little of the 4095 bytes in all.
 pub const MESSAGE_BYTES: usize = 200;
 
-/// Styles of a line. The default has none.
+/// The styles of a line. The default has none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Palette {
     time: Style,
@@ -37,7 +37,7 @@ pub struct Palette {
 }
 
 impl Palette {
-    /// For a terminal that takes SGR codes.
+    /// Colours for a terminal that supports SGR codes.
     pub fn coloured() -> Self {
         Self {
             time: Style::new().dimmed(),
@@ -48,10 +48,10 @@ impl Palette {
     }
 }
 
-/// The first line of `event` without its time and without styles: at most [`MESSAGE_BYTES`] as a JSON string.
+/// The first line of `event` without its time and without styles. At most [`MESSAGE_BYTES`] as a JSON string.
 pub fn message(event: &Event) -> String {
     let mut text = String::with_capacity(256);
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let _infallible = write_sentence(event, &Palette::default(), &mut text);
     if let Some(end) = text.find('\n') {
         text.truncate(end);
@@ -60,10 +60,10 @@ pub fn message(event: &Event) -> String {
     text
 }
 
-/// Replaces what is in `out` by the line of `event`.
+/// Replaces the content of `out` by the line of `event`.
 pub fn line(event: &Event, palette: &Palette, out: &mut Vec<u8>) {
     let mut text = String::with_capacity(256);
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let _infallible = write_event(event, palette, &mut text);
     cut(&mut text, MAX_LINE, char::len_utf8);
     out.clear();
@@ -135,7 +135,7 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
         Some(Kill::Selected) => "",
         Some(Kill::Group) => ", killed with its group",
         Some(Kill::AllocatingTask) => ", killed for allocating",
-        Some(Kill::Sysrq) => ", asked for by sysrq",
+        Some(Kill::Sysrq) => ", requested by sysrq",
         Some(Kill::AlreadyExiting) => ", was already exiting",
         None => ", kind of kill unknown",
     })?;
@@ -143,11 +143,11 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
     if let Some(trigger) = event.trigger.as_ref().filter(is_other) {
         write_trigger(trigger, &victim.cgroup, out)?;
     }
-    // What a verdict, and who died with it, point at.
+    // Verdicts and shared-memory kills refer to this number.
     event.envelope.seq.map_or(Ok(()), |seq| write!(out, " (event {seq})"))
 }
 
-/// Is it one cgroup? By the path, where an id is not known.
+/// Whether both are the same cgroup. Paths are compared if an id is not known.
 fn is_same(one: &Cgroup, other: &Cgroup) -> bool {
     match (&one.id, &other.id) {
         (Some(one), Some(other)) => one == other,
@@ -155,7 +155,7 @@ fn is_same(one: &Cgroup, other: &Cgroup) -> bool {
     }
 }
 
-/// Is it the container's own cgroup?
+/// Whether this is the container's own cgroup.
 fn is_of(cgroup: &Cgroup, container: Option<&Container>) -> bool {
     let last = cgroup.path.as_deref().and_then(|path| path.rsplit('/').next());
     last.zip(container).is_some_and(|(last, container)| last.contains(&container.id))
@@ -179,18 +179,18 @@ fn write_memcg_oom(event: &MemcgOom, palette: &Palette, out: &mut String) -> fmt
     }
     out.write_str(match event.outcome {
         Some(MemcgOomOutcome::NoKillableProcess) => ", nothing in it may be killed",
-        Some(MemcgOomOutcome::Relieved) => ", enough came free",
+        Some(MemcgOomOutcome::Relieved) => ", enough memory was freed",
         Some(MemcgOomOutcome::KillDisabled) => ", kills are disabled: its tasks now hang",
         None => ", nobody was killed",
     })?;
     event.trigger.as_ref().map_or(Ok(()), |trigger| write_trigger(trigger, &event.cgroup.cgroup, out))
 }
 
-/// Its cgroup only where it is another than the one the line is about.
+/// Its cgroup is written only if it differs from the line's.
 fn write_trigger(trigger: &Trigger, here: &Cgroup, out: &mut String) -> fmt::Result {
-    out.write_str(", set off by ")?;
+    out.write_str(", triggered by ")?;
     match (&trigger.comm, trigger.pid) {
-        // From the kernel's log, which has no more.
+        // From the kernel log, which has no pid here.
         (Some(comm), None) => out.write_str(&plain(comm))?,
         (comm, pid) => write_task(comm.as_deref(), pid, out)?,
     }
@@ -252,7 +252,7 @@ fn write_hooks(event: &Hooks, out: &mut String) -> fmt::Result {
     }
 }
 
-/// A sentence of our own, which may quote a path.
+/// A sentence of oomtrace, which may contain a path.
 fn write_limit(text: &str, out: &mut String) -> fmt::Result {
     text.chars().try_for_each(|char| match char {
         '"' | '\'' => out.write_char(char),
@@ -264,11 +264,11 @@ fn write_gap(event: &Gap, out: &mut String) -> fmt::Result {
     let Gap { kernel_kills, reported, .. } = event;
     write!(
         out,
-        "the kernel counts {kernel_kills} kills since {}, {reported} were told",
+        "the kernel counts {kernel_kills} kills since {}, {reported} were reported",
         plain(&event.since)
     )?;
     for GapCgroup { path, kernel_kills, reported } in &event.cgroups {
-        write!(out, "; in {} {kernel_kills}, {reported} told", plain(path))?;
+        write!(out, "; in {} {kernel_kills}, {reported} reported", plain(path))?;
     }
     Ok(())
 }
@@ -279,7 +279,7 @@ fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::R
     write!(out, "{}{who}{:#}: {runtime} says of event {}: ", palette.who, palette.who, Numbers(&event.of))?;
     let Some(says) = &event.runtime_says else {
         let gone = "nothing, the container is gone";
-        return out.write_str(if event.missed.is_some() { gone } else { "its word could not be had" });
+        return out.write_str(if event.missed.is_some() { gone } else { "its state could not be read" });
     };
     out.write_str(match says.oom_killed {
         Some(true) => "OOM-killed",
@@ -303,7 +303,7 @@ fn write_stop(event: &Stop, out: &mut String) -> fmt::Result {
     write!(out, "{}: {} events, {} lost", plain(&event.reason), event.events, event.lost)
 }
 
-/// The name a person knows it by: pod, container, unit, else its cgroup.
+/// The name that a person knows: pod, container or unit, else the cgroup.
 fn who(
     k8s: Option<&K8s>,
     container: Option<&Container>,
@@ -334,7 +334,7 @@ fn write_task(comm: Option<&str>, pid: Option<u32>, out: &mut String) -> fmt::Re
     }
 }
 
-/// As it is if it is plain; else quoted, with all that is not printable (controls, bidirectional
+/// Plain text as it is. Other text is quoted, with everything that is not printable (controls, bidirectional
 /// overrides, combining marks) escaped.
 fn plain(text: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@+,=".contains(&byte);
@@ -359,7 +359,7 @@ impl fmt::Display for Numbers<'_> {
     }
 }
 
-/// Bytes, in the unit a person would choose. The exact figure is in the JSON.
+/// Bytes, in a unit that is easy to read. The exact number is in the JSON.
 struct Size(u64);
 
 impl fmt::Display for Size {
@@ -368,7 +368,7 @@ impl fmt::Display for Size {
         if self.0 < 1024 {
             return write!(f, "{} B", self.0);
         }
-        // Tenths, rounded down: 50.0 MiB means that it is not below that.
+        // Tenths, rounded down: 50.0 MiB is never less than 50 MiB.
         let mut tenths = u128::from(self.0) * 10 / 1024;
         let mut units = UNITS.iter();
         let mut unit = units.next();

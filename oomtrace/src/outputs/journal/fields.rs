@@ -1,4 +1,4 @@
-//! An event as an entry of the journal: its fields in journald's native protocol.
+//! Turns an event into an entry of the journal: fields in journald's native protocol.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use crate::{
     outputs::encode::{json, text},
 };
 
-/// What an entry of each type is called, for ever (`MESSAGE_ID`, see docs/EVENTS.md).
+/// The fixed ids of each type of entry (`MESSAGE_ID`, see docs/EVENTS.md). They never change.
 const IDS: [(&str, &str); 9] = [
     ("start", "04f28a1198ef489b89a72cd115c26198"),
     ("oom_kill", "e02f25112705450689ca5ea3fdeba9e7"),
@@ -22,10 +22,10 @@ const IDS: [(&str, &str); 9] = [
 
 /// Syslog's `daemon`.
 const FACILITY: u32 = 3;
-/// Digits of a container's id in its short form.
+/// Digits of a container's short id.
 const SHORT_ID: usize = 12;
 
-/// Whose process it is about.
+/// The owner of the process.
 type Whose<'a> = (Option<&'a Container>, Option<&'a K8s>, Option<&'a Systemd>);
 
 /// The entry of an event; `None` if it cannot be one.
@@ -66,7 +66,7 @@ fn whose(event: &Event) -> Whose<'_> {
     }
 }
 
-/// Not as `OBJECT_PID`: journald would look up who has the pid by then.
+/// Not as `OBJECT_PID`: journald would look up the process that has this pid now.
 fn victim(event: &Event, entry: &mut Entry) {
     let (pid, comm, uid, cgroup) = match event {
         Event::OomKill(kill) => {
@@ -89,8 +89,8 @@ fn victim(event: &Event, entry: &mut Entry) {
     entry.optional("OOMTRACE_VICTIM_CGROUP", cgroup.path.as_ref());
 }
 
-/// Containers as Docker's log driver names them, units so that `journalctl -u UNIT` shows the entry. What a user named is
-/// shown as such, and as no unit of the host.
+/// Containers are named like Docker's log driver names them; units so that `journalctl -u UNIT` shows the
+/// entry. A name that a user chose is marked as such, and is never a unit of the host.
 fn workload((container, k8s, systemd): Whose<'_>, entry: &mut Entry) {
     if let Some(container) = container {
         let short = container.id.get(..SHORT_ID).unwrap_or(&container.id);
@@ -131,7 +131,7 @@ impl Entry {
         }
     }
 
-    /// With its length before it where it has lines of its own: no value can become another field.
+    /// A value with newlines is written with its length, so that no value can become another field.
     fn bytes(&mut self, name: &str, value: &[u8]) {
         self.0.extend_from_slice(name.as_bytes());
         if value.contains(&b'\n') {

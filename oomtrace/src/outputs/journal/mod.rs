@@ -1,6 +1,7 @@
-//! The journal: events in, entries of journald's native protocol out.
+//! The journal output: sends events as entries in journald's native protocol.
 //!
-//! Nothing waits for journald. What it does not take now is kept for a while, and what cannot be kept is counted.
+//! It never waits for journald. Entries that journald does not take now are kept for a while; what cannot be
+//! kept is counted.
 
 mod fields;
 
@@ -29,20 +30,20 @@ use crate::{
     stderr::say,
 };
 
-/// Where journald listens.
+/// The path of journald's socket.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Bytes that are kept while journald takes none: a dozen kills and more.
+/// How many bytes are kept while journald takes no entries: more than a dozen kills.
 const KEPT_BYTES: usize = 64 << 10;
-/// When it is tried again, at first and at last.
+/// When a send is tried again, at first and at last.
 const SOON: Duration = Duration::from_millis(5);
 const LATE: Duration = Duration::from_secs(60);
 
-/// The way to journald.
+/// The connection to journald.
 pub struct Journal {
     socket: OwnedFd,
     to: SocketAddrUnix,
-    /// Entries that it has not taken yet, the oldest first.
+    /// Entries that were not taken yet, the oldest first.
     kept: VecDeque<Vec<u8>>,
     due: Option<Instant>,
     wait: Duration,
@@ -59,10 +60,10 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// To the journald that listens at this path, now or later.
+    /// Sends to the journald at this path, which may start later.
     ///
     /// # Errors
-    /// If this process cannot have a socket.
+    /// If this process cannot open a socket.
     pub fn at(path: &Path) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         Ok(Self {
@@ -75,7 +76,7 @@ impl Journal {
         })
     }
 
-    /// Sends what is kept, as far as it is taken.
+    /// Sends the kept entries, as far as journald takes them.
     fn flush(&mut self) {
         while let Some(entry) = self.kept.front() {
             match self.send(entry) {
@@ -84,7 +85,7 @@ impl Journal {
                     self.wait = SOON;
                 }
                 Err(Errno::INTR) => {}
-                // No try will be better.
+                // Another try would fail too.
                 Err(Errno::MSGSIZE | Errno::INVAL) => {
                     self.kept.pop_front();
                     self.lost = self.lost.saturating_add(1);
@@ -102,13 +103,13 @@ impl Journal {
     fn send(&self, entry: &[u8]) -> Result<(), Errno> {
         match sendto(&self.socket, entry, SendFlags::NOSIGNAL, &self.to) {
             Ok(_) => Ok(()),
-            // Larger than this socket may hold.
+            // Larger than the socket's limit.
             Err(Errno::MSGSIZE) => self.send_file(entry),
             Err(errno) => Err(errno),
         }
     }
 
-    /// By a file without a name that nobody can change any more.
+    /// Through a sealed file without a name, which nobody can change.
     fn send_file(&self, entry: &[u8]) -> Result<(), Errno> {
         let file = memfd_create("oomtrace", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         if write(&file, entry)? != entry.len() {
@@ -132,11 +133,11 @@ impl BestEffort for Journal {
         let kept: usize = self.kept.iter().map(Vec::len).sum();
         match fields::entry(event).filter(|entry| kept + entry.len() <= KEPT_BYTES) {
             Some(entry) => self.kept.push_back(entry),
-            // A loss that says that entries are lost is not counted as one more.
+            // A lost entry about lost entries is not counted again.
             None if matches!(event, Event::Lost(lost) if lost.reason == LossReason::Journal) => {}
             None => self.lost = self.lost.saturating_add(1),
         }
-        // Whoever waits keeps its turn.
+        // Kept entries must go first.
         if self.due.is_none_or(|due| due <= Instant::now()) {
             self.flush();
         }
@@ -163,19 +164,19 @@ impl BestEffort for Journal {
     }
 }
 
-/// What keeps entries from being there once; `None` if nothing does.
+/// Why entries would be missing or there twice; `None` if nothing is wrong.
 pub fn limit() -> Option<String> {
     if let Err(error) = fs::symlink_metadata(SOCKET) {
         return Some(format!(
-            "--journal: no journald listens at {SOCKET} ({}): entries are kept for a while, then counted as lost",
+            "--journal: journald does not listen at {SOCKET} ({}): entries are kept for a while, then counted as lost",
             error.kind()
         ));
     }
-    // What systemd says of the standard output that it connects to the journal (systemd.exec(5)).
+    // systemd sets this variable if it connects standard output to the journal (systemd.exec(5)).
     let stream = env::var("JOURNAL_STREAM").ok()?;
     let stdout = rustix::fs::fstat(rustix::stdio::stdout()).ok()?;
     (stream == format!("{}:{}", stdout.st_dev, stdout.st_ino)).then(|| {
-        "--journal: standard output goes to the journal too, so that each line is there twice (name a file: --file)".into()
+        "--journal: standard output goes to the journal too, so each event is there twice (write lines to a file: --file)".into()
     })
 }
 
@@ -211,7 +212,7 @@ mod tests {
         let seals = rustix::fs::fcntl_get_seals(&fd).unwrap();
         assert!(seals.contains(SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL));
         let mut text = Vec::new();
-        // The reader begins where it likes: journald maps the file.
+        // The reader starts at its own position, because journald maps the file.
         File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)))
             .unwrap()
             .read_to_end(&mut text)

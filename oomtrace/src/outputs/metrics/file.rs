@@ -1,7 +1,7 @@
-//! The file that node_exporter's textfile collector reads: pages in, the file replaced as a whole.
+//! The file for node_exporter's textfile collector. Each page replaces the whole file.
 //!
-//! A thread of its own writes it. A disk that takes its time holds up no kill: a page that comes meanwhile waits, and the
-//! next one is left out.
+//! A separate thread writes it, so a slow disk delays no kill. One page can wait; others are dropped
+//! meanwhile.
 
 use std::{
     ffi::OsString,
@@ -18,24 +18,24 @@ use rustix::fs::{Mode, fchmod};
 
 use crate::{host::protection, stderr::say};
 
-/// It formats nothing and reads nothing.
+/// It formats and reads nothing.
 const STACK_BYTES: usize = 64 << 10;
-/// How long the last page is waited for.
+/// How long the end of the run waits for the last page.
 const LAST: Duration = Duration::from_millis(200);
 
 /// Writes pages.
 #[derive(Debug)]
 pub(super) struct Writer {
     pages: Option<SyncSender<String>>,
-    /// Its other end is gone when the thread has ended.
+    /// Closed when the thread has ended.
     ended: Receiver<()>,
 }
 
 impl Writer {
-    /// Looks whether the file can be written, and starts the thread.
+    /// Checks that the file can be written, and starts the thread.
     ///
     /// # Errors
-    /// What cannot be done.
+    /// If one of these fails.
     pub(super) fn start(path: PathBuf) -> io::Result<Self> {
         if fs::symlink_metadata(&path).is_ok_and(|there| there.is_dir()) {
             return Err(io::ErrorKind::IsADirectory.into());
@@ -53,7 +53,7 @@ impl Writer {
         Ok(Self { pages: Some(pages), ended })
     }
 
-    /// Hands over a page. False if the thread still has another one.
+    /// Passes a page to the thread. Returns false if the thread still has another one.
     pub(super) fn write(&self, page: String) -> bool {
         let sent = self.pages.as_ref().map(|pages| pages.try_send(page));
         !matches!(sent, Some(Err(TrySendError::Full(_))))
@@ -63,7 +63,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.pages = None;
-        // A disk that takes longer is not waited for.
+        // A slower disk is not waited for.
         let _late: Result<(), RecvTimeoutError> = self.ended.recv_timeout(LAST);
     }
 }
@@ -74,7 +74,7 @@ fn write_all(pages: &Receiver<String>, path: &Path, aside: &Path) {
         let written = replace(path, aside, &page);
         match &written {
             Err(error) if !failed => say(&format!(
-                "oomtrace: cannot write {}: {error}\n  hint: it is tried again; until it can be written its age says so",
+                "oomtrace: cannot write {}: {error}\n  hint: it is tried again; until then its age shows the problem",
                 path.display()
             )),
             Ok(()) if failed => say(&format!("oomtrace: {} is written again", path.display())),
@@ -89,19 +89,19 @@ fn replace(path: &Path, aside: &Path, page: &str) -> io::Result<()> {
     fs::rename(aside, path)
 }
 
-/// In a directory that others may write, nothing that is there is written to or followed.
+/// In a directory that others can write, existing files are never written and links never followed.
 fn create(aside: &Path) -> io::Result<File> {
     match fs::remove_file(aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let file = File::options().write(true).create_new(true).mode(0o644).open(aside)?;
-    // Whatever the umask is: node_exporter runs as a user of its own.
+    // Independent of the umask, because node_exporter runs as another user.
     fchmod(&file, Mode::from_raw_mode(0o644))?;
     Ok(file)
 }
 
-/// Beside it, with a name that the collector does not read.
+/// Beside the file, with a name that the collector ignores.
 fn aside(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".tmp");
@@ -151,7 +151,7 @@ mod tests {
         let writer = Writer::start(path.clone()).unwrap();
         fs::remove_dir(&collected).unwrap();
         assert!(writer.write("one\n".into()));
-        // The second one waits until the first one has failed.
+        // The second page waits until the first one has failed.
         while !writer.write("two\n".into()) {
             thread::yield_now();
         }

@@ -1,29 +1,29 @@
-//! Counters as bytes, for the store that the next run finds (`--pin`): fixed places, each of a fixed size.
+//! Stores counters as bytes for the next run (`--pin`), in places of a fixed size.
 //!
-//! What comes back is of an earlier run, perhaps of another version: nothing is taken that does not read as a whole.
+//! The stored bytes may be from another version, so a value is used only if it can be read completely.
 
-/// Bytes of a place: the longest labels and what is counted.
+/// The size of a place: the longest labels and the counters.
 pub const BYTES: usize = 672;
 
 /// What one place holds.
 pub type Value = [u8; BYTES];
 
-/// Where counters are kept over runs.
+/// Keeps counters for the next run.
 pub trait Store {
-    /// How many places it has.
+    /// The number of places.
     fn places(&self) -> usize;
 
-    /// What a place holds; zeros where nothing was kept.
+    /// The content of a place; zeros if nothing was kept.
     fn get(&self, place: usize) -> Option<Value>;
 
-    /// Keeps a value: one system call, which no SIGKILL divides.
+    /// Keeps a value, in one system call, which a SIGKILL cannot interrupt.
     ///
     /// # Errors
-    /// Why it is not kept.
+    /// If it cannot be kept.
     fn put(&mut self, place: usize, value: &Value) -> Result<(), String>;
 }
 
-/// Writes a value from its start.
+/// Writes the parts of a value.
 pub(super) struct Packer {
     value: Value,
     at: usize,
@@ -39,7 +39,7 @@ impl Packer {
         self
     }
 
-    /// At most 255 bytes of it.
+    /// At most 255 bytes are written.
     pub(super) fn text(&mut self, text: &str) -> &mut Self {
         let bytes = text.as_bytes();
         let len = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
@@ -52,7 +52,7 @@ impl Packer {
         self.value
     }
 
-    /// What has no room is left out: no caller has as much.
+    /// What does not fit is left out. No caller writes that much.
     fn bytes(&mut self, bytes: &[u8]) {
         if let Some(room) = self.value.get_mut(self.at..self.at + bytes.len()) {
             room.copy_from_slice(bytes);
@@ -61,7 +61,7 @@ impl Packer {
     }
 }
 
-/// Reads a value from its start.
+/// Reads the parts of a value.
 pub(super) struct Unpacker<'a>(&'a [u8]);
 
 impl<'a> Unpacker<'a> {

@@ -1,8 +1,8 @@
-//! Metrics for Prometheus: events in, pages of its text format out, to a file that node_exporter reads and to who asks by
-//! HTTP.
+//! Metrics for Prometheus: counts events and writes pages in the text format, to a file for node_exporter and
+//! to HTTP clients.
 //!
-//! What is counted is what is reported: the filters of the run hold for it too. A name that a process, a container or a
-//! user may choose can make a bounded number of series only ([`workloads`]).
+//! Only reported events are counted, so the filters of the run apply. Names that a process, a container or a
+//! user can choose make only a limited number of series ([`workloads`]).
 
 mod endpoint;
 mod file;
@@ -33,20 +33,20 @@ use crate::{
     stderr::say,
 };
 
-/// The file is written no more often.
+/// The shortest time between two writes of the file.
 const OFTEN: Duration = Duration::from_secs(1);
-/// The file is written no less often: its age shows a tracer that is dead.
+/// The longest time between two writes of the file: its age shows if the tracer is dead.
 const SELDOM: Duration = Duration::from_secs(60);
 
-/// Series of workloads, if nothing else is said.
+/// The default number of workload series.
 pub const SERIES: u16 = 512;
 
-/// How many places the store needs for so many series.
+/// How many places the store needs for this many series.
 pub fn places(series: u16) -> usize {
     usize::from(series) + workloads::FIRST_PLACE
 }
 
-/// Counts, and writes what it has counted.
+/// Counts events and writes pages.
 pub struct Metrics {
     totals: Totals,
     workloads: Workloads,
@@ -56,11 +56,11 @@ pub struct Metrics {
     file: Option<Writer>,
     endpoint: Option<Endpoint>,
     store: Option<Box<dyn Store>>,
-    /// When the file was written last, and when it is to be written next: not before the first event, which says what is
-    /// attached.
+    /// When the file was last written, and when it must be written next. It is not written before the first
+    /// event, which says what is attached.
     written: Option<Instant>,
     due: Option<Instant>,
-    /// Something has changed since it was written.
+    /// Something changed since it was written.
     news: bool,
 }
 
@@ -71,7 +71,7 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Nothing is counted yet; at most so many workloads have a series of their own.
+    /// Starts at zero. At most `series` workloads get their own series.
     pub fn new(series: u16) -> Self {
         Self {
             totals: Totals::default(),
@@ -96,15 +96,15 @@ impl Metrics {
         Ok(Self { file: Some(Writer::start(path)?), ..self })
     }
 
-    /// Listens there.
+    /// Serves at this address.
     ///
     /// # Errors
-    /// If that address cannot be had.
+    /// If the address cannot be used.
     pub fn listening(self, at: &Address) -> io::Result<Self> {
         Ok(Self { endpoint: Some(Endpoint::start(at)?), ..self })
     }
 
-    /// Goes on with what is in the store, and keeps there what it counts.
+    /// Continues the counters in the store, and keeps new ones there.
     pub fn kept_in(mut self, store: Box<dyn Store>) -> Self {
         self.totals.resume(&*store);
         self.workloads.resume(&*store);
@@ -112,7 +112,7 @@ impl Metrics {
         self
     }
 
-    /// The file is to be written soon.
+    /// The file must be written soon.
     fn changed(&mut self) {
         self.news = true;
         if self.file.is_some() {
@@ -121,7 +121,7 @@ impl Metrics {
         }
     }
 
-    /// All series, as they are now.
+    /// All series with their current values.
     pub fn page(&self, condition: &Condition) -> String {
         let mut out = String::with_capacity(8 << 10);
         let mut version = String::from("{version=\"");
@@ -138,12 +138,12 @@ impl Metrics {
         self.workloads.write("oomtrace_container_kills_total", &mut out);
         self.totals.write(&mut out);
         let blocked = u64::from(condition.blocked);
-        let help = "Whether nothing takes the lines just now: kills wait in the ring.";
+        let help = "Whether the output takes no lines now, so that kills wait in the ring.";
         gauge(&mut out, "oomtrace_output_blocked", help, [(String::new(), blocked)]);
         if let Some(ring) = condition.ring {
-            let help = "What waits in the ring of kills.";
+            let help = "Bytes that wait in the ring of kills.";
             gauge(&mut out, "oomtrace_ring_used_bytes", help, [(String::new(), ring.used)]);
-            let help = "What the ring of kills holds: more is lost.";
+            let help = "Size of the ring of kills. What does not fit is lost.";
             gauge(&mut out, "oomtrace_ring_size_bytes", help, [(String::new(), ring.size)]);
         }
         let hooks = self.hooks.iter().map(|hook| {
@@ -212,16 +212,16 @@ impl BestEffort for Metrics {
 
     fn hand_over(&mut self) {
         let Some(store) = &mut self.store else { return };
-        // Workloads first: of an event that is counted in both, the totals say that it was.
+        // Workloads first: if the totals have an event, the workloads have it too.
         let kept = self.workloads.keep(&mut **store).and_then(|()| self.totals.keep(&mut **store));
         if let Err(why) = kept {
-            say(&format!("oomtrace: counters are not kept for the next run any more: {why}"));
+            say(&format!("oomtrace: counters are no longer kept for the next run: {why}"));
             self.store = None;
         }
     }
 
     fn end(&mut self, condition: &Condition) {
-        // The thread may still have the page before.
+        // The thread may still have the last page.
         for _ in 0..10 {
             if !self.news || self.file.is_none() {
                 return;

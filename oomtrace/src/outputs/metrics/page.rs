@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-/// What a metric is.
+/// The head of a metric: its help and its type.
 pub(super) fn head(out: &mut String, name: &str, help: &str, kind: &str) {
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
@@ -40,7 +40,7 @@ fn all(
     }
 }
 
-/// The value of a label, escaped. Control characters, which a terminal would obey, are replaced.
+/// The value of a label, escaped. Control characters are replaced, because a terminal would obey them.
 pub(super) fn label_value(text: &str, out: &mut String) {
     for char in text.chars() {
         match char {

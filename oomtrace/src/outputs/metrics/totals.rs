@@ -1,4 +1,4 @@
-//! What is counted for the host as a whole: every series is there from the start, at 0.
+//! Counters of the whole host. Every series exists from the start, at 0.
 
 use std::fmt::Write as _;
 
@@ -11,15 +11,15 @@ use crate::{
     },
 };
 
-/// What ran out. The last one is where that is not known.
+/// What ran out. The last one means that it is not known.
 const SCOPES: [&str; 5] = ["memcg", "host", "cpuset", "mempolicy", "unknown"];
-/// Why nobody was killed. The last one is where that is not known.
+/// Why no process was killed. The last one means that it is not known.
 const OUTCOMES: [&str; 4] = ["no_killable_process", "relieved", "kill_disabled", "unknown"];
 /// Runtimes that may have containers.
 const RUNTIMES: [&str; 6] = ["docker", "containerd", "cri-o", "podman", "lxc", "systemd-nspawn"];
-/// Why something was lost.
+/// The number of reasons for a loss.
 const REASONS: usize = LossReason::ALL.len();
-/// The version of what is kept.
+/// The version of the stored value.
 const KEPT: u64 = 0x6f6f_6d74_0001_0000 + REASONS as u64;
 /// Its place in the store.
 const PLACE: usize = 0;
@@ -33,12 +33,12 @@ pub(super) struct Totals {
     /// The last event with a number that was counted.
     last: Event,
     kills: [u64; SCOPES.len()],
-    /// When the last kill was, nanoseconds since 1970; 0 if there was none.
+    /// The time of the last kill, nanoseconds since 1970; 0 if there was none.
     last_kill: [u64; SCOPES.len()],
     ooms: [u64; OUTCOMES.len()],
     unreported: u64,
     lost: [u64; REASONS],
-    /// `total` of the last line with this reason, of the programs in `lost_of`.
+    /// `total` of the last line with this reason, from the programs in `lost_of`.
     lost_last: [u64; REASONS],
     lost_of: u128,
     missed: ByRuntime,
@@ -49,8 +49,8 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Counts what a line reports. False for a kill that is none: of a process that was exiting already, or from before
-    /// the start, as each run with `--since` reports it again.
+    /// Counts a line. Returns false for a line that is not a new kill: a process that was already exiting, or
+    /// a kill from before the start, which each run with `--since` reports again.
     pub(super) fn saw(&mut self, line: &Line, event: Event) -> bool {
         let again = self.last.covers(event);
         if event.seq != 0 && !again {
@@ -105,7 +105,7 @@ impl Totals {
         add(&mut self.ooms, outcome, 1);
     }
 
-    /// A line that a crash made come twice has the same total.
+    /// A line that was written twice because of a crash has the same total.
     fn saw_lost(&mut self, lost: &Lost, stream: u128) {
         if self.lost_of != stream {
             self.lost_of = stream;
@@ -134,7 +134,7 @@ impl Totals {
         }
     }
 
-    /// Writes kills by what ran out.
+    /// Writes the kills by what ran out.
     pub(super) fn write_kills(&self, out: &mut String) {
         page::counter(
             out,
@@ -144,7 +144,7 @@ impl Totals {
         );
     }
 
-    /// Writes all else.
+    /// Writes all other metrics.
     pub(super) fn write(&self, out: &mut String) {
         page::head(
             out,
@@ -154,7 +154,7 @@ impl Totals {
         );
         for (scope, time) in SCOPES.iter().zip(self.last_kill).filter(|(_, time)| *time > 0) {
             let (seconds, nanoseconds) = (time / 1_000_000_000, time % 1_000_000_000);
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _infallible = writeln!(
                 out,
                 "oomtrace_last_kill_timestamp_seconds{{scope=\"{scope}\"}} {seconds}.{nanoseconds:09}"
@@ -202,7 +202,7 @@ impl Totals {
         );
     }
 
-    /// Goes on where an earlier run was.
+    /// Continues the counters of an earlier run.
     pub(super) fn resume(&mut self, store: &dyn Store) {
         if let Some(kept) = store.get(PLACE).and_then(|value| Self::unpacked(&mut Unpacker::of(&value))) {
             *self = kept;

@@ -1,8 +1,8 @@
-//! Kills by workload: a bounded number of series, whatever names containers and users choose.
+//! Kills by workload: a limited number of series, whatever names containers and users choose.
 //!
-//! Users' own containers and units share a quarter of them, and one user a quarter of that: they never push out the
-//! host's. A series makes room only where all are taken, the one longest without a kill first, and never within an
-//! hour of its kill. What finds no room is counted in `_other`.
+//! Users' own containers and units share a quarter of the series, and one user gets a quarter of that, so
+//! they never displace the host's. If all series are used, the one that was longest without a kill is
+//! replaced, but never within an hour of its kill. Kills without a series are counted in `_other`.
 
 use std::fmt::Write as _;
 
@@ -14,19 +14,19 @@ use crate::{
     },
 };
 
-/// As cAdvisor and kube-state-metrics name them, so that series can be joined.
+/// The names of cAdvisor and kube-state-metrics, so that series can be joined.
 const LABELS: [&str; 5] = ["runtime", "namespace", "pod", "container", "unit"];
-/// Bytes that are kept of each: what Kubernetes allows, and more than people type.
+/// The most bytes of each label: what Kubernetes allows, and more than usual names have.
 const ROOM: [usize; 5] = [16, 63, 253, 128, 128];
-/// `container` of all that have no series of their own.
+/// `container` of everything without its own series.
 const OTHER: &str = "_other";
-/// `container` of a process that is in no container and no unit.
+/// `container` of a process in no container and no unit.
 const NONE: &str = "_none";
-/// A series stays for so long after its kill, seconds: somebody may not have read it yet.
+/// A series stays for this long after its kill, in seconds, so that it can be scraped.
 const STAYS: u64 = 3600;
-/// The version of a kept series.
+/// The version of a stored series.
 const KEPT: u64 = 0x6f6f_6d77_0000_0001;
-/// The first place in the store that holds a series; the one before holds `_other`.
+/// The first place of the store with a series. The place before it has `_other`.
 pub(super) const FIRST_PLACE: usize = 2;
 
 /// A series.
@@ -36,15 +36,15 @@ struct Series {
     /// The user who may have chosen the names.
     user: Option<u32>,
     kills: u64,
-    /// The event that was counted last.
+    /// The last event that was counted.
     last: Event,
-    /// When that was, seconds since 1970.
+    /// The time of that event, in seconds since 1970.
     at: u64,
-    /// It is not in the store as it is.
+    /// The store does not have its current value.
     changed: bool,
 }
 
-/// Names an event: the set of programs, and its number there; 0 and 0 for none.
+/// Identifies an event: the set of programs, and its number; 0 and 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) stream: u128,
@@ -52,7 +52,7 @@ pub(super) struct Event {
 }
 
 impl Event {
-    /// Whether the other one was counted when this one was: events of a stream come in their order.
+    /// Whether the other event was counted when this one was: events of a stream come in order.
     pub(super) fn covers(self, other: Self) -> bool {
         other.seq != 0 && self.stream == other.stream && other.seq <= self.seq
     }
@@ -78,7 +78,7 @@ pub(super) struct Workloads {
 }
 
 impl Workloads {
-    /// None yet, and at most so many.
+    /// No series yet, and at most `most`.
     pub(super) fn new(most: usize) -> Self {
         let mut other = Series::default();
         other.labels[3] = OTHER.into();
@@ -117,7 +117,7 @@ impl Workloads {
         }
     }
 
-    /// Where a new series goes: behind the others, or in the place of one that makes room.
+    /// The place of a new series: after the others, or in place of one that can be replaced.
     fn free_place(&self, user: Option<u32>, now: u64) -> Option<usize> {
         let users = (self.most / 4).max(1);
         let one_users = (users / 4).max(1);
@@ -138,7 +138,7 @@ impl Workloads {
         }
     }
 
-    /// Writes one line each.
+    /// Writes one line for each series.
     pub(super) fn write(&self, name: &str, out: &mut String) {
         let other = (self.other.kills > 0).then_some(&self.other);
         for series in self.series.iter().chain(other) {
@@ -152,12 +152,12 @@ impl Workloads {
                 label_value(value, out);
                 out.push('"');
             }
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _infallible = writeln!(out, "}} {}", series.kills);
         }
     }
 
-    /// Goes on where an earlier run was.
+    /// Continues the series of an earlier run.
     pub(super) fn resume(&mut self, store: &dyn Store) {
         let found = |place| Series::unpacked(&store.get(place)?);
         if let Some(other) = found(FIRST_PLACE - 1) {
@@ -207,8 +207,8 @@ impl Series {
     }
 }
 
-/// The labels of the victim's workload, and the user who may have chosen them. The unit stands for what is in no
-/// container: the one that holds a container is the runtime's, or has a name of its own for each start.
+/// The labels of the victim's workload, and the user who may have chosen them. The unit is used only outside
+/// of containers: a container's unit belongs to the runtime, or has a new name at each start.
 fn workload(kill: &OomKill) -> ([String; 5], Option<u32>) {
     let container = kill.container.as_ref();
     let runtime = container.map(|container| container.runtime.name.as_str());
@@ -243,7 +243,7 @@ fn workload(kill: &OomKill) -> ([String; 5], Option<u32>) {
     (labels, user)
 }
 
-/// The user in whose slice a cgroup is, who may have made it.
+/// The user in whose slice a cgroup is. That user may have made it.
 fn user_of(path: &str) -> Option<u32> {
     let mut names = path.split('/');
     let ("", "user.slice") = (names.next()?, names.next()?) else { return None };

@@ -1,7 +1,8 @@
 //! A file that lines are appended to.
 //!
-//! It is followed: a file that was removed is made anew, and one that was put in its place takes the next
-//! line. One that was only renamed stays in use until then, or until SIGHUP: whoever rotates is at it.
+//! It follows the file's name: a removed file is created again, and a new file with the name gets the next
+//! line. A renamed file stays in use until there is a new one, or until SIGHUP, because the rotating program
+//! may not be done.
 
 mod open;
 
@@ -25,18 +26,18 @@ use crate::{
 pub use open::{Access, create_private, others_may_write};
 use open::{ends_in_a_line, open};
 
-/// When a file is put aside: `kills` becomes `kills.1`, which becomes `kills.2`.
+/// When a file is rotated: `kills` becomes `kills.1`, which becomes `kills.2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// Before it gets larger than this, bytes. A single longer line is written all the same.
+    /// The file is rotated before it gets larger than this. A single longer line is still written.
     pub max_bytes: u64,
-    /// How many old files are kept; at least one.
+    /// How many old files are kept, at least one.
     pub old_files: u32,
 }
 
-/// A file, a FIFO or a device. New lines go to its end, also where others write to it.
+/// A file, a FIFO or a device. New lines go to its end, even if others write to it too.
 ///
-/// A FIFO must have a reader when it is opened; if that goes, lines wait until one comes.
+/// A FIFO must have a reader when it is opened. If the reader is gone, lines wait for the next one.
 #[derive(Debug)]
 pub struct FileSink {
     queue: Queue,
@@ -49,29 +50,31 @@ struct Target {
     fd: OwnedFd,
     access: Access,
     rotation: Option<Rotation>,
-    /// The file's last line has no end: it gets one first.
+    /// The file's last line is incomplete, and is ended first.
     torn: bool,
-    /// Rotation fails: said once.
+    /// Rotation fails. This is printed once.
     stuck: bool,
-    /// What has the name now cannot be taken: said once.
+    /// The file with this name now is refused. This is printed once.
     refused: bool,
 }
 
 impl FileSink {
-    /// As [`Self::open_for`], for its owner only.
+    /// Like [`Self::open_for`], for the owner only.
     ///
     /// # Errors
-    /// [`SinkError::Open`], with what to do.
+    /// [`SinkError::Open`], with a hint.
     pub fn open(path: impl Into<PathBuf>, rotation: Option<Rotation>) -> Result<Self, SinkError> {
         Self::open_for(path, Access::default(), rotation)
     }
 
-    /// Opens `path`, makes it for those who have `access` if it is not there. A symbolic link is not followed.
+    /// Opens `path`. If it does not exist, it is created for those who have `access`. A symbolic link is not
+    /// followed.
     ///
-    /// If the file ends in the middle of a line, as after a power loss, the first line begins on a new one.
+    /// If the file ends in the middle of a line, for example after a power loss, the first line starts on a
+    /// new one.
     ///
     /// # Errors
-    /// [`SinkError::Open`], with what to do.
+    /// [`SinkError::Open`], with a hint.
     pub fn open_for(
         path: impl Into<PathBuf>,
         access: Access,
@@ -128,13 +131,13 @@ impl Target {
         Ok(())
     }
 
-    /// Whether the file, of which this is known, is the one that has the name; `None` if none has.
+    /// Whether the open file is the one with the name; `None` if the name does not exist.
     fn has_name(&self, own: &Stat) -> Option<bool> {
         let there = lstat(&self.path).ok()?;
         Some((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino))
     }
 
-    /// Puts the file aside if `bytes` more are too many for it.
+    /// Rotates the file if `bytes` more would be too many.
     fn rotate(&mut self, bytes: usize) -> Result<(), SinkError> {
         let Some(rotation) = self.rotation else { return Ok(()) };
         let Some(size) = regular_size(self.fd.as_fd()) else { return Ok(()) };
@@ -142,7 +145,8 @@ impl Target {
         if size == 0 || larger <= rotation.max_bytes {
             return Ok(());
         }
-        // Whoever took the name away rotates too: to go on aside from that would push the old ones out, line by line.
+        // If the name is gone, another program rotates too. A rotation here would then push out the old
+        // files, line by line.
         let own = fstat(&self.fd)
             .map_err(|errno| SinkError::Rotate { path: self.path.clone(), source: errno.into() })?;
         match self.has_name(&own) {
@@ -155,7 +159,7 @@ impl Target {
             name.push(format!(".{number}"));
             PathBuf::from(name)
         };
-        // Up to the first number that is free: what an attempt that failed has shifted is not shifted once more.
+        // Up to the first free number: a failed attempt may have shifted some files already.
         let taken = (1..rotation.old_files).take_while(|number| aside(*number).symlink_metadata().is_ok());
         for number in (1..=taken.last().unwrap_or(0)).rev() {
             put(&aside(number), &aside(number + 1))?;
@@ -165,7 +169,7 @@ impl Target {
     }
 }
 
-/// Renames; an error names the file that is in the way.
+/// Renames a file. An error names the file that is in the way.
 fn put(from: &Path, to: &Path) -> Result<(), SinkError> {
     fs::rename(from, to).map_err(|source| {
         let in_the_way = matches!(
@@ -178,12 +182,12 @@ fn put(from: &Path, to: &Path) -> Result<(), SinkError> {
 }
 
 impl Outlet for Target {
-    /// The file that the line goes to. Where nothing better can be had, it stays the one there is.
+    /// Chooses the file for the line. If no better one can be opened, it stays the current one.
     fn before_line(&mut self, bytes: usize) -> Result<(), Errno> {
         let own = fstat(&self.fd)?;
         let replaced = self.has_name(&own).map_or(own.st_nlink == 0, |ours| !ours);
         if replaced && let Err(error) = self.reopen() {
-            // In a file without a name a line is as good as lost.
+            // A line in a file without a name would be lost.
             if own.st_nlink == 0 {
                 return Err(errno_of(&error));
             }
@@ -214,28 +218,28 @@ impl Outlet for Target {
     }
 }
 
-/// Takes the room for a line that a regular file is about to get, so that a full disk refuses it whole: half a
-/// line that is cut off again makes who follows the file begin anew.
+/// Reserves the space for a line in a regular file, so that a full disk refuses it completely: half a line
+/// that is removed again would confuse programs that follow the file.
 ///
 /// # Errors
-/// There is no room.
+/// If there is no space.
 pub(super) fn reserve(fd: BorrowedFd<'_>, bytes: usize) -> Result<(), Errno> {
     let Some((size, bytes)) = regular_size(fd).zip(u64::try_from(bytes).ok()) else { return Ok(()) };
     match fallocate(fd, FallocateFlags::KEEP_SIZE, size, bytes) {
         Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => Err(errno),
-        // Where it is not known how to, the write itself tells.
+        // If reserving is not supported, the write itself shows it.
         _ => Ok(()),
     }
 }
 
-/// Cuts the `written` bytes before the file's offset off its end, unless they are not its end. A regular file only.
+/// Cuts the last `written` bytes off the file, unless they are not at its end. Only for a regular file.
 pub(super) fn take_back(fd: BorrowedFd<'_>, written: usize) -> bool {
     let Some(((size, end), cut)) = regular_size(fd).zip(tell(fd).ok()).zip(u64::try_from(written).ok())
     else {
         return false;
     };
     let Some(start) = end.checked_sub(cut) else { return false };
-    // Truncated by somebody else meanwhile: what was written is gone already.
+    // Another program truncated the file: the bytes are gone already.
     let gone = size < end || (size == end && ftruncate(fd, start).is_ok());
     gone && seek(fd, SeekFrom::Start(start.min(size))).is_ok()
 }
@@ -245,7 +249,7 @@ fn say_failed(error: &SinkError) {
     say(&format!("oomtrace: {error}: {why}\n  hint: {}", error.hint().unwrap_or_default()));
 }
 
-/// Where that cannot be known, it is no reason to begin with an empty line.
+/// If this cannot be known, the file is not started with an empty line.
 fn is_torn(fd: &OwnedFd) -> bool {
     ends_in_a_line(fd).unwrap_or(false)
 }

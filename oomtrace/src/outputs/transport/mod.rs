@@ -1,8 +1,8 @@
-//! Where lines go: bytes in, `write(2)` out.
+//! Where lines go: writes bytes with `write(2)`.
 //!
-//! One line is one `write(2)`. What the output does not take now (nobody reads, a full disk) is kept in a short
-//! queue and tried again when it may work: [`Sink::waits_for`] says what to wait for. Nothing here ever waits
-//! by itself. Whoever has more to tell than the queue holds keeps it where it is: kills stay in the kernel's ring.
+//! One line is one `write(2)`. A line that the output does not take now (no reader, a full disk) is kept in a
+//! short queue and tried again when it may succeed: [`Sink::waits_for`] says what to wait for. Nothing here
+//! waits. If the queue is full, kills stay in the kernel's ring.
 
 mod file;
 mod queue;
@@ -19,23 +19,24 @@ pub use stdout::StdoutSink;
 
 /// Takes lines.
 pub trait Sink {
-    /// Takes one line, newline included: writes it, or keeps it until it can be written.
+    /// Takes one line, including the newline: writes it, or keeps it until it can be written.
     ///
     /// # Errors
-    /// The line was not taken, because too many are kept already; or nobody will ever read.
+    /// If too many lines are kept already, or the only reader is gone.
     fn write_line(&mut self, line: &[u8]) -> Result<(), SinkError>;
 
-    /// Writes what is kept.
+    /// Writes the kept lines.
     ///
     /// # Errors
-    /// Why there still is something. What is written so far is whole lines, except where that cannot be had
-    /// (a FIFO, a terminal): there the rest of a line goes first.
+    /// Why some are still kept. What is written so far are complete lines, except for a FIFO or a terminal:
+    /// there the rest of a line goes first.
     fn flush(&mut self) -> Result<(), SinkError>;
 
-    /// What must happen before [`Self::flush`] is worth another try; `None` if nothing is kept.
+    /// What must happen before [`Self::flush`] can succeed; `None` if no line is kept.
     fn waits_for(&self) -> Option<Wait<'_>>;
 
-    /// The end of a pipe that only one reader ever has: where that is gone, nobody will read. `None` for all others.
+    /// The end of a pipe that can have only one reader: when that is gone, nothing is read any more. `None`
+    /// for all others.
     fn only_reader(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -43,60 +44,60 @@ pub trait Sink {
     /// How many lines are kept.
     fn waiting_lines(&self) -> usize;
 
-    /// Opens the output anew, after a log rotation (SIGHUP). Nothing to do for what has no name.
+    /// Opens the output again, after a log rotation (SIGHUP). Does nothing for an output without a name.
     ///
     /// # Errors
-    /// The output is the same as before.
+    /// If this fails; the output then stays as it was.
     fn reopen(&mut self) -> Result<(), SinkError>;
 }
 
 /// What an output waits for.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait<'a> {
-    /// Its reader: this can be written to when there is room.
+    /// The reader: this descriptor becomes writable when there is room.
     Reader(BorrowedFd<'a>),
-    /// Something that nothing tells of: room on a disk, a reader of a FIFO.
+    /// Something without a notification: space on a disk, a reader of a FIFO.
     Time,
 }
 
 /// Why an output takes no lines.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// Who read standard output has gone: the run has no purpose any more and ends quietly.
-    #[error("nobody reads standard output any more")]
+    /// The reader of standard output is gone: the run has no purpose any more and ends quietly.
+    #[error("the reader of standard output is gone")]
     Closed,
     /// A file cannot be opened.
     #[error("cannot open {} for appending", path.display())]
     Open {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the operator can do.
+        /// A hint for the operator.
         hint: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A write failed.
     #[error("cannot write to {target}")]
     Write {
-        /// To what.
+        /// The output.
         target: String,
-        /// What the operator can do.
+        /// A hint for the operator.
         hint: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A file that became too large could not be renamed.
     #[error("cannot rotate {}", path.display())]
     Rotate {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl SinkError {
-    /// What the operator can do; `None` where nothing needs to be done.
+    /// A hint for the operator; `None` if nothing needs to be done.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Closed => None,
@@ -106,7 +107,7 @@ impl SinkError {
     }
 }
 
-/// What the operator can do about a failed write.
+/// A hint for a failed write.
 fn write_hint(errno: Errno) -> &'static str {
     match errno {
         Errno::NOSPC | Errno::DQUOT => "free space there: kills wait in the kernel's ring until then",

@@ -2,29 +2,30 @@
 
 use rustix::io::Errno;
 
-/// How much is kept. Some sixty kills: what is told of the run itself must fit beside the one kill that waits.
+/// The size of the queue, about sixty kills. Lines about the run itself must fit beside the one kill that
+/// waits.
 const QUEUE_BYTES: usize = 64 << 10;
 
 /// What a queue writes to.
 pub(super) trait Outlet {
-    /// Called before the first byte of a line goes out.
+    /// Called before the first byte of a line is written.
     ///
     /// # Errors
-    /// There is nothing that the line could go to.
+    /// If there is no file for the line.
     fn before_line(&mut self, bytes: usize) -> Result<(), Errno>;
 
     /// One `write(2)` that does not wait.
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno>;
 
-    /// Takes back the `written` first bytes of a line. False if that cannot be done.
+    /// Takes back the first `written` bytes of a line. Returns false if that is not possible.
     fn take_back(&mut self, written: usize) -> bool;
 }
 
-/// Whole lines, oldest first; of the first, the output may have the beginning.
+/// Complete lines, the oldest first. The output may already have the beginning of the first one.
 #[derive(Debug)]
 pub(super) struct Queue {
     bytes: Vec<u8>,
-    /// Bytes of the first line.
+    /// The size of the first line.
     first: usize,
     written: usize,
     refused: Option<Errno>,
@@ -32,16 +33,16 @@ pub(super) struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        // Taken now, it never grows.
+        // Allocated once, it never grows.
         Self { bytes: Vec::with_capacity(QUEUE_BYTES), first: 0, written: 0, refused: None }
     }
 }
 
 impl Queue {
-    /// Takes a line, and writes it if it can.
+    /// Takes a line, and writes it if possible.
     ///
     /// # Errors
-    /// Why the output takes nothing. The line was not taken, as the queue is full.
+    /// Why the output takes no lines. The line was not taken, because the queue is full.
     pub(super) fn push(&mut self, line: &[u8], out: &mut impl Outlet) -> Result<(), Errno> {
         if !self.fits(line) {
             self.flush(out)?;
@@ -53,7 +54,7 @@ impl Queue {
             self.first = line.len();
         }
         self.bytes.extend_from_slice(line);
-        // It is kept: whoever asks for the reason flushes again.
+        // The line is kept, and the next flush reports the reason.
         let _kept = self.flush(out);
         Ok(())
     }
@@ -79,7 +80,7 @@ impl Queue {
             match write(out, rest) {
                 Ok(count) => self.written += count,
                 Err(errno) => {
-                    // Whoever reads the output meanwhile finds no half of a line.
+                    // A reader of the output must not find half a line meanwhile.
                     if self.written > 0 && out.take_back(self.written) {
                         self.written = 0;
                     }
@@ -105,7 +106,7 @@ impl Queue {
         self.bytes.split_inclusive(|byte| *byte == b'\n').count()
     }
 
-    /// The output is another one: what is kept goes there, and whole.
+    /// The output was replaced: kept lines are written to the new one, complete.
     pub(super) fn start_over(&mut self) {
         self.written = 0;
     }
@@ -114,7 +115,7 @@ impl Queue {
 fn write(out: &mut impl Outlet, bytes: &[u8]) -> Result<usize, Errno> {
     loop {
         match out.write(bytes) {
-            // Only a device that refuses without an error does that; to ask again would be without end.
+            // Only a device that refuses without an error does this. Trying again would never end.
             Ok(0) => return Err(Errno::IO),
             Err(Errno::INTR) => {}
             result => return result,

@@ -1,7 +1,7 @@
-//! Standard output: lines in, `write(2)` out, past the standard library's buffer.
+//! Standard output: writes lines with `write(2)`, without the standard library's buffer.
 //!
-//! The descriptor is shared with other programs, so it is never set to not block. A pipe and a terminal are
-//! opened once more, for this process alone; a socket is asked call by call.
+//! The descriptor is shared with other programs, so it is never set to non-blocking. A pipe or a terminal is
+//! opened again for this process alone. For a socket, each call is non-blocking.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -18,7 +18,7 @@ use crate::outputs::transport::{
 /// The filesystem of pipes without a name (include/uapi/linux/magic.h).
 const PIPEFS_MAGIC: FsWord = 0x5049_5045;
 
-/// Standard output, whatever it is: a terminal, a pipe, a file, a socket.
+/// Standard output of any kind: a terminal, a pipe, a file, a socket.
 #[derive(Debug)]
 pub struct StdoutSink {
     queue: Queue,
@@ -27,19 +27,19 @@ pub struct StdoutSink {
 
 #[derive(Debug)]
 struct Stdout {
-    /// Opened once more, not to block.
+    /// Opened again as non-blocking.
     own: Option<OwnedFd>,
     kind: FileType,
 }
 
 impl StdoutSink {
-    /// Looks at what standard output is.
+    /// Checks what standard output is.
     pub fn new() -> Self {
         let shared = rustix::stdio::stdout();
         let kind = fstat(shared).map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode));
         let waits = matches!(kind, FileType::Fifo | FileType::CharacterDevice);
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        // Where that is refused (another user's pipe), room is asked for before each write.
+        // If this is refused (another user's pipe), each write is preceded by a check for room.
         let own = waits.then(|| open("/proc/self/fd/1", flags, Mode::empty()).ok()).flatten();
         Self { queue: Queue::default(), out: Stdout { own, kind } }
     }
@@ -59,7 +59,7 @@ impl Stdout {
 
 impl Outlet for Stdout {
     fn before_line(&mut self, bytes: usize) -> Result<(), Errno> {
-        // Standard output stays what it is: only of a regular file is there a place to ask for.
+        // Standard output is never replaced. Only in a regular file can space be reserved.
         match self.kind {
             FileType::RegularFile => super::file::reserve(self.fd(), bytes),
             _ => Ok(()),
@@ -74,7 +74,7 @@ impl Outlet for Stdout {
             return Err(Errno::AGAIN);
         }
         rustix::io::write(self.fd(), bytes).map_err(|errno| match errno {
-            // A terminal that was hung up.
+            // A terminal that was closed.
             Errno::IO if self.kind == FileType::CharacterDevice => Errno::PIPE,
             errno => errno,
         })
@@ -89,7 +89,7 @@ impl Sink for StdoutSink {
     fn write_line(&mut self, line: &[u8]) -> Result<(), SinkError> {
         self.queue.push(line, &mut self.out).map_err(error)?;
         match self.queue.refused() {
-            // Nobody will ever read what is kept.
+            // The kept lines will never be read.
             Some(Errno::PIPE) => Err(SinkError::Closed),
             _ => Ok(()),
         }
@@ -107,7 +107,7 @@ impl Sink for StdoutSink {
     }
 
     fn only_reader(&self) -> Option<BorrowedFd<'_>> {
-        // One with a name may be opened again.
+        // A pipe with a name may be opened again.
         let is_nameless = || fstatfs(self.out.fd()).is_ok_and(|fs| fs.f_type == PIPEFS_MAGIC);
         (self.out.kind == FileType::Fifo && is_nameless()).then(|| self.out.fd())
     }
@@ -121,7 +121,7 @@ impl Sink for StdoutSink {
     }
 }
 
-/// Whether a line can be written now; a page of a pipe is as much.
+/// Whether a line can be written now. A pipe is writable when a page is free.
 fn has_room(fd: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
@@ -130,7 +130,7 @@ fn has_room(fd: BorrowedFd<'_>) -> bool {
 fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     use std::os::fd::AsRawFd;
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the bytes live through the call, and their number is theirs.
+    // SAFETY: the bytes live through the call, and the length is theirs.
     let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
     usize::try_from(sent)
         .map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))

@@ -1,7 +1,7 @@
-//! Which programs are attached to which hooks.
+//! Attaches the programs to their hooks.
 //!
-//! The raw tracepoints are the base: without them nothing can be said. The function hooks
-//! enrich: the best kind that this kernel takes is found by trying.
+//! The raw tracepoints are the base: without them nothing can be reported. The function hooks add facts. The
+//! best kind that this kernel accepts is found by trying.
 
 use std::{io, os::fd::AsFd};
 
@@ -30,7 +30,7 @@ pub enum HookChoice {
     None,
 }
 
-/// The tracepoints. The killer's last: what it is told with must be in place before.
+/// The tracepoints. The OOM killer's comes last: everything that its line needs must be in place first.
 const TRACEPOINTS: [&str; 5] =
     ["cgroup_mkdir", "cgroup_rmdir", "cgroup_rename", "signal_generate", "mark_victim"];
 
@@ -38,13 +38,13 @@ const TRACEPOINTS: [&str; 5] =
 #[derive(Clone, Copy)]
 struct Hook {
     function: &'static str,
-    /// How many parameters it must have: the programs read them by their place, and what it returns after them.
+    /// How many parameters it must have. The programs read them by position, and the return value after them.
     parameters: usize,
-    /// When the function returns, not when it is entered.
+    /// Hooks the return of the function, not its entry.
     returns: bool,
-    /// Without it the others of its kind are of no use.
+    /// Without it the other hooks of its kind are useless.
     essential: bool,
-    /// Of use only where memory is on cgroup v1.
+    /// Useful only for memory on cgroup v1.
     v1: bool,
 }
 
@@ -67,7 +67,7 @@ const fn exit(function: &'static str, parameters: usize) -> Hook {
     Hook { returns: true, ..entry(function, parameters) }
 }
 
-/// Why a function cannot be hooked: the programs were written for another one.
+/// Why a function cannot be hooked: the programs were written for other parameters.
 fn unfit(btf: &Btf, hook: &Hook) -> Option<String> {
     let Some(function) = btf.function(hook.function) else {
         return Some("this kernel has no such function".into());
@@ -75,11 +75,11 @@ fn unfit(btf: &Btf, hook: &Hook) -> Option<String> {
     let parameters = btf.parameters(function).map_or(0, |parameters| parameters.len());
     let expected = hook.parameters;
     (parameters != expected).then(|| {
-        format!("this kernel's function has {parameters} parameters, not the {expected} that are known")
+        format!("this kernel's function has {parameters} parameters, not the {expected} that oomtrace knows")
     })
 }
 
-/// A way to hook a function.
+/// A kind of function hook.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Fentry,
@@ -87,7 +87,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Its name, as in a program's.
+    /// Its name, as in the name of a program.
     fn name(self, returns: bool) -> &'static str {
         match (self, returns) {
             (Self::Fentry, false) => "fentry",
@@ -98,7 +98,7 @@ impl Kind {
     }
 }
 
-/// What is attached, by the links that an earlier run pinned; `None` if a tracepoint is not among them.
+/// The hooks of an earlier run, from its pinned links; `None` if a tracepoint is missing.
 pub(super) fn pinned(pins: &Generation) -> Option<Vec<HookStatus>> {
     let links = pins.links();
     let status = |(kind, name): &(String, String)| HookStatus {
@@ -113,33 +113,33 @@ pub(super) fn pinned(pins: &Generation) -> Option<Vec<HookStatus>> {
         .map(|hook| HookStatus {
             name: hook.function.into(),
             attached: "none".into(),
-            reason: Some("not attached by the run that left the programs".into()),
+            reason: Some("the run that left the programs did not attach it".into()),
         })
         .collect();
     hooks.extend(links.iter().map(status));
     whole.then_some(hooks)
 }
 
-/// The program that follows signals: what it did not see, a mark cannot say.
+/// The program that follows signals. What it did not see is missing in a mark.
 pub(super) const SIGNALS: &str = "signal_generate";
 
-/// Runs of [`SIGNALS`] that were left out, once it is loaded.
+/// Skipped runs of [`SIGNALS`], after it is loaded.
 pub(super) fn missed_signals(ebpf: &Ebpf) -> Option<MissedRuns> {
     let fd = ebpf.program(SIGNALS)?.fd().ok()?.as_fd().try_clone_to_owned().ok()?;
     Some(MissedRuns::of(fd))
 }
 
-/// What keeps a program attached for as long as it is there.
+/// Keeps a program attached while it exists.
 pub(super) enum Link {
-    /// One that can be pinned.
+    /// A link that can be pinned.
     Fd(FdLink),
-    /// Of a kprobe: before Linux 5.15 it cannot.
+    /// The link of a kprobe, which cannot be pinned before Linux 5.15.
     Kprobe(KProbeLink),
 }
 
 impl Link {
     fn into_fd(self) -> Result<FdLink, ProgramError> {
-        let unpinned = "before Linux 5.15 a kprobe cannot be pinned: without --pin it can be attached";
+        let unpinned = "before Linux 5.15 a kprobe cannot be pinned, only attached without --pin";
         match self {
             Self::Fd(link) => Ok(link),
             Self::Kprobe(link) => {
@@ -149,26 +149,26 @@ impl Link {
     }
 }
 
-/// The programs of an object, on the way to their hooks.
+/// Attaches the programs of an object.
 pub(super) struct Attach<'a> {
     ebpf: &'a mut Ebpf,
     btf: &'a Btf,
     v1: bool,
     pins: Option<&'a Generation>,
-    /// The links that are not.
+    /// The links that are not pinned.
     links: Vec<Link>,
 }
 
 impl<'a> Attach<'a> {
-    /// Of an object, with its maps made. Memory is on cgroup v1 if `v1`. Links are kept in `pins` beyond the end of the
-    /// process; without, they end with what [`Self::all`] gives.
+    /// For an object whose maps exist. `v1`: memory is on cgroup v1. With `pins`, links stay after the end of
+    /// the process; without, they end when the result of [`Self::all`] is dropped.
     pub(super) fn new(ebpf: &'a mut Ebpf, btf: &'a Btf, v1: bool, pins: Option<&'a Generation>) -> Self {
         Self { ebpf, btf, v1, pins, links: Vec::new() }
     }
 
-    /// Attaches all that this kernel takes.
+    /// Attaches everything that this kernel accepts.
     pub(super) fn all(mut self, choice: HookChoice) -> Result<(Vec<HookStatus>, Vec<Link>), ProbeError> {
-        // Function hooks first: a victim marked before they are in place would lack their facts.
+        // Function hooks first: a victim that is marked before them would lack their facts.
         let mut hooks = self.functions(choice)?;
         for name in TRACEPOINTS {
             self.raw_tracepoint(name)?;
@@ -210,12 +210,12 @@ impl<'a> Attach<'a> {
         Ok(HOOKS.iter().filter(|hook| hook.essential).map(none).collect())
     }
 
-    /// Attaches the function hooks as one kind. One that is not essential may fail.
+    /// Attaches the function hooks as one kind. A hook that is not essential may fail.
     fn all_of(&mut self, kind: Kind) -> Result<Vec<HookStatus>, ProbeError> {
         for hook in HOOKS.iter().filter(|hook| hook.essential) {
             fits(self.btf, hook, kind)?;
         }
-        // Parsed only where it is of use: it takes a while and much memory.
+        // Parsed only if needed, because it takes time and much memory.
         let aya_btf = match kind {
             Kind::Fentry => Some(ask(self.btf).and_then(|()| aya_types())?),
             Kind::Kprobe => None,
@@ -271,7 +271,7 @@ impl<'a> Attach<'a> {
         self.keep("raw_tracepoint", name, link.map(|link| Link::Fd(link.into())))
     }
 
-    /// Keeps a link where it is pinned, or with the others.
+    /// Pins a link, or keeps it with the others.
     fn keep(&mut self, kind: &str, name: &str, link: Result<Link, ProgramError>) -> Result<(), ProbeError> {
         let failed = |error| attach_error(format!("{kind}/{name}"), &error);
         let link = link.map_err(failed)?;
@@ -288,7 +288,7 @@ fn fits(btf: &Btf, hook: &Hook, kind: Kind) -> Result<(), ProbeError> {
     unfit(btf, hook).map_or(Ok(()), |reason| Err(ProbeError::Attach { hook: name, reason, os: None }))
 }
 
-/// Asks the kernel with the smallest of fentry programs.
+/// Asks the kernel with the smallest possible fentry program.
 fn ask(btf: &Btf) -> Result<(), ProbeError> {
     let Hook { function, .. } = HOOKS[0];
     let asked = btf.function(function).map_or_else(|| Err(io::ErrorKind::NotFound.into()), fentry::is_taken);
@@ -323,7 +323,7 @@ fn load_error(program: &str, error: &ProgramError) -> ProbeError {
     let (reason, os) = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            // The verifier says why just before its statistics; all of it would bury the message.
+            // The verifier's reason comes just before its statistics. The whole log would hide the message.
             let is_statistic = |line: &&str| {
                 line.is_empty()
                     || ["verification time", "stack depth", "processed ", "subprog "]
@@ -350,7 +350,7 @@ fn attach_error(hook: String, error: &ProgramError) -> ProbeError {
 mod tests {
     use super::*;
 
-    /// The types of a kernel with one function, of so many parameters.
+    /// The types of a kernel with one function that has this many parameters.
     fn kernel_with(function: &str, parameters: u32) -> Btf {
         let names = format!("\0{function}\0");
         let prototype = [0, (13 << 24) | parameters, 0];

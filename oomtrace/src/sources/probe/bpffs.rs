@@ -1,4 +1,4 @@
-//! The file system that pins live in: found, or mounted where it usually is.
+//! The file system for pins: finds it, or mounts it at the usual place.
 
 use std::{
     fs, io,
@@ -13,17 +13,17 @@ use rustix::{
 
 use crate::sources::probe::PinError;
 
-/// Where a host has it.
+/// The usual mount point.
 pub const USUAL: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`.
 const MAGIC: i64 = 0xcafe_4a11;
-/// The name of a mount of ours, by which `detach` knows it again.
+/// The source name of a mount that oomtrace made. `detach` recognises it by this.
 const SOURCE: &str = "oomtrace";
 
-/// Sees to it that `dir` is on a bpffs, and makes it. Says so if it had to mount one.
+/// Makes `dir` on a bpffs, and mounts one if necessary. Returns a message if it did.
 ///
 /// # Errors
-/// [`PinError::NoBpffs`] where there is none and none can be mounted.
+/// [`PinError::NoBpffs`] if there is none and none can be mounted.
 pub(super) fn make(dir: &Path) -> Result<Option<String>, PinError> {
     let there = nearest(dir);
     let mut said = None;
@@ -39,7 +39,7 @@ pub(super) fn make(dir: &Path) -> Result<Option<String>, PinError> {
     is_ours(&there)?;
     let missing: Vec<&Path> = dir.ancestors().take_while(|above| **above != *there).collect();
     for dir in missing.into_iter().rev().filter(|dir| !dir.as_os_str().is_empty()) {
-        // Somebody may have made it just now: what is there is looked at below.
+        // Another process may have made it just now. It is checked below.
         match fs::DirBuilder::new().mode(0o700).create(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(PinError::io("make", dir, error));
@@ -51,8 +51,8 @@ pub(super) fn make(dir: &Path) -> Result<Option<String>, PinError> {
     Ok(said)
 }
 
-/// Whether what is in `dir` can only have been put there by this user or by root. A bpffs is writable by everybody
-/// unless it was mounted otherwise.
+/// Checks that only this user or root can have put something into `dir`. Everybody can write a bpffs unless
+/// it was mounted with another mode.
 ///
 /// # Errors
 /// [`PinError::NoBpffs`] and [`PinError::NotOurs`].
@@ -69,8 +69,8 @@ pub(super) fn check(dir: &Path) -> Result<(), PinError> {
     Err(PinError::NotOurs { dir: dir.to_owned(), why })
 }
 
-/// Whether nobody but this user and root can put another directory in the place of `dir`: each part of its path is a directory
-/// of theirs, and none a symbolic link.
+/// Checks that only this user and root can replace `dir`: each part of its path is a directory of theirs, and
+/// none a symbolic link.
 fn is_ours(dir: &Path) -> Result<(), PinError> {
     let dir = std::path::absolute(dir).map_err(|error| PinError::io("look at", dir, error))?;
     let parts: Vec<&Path> = dir.ancestors().collect();
@@ -91,7 +91,7 @@ fn is_ours(dir: &Path) -> Result<(), PinError> {
     Ok(())
 }
 
-/// Who may make something of that name, as a part of a sentence.
+/// Who can make something with that name, as a part of a sentence.
 fn whose_place(part: &Path) -> String {
     let above = part.parent().and_then(|above| Some((above, fs::metadata(above).ok()?)));
     above.map_or_else(String::new, |(above, meta)| {
@@ -99,16 +99,16 @@ fn whose_place(part: &Path) -> String {
     })
 }
 
-/// Unmounts the bpffs on the usual place if it is ours and empty.
+/// Unmounts the bpffs at the usual place if oomtrace mounted it and it is empty.
 pub(super) fn unmount_ours() -> Result<bool, PinError> {
     let mounts = fs::read_to_string("/proc/self/mounts")
         .map_err(|error| PinError::io("read", Path::new("/proc/self/mounts"), error))?;
-    // The last one mounted on a place is the one to be seen there.
+    // Of several mounts at one place, the last one is visible.
     let ours = mounts
         .lines()
         .rfind(|line| line.split(' ').nth(1) == Some(USUAL))
         .is_some_and(|line| line.starts_with(&format!("{SOURCE} {USUAL} bpf ")));
-    // The kernel may have put files there, with a dot in their names, which only it can do.
+    // The kernel may have put files there. Their names contain a dot, which only the kernel can create.
     let of_the_kernel = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().contains(&b'.');
     let empty = || {
         fs::read_dir(USUAL).is_ok_and(|entries| {
@@ -129,7 +129,7 @@ pub fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.f_type as i64 & 0xffff_ffff == MAGIC)
 }
 
-/// The longest beginning of a path that is there.
+/// The longest existing prefix of a path.
 fn nearest(path: &Path) -> PathBuf {
     let or_here =
         |path: &'_ Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
@@ -139,7 +139,7 @@ fn nearest(path: &Path) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/"))
 }
 
-/// As [`fs::remove_dir`], where what is not there is no error and what is in use stays.
+/// Like [`fs::remove_dir`], but a missing directory is no error, and one in use stays.
 pub(super) fn remove_if_empty(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
         Err(error)

@@ -1,4 +1,4 @@
-//! What can go wrong before the programs are attached, by the stage that an operator sees; and with what stays of them.
+//! Errors before the programs are attached, by the stage that an operator sees; and errors of pins.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ pub enum ProbeError {
     Maps {
         /// The reason.
         reason: String,
-        /// The kernel's error, where there is one.
+        /// The kernel's error, if there is one.
         os: Option<i32>,
     },
     /// The verifier refused a program, or the kernel refused the call.
@@ -21,9 +21,9 @@ pub enum ProbeError {
     Load {
         /// The program.
         program: String,
-        /// The kernel's reason and the verifier's last words.
+        /// The kernel's reason and the end of the verifier's log.
         reason: String,
-        /// The kernel's error, where there is one.
+        /// The kernel's error, if there is one.
         os: Option<i32>,
         /// The verifier refused it.
         verifier: bool,
@@ -35,7 +35,7 @@ pub enum ProbeError {
         hook: String,
         /// The kernel's reason.
         reason: String,
-        /// The kernel's error, where there is one.
+        /// The kernel's error, if there is one.
         os: Option<i32>,
     },
     /// A ring buffer could not be mapped.
@@ -45,7 +45,7 @@ pub enum ProbeError {
         name: &'static str,
         /// The reason.
         reason: String,
-        /// The kernel's error, where there is one.
+        /// The kernel's error, if there is one.
         os: Option<i32>,
     },
     /// The counters could not be read.
@@ -60,7 +60,7 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
-    /// The kernel's error, where there is one.
+    /// The kernel's error, if there is one.
     pub fn os(&self) -> Option<i32> {
         match self {
             Self::Maps { os, .. }
@@ -83,30 +83,30 @@ impl ProbeError {
     /// Whether the kernel said EPERM or EACCES.
     pub fn is_permission(&self) -> bool {
         match self {
-            // The verifier's own refusal is EACCES as well, and says why.
+            // A refusal of the verifier is EACCES too, and has its own reason.
             Self::Load { verifier: true, .. } | Self::Pin(_) => false,
             _ => matches!(self.os(), Some(libc::EPERM | libc::EACCES)),
         }
     }
 }
 
-/// Why nothing could be pinned, or taken over.
+/// Why nothing could be pinned or taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// Pins need a bpffs.
     #[error("{} is not on a bpffs{}", dir.display(), if source.is_some() { ", and none could be mounted" } else { "" })]
     NoBpffs {
-        /// Where one is needed.
+        /// The place that must be on a bpffs.
         dir: PathBuf,
-        /// Why none could be mounted, where that was tried.
+        /// Why mounting one failed, if that was tried.
         source: Option<io::Error>,
     },
-    /// Somebody else could put there what is then taken for ours.
+    /// Somebody else could put something there that would be taken for oomtrace's.
     #[error("{} {why}", dir.display())]
     NotOurs {
         /// The directory.
         dir: PathBuf,
-        /// Whose it is, or who may write to it.
+        /// Who owns it, or who can write to it.
         why: String,
     },
     /// Another process uses the directory.
@@ -114,17 +114,17 @@ pub enum PinError {
     Busy {
         /// The directory.
         dir: PathBuf,
-        /// The other's process id, if the kernel says it.
+        /// The other process's id, if the kernel shows it.
         pid: Option<u32>,
     },
     /// A file operation failed.
     #[error("cannot {what} {}", path.display())]
     Io {
-        /// Which.
+        /// The operation.
         what: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The kernel refused to pin or to open a pin.
@@ -134,7 +134,7 @@ pub enum PinError {
         what: &'static str,
         /// The pin.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
 }
@@ -149,7 +149,7 @@ impl PinError {
     }
 }
 
-/// The errors of a chain, outermost first, and the system's own at its end.
+/// The messages of a chain of errors, outermost first, and the system's error at its end.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> (String, Option<i32>) {
     let mut words = vec![error.to_string()];
     let mut os = None;

@@ -1,6 +1,6 @@
-//! Whether this kernel takes a fentry program at all, asked with the smallest there is.
+//! Tests with the smallest possible program whether this kernel accepts fentry programs.
 //!
-//! aya needs the whole of the kernel's types to load one: too much to read in vain.
+//! To load a real one, aya reads all of the kernel's types, which is too expensive if it then fails.
 
 use std::{
     io,
@@ -41,7 +41,7 @@ const BPF_TRACE_FENTRY: u32 = 24;
 /// `r0 = 0; exit`.
 const RETURN_0: [u64; 2] = [0xb7, 0x95];
 
-/// Loads a program that does nothing, for the entry of `function`, and drops it.
+/// Loads a program that does nothing for the entry of `function`, and drops it.
 ///
 /// # Errors
 /// The kernel's own.
@@ -60,7 +60,7 @@ pub(super) fn is_taken(function: TypeId) -> io::Result<()> {
     let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size) };
     match i32::try_from(fd) {
         Ok(fd) if fd >= 0 => {
-            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+            // SAFETY: the kernel has just made this descriptor for this process, and nothing else uses it.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
             Ok(())
         }

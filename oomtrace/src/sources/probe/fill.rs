@@ -1,4 +1,5 @@
-//! How full a ring buffer is, without a system call: the kernel shows both ends of what waits in two pages.
+//! How full a ring buffer is, without a system call: two pages of the kernel show both ends of the waiting
+//! data.
 
 use std::{
     os::fd::AsFd,
@@ -25,17 +26,17 @@ struct Ends {
 }
 
 impl FillMeter {
-    /// Of a ring of so many bytes. Where its pages cannot be mapped, nothing is known.
+    /// For a ring of this size. If its pages cannot be mapped, nothing is known.
     pub fn of(ring: &impl AsFd, size: u32) -> Self {
         let page = u64::try_from(page_size()).unwrap_or(4096);
         let ends = |(read, written)| Ends { read, written, size: size.into() };
         Self(Page::map(ring, 0).zip(Page::map(ring, page)).map(ends))
     }
 
-    /// How full it is; `None` where that is not known.
+    /// How full it is; `None` if that is not known.
     pub fn read(&self) -> Option<RingFill> {
         let Ends { read, written, size } = self.0.as_ref()?;
-        // What is read first may only be too old: then it looks fuller, up to its size.
+        // The first value can only be too old: then the ring looks fuller, up to its size.
         let used = read.number();
         Some(RingFill { used: written.number().saturating_sub(used).min(*size), size: *size })
     }
@@ -53,7 +54,8 @@ impl Page {
 
     /// The position that the page starts with.
     fn number(&self) -> u64 {
-        // SAFETY: the page is mapped while `self` lives, and aligned as pages are. Others write it at any time, atomically.
+        // SAFETY: the page is mapped while `self` lives, and aligned as pages are. Others write it
+        // atomically.
         unsafe { AtomicU64::from_ptr(self.0.cast()) }.load(Ordering::Acquire)
     }
 }

@@ -1,5 +1,5 @@
-//! Values that one run keeps for the next, beside the programs: an array map of its own in the directory of pins, which no
-//! program uses. It stays when other programs replace these.
+//! Values that one run keeps for the next: a separate array map in the directory of pins, which no program
+//! uses. It stays when other programs replace these.
 
 use std::{fs, io, path::Path};
 
@@ -13,34 +13,34 @@ use crate::sources::probe::{PinDir, PinError, error::chain};
 /// Its name among the pins.
 const NAME: &str = "metrics";
 
-/// Values in places from 0 on.
+/// Values in numbered places.
 pub struct Kept<V: Pod>(Array<MapData, V>);
 
 impl<V: Pod> Kept<V> {
-    /// How many places there are.
+    /// The number of places.
     pub fn places(&self) -> u32 {
         self.0.len()
     }
 
-    /// What a place holds; zeros where nothing was kept.
+    /// The content of a place; zeros if nothing was kept.
     pub fn get(&self, place: u32) -> Option<V> {
         self.0.get(&place, 0).ok()
     }
 
-    /// Keeps a value: one system call, which no SIGKILL divides.
+    /// Keeps a value, in one system call, which a SIGKILL cannot interrupt.
     ///
     /// # Errors
-    /// Why the kernel refuses.
+    /// The kernel's reason.
     pub fn put(&mut self, place: u32, value: V) -> Result<(), String> {
         self.0.set(place, value, 0).map_err(|error| chain(&error).0)
     }
 }
 
 impl PinDir {
-    /// What an earlier run kept, with so many places: those that are new hold zeros, those that are too many are gone.
+    /// What an earlier run kept, with this number of places. New places hold zeros; extra ones are dropped.
     ///
     /// # Errors
-    /// If the kernel makes or pins no map.
+    /// If the kernel refuses to make or pin the map.
     pub fn kept<V: Pod>(&self, places: u32) -> Result<Kept<V>, PinError> {
         let path = self.path().join(NAME);
         match opened::<V>(&path) {
@@ -49,7 +49,7 @@ impl PinDir {
         }
     }
 
-    /// Removes what was kept. True if there was anything.
+    /// Removes the kept values. Returns whether there were any.
     pub(super) fn forget(&self) -> Result<bool, PinError> {
         remove(&self.path().join(NAME))
     }
@@ -66,12 +66,12 @@ fn renewed<V: Pod>(path: &Path, places: u32, old: Option<&Kept<V>>) -> Result<Ke
     remove(path)?;
     map.pin(path).map_err(|why| PinError::kernel("pin", path, &why))?;
     opened(path).ok_or_else(|| {
-        let reason = "it is not the map that was just made".into();
+        let reason = "it is another map than the one that was just made".into();
         PinError::Kernel { what: "open", path: path.to_owned(), reason }
     })
 }
 
-/// The map that is there, if it is one of such values.
+/// The existing map, if it has values of this kind.
 fn opened<V: Pod>(path: &Path) -> Option<Kept<V>> {
     let info = MapInfo::from_pin(path).ok()?;
     let value = u32::try_from(size_of::<V>()).ok()?;

@@ -1,4 +1,4 @@
-//! One owner at a time: an exclusive lock on the directory of the pins. It goes with its process.
+//! An exclusive lock on the directory of pins, for one process at a time. It ends with its process.
 
 use std::{fs, os::fd::OwnedFd, path::Path};
 
@@ -22,7 +22,7 @@ impl Lock {
     /// [`PinError::Busy`] if another process has it; [`PinError::Io`] if the directory cannot be opened.
     pub(super) fn take(dir: &Path) -> Result<Self, PinError> {
         let error = |errno: Errno| PinError::io("open", dir, errno.into());
-        // A `detach` may remove the directory between its opening and its locking: then another is there.
+        // A `detach` may remove the directory between the open and the lock. Then another one exists.
         loop {
             let fd = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(error)?;
@@ -42,13 +42,13 @@ impl Lock {
     }
 }
 
-/// Who holds a lock on a file, as `/proc/locks` has it.
+/// The process that holds a lock on a file, from `/proc/locks`.
 fn holder(stat: &Stat) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     holder_in(&locks, &format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino))
 }
 
-/// A waiter's line has an arrow in its second column.
+/// The line of a waiting process has an arrow in its second column.
 fn holder_in(locks: &str, file: &str) -> Option<u32> {
     locks.lines().find_map(|line| {
         let mut words = line.split_whitespace().skip(1);

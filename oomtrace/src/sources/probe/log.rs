@@ -1,4 +1,4 @@
-//! The programs' own log, to standard error.
+//! Prints the programs' own log to standard error.
 
 use aya_log::EbpfLogger;
 
@@ -7,7 +7,7 @@ use crate::{
     stderr::say,
 };
 
-/// Writes what the programs log.
+/// Prints what the programs log.
 pub struct ToStderr;
 
 impl log::Log for ToStderr {
@@ -22,7 +22,7 @@ impl log::Log for ToStderr {
     fn flush(&self) {}
 }
 
-/// The log, which the programs write only if they were loaded with it.
+/// The log. The programs write it only if they were loaded with it.
 pub(super) fn open(ebpf: &mut aya::Ebpf) -> Result<EbpfLogger<ToStderr>, ProbeError> {
     EbpfLogger::init_with_logger(ebpf, ToStderr).map_err(|error| ProbeError::Log(chain(&error).0))
 }

@@ -1,9 +1,9 @@
-//! Runs of a program that the kernel left out, because the program was already running on that CPU: since Linux 6.1 that
-//! can happen, and the kernel counts it.
+//! Runs of a program that the kernel skipped because the program was already running on that CPU. This is
+//! possible since Linux 6.1, and the kernel counts it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// `struct bpf_prog_info` (include/uapi/linux/bpf.h), up to and with `recursion_misses`.
+/// `struct bpf_prog_info` (include/uapi/linux/bpf.h), up to `recursion_misses`.
 #[repr(C)]
 struct ProgInfo {
     before: [u64; 26],
@@ -22,7 +22,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
 const _: () = assert!(size_of::<ProgInfo>() == 216);
 
-/// A program, to ask how often it was left out.
+/// A program, to read how often it was skipped.
 #[derive(Debug)]
 pub struct MissedRuns(OwnedFd);
 
@@ -31,7 +31,7 @@ impl MissedRuns {
         Self(program)
     }
 
-    /// Whether any run of it was left out; `false` where the kernel does not count them.
+    /// Whether any run was skipped; false if the kernel does not count them.
     pub fn any(&self) -> bool {
         let mut info = ProgInfo { before: [0; 26], recursion_misses: 0 };
         let attributes = GetInfo {

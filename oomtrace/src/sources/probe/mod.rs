@@ -1,8 +1,8 @@
-//! The kernel side as seen from user space: loads and attaches the eBPF programs, reads
-//! their rings and counters. The only module that names aya.
+//! The kernel side from user space: loads and attaches the eBPF programs, and reads their rings and counters.
+//! Only this module uses aya.
 //!
-//! In: a [`KernelLayout`] and what the operator asked for. Out: raw records, counts, and how
-//! each hook is attached. It does not look into a record.
+//! It takes a [`KernelLayout`] and the operator's options. It returns raw records, counters, and how each
+//! hook is attached. It does not parse records.
 
 mod attach;
 pub mod bpffs;
@@ -41,7 +41,7 @@ use crate::{
     kernel::btf::Btf,
 };
 
-/// What to attach, and how large.
+/// What to attach, and the sizes.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Which kind of function hook.
@@ -57,7 +57,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What the programs are told: of this kernel, and of what the operator wants.
+    /// The settings of the programs: the kernel's layout, with the operator's choices.
     fn applied_to(&self, layout: &KernelLayout) -> KernelLayout {
         let command_line = match self.command_line {
             CommandLineChoice::Full => COMMAND_LINE_FULL,
@@ -68,44 +68,44 @@ impl Options {
     }
 }
 
-/// The attached programs. Dropped, they are gone, unless they are pinned.
+/// The attached programs. A drop detaches them, unless they are pinned.
 pub struct Probe {
     attached: Attached,
     rings: Rings,
     counts: Counts,
 }
 
-/// What keeps the programs attached.
+/// Keeps the programs attached.
 pub struct Attached {
-    /// The links; none where they are pinned. The programs go with the last of them.
+    /// The links; none if they are pinned. The programs are detached with the last of them.
     _links: Vec<attach::Link>,
     hooks: Vec<HookStatus>,
     log: Option<aya_log::EbpfLogger<log::ToStderr>>,
 }
 
-/// What the programs record.
+/// The rings of the programs.
 pub struct Rings {
     /// Kills.
     pub kills: Ring,
     /// Changes of cgroups.
     pub cgroups: Ring,
-    /// How often the program that follows signals was left out, where that can be asked.
+    /// How often the program that follows signals was skipped, if the kernel says so.
     pub missed_signals: Option<MissedRuns>,
 }
 
-/// What the programs count, and what is handed to the next run.
+/// The programs' counters, and the state for the next run.
 pub struct Counts {
     counters: PerCpuArray<MapData, u64>,
     handover: Option<Handover>,
-    /// Names this set of programs.
+    /// Identifies this set of programs.
     stream: UniqueId,
 }
 
 impl Probe {
-    /// Loads and attaches. All memory that the kernel side will ever use is taken here.
+    /// Loads and attaches the programs. All memory of the kernel side is allocated here.
     ///
     /// # Errors
-    /// By the stage that failed, with the kernel's own reason.
+    /// By the stage that failed, with the kernel's reason.
     pub fn attach(options: &Options, layout: &KernelLayout, btf: &Btf) -> Result<Self, ProbeError> {
         let layout = &options.applied_to(layout);
         let mut ebpf = object::load(options, layout)?;
@@ -119,11 +119,12 @@ impl Probe {
         };
         let counters = object::counters(&mut ebpf)?;
         let counts = Counts { counters, handover: None, stream: UniqueId::new() };
-        // aya's object goes here: it keeps the instructions of every program.
+        // aya's object is dropped here: it holds the instructions of every program.
         Ok(Self { attached: Attached { _links: links, hooks, log }, rings, counts })
     }
 
-    /// Names this set of programs: where pins are taken over, as the run did that attached them.
+    /// Identifies this set of programs. For taken-over programs, the id is that of the run that attached
+    /// them.
     pub fn stream(&self) -> UniqueId {
         self.counts.stream
     }
@@ -133,24 +134,24 @@ impl Probe {
         &self.attached.hooks
     }
 
-    /// Whether a function hook reads what only the killer's own state knows.
+    /// Whether a function hook reads the OOM killer's own state.
     pub fn is_hooked(&self) -> bool {
         self.attached.hooks.iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none")
     }
 
-    /// What the programs record, for one who looks by himself.
+    /// The rings of the programs, to be read by the caller.
     pub fn rings(&mut self) -> &mut Rings {
         &mut self.rings
     }
 
-    /// Its parts, each for its own user.
+    /// The parts, each for its own user.
     pub fn into_parts(self) -> (Attached, Rings, Counts) {
         (self.attached, self.rings, self.counts)
     }
 }
 
 impl Attached {
-    /// Writes what the programs have logged to standard error, if they were asked to log.
+    /// Prints what the programs have logged to standard error, if they were loaded with a log.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
             log.flush();
@@ -159,7 +160,7 @@ impl Attached {
 }
 
 impl Counts {
-    /// Names the set of programs that count.
+    /// Identifies the set of programs that count.
     pub fn stream(&self) -> UniqueId {
         self.stream
     }
@@ -178,12 +179,12 @@ impl Counts {
         Ok(sums)
     }
 
-    /// What an earlier run handed over; `None` where nothing is pinned.
+    /// What an earlier run handed over; `None` if nothing is pinned.
     pub fn handed_over(&self) -> Option<&Pinned> {
         self.handover.as_ref().map(Handover::value)
     }
 
-    /// Changes what the next run will find, where there may be one.
+    /// Changes the state for the next run, if the programs are pinned.
     ///
     /// # Errors
     /// If the kernel refuses.

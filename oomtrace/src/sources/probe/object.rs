@@ -1,4 +1,4 @@
-//! The eBPF object: carried in the binary, given the kernel's layout, loaded.
+//! The eBPF object: embedded in the binary, filled with the kernel's layout, and loaded.
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -12,11 +12,11 @@ use crate::sources::probe::{Options, ProbeError, error::chain};
 
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomtrace.bpf.o"));
 
-/// Makes the maps. The programs are loaded one by one later: not every kernel takes each.
+/// Makes the maps. The programs are loaded later, one by one, because not every kernel accepts each.
 pub(super) fn load(options: &Options, layout: &KernelLayout) -> Result<Ebpf, ProbeError> {
-    // aya-log's levels count from error = 1; 0 leaves nothing of the log in the programs.
+    // aya-log's levels start with error = 1. With 0 the programs contain no logging.
     let log_level: u8 = if options.debug { 4 } else { 0 };
-    // Even an unused log has a ring: a page is the least the kernel takes.
+    // Even an unused log has a ring, of at least a page.
     let log_bytes = if options.debug { 128 << 10 } else { page_bytes() };
     let mut loader = without_kernel_types(EbpfLoader::new);
     loader
@@ -33,15 +33,16 @@ pub(super) fn counters(ebpf: &mut Ebpf) -> Result<PerCpuArray<MapData, u64>, Pro
     PerCpuArray::try_from(map).map_err(|error| ProbeError::Counters(chain(&error).0))
 }
 
-/// aya reads and parses the kernel's types for each loader, 19 ms and 20 MB of it, for relocations that these
-/// programs do not have. It goes without where they cannot be opened: so for that moment, no file can.
+/// For each loader aya parses the kernel's types, which takes 19 ms and 20 MB, for relocations that these
+/// programs do not have. It works without them if they cannot be opened, so for that moment no file can be
+/// opened.
 fn without_kernel_types<T>(make: impl FnOnce() -> T) -> T {
     let limit = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), maximum: limit.maximum };
     let lowered = setrlimit(Resource::Nofile, none).is_ok();
     let made = make();
     if lowered {
-        // Back to what it was is always allowed.
+        // Restoring the old limit is always allowed.
         let _allowed = setrlimit(Resource::Nofile, limit);
     }
     made

@@ -9,9 +9,9 @@
 //!   metrics                     counters that a run keeps for the next, whatever its programs
 //! ```
 //!
-//! The hash is of all that decides what the programs do and how large their maps are, so
-//! that whoever finds its own name finds its own programs. Others are drained and removed;
-//! those of another wire version are never read.
+//! The hash covers everything that decides what the programs do and how large their maps are. So a run that
+//! finds a directory with its own name finds its own programs. Other programs are drained and removed;
+//! records of another wire version are never read.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -40,10 +40,10 @@ use zerocopy::IntoBytes;
 use crate::host::identity::UniqueId;
 use crate::sources::probe::{Options, PinError, ProbeError, Ring, bpffs, error::chain, lock::Lock, object};
 
-/// Where pins are if nothing else is said.
+/// The default directory of pins.
 pub const DEFAULT_DIR: &str = "/sys/fs/bpf/oomtrace";
 
-/// A directory of pins, locked.
+/// A locked directory of pins.
 #[derive(Debug)]
 pub struct PinDir {
     path: PathBuf,
@@ -51,16 +51,16 @@ pub struct PinDir {
 }
 
 impl PinDir {
-    /// Makes it, mounts a bpffs for it if need be, and locks it. The text says what was mounted.
+    /// Makes the directory, mounts a bpffs for it if necessary, and locks it. The text says what was mounted.
     ///
     /// # Errors
-    /// If another process uses it, or it cannot be had.
+    /// If another process uses it, or it cannot be made.
     pub fn open(path: &Path) -> Result<(Self, Option<String>), PinError> {
         let said = bpffs::make(path)?;
         Ok((Self { path: path.to_owned(), _lock: Lock::take(path)? }, said))
     }
 
-    /// Removes every pin: the programs are detached with it. True if there were any.
+    /// Removes every pin, which detaches the programs. Returns whether there were any.
     ///
     /// # Errors
     /// If another process uses the directory, or something cannot be removed.
@@ -69,7 +69,7 @@ impl PinDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return bpffs::unmount_ours(),
             there => there.map_err(|error| PinError::io("look at", path, error))?,
         };
-        // What is removed here must be pins, and not somebody's files.
+        // Only pins may be removed here, not other files.
         bpffs::check(path)?;
         let dir = Self { path: path.to_owned(), _lock: Lock::take(path)? };
         let generations = dir.generations()?;
@@ -83,12 +83,12 @@ impl PinDir {
         Ok(kept || !generations.is_empty())
     }
 
-    /// Where it is.
+    /// Its path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The generation of these programs, there or not.
+    /// The generation of these programs, whether it exists or not.
     pub(super) fn generation(&self, options: &Options, layout: &KernelLayout) -> Generation {
         let mut hash = DefaultHasher::new();
         object::OBJECT.hash(&mut hash);
@@ -97,7 +97,7 @@ impl PinDir {
         Generation { dir: self.path.join(format!("v{WIRE_VERSION}-{:016x}", hash.finish())) }
     }
 
-    /// All that are there, of whichever wire version.
+    /// All existing generations, of any wire version.
     pub(super) fn generations(&self) -> Result<Vec<Generation>, PinError> {
         let error = |error| PinError::io("read", &self.path, error);
         let mut found = Vec::new();
@@ -112,7 +112,7 @@ impl PinDir {
     }
 }
 
-/// Whether a name is one that [`PinDir::generation`] gives.
+/// Whether a name has the form of [`PinDir::generation`].
 fn is_generation(name: &str) -> bool {
     let parts = name.strip_prefix('v').and_then(|name| name.split_once('-'));
     let digits = |text: &str, all: fn(&u8) -> bool| !text.is_empty() && text.as_bytes().iter().all(all);
@@ -136,7 +136,7 @@ pub(super) struct Maps {
 }
 
 impl Generation {
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.dir
     }
@@ -147,7 +147,7 @@ impl Generation {
         name.is_some_and(|name| name.starts_with(&format!("v{WIRE_VERSION}-")))
     }
 
-    /// Gives it another name, which no programs have: it is there to be told and removed.
+    /// Renames it to a name that no programs have. It is there only to be reported and removed.
     pub(super) fn renamed(self) -> Result<Self, PinError> {
         let name = self.dir.file_name().and_then(|name| name.to_str()?.split_once('-'));
         let (wire, hash) =
@@ -176,7 +176,7 @@ impl Generation {
         Ok(())
     }
 
-    /// Opens the maps, once they are what this build would have made.
+    /// Opens the maps, and checks that they are like this build's.
     pub(super) fn open(&self) -> Result<Maps, ProbeError> {
         Ok(Maps {
             kills: self.ring("KILLS")?,
@@ -186,7 +186,7 @@ impl Generation {
         })
     }
 
-    /// Opens a ring, whose frame is the kernel's own.
+    /// Opens a ring. The kernel checks its format.
     pub(super) fn ring(&self, name: &'static str) -> Result<Ring, ProbeError> {
         Ring::of(name, self.map(name, (MapType::RingBuf, 0, 0, None))?)
     }
@@ -206,7 +206,7 @@ impl Generation {
         T::try_from(Map::from_map_data(self.map(name, want)?).map_err(error)?).map_err(error)
     }
 
-    /// aya takes whatever a pin holds: what it is must be asked first.
+    /// aya accepts any pin, so its type must be checked first.
     fn map(&self, name: &str, want: (MapType, u32, u32, Option<u32>)) -> Result<MapData, PinError> {
         let path = self.dir.join(name);
         let error = |error: aya::maps::MapError| PinError::kernel("open", &path, &error);
@@ -220,13 +220,13 @@ impl Generation {
         MapData::from_pin(&path).map_err(error)
     }
 
-    /// Pins what attaches a program to a hook: it stays attached.
+    /// Pins the link of a program, which stays attached.
     pub(super) fn pin_link(&self, kind: &str, name: &str, link: FdLink) -> Result<(), PinError> {
         let path = self.link(kind, name);
         link.pin(&path).map(drop).map_err(|error| PinError::kernel("pin", &path, &error))
     }
 
-    /// Pins a program that is asked about later.
+    /// Pins a program that is queried later.
     pub(super) fn pin_program<E: std::error::Error + 'static>(
         &self,
         name: &str,
@@ -236,7 +236,7 @@ impl Generation {
         pin(&path).map_err(|error| PinError::kernel("pin", &path, &error))
     }
 
-    /// Such a program, if it is there.
+    /// The pinned program, if it exists.
     pub(super) fn program(&self, name: &str) -> Option<OwnedFd> {
         let program = RawTracePoint::from_pin(self.dir.join(format!("program-{name}"))).ok()?;
         program.fd().ok()?.as_fd().try_clone_to_owned().ok()
@@ -244,11 +244,11 @@ impl Generation {
 
     /// Detaches a program, if it was pinned.
     pub(super) fn unpin_link(&self, kind: &str, name: &str) {
-        // Not there, most likely; a directory that cannot be written shows at the next step.
+        // It most likely does not exist. A directory that cannot be written causes an error in the next step.
         let _not_there = fs::remove_file(self.link(kind, name));
     }
 
-    /// The pinned links: how each is attached, and to what.
+    /// The pinned links: the kind and the name of each hook.
     pub(super) fn links(&self) -> Vec<(String, String)> {
         let names = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let mut links: Vec<_> = names
@@ -262,14 +262,14 @@ impl Generation {
         links
     }
 
-    /// Detaches the programs; what they have recorded stays.
+    /// Detaches the programs. Their records stay.
     pub(super) fn detach(&self) {
         for (kind, name) in self.links() {
             self.unpin_link(&kind, &name);
         }
     }
 
-    /// Removes everything: first the links, so that nothing is recorded that nobody will read.
+    /// Removes everything. The links go first, so that nothing more is recorded.
     ///
     /// # Errors
     /// If something cannot be removed.
@@ -288,7 +288,7 @@ impl Generation {
     }
 }
 
-/// What one run hands to the next.
+/// The state that one run hands to the next.
 pub(super) struct Handover {
     map: Array<MapData, Pinned>,
     value: Pinned,
@@ -300,7 +300,7 @@ impl Handover {
         &self.value
     }
 
-    /// Changes it: one system call, and none where nothing changes.
+    /// Changes it: one system call, or none if nothing changes.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -319,7 +319,7 @@ impl Handover {
         self.value.get(pinned::COMPLETE) == Some(&1)
     }
 
-    /// Says that every program is, and names them.
+    /// Marks that every program is attached and pinned, and stores the id of the set.
     pub(super) fn complete(&mut self, stream: UniqueId) -> Result<(), ProbeError> {
         self.change(|value| {
             let entries = [(pinned::COMPLETE, 1)].into_iter().chain((pinned::STREAM..).zip(stream.halves()));
@@ -331,7 +331,7 @@ impl Handover {
         })
     }
 
-    /// What [`Self::complete`] named them.
+    /// The id that [`Self::complete`] stored.
     pub(super) fn stream(&self) -> UniqueId {
         let half = |index: usize| self.value.get(index).copied().unwrap_or(0);
         UniqueId::of([half(pinned::STREAM), half(pinned::STREAM + 1)])

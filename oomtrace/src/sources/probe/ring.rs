@@ -1,7 +1,8 @@
-//! A ring buffer of records, read where the kernel writes it (kernel/bpf/ringbuf.c).
+//! A ring buffer of records, read directly from the kernel's memory (kernel/bpf/ringbuf.c).
 //!
-//! The kernel offers its data twice in a row, so that no record is ever cut. Here it is mapped once, because what is mapped
-//! counts as memory of this process: a record that goes on at the start of the ring is copied.
+//! The kernel offers the data twice in a row, so that no record is split. Here it is mapped only once,
+//! because mapped pages count as memory of this process. A record that continues at the start of the ring is
+//! copied.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -21,9 +22,9 @@ use rustix::{
 
 use crate::sources::probe::{ProbeError, error::chain};
 
-/// Of the first word before a record: it is still being written.
+/// Bit of the first word before a record: it is still being written.
 const BUSY: u32 = 1 << 31;
-/// Of the same word: nobody shall read it.
+/// Bit of the same word: the record must be skipped.
 const DISCARDED: u32 = 1 << 30;
 /// Bytes before each record.
 const HEADER: usize = 8;
@@ -37,23 +38,23 @@ pub struct Ring {
 /// The memory of a ring.
 struct Reader {
     read: Position,
-    /// A page with how far the kernel has written, and the data after it.
+    /// A page with the kernel's position, and the data after it.
     written: Pages,
-    /// Bytes of that page.
+    /// The size of that page.
     page: usize,
-    /// Bytes of the data: a power of two.
+    /// The size of the data, a power of two.
     bytes: usize,
-    /// Where a record is put together that is cut.
+    /// Where a split record is joined.
     whole: Vec<u8>,
 }
 
-/// How far this process has read. The kernel looks at it.
+/// How far this process has read. The kernel reads this.
 struct Position {
     page: Pages,
     at: usize,
 }
 
-/// The oldest record. It leaves the ring when it is dropped.
+/// The oldest record. A drop removes it from the ring.
 pub struct Record<'a> {
     bytes: &'a [u8],
     position: &'a mut Position,
@@ -67,7 +68,7 @@ impl Ring {
         Self::of(name, map)
     }
 
-    /// Of a map that is a ring.
+    /// From a map that is a ring.
     pub(super) fn of(name: &'static str, map: MapData) -> Result<Self, ProbeError> {
         let error = |(reason, os)| ProbeError::Ring { name, reason, os };
         let bytes = map.info().map_err(|cause| error(chain(&cause)))?.max_entries();
@@ -76,7 +77,7 @@ impl Ring {
         Ok(Self { map, reader })
     }
 
-    /// The oldest record. It leaves the ring when it is dropped, so drop it after its line was written.
+    /// The oldest record. A drop removes it from the ring, so drop it after its line was written.
     #[expect(
         clippy::should_implement_trait,
         reason = "the record borrows the ring, which an iterator's item cannot"
@@ -85,9 +86,9 @@ impl Ring {
         self.reader.next()
     }
 
-    /// Leaves a record in the ring: it is the next one again.
+    /// Leaves a record in the ring: the next call returns it again.
     pub fn leave(record: Record<'_>) {
-        // What takes it out is its drop.
+        // Its drop would remove it.
         std::mem::forget(record);
     }
 }
@@ -113,7 +114,8 @@ impl Reader {
             let offset = self.read.at & (self.bytes - 1);
             let header = self.written.word(self.page + offset)?.load(Ordering::Acquire);
             if header & BUSY != 0 {
-                // The kernel wakes when it is written: it sees that all before it was read.
+                // The kernel wakes this process when the record is complete, because everything before it was
+                // read.
                 return None;
             }
             let len = usize::try_from(header & !DISCARDED).ok()?;
@@ -135,11 +137,12 @@ impl Reader {
 }
 
 impl Position {
-    /// Goes on behind a record of so many bytes.
+    /// Moves past a record of this length.
     fn pass(&mut self, len: usize) {
         self.at = self.at.wrapping_add((HEADER + len).next_multiple_of(8));
         self.page.number().store(self.at, Ordering::Release);
-        // Before anybody looks for the next one: either it is seen there, or who writes it sees this number, and wakes.
+        // Must come before the next record is checked: either that is seen, or its writer sees this position
+        // and wakes this process.
         fence(Ordering::SeqCst);
     }
 }
@@ -164,7 +167,7 @@ impl AsFd for Ring {
     }
 }
 
-/// Pages of a ring, gone when they are dropped.
+/// Mapped pages of a ring. A drop unmaps them.
 struct Pages {
     at: NonNull<u8>,
     len: usize,
@@ -178,24 +181,27 @@ impl Pages {
         Ok(Self { at: NonNull::new(at.cast()).ok_or(Errno::NOMEM)?, len })
     }
 
-    /// The number that the first page starts with: a position.
+    /// The position at the start of the first page.
     fn number(&self) -> &AtomicUsize {
-        // SAFETY: the mapping has at least a page, and lives as long as `self`. Who writes the number writes it in one go.
+        // SAFETY: the mapping has at least a page, and lives as long as `self`. The position is written
+        // atomically.
         unsafe { self.at.cast::<AtomicUsize>().as_ref() }
     }
 
-    /// The first word before a record: its length, and what is with it.
+    /// The first word before a record: its length and its bits.
     fn word(&self, from: usize) -> Option<&AtomicU32> {
         (from.is_multiple_of(HEADER) && from.checked_add(HEADER)? <= self.len).then_some(())?;
-        // SAFETY: within the mapping, which lives as long as `self`, and aligned. The kernel writes the word in one go.
+        // SAFETY: within the mapping, which lives as long as `self`, and aligned. The kernel writes the word
+        // atomically.
         Some(unsafe { self.at.add(from).cast::<AtomicU32>().as_ref() })
     }
 
     /// `len` bytes of a record, if all of them are in the mapping.
     fn bytes(&self, from: usize, len: usize) -> Option<&[u8]> {
         (from.checked_add(len)? <= self.len).then_some(())?;
-        // SAFETY: within the mapping, which lives as long as `self`. The kernel changes no record that is written until
-        // this process has passed it, for which it needs the ring that the bytes are borrowed from.
+        // SAFETY: within the mapping, which lives as long as `self`. The kernel does not change a complete
+        // record until this process has passed it, and for that it needs the ring that the bytes are borrowed
+        // from.
         Some(unsafe { std::slice::from_raw_parts(self.at.add(from).as_ptr(), len) })
     }
 }
@@ -218,7 +224,8 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel does, in a file: the position of who reads, a page with its own, the data.
+    /// Does in a file what the kernel does: the reader's position, a page with the writer's position, the
+    /// data.
     struct Writer {
         ring: File,
         page: usize,
@@ -254,7 +261,7 @@ mod tests {
             self.put(2 * self.page + at % self.bytes, &header.to_le_bytes());
         }
 
-        /// False if there is no room.
+        /// Returns false if there is no room.
         fn write(&mut self, record: &[u8], flags: u32) -> bool {
             let next = self.at + (HEADER + record.len()).next_multiple_of(8);
             if next - self.read() > self.bytes {
@@ -286,7 +293,7 @@ mod tests {
                 if kind < 3 && let Some(record) = waiting.pop_front() {
                     let read = reader.next().unwrap();
                     prop_assert_eq!(&*read, &*record);
-                    // It stays while it is only looked at.
+                    // It stays if it is only looked at.
                     Ring::leave(read);
                     prop_assert_eq!(&*reader.next().unwrap(), &*record);
                 }

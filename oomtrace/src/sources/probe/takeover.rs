@@ -1,5 +1,5 @@
-//! A run that finds what an earlier one left: its own programs are taken over as they are;
-//! others are replaced, and what they recorded is handed out to be reported.
+//! Finds the programs of earlier runs. A run takes over its own programs; it replaces others, whose records
+//! are still reported.
 
 use oomtrace_common::layout::{ABSENT, KernelLayout};
 
@@ -14,26 +14,27 @@ use crate::{
 
 /// The programs of this run, and those that they replace.
 pub struct TakeOver {
-    /// Attached and pinned.
+    /// The programs, attached and pinned.
     pub probe: Probe,
-    /// True if an earlier run had attached them.
+    /// Whether an earlier run attached them.
     pub resumed: bool,
-    /// Programs of earlier runs, which these replace. They are detached already.
+    /// Programs of earlier runs that these replace. They are detached already.
     pub replaced: Vec<Replaced>,
 }
 
-/// Programs that were replaced: what they recorded is still to be reported, then they are removed.
+/// Replaced programs. Their records are still to be reported, and then they are removed.
 pub struct Replaced {
-    /// Where it is pinned.
+    /// The pins.
     pub generation: Generation,
-    /// Its rings; `None` if its records are of another version, or are no longer all there.
+    /// Its rings; `None` if its records have another version, or are incomplete.
     pub probe: Option<Probe>,
     /// Kills whose records cannot be read.
     pub unreadable: u64,
 }
 
 impl Probe {
-    /// As [`Probe::attach`], so that it stays when this process ends; or takes over what stayed.
+    /// As [`Probe::attach`], but the programs stay when this process ends. Takes over existing programs if
+    /// possible.
     ///
     /// # Errors
     /// As [`Probe::attach`], and if nothing can be pinned.
@@ -55,7 +56,7 @@ impl Probe {
         }
         let attached = Self::attach_pinned(options, layout, btf, &mine);
         if attached.is_err() {
-            // The reason is the error above; what cannot be removed now is removed by the next run.
+            // The reason is the error above. What cannot be removed now is removed by the next run.
             let _next_time = mine.remove();
         }
         Ok(TakeOver { probe: attached?, resumed: false, replaced: replace(others) })
@@ -79,7 +80,7 @@ impl Probe {
         Ok(probe)
     }
 
-    /// What an earlier run left, if it is whole.
+    /// The programs of an earlier run, if they are complete.
     fn reopened(pins: &Generation) -> Option<Self> {
         let probe = Self::over(pins, attach::pinned(pins)?).ok()?;
         probe.is_complete().then_some(probe)
@@ -108,8 +109,8 @@ impl Probe {
     }
 }
 
-/// Makes room for programs of the same name that cannot be taken over: a run that was to replace them has
-/// detached them, and was ended before it had told what they recorded. That is still to be told.
+/// Makes room for programs of the same name that cannot be taken over. An earlier run wanted to replace them:
+/// it detached them, and ended before it had reported their records. These are still to be reported.
 fn set_aside(here: Generation) -> Result<Option<Generation>, ProbeError> {
     let to_be_told = match Probe::over(&here, Vec::new()) {
         Ok(probe) => probe.is_complete(),
@@ -118,12 +119,12 @@ fn set_aside(here: Generation) -> Result<Option<Generation>, ProbeError> {
     if to_be_told {
         return Ok(Some(here.renamed()?));
     }
-    // Its start was cut short, so nobody was told that anything is traced.
+    // Its start was interrupted, so no run has reported a start with it.
     here.remove()?;
     Ok(None)
 }
 
-/// Detaches what is replaced: from here on only the new programs record.
+/// Detaches the replaced programs. After this only the new programs record.
 fn replace(others: Vec<Generation>) -> Vec<Replaced> {
     others.into_iter().filter_map(replaced).collect()
 }
@@ -132,7 +133,8 @@ fn replaced(generation: Generation) -> Option<Replaced> {
     let hooks = attach::pinned(&generation).unwrap_or_default();
     let whole = generation.is_readable().then(|| Probe::over(&generation, hooks).ok()).flatten();
     if whole.as_ref().is_some_and(|probe| !probe.is_complete()) && generation.remove().is_ok() {
-        // Its start was cut short: what it was to replace was attached all the time, and has what it saw.
+        // Its start was interrupted. The programs that it wanted to replace stayed attached and have the
+        // records.
         return None;
     }
     generation.detach();
@@ -140,7 +142,7 @@ fn replaced(generation: Generation) -> Option<Replaced> {
     Some(Replaced { generation, probe: whole, unreadable })
 }
 
-/// How many records a ring holds; the frames around them are the kernel's.
+/// How many records a ring holds.
 fn count(generation: &Generation) -> u64 {
     let Ok(mut ring) = generation.ring("KILLS") else { return 0 };
     let mut count = 0;

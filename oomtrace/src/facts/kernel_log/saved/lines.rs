@@ -1,5 +1,5 @@
-//! Texts of a saved log to lines of the killer's: what a newline in a name, or another processor's line, has torn apart is put
-//! together.
+//! Turns the texts of a saved log into lines of the OOM killer. A line can be torn by a newline in a name or
+//! by a line of another processor: its parts are joined.
 
 use crate::facts::kernel_log::{
     RecordMeta,
@@ -8,26 +8,26 @@ use crate::facts::kernel_log::{
     saved::{SavedLine, Stamp},
 };
 
-/// A byte that does not print is `\x1b` or `#033`.
+/// A byte that cannot be printed becomes `\x1b` or `#033`.
 const ESCAPED_BYTES: usize = 4;
 
-/// Beginnings of the pieces in which the kernel writes the `oom-kill:` line; a path is a piece of its own.
+/// The starts of the pieces in which the kernel writes the `oom-kill:` line. Each path is a piece of its own.
 const PIECES: [&[u8]; 7] =
     [b",cpuset=", b",mems_allowed=", b",oom_memcg=", b",global_oom", b",task_memcg=", b",task=", b"/"];
 
 const KILLED: &[u8] = b": Killed process ";
 
-/// Finds the killer's lines of one host.
+/// Finds the OOM killer's lines of one host.
 #[derive(Debug, Default)]
 pub struct SavedLines {
     pending: Option<Pending>,
-    /// `Killed process` lines that began and did not end.
+    /// `Killed process` lines without an end.
     pub torn_kills: u64,
-    /// Lines that report a kill in words that are not known here.
+    /// Lines that report a kill in an unknown format.
     pub unknown_kills: u64,
 }
 
-/// A line whose end has not come yet.
+/// A line that is not complete yet.
 #[derive(Debug)]
 struct Pending {
     meta: RecordMeta,
@@ -38,12 +38,12 @@ struct Pending {
 }
 
 impl Pending {
-    /// What joins it with the next line, if that belongs to it.
+    /// The text that joins this line with the next one, if that belongs to it.
     fn joint(&self, line: &SavedLine<'_>) -> Option<&'static [u8]> {
         if !self.is_kill && (line.continues || PIECES.iter().any(|piece| line.text.starts_with(piece))) {
             return Some(b"");
         }
-        // Some logs give each line of a text the same time. Only a comm holds a newline.
+        // Some logs give each line of a text the same time. Only a comm can contain a newline.
         let in_comm = self.is_kill || self.text.windows(6).any(|window| window == b",task=");
         (in_comm && self.stamp == line.stamp).then_some(b"\n")
     }
@@ -60,8 +60,8 @@ impl Pending {
 }
 
 impl SavedLines {
-    /// Takes the next line of the kernel's. Gives the killer's line that it is or completes, with the number and time of
-    /// its beginning.
+    /// Takes the next line of the kernel. Returns the OOM killer's line that is complete with it. Number and
+    /// time are those of the line's first piece.
     pub fn push(&mut self, meta: RecordMeta, line: &SavedLine<'_>) -> Option<(RecordMeta, Stamp, OomLine)> {
         let text = &*line.text;
         let maybe_cut = text.len() >= MAYBE_CUT_BYTES;
@@ -88,12 +88,12 @@ impl SavedLines {
         None
     }
 
-    /// Takes a line with nothing before its text: what followed a newline in the line before.
+    /// Takes a line without a prefix: the text after a newline in the line before.
     pub fn push_rest(&mut self, text: &[u8]) -> Option<(RecordMeta, Stamp, OomLine)> {
         self.add(b"\n", text.trim_ascii_start())
     }
 
-    /// Forgets a line begun: nothing more of it comes.
+    /// Drops an unfinished line, because no more of it comes.
     pub fn end(&mut self) {
         let pending = self.pending.take();
         self.torn_kills += u64::from(pending.is_some_and(|pending| pending.is_kill));

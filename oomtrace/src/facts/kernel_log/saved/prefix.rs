@@ -1,4 +1,5 @@
-//! What stands before the kernel's text in a line of a saved log. The form is found by the line, not by an option.
+//! Parses the text before the kernel's own in a line of a saved log. The line shows the format; there is no
+//! option.
 //!
 //! | Written by | Looks like |
 //! |---|---|
@@ -12,7 +13,7 @@
 //! | `journalctl -o short-full` | `Sat 2026-11-21 03:12:45 UTC HOST kernel: TEXT` |
 //! | `journalctl -o short-unix` | `1795230765.123456 HOST kernel: TEXT` |
 //!
-//! A log daemon may put the kernel's own `[ 5.678901]` before the text. Where the kernel was built for it, `[ T123]` follows.
+//! A log daemon may put the kernel's own `[ 5.678901]` before the text. Some kernels add `[ T123]`.
 
 use std::borrow::Cow;
 
@@ -21,36 +22,36 @@ use crate::facts::kernel_log::{
     saved::{Stamp, time},
 };
 
-/// A line without what stands before its text.
+/// A line without its prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedLine<'a> {
-    /// When.
+    /// When it was written.
     pub stamp: Stamp,
-    /// Whose log it is.
+    /// The name of the host.
     pub host: Option<Cow<'a, str>>,
     /// Whether the log says that the kernel wrote it.
     pub is_kernel: bool,
-    /// It goes on where an earlier line ended.
+    /// It continues an earlier line.
     pub continues: bool,
-    /// What was written.
+    /// The text after the prefix.
     pub text: Cow<'a, [u8]>,
 }
 
-/// Takes lines apart.
+/// Parses lines.
 #[derive(Debug)]
 pub struct Prefixes {
     now: i128,
-    /// Whether `[ 5.678901]` is followed by a host and a name, as by the first such line.
+    /// Whether a host and a name follow `[ 5.678901]`. The first such line decides.
     journal: Option<bool>,
 }
 
 impl Prefixes {
-    /// For logs that were written before `now`, nanoseconds since 1970: not all say their year.
+    /// For logs that were written before `now`, in nanoseconds since 1970. Some formats have no year.
     pub fn new(now: i128) -> Self {
         Self { now, journal: None }
     }
 
-    /// The line taken apart; `None` if it is of no form that is known.
+    /// Parses a line; `None` if its format is not known.
     pub fn parse<'a>(&mut self, line: &'a [u8]) -> Option<SavedLine<'a>> {
         if let Some((meta, text)) = record::parse(line) {
             let stamp = Stamp::SinceBoot(meta.time_us.saturating_mul(1000));
@@ -77,7 +78,7 @@ impl Prefixes {
             });
             return match named {
                 Some((line, _)) if is_journal => Some(line),
-                // The journal's own remark, such as `-- Boot … --`, is no line of a host.
+                // A remark of journald, such as `-- Boot … --`, belongs to no host.
                 None if is_journal => None,
                 _ => Some(of_kernel(stamp, None, without_caller(rest))),
             };
@@ -94,12 +95,12 @@ fn of_kernel<'a>(stamp: Stamp, host: Option<Cow<'a, str>>, text: &'a [u8]) -> Sa
     SavedLine { stamp, host, is_kernel: true, continues: false, text: Cow::Borrowed(text) }
 }
 
-/// Lines that begin with a date.
+/// Lines that start with a date.
 fn dated(line: &[u8], now: i128) -> Option<SavedLine<'_>> {
     let (first, rest) = word(line)?;
     if first.len() >= 20 && first.as_bytes().get(10) == Some(&b'T') {
         let unix = time::rfc3339(&first.replace(',', "."))?;
-        // By the comma it is dmesg's own form, which names no host.
+        // The comma shows that this is dmesg's format, which has no host.
         return match first.contains(',') {
             true => Some(of_kernel(Stamp::UtcOfLog(unix), None, without_caller(rest))),
             false => named(rest, Stamp::Utc(unix)).map(|(line, _)| line),
@@ -114,16 +115,17 @@ fn dated(line: &[u8], now: i128) -> Option<SavedLine<'_>> {
     if let Some(unix) = time::without_year(first, second, third, now) {
         return named(rest, Stamp::Local(unix)).map(|(line, _)| line);
     }
-    // The weekday came first.
+    // The line starts with the weekday.
     let unix = time::iso(second, third)?;
     let (zone, rest) = word(rest)?;
     let stamp = if zone == "UTC" { Stamp::Utc(unix) } else { Stamp::Local(unix) };
     named(rest, stamp).map(|(line, _)| line)
 }
 
-/// `HOST NAME: TEXT` or `HOST NAME[PID]: TEXT`; and whether there is a pid. The kernel is called `kernel` and has none.
+/// `HOST NAME: TEXT` or `HOST NAME[PID]: TEXT`, and whether there is a pid. The kernel has the name `kernel`
+/// and no pid.
 fn named(text: &[u8], stamp: Stamp) -> Option<(SavedLine<'_>, bool)> {
-    /// The most that the kernel takes for a host's name is 64.
+    /// The kernel allows at most 64 bytes for a host's name.
     const HOST_BYTES: usize = 255;
     let (host, rest) = word(text)?;
     let end = rest.iter().position(|byte| *byte == b':' || *byte == b' ')?;
@@ -144,7 +146,7 @@ fn named(text: &[u8], stamp: Stamp) -> Option<(SavedLine<'_>, bool)> {
     Some((line, has_pid))
 }
 
-/// A word, and what is behind it and its blanks.
+/// The first word, and the text after it and its blanks.
 fn word(text: &[u8]) -> Option<(&str, &[u8])> {
     let end = text.iter().position(|byte| *byte == b' ')?;
     let (word, rest) = text.split_at_checked(end)?;
@@ -152,14 +154,14 @@ fn word(text: &[u8]) -> Option<(&str, &[u8])> {
     Some((word, rest.trim_ascii_start()))
 }
 
-/// What stands in the brackets that `text` begins with, and what is behind them.
+/// The text in the brackets at the start of `text`, and the text after them.
 fn in_brackets(text: &[u8]) -> Option<(&str, &[u8])> {
     let end = text.iter().take(64).position(|byte| *byte == b']')?;
     let inside = text.get(..end)?.strip_prefix(b"[")?;
     Some((str::from_utf8(inside).ok()?, text.get(end + 1..)?))
 }
 
-/// Behind a time: `[ T123] `, if it is there, and one blank.
+/// Removes one blank and, if it is there, `[ T123] `.
 fn without_caller(rest: &[u8]) -> &[u8] {
     let blank = |text| <[u8]>::strip_prefix(text, b" ").unwrap_or(text);
     let rest = blank(rest);
@@ -175,7 +177,8 @@ fn without_caller(rest: &[u8]) -> &[u8] {
     }
 }
 
-/// `<6>` or `kern  :info  : ` before a line of dmesg's: whether it is the kernel's, and the rest.
+/// Removes `<6>` or `kern  :info  : ` from a line of dmesg. Returns whether the line is the kernel's, and the
+/// rest.
 fn without_priority(line: &[u8]) -> (bool, &[u8]) {
     if let Some(rest) = line.strip_prefix(b"<") {
         let end = rest.iter().take(4).position(|byte| *byte == b'>');

@@ -1,4 +1,4 @@
-//! Times of log lines: text in, nanoseconds since 1970 out.
+//! Parses the times of log lines into nanoseconds since 1970.
 
 use jiff::{
     Timestamp,
@@ -44,10 +44,10 @@ pub(super) fn with_year(month: &str, day: &str, clock: &str, year: &str) -> Opti
     as_utc(moment(month, day, clock, year.parse().ok()?)?)
 }
 
-/// `Nov`, `21`, `03:12:45`: of the latest year in which it is not more than a day after `now`.
+/// `Nov`, `21`, `03:12:45`: in the latest year in which this is not more than a day after `now`.
 pub(super) fn without_year(month: &str, day: &str, clock: &str, now: i128) -> Option<i128> {
     let this_year = Timestamp::from_nanosecond(now).ok().map(|now| Offset::UTC.to_datetime(now).year())?;
-    // Eight years hold a leap day for certain.
+    // Eight years always contain a leap day.
     (0..=8).find_map(|back| {
         let unix = as_utc(moment(month, day, clock, this_year.checked_add(1 - back)?)?)?;
         (unix <= now.saturating_add(DAY_NS)).then_some(unix)

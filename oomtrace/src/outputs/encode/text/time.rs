@@ -1,4 +1,4 @@
-//! The time that a line begins with.
+//! The time at the start of a line.
 
 use std::fmt::{self, Write};
 
@@ -8,10 +8,10 @@ use jiff::civil::{Date, date};
 use super::plain;
 use crate::event::{Event, Reason};
 
-/// `2026-11-21 03:12:45.123Z`: to the millisecond.
+/// `2026-11-21 03:12:45.123Z`, with milliseconds.
 pub(super) fn write_time(event: &Event, style: Style, out: &mut String) -> fmt::Result {
     let time = plain(&event.envelope().time);
-    // A saved kernel log may have no more than a time of another kind.
+    // A saved kernel log may only have the local time or the time since boot.
     let inexact = match event {
         Event::OomKill(kill) => kill.missing.iter().find(|absence| absence.key == "time"),
         _ => None,
@@ -26,7 +26,7 @@ pub(super) fn write_time(event: &Event, style: Style, out: &mut String) -> fmt::
     }
 }
 
-/// `boot+3d 03:12:45.123`: the boot stands at the beginning of 1970.
+/// `boot+3d 03:12:45.123`: the boot is at the beginning of 1970.
 fn write_since_boot(day: &str, time: &str, style: Style, out: &mut String) -> fmt::Result {
     let days =
         day.parse::<Date>().ok().and_then(|day| day.since(date(1970, 1, 1)).ok()).map(|span| span.get_days());

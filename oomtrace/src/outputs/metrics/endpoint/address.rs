@@ -1,4 +1,4 @@
-//! Where the endpoint listens: an address as typed in, a listening socket out.
+//! The address of the endpoint: parses it, and opens the listening socket.
 
 use std::{
     env, fmt, fs, io,
@@ -22,26 +22,26 @@ use rustix::{
     },
 };
 
-/// Connections that the kernel holds until they are accepted.
+/// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 16;
-/// The first descriptor that a service manager hands in (sd_listen_fds(3)).
+/// The first descriptor that a service manager passes (sd_listen_fds(3)).
 const FIRST_HANDED_IN: RawFd = 3;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// At an address of this host.
+    /// An address and port of this host.
     Tcp(SocketAddr),
-    /// At a path.
+    /// A path.
     Unix(PathBuf),
-    /// At the socket that the service manager hands in.
+    /// The socket that the service manager passes.
     HandedIn,
 }
 
 impl FromStr for Address {
     type Err = String;
 
-    /// A port alone is on loopback: any other address is typed.
+    /// A port alone means loopback. Any other address must be given in full.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const LIKE: &str = "an address is 127.0.0.1:9469, [::1]:9469, a port on loopback, unix:/PATH, or fd";
         if text == "fd" {
@@ -75,10 +75,10 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Listens. The socket does not block.
+    /// Opens the listening socket, which does not block.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// If the address cannot be used.
     pub(super) fn listen(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Tcp(address) => {
@@ -91,23 +91,23 @@ impl Address {
         }
     }
 
-    /// What the operator can do about it.
+    /// A hint for the operator.
     pub fn hint(&self, error: &io::Error) -> &'static str {
         match (self, error.kind()) {
             (_, io::ErrorKind::AddrInUse) => {
-                "another process listens there: end it, or choose another address"
+                "another process uses this address: end it, or choose another address"
             }
             (Self::Tcp(_), io::ErrorKind::AddrNotAvailable) => "this host has no such address",
             (Self::HandedIn, _) => "start it with oomtrace-metrics.socket, and with --metrics-listen fd",
             (Self::Tcp(_), _) => {
-                "in the unit's sandbox no address can be had: use oomtrace-metrics.socket and --metrics-listen fd"
+                "the unit's sandbox allows no address: use oomtrace-metrics.socket and --metrics-listen fd"
             }
             (Self::Unix(_), _) => "its directory must be there and writable, and the name free",
         }
     }
 }
 
-/// A name that a dead process has left is taken over; a live one's is in use.
+/// Takes over a name that a dead process left. The name of a running process is in use.
 fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     if let Ok(there) = fs::symlink_metadata(path) {
         let refused =
@@ -120,26 +120,26 @@ fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
-    // Before anybody can connect: its owner and its group may.
+    // Set before anybody can connect: only its owner and its group may.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
 }
 
-/// The one socket that the service manager hands in.
+/// The one socket that the service manager passes.
 fn handed_in() -> io::Result<OwnedFd> {
     let number = |name: &str| env::var(name).ok()?.parse::<u32>().ok();
     let other = |why: &str| io::Error::other(why.to_owned());
     if number("LISTEN_PID") != Some(std::process::id()) || number("LISTEN_FDS").unwrap_or(0) == 0 {
-        return Err(other("no socket was handed in"));
+        return Err(other("the service manager passed no socket"));
     }
     if number("LISTEN_FDS") != Some(1) {
-        return Err(other("more than one socket was handed in"));
+        return Err(other("the service manager passed more than one socket"));
     }
-    // SAFETY: by that protocol the descriptor is this process's, and nothing else of it takes it.
+    // SAFETY: by that protocol the descriptor belongs to this process, and nothing else here uses it.
     let socket = unsafe { OwnedFd::from_raw_fd(FIRST_HANDED_IN) };
     if socket_type(&socket)? != SocketType::STREAM || !socket_acceptconn(&socket)? {
-        return Err(other("what was handed in is no stream socket that listens"));
+        return Err(other("the passed descriptor is not a listening stream socket"));
     }
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&socket, true)?;

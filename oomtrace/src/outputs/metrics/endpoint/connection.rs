@@ -1,4 +1,5 @@
-//! One connection: a request of bounded size and time in, one answer out, and it is closed. Never waits.
+//! One connection: reads a request of limited size, within a limited time, writes one answer, and closes.
+//! Never waits.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -11,21 +12,21 @@ use rustix::{
     net::{SendFlags, send},
 };
 
-/// Bytes of a request, at most.
+/// The most bytes of a request.
 const REQUEST_BYTES: usize = 8 << 10;
-/// How long a connection may take, from its first byte to its last.
+/// The longest time of a connection.
 const TIME: Duration = Duration::from_secs(5);
 
-/// Where a connection is.
+/// The state of a connection.
 #[derive(Debug)]
 enum State {
-    /// The request comes.
+    /// It reads the request.
     Reads(Vec<u8>),
-    /// The page was asked for.
+    /// It waits for the page.
     Waits,
-    /// The answer goes, from this byte on.
+    /// It writes the answer, from this byte on.
     Writes(Vec<u8>, usize),
-    /// All is said, or the other side is gone.
+    /// Everything is written, or the other side is gone.
     Done,
 }
 
@@ -37,32 +38,32 @@ pub(super) struct Connection {
     state: State,
 }
 
-/// What is asked for.
+/// What is requested.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
     Metrics,
-    /// What is answered instead.
+    /// The error status to answer.
     Refused(&'static str),
 }
 
 impl Connection {
-    /// One that was just accepted, and does not block.
+    /// A new connection, which does not block.
     pub(super) fn new(fd: OwnedFd, now: Instant) -> Self {
         Self { fd, until: now + TIME, state: State::Reads(Vec::new()) }
     }
 
-    /// What it waits for.
+    /// The events to wait for.
     pub(super) fn waits_for(&self) -> (BorrowedFd<'_>, PollFlags) {
         let flags = match self.state {
             State::Reads(_) => PollFlags::IN,
             State::Writes(..) => PollFlags::OUT,
-            // Only that the other side goes.
+            // Only whether the other side closes.
             State::Waits | State::Done => PollFlags::empty(),
         };
         (self.fd.as_fd(), flags)
     }
 
-    /// When it is given up.
+    /// When it is closed.
     pub(super) fn until(&self) -> Instant {
         self.until
     }
@@ -76,7 +77,7 @@ impl Connection {
         matches!(self.state, State::Waits)
     }
 
-    /// Goes on after its descriptor was ready.
+    /// Continues after its descriptor was ready.
     pub(super) fn go_on(&mut self, gone: bool) {
         match &mut self.state {
             State::Reads(_) => self.read(),
@@ -86,7 +87,7 @@ impl Connection {
         }
     }
 
-    /// The page that it waits for.
+    /// Writes the page.
     pub(super) fn answer(&mut self, page: &str) {
         if self.waits() {
             self.say("200 OK", "text/plain; version=0.0.4; charset=utf-8", page);
@@ -139,7 +140,7 @@ impl Connection {
     }
 }
 
-/// A request, once its head is whole.
+/// Parses a request when its head is complete.
 fn parse(request: &[u8]) -> Option<Request> {
     let is_whole = request.windows(4).any(|four| four == b"\r\n\r\n");
     if !is_whole {

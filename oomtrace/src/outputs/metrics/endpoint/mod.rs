@@ -1,5 +1,5 @@
-//! `/metrics` by HTTP: a thread of its own does all that a stranger may slow down. It asks the loop for a page, so that a
-//! tracer that hangs answers nothing.
+//! `/metrics` over HTTP: a separate thread does everything that a client can slow down. It asks the event
+//! loop for a page, so a tracer that hangs gives no answer.
 
 mod address;
 mod connection;
@@ -30,30 +30,30 @@ use crate::{
     outputs::metrics::page::{gauge, head},
 };
 
-/// Connections at a time. When all are taken, the oldest makes room.
+/// The most connections. If all are used, the oldest is closed.
 const CONNECTIONS: usize = 8;
-/// For so long a page answers the next one who asks too: the loop is not kept busy by whoever asks.
+/// A page is used for other requests for this long, so that many requests do not keep the loop busy.
 const FRESH: Duration = Duration::from_millis(100);
 const STACK_BYTES: usize = 128 << 10;
 
-/// The end of the loop.
+/// The loop's side of the endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// Readable when a page is asked for.
+    /// Readable when a page is requested.
     asked: OwnedFd,
-    /// `None` once it ends.
+    /// `None` after the end.
     pages: Option<SyncSender<String>>,
     /// Wakes the thread.
     wake: Arc<OwnedFd>,
-    /// A name to be removed.
+    /// The socket's path, to be removed.
     path: Option<PathBuf>,
 }
 
 impl Endpoint {
-    /// Listens, and starts the thread.
+    /// Opens the socket and starts the thread.
     ///
     /// # Errors
-    /// What cannot be had.
+    /// If one of these fails.
     pub(super) fn start(at: &Address) -> io::Result<Self> {
         let socket = at.listen()?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
@@ -80,19 +80,19 @@ impl Endpoint {
         Ok(Self { asked, pages: Some(pages), wake, path })
     }
 
-    /// Readable when a page is asked for.
+    /// Readable when a page is requested.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.asked.as_fd()
     }
 
-    /// Whether a page is asked for; said once.
+    /// Whether a page is requested. True only once for each request.
     pub(super) fn is_asked(&self) -> bool {
         read(&self.asked, &mut [0; 8]).is_ok()
     }
 
-    /// Hands over the page that was asked for.
+    /// Passes the requested page to the thread.
     pub(super) fn answer(&self, page: String) {
-        // Full: the thread has one that it has not taken yet, and asks again.
+        // If it is full, the thread has a page that it has not taken yet, and asks again.
         let _full = self.pages.as_ref().map(|pages| pages.try_send(page));
         signal(&self.wake);
     }
@@ -118,9 +118,9 @@ struct Server {
     asks: OwnedFd,
     wake: Arc<OwnedFd>,
     pages: Receiver<String>,
-    /// The last page, and when it came.
+    /// The last page, and when it arrived.
     page: Option<(String, Instant)>,
-    /// A page was asked for that has not come.
+    /// A page was requested and has not arrived.
     asking: bool,
     began: SystemTime,
 }
@@ -144,9 +144,9 @@ impl Server {
         }
     }
 
-    /// Takes a page that has come. False once the tracer ends.
+    /// Takes a page. Returns false when the tracer ends.
     fn take_page(&mut self) -> bool {
-        // What wakes it is taken before what it was woken for.
+        // The wake-up is cleared before the page is taken.
         let _not_woken = read(&*self.wake, &mut [0; 8]);
         match self.pages.try_recv() {
             Ok(mut page) => {
@@ -160,7 +160,7 @@ impl Server {
         }
     }
 
-    /// Answers those that wait, or asks for what they wait for.
+    /// Answers waiting connections, or requests the page for them.
     fn answer(&mut self, connections: &mut [Connection]) {
         for connection in connections.iter_mut().filter(|connection| connection.waits()) {
             match &self.page {
@@ -176,7 +176,7 @@ impl Server {
 
     fn accept(&self, connections: &mut Vec<Connection>) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // One at a time: the next one is there still.
+        // One connection at a time. The next one stays in the queue.
         if let Ok(fd) = accept_with(&self.socket, flags) {
             if connections.len() >= CONNECTIONS {
                 connections.remove(0);
@@ -185,7 +185,7 @@ impl Server {
         }
     }
 
-    /// Sleeps until something is ready or a connection has had its time. `None` where it cannot sleep.
+    /// Sleeps until something is ready or a connection's time is over. `None` if it cannot sleep.
     fn wait(&self, connections: &[Connection], now: Instant) -> Option<Ready> {
         let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
         fds.extend(connections.iter().map(|connection| {
@@ -211,7 +211,7 @@ struct Ready {
     connections: Vec<PollFlags>,
 }
 
-/// What Prometheus's own libraries say of a process. node_exporter says it of itself, so a file has none of it.
+/// Prometheus's usual metrics of a process. Not for the file, because node_exporter has these names itself.
 fn about_the_process(began: SystemTime, page: &mut String) {
     const START: &str = "process_start_time_seconds";
     head(page, START, "When the process started.", "gauge");
@@ -223,5 +223,5 @@ fn about_the_process(began: SystemTime, page: &mut String) {
     let page_bytes = u64::try_from(rustix::param::page_size()).unwrap_or(0);
     let bytes = pages.and_then(|pages| pages.checked_mul(page_bytes));
     let series = bytes.map(|bytes| (String::new(), bytes));
-    gauge(page, "process_resident_memory_bytes", "Memory that the process has.", series);
+    gauge(page, "process_resident_memory_bytes", "Resident memory of the process.", series);
 }

@@ -1,4 +1,4 @@
-//! How a file is opened and made: nothing is followed that another user may have put there.
+//! Opens and creates files. Nothing is followed that another user may have put there.
 
 use std::{
     fs::{self, File},
@@ -18,12 +18,12 @@ use rustix::{
 
 use crate::outputs::transport::{SinkError, file::regular_size};
 
-/// Who may read a file that is made. One that is there keeps what it has.
+/// Who may read a new file. An existing file keeps its permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Permission bits.
     pub mode: u32,
-    /// Its group, if not the one of this process.
+    /// Its group, if it is not this process's.
     pub group: Option<u32>,
 }
 
@@ -33,12 +33,12 @@ impl Default for Access {
     }
 }
 
-/// How often another program may make or remove the file while it is opened.
+/// How often another program may create or remove the file during an open.
 const TRIES: usize = 8;
 
-/// Opens a file for appending, or makes it.
+/// Opens a file for appending, or creates it.
 pub(super) fn open(path: &Path, access: Access) -> Result<OwnedFd, SinkError> {
-    // Without O_NONBLOCK a FIFO would hold the run until somebody reads, and each line after that.
+    // Without O_NONBLOCK a FIFO would block the open, and each line, until there is a reader.
     let flags = OFlags::WRONLY
         | OFlags::APPEND
         | OFlags::CLOEXEC
@@ -66,7 +66,7 @@ fn refused(path: &Path, source: io::Error, hint: &'static str) -> SinkError {
     SinkError::Open { path: path.to_owned(), hint, source }
 }
 
-/// Sets who may read a file that was made; one for whom that cannot be is not left behind.
+/// Sets who may read a new file. If that fails, the file is removed.
 fn give(path: &Path, fd: OwnedFd, access: Access) -> Result<OwnedFd, SinkError> {
     let group = access.group.map_or(Ok(()), |group| fchown(&fd, None, Some(Gid::from_raw(group))));
     match group.and_then(|()| fchmod(&fd, Mode::from_raw_mode(access.mode))) {
@@ -79,8 +79,8 @@ fn give(path: &Path, fd: OwnedFd, access: Access) -> Result<OwnedFd, SinkError> 
     }
 }
 
-/// In a directory that others may write, another user's file would show her every line, and one with a second name might be
-/// any file of this user's.
+/// In a directory that others can write, a file of another user would show that user every line, and a file
+/// with a second name might be any file of this user.
 fn is_own(path: &Path, fd: &OwnedFd) -> Result<(), SinkError> {
     if others_may_write(path).is_none() {
         return Ok(());
@@ -98,7 +98,7 @@ fn is_own(path: &Path, fd: &OwnedFd) -> Result<(), SinkError> {
     Err(refused(path, io::Error::new(io::ErrorKind::PermissionDenied, why), hint))
 }
 
-/// Who else may decide what has this name, as a sentence.
+/// Who else can replace the file with this name, as a sentence.
 pub fn others_may_write(path: &Path) -> Option<String> {
     let path = std::path::absolute(path).ok()?;
     let mut above = path.ancestors().skip(1);
@@ -114,14 +114,15 @@ pub fn others_may_write(path: &Path) -> Option<String> {
             format!("{} may be written by others (mode {:04o})", dir.display(), meta.mode() & 0o7777)
         })
     };
-    // In a directory with the sticky bit nobody removes or renames what is root's, but anybody makes what is not there.
+    // In a directory with the sticky bit nobody can remove or rename root's files, but anybody can create a
+    // missing one.
     whose(dir, false).or_else(|| above.find_map(|dir| whose(dir, true)))
 }
 
-/// Makes a file anew that only its owner may read; what it had is gone.
+/// Creates an empty file that only its owner can read.
 ///
 /// # Errors
-/// If it cannot be made, or is a symbolic link.
+/// If it cannot be created, or is a symbolic link.
 pub fn create_private(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let mut options = File::options();
@@ -130,8 +131,8 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether the last byte of a regular file is other than a newline. Of any other file it is not asked, and no path is opened,
-/// which may be another file's by now.
+/// Whether the last byte of a regular file is not a newline. Other files are not checked. No path is opened,
+/// because it may belong to another file now.
 pub(super) fn ends_in_a_line(fd: &OwnedFd) -> io::Result<bool> {
     let Some(last) = regular_size(fd.as_fd()).and_then(|size| size.checked_sub(1)) else {
         return Ok(false);
@@ -141,7 +142,7 @@ pub(super) fn ends_in_a_line(fd: &OwnedFd) -> io::Result<bool> {
     Ok(byte != [b'\n'])
 }
 
-/// What the operator can do about a file that cannot be opened.
+/// A hint for a file that cannot be opened.
 fn open_hint(path: &Path, errno: Errno) -> &'static str {
     match errno {
         Errno::ISDIR => "it is a directory: name a file in it",
@@ -151,8 +152,8 @@ fn open_hint(path: &Path, errno: Errno) -> &'static str {
         Errno::ROFS => "its file system is read-only: choose another place",
         Errno::LOOP => "it is a symbolic link, which is not followed: name the file itself",
         Errno::NXIO => match stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Ok(FileType::Fifo) => "nobody reads from this FIFO: start its reader first",
-            Ok(FileType::Socket) => "it is a socket: name a file, or pipe standard output to what serves it",
+            Ok(FileType::Fifo) => "this FIFO has no reader: start its reader first",
+            Ok(FileType::Socket) => "it is a socket: name a file, or pipe standard output to its server",
             _ => "there is no such device",
         },
         _ => "choose another place",
