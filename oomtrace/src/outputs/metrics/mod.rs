@@ -2,7 +2,7 @@
 //! to HTTP clients.
 //!
 //! Only reported events are counted, so the filters of the run apply. Names that a process, a container or a
-//! user can choose make only a limited number of series ([`workloads`]).
+//! user can choose make only a limited number of series (workloads.rs).
 
 mod endpoint;
 mod file;
