@@ -150,7 +150,7 @@ fn below_limit(scratch: &Cgroup, guest: bool, number: usize) -> Result<Vec<u32>>
 /// By a thread that is not the first.
 fn in_thread(scratch: &Cgroup, guest: bool, number: usize) -> Result<Vec<u32>> {
     let cgroup = scratch.child(format!("stack-{number}").as_bytes())?;
-    cgroup.limit(SMALL)?;
+    cgroup.limit(LIMIT)?;
     let mut hog = start_hog(guest, b"hog-leader")?;
     hog.join(&cgroup.procs())?;
     hog.go_on_in_thread(false)?;
