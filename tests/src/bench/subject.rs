@@ -175,9 +175,18 @@ impl Running {
     /// Ends it by SIGINT.
     pub fn stop(&mut self) -> Result<()> {
         let pid = libc::pid_t::try_from(self.child.id())?;
-        // SAFETY: a child that was not waited for, so the id is still its own.
-        unsafe { libc::kill(pid, libc::SIGINT) };
-        self.child.wait()?;
+        let began = Instant::now();
+        let mut asked = 0;
+        while self.child.try_wait()?.is_none() {
+            ensure!(began.elapsed() < PATIENCE, "{} does not end", self.subject.name());
+            // bpftrace misses one that comes at a bad moment.
+            if began.elapsed() >= Duration::from_secs(asked) {
+                // SAFETY: a child that was not waited for, so the id is still its own.
+                unsafe { libc::kill(pid, libc::SIGINT) };
+                asked += 1;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if let Some(reader) = self.reader.take() {
             reader.join().map_err(|_| anyhow!("the reader panicked"))?;
         }
