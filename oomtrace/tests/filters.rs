@@ -48,6 +48,14 @@ fn what_is_not_about_a_kill_is_left_out_only_by_its_type() {
 }
 
 #[test]
+fn each_type_can_be_asked_for() {
+    for (name, event) in samples::all() {
+        let taken = taken(&["--type", event.kind()]);
+        assert!(taken.iter().any(|taken| taken == name), "{name}: {taken:?}");
+    }
+}
+
+#[test]
 fn each_option_looks_at_its_own_fact() {
     let kills = |arguments: &[&str]| -> Vec<String> {
         let mut taken = taken(arguments);

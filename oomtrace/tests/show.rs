@@ -93,6 +93,21 @@ fn json_is_passed_as_it_is() {
 }
 
 #[test]
+fn other_formats_have_events_and_nothing_else() {
+    let later = kill(3, 2).replace("oom_kill", "oom_later");
+    let other = kill(2, 1).replace("node-7", "node-8");
+    let (code, out, err) = show(&["-o", "ecs"], &format!("{}{other}{later}", kill(1, 0)));
+    assert_eq!(code, 65, "{err}");
+    let documents: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(documents.len(), 2, "{out}");
+    assert_eq!(
+        (&documents[0]["host"]["name"], &documents[1]["host"]["name"]),
+        (&"node-7".into(), &"node-8".into())
+    );
+}
+
+#[test]
 fn times_choose() {
     let lines: String = (0..5).map(|n| kill(n, n * 60)).collect();
     let chosen = |arguments: &[&str]| {

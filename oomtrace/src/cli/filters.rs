@@ -29,7 +29,7 @@ pub struct Filters {
     /// Print only kills of processes with this name (comm, at most 15 bytes).
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub comm: Vec<String>,
-    /// Print only kills because this ran out of memory. A kill of which this is not known is printed too.
+    /// Print only kills for which this had run out of memory. Kills without this fact are printed too.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub scope: Vec<ScopeChoice>,
     /// Print only events of this type. Without this option, filters leave out only kills and what belongs to them.

@@ -7,7 +7,7 @@ mod remarks;
 use std::{io, path::Path};
 
 use crate::{
-    cli::{Output, Show},
+    cli::Show,
     commands::{render, terminal},
     failure::{Code, Failure},
     filter::Filter,
@@ -29,7 +29,7 @@ pub fn show(args: &Show) -> Result<(), Failure> {
     let now = ClockOffset::sample().unix_ns(clock::boot_time());
     let live = args.files.iter().any(|file| file.as_os_str() == "-");
     let mut shown = Shown {
-        printer: Printer::new(render(Some(args.output), terminal()), args.output == Output::Json, live),
+        printer: Printer::new(render(Some(args.output), terminal()), live),
         filter: Filter::from(&args.filters),
         since: args.since.map(|moment| clock::rfc3339(moment.unix_ns(now))),
         until: args.until.map(|moment| clock::rfc3339(moment.unix_ns(now))),

@@ -18,8 +18,6 @@ pub(super) enum Ended {
 pub(super) struct Printer {
     out: BufWriter<Stdout>,
     render: Render,
-    /// Whether lines are written as they are.
-    as_it_is: bool,
     /// Whether a reader waits for each line.
     live: bool,
     line: Vec<u8>,
@@ -28,33 +26,37 @@ pub(super) struct Printer {
 }
 
 impl Printer {
-    pub(super) fn new(render: Render, as_it_is: bool, live: bool) -> Self {
+    pub(super) fn new(render: Render, live: bool) -> Self {
         let out = BufWriter::with_capacity(64 << 10, io::stdout());
-        Self { out, render, as_it_is, live, line: Vec::new(), host: None }
+        Self { out, render, live, line: Vec::new(), host: None }
     }
 
     /// Whether lines are written as they are.
     pub(super) fn passes_lines(&self) -> bool {
-        self.as_it_is
+        matches!(self.render, Render::Json)
     }
 
     pub(super) fn print(&mut self, line: &Recorded<'_>, event: Option<&Event>) -> Result<(), Ended> {
-        if self.as_it_is {
-            self.out.write_all(line.text.as_bytes())?;
-            self.out.write_all(b"\n")?;
-        } else {
+        let is_text = matches!(self.render, Render::Text(_));
+        if is_text {
             self.name_host(line)?;
-            match event {
-                Some(event) => {
-                    self.render.line(event, &mut self.line).map_err(io::Error::from)?;
-                    self.out.write_all(&self.line)?;
-                }
-                None => {
-                    // Of another version: every line says itself in words, and a terminal must not obey them.
-                    let text = format!("{} {}", line.head.time, line.head.message);
-                    writeln!(self.out, "{}", text.replace(char::is_control, "\u{fffd}"))?;
-                }
+        }
+        match event {
+            _ if self.passes_lines() => {
+                self.out.write_all(line.text.as_bytes())?;
+                self.out.write_all(b"\n")?;
             }
+            Some(event) => {
+                self.render.line(event, &mut self.line).map_err(io::Error::from)?;
+                self.out.write_all(&self.line)?;
+            }
+            None if is_text => {
+                // Of another version: every line says itself in words, and a terminal must not obey them.
+                let text = format!("{} {}", line.head.time, line.head.message);
+                writeln!(self.out, "{}", text.replace(char::is_control, "\u{fffd}"))?;
+            }
+            // There is nothing that it could be mapped to.
+            None => {}
         }
         if self.live { self.flush() } else { Ok(()) }
     }

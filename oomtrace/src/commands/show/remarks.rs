@@ -84,7 +84,9 @@ impl Tally {
         }
         if self.other_version > 0 {
             let count = self.other_version;
-            parts.push(format!("{count} lines are of another version (of these only the message is shown)"));
+            parts.push(format!(
+                "{count} lines are of another version (as text, only the message of these is shown)"
+            ));
         }
         (!parts.is_empty()).then(|| parts.join(", "))
     }
