@@ -39,6 +39,16 @@ pub fn binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// Builds the program of the scenarios, without optimization and without the schema, and returns its path.
+pub fn scenarios() -> Result<PathBuf> {
+    const NAME: &str = "oomtrace-scenarios";
+    let status = workspace::cargo("build")
+        .args(["--package", "oomtrace-tests", "--no-default-features", "--bin", NAME])
+        .status()?;
+    ensure!(status.success(), "cargo build: {status}");
+    Ok(workspace::target_dir().join("debug").join(NAME))
+}
+
 /// The compiler flags for a released binary.
 pub fn flags() -> Vec<String> {
     let mut flags = vec![String::from("-Ctarget-feature=+crt-static")];

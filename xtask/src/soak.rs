@@ -34,11 +34,7 @@ pub fn main(args: &Args) -> Result<()> {
     let place = args.write.as_deref().map(|page| Place::of_table(page, "soak")).transpose()?;
     setup::ensure(setup::BUILD)?;
     let oomtrace = build::binary()?;
-    let status = workspace::cargo("build")
-        .args(["--package", "oomtrace-tests", "--no-default-features", "--bin", "oomtrace-scenarios"])
-        .status()?;
-    ensure!(status.success(), "cargo build: {status}");
-    let program = workspace::target_dir().join("debug/oomtrace-scenarios");
+    let program = build::scenarios()?;
 
     let mut command = workspace::as_root(&program);
     command.arg("soak").arg("--oomtrace").arg(&oomtrace).arg("--minutes").arg(&args.minutes);

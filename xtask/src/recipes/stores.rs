@@ -54,11 +54,7 @@ pub fn real_lines() -> Result<Vec<String>> {
 /// Every scenario of this host once; what oomtrace printed goes to `lines`.
 fn make_kills(lines: &Path) -> Result<()> {
     let oomtrace = build::binary()?;
-    let status = workspace::cargo("build")
-        .args(["--package", "oomtrace-tests", "--no-default-features", "--bin", "oomtrace-scenarios"])
-        .status()?;
-    ensure!(status.success(), "cargo build: {status}");
-    let program = workspace::target_dir().join("debug/oomtrace-scenarios");
+    let program = build::scenarios()?;
     let mut command = workspace::as_root(&program);
     let output = command.arg("--oomtrace").arg(&oomtrace).arg("--lines").arg(lines).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::workspace;
+use crate::{build, workspace};
 
 /// Other load on this host, until it is ended.
 pub struct Busy(Child);
@@ -19,16 +19,12 @@ impl Busy {
     /// # Errors
     /// If it cannot be built, or makes nothing.
     pub fn start() -> Result<Self> {
-        let status = workspace::cargo("build")
-            .args(["--package", "oomtrace-tests", "--no-default-features", "--bin", "oomtrace-scenarios"])
-            .status()?;
-        ensure!(status.success(), "cargo build: {status}");
+        let built = build::scenarios()?;
         // A copy, because the tests build the program again, and this one must be able to start itself again.
         let directory = workspace::target_dir().join("busy");
         fs::create_dir_all(&directory)?;
         let program = directory.join("oomtrace-scenarios");
-        fs::copy(workspace::target_dir().join("debug/oomtrace-scenarios"), &program)
-            .with_context(|| program.display().to_string())?;
+        fs::copy(&built, &program).with_context(|| program.display().to_string())?;
         let mut command = workspace::as_root(&program);
         command.arg("busy").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| program.display().to_string())?;
