@@ -2,106 +2,44 @@
 //! because afterwards it is gone.
 
 mod function_hooks;
+mod knowledge;
 mod logged;
 mod memcg_oom;
 mod shared_mm_kill;
+mod victim;
 
 pub use function_hooks::{HookState, ftrace_enabled};
 use function_hooks::{Hooks, log_time_before};
+pub use knowledge::{Knowledge, RunFacts};
 pub use logged::LogOrigin;
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use oomtrace_common::pinned::Pinned;
 
 use crate::{
-    cgroups::tree::{CgroupTree, Seen, TreeLimits, lineage_ids},
-    containers::{Runtimes, owner::Identity},
+    cgroups::tree::{CgroupTree, Seen, lineage_ids},
+    containers::owner::Identity,
     enrich::{
-        absent::{Absent, not_in_proc},
+        absent::Absent,
         oom::{self, Context, LogFacts, Runs},
     },
     event::{
-        self, Cgroup, CgroupVersion, Envelope, Host, OomKill, Origin, Reason, SCHEMA, Severity, Trigger,
-        Victim, VictimMemory, text_from_kernel,
+        self, Cgroup, CgroupVersion, Envelope, OomKill, Origin, Reason, SCHEMA, Severity, text_from_kernel,
     },
     facts::{
-        BootTime, CgroupChange, CgroupId, Found, Lineage, MemoryFacts, OomControlLayout, OomControlSearch,
-        OomKillFacts, TaskFacts, kernel_log::OomDomain,
+        BootTime, CgroupChange, CgroupId, Found, Lineage, OomControlSearch, OomKillFacts,
+        kernel_log::OomDomain,
     },
     host::{
         calendar::Calendar,
         clock::{self, ClockOffset},
         kernel_log::KernelLog,
-        process::{self, CommandLineChoice, ProcessFacts, ProcessReader},
+        process::{self, ProcessFacts},
         root::Root,
         sysctl::Sysctl,
     },
-    kernel::gfp::GfpNames,
 };
-
-/// What an [`Enricher`] is built from.
-pub struct Knowledge {
-    /// Whether function hooks are attached, and whether they run.
-    pub hooks: HookState,
-    /// The host's files.
-    pub root: Option<Root>,
-    /// The memory cgroups and their containers.
-    pub tree: CgroupTree,
-    /// Readers of `/proc/PID`, or why there are none: in a replay the process does not belong to this host.
-    pub processes: Result<ProcessReader, process::Reason>,
-    /// How much of a command line is reported.
-    pub command_line: CommandLineChoice,
-    /// The kernel log, if no function hook runs.
-    pub log: Option<KernelLog>,
-    /// Where the killer's state has its members, to find it in the kernel stack.
-    pub oom_control: Option<OomControlLayout>,
-    /// Names of allocation flags.
-    pub gfp: Option<GfpNames>,
-    /// Where memory cgroups are.
-    pub version: CgroupVersion,
-    /// The clock offset of a replay. `None` samples it for each event.
-    pub clock: Option<ClockOffset>,
-    /// What each line says about the run that writes it.
-    pub run: RunFacts,
-}
-
-impl Knowledge {
-    /// Nothing about any host: only what the records say. `name` stands for the host and the run.
-    pub fn none(name: &str, version: CgroupVersion) -> Self {
-        Self {
-            hooks: HookState::None,
-            root: None,
-            tree: CgroupTree::new(Runtimes::none(), TreeLimits::default()),
-            processes: Err(process::Reason::NotRead),
-            command_line: CommandLineChoice::Full,
-            log: None,
-            oom_control: None,
-            gfp: None,
-            version,
-            clock: Some(ClockOffset::default()),
-            run: RunFacts {
-                host: Host { name: Some(name.into()), boot_id: None, kernel: Some(name.into()) },
-                tags: BTreeMap::new(),
-                instance: name.into(),
-                stream: name.into(),
-            },
-        }
-    }
-}
-
-/// What each line says about the run that writes it.
-#[derive(Clone, Debug)]
-pub struct RunFacts {
-    /// The host's identity.
-    pub host: Host,
-    /// The operator's constants.
-    pub tags: BTreeMap<String, String>,
-    /// Identifies the run.
-    pub instance: String,
-    /// Identifies the set of programs whose events are read.
-    pub stream: String,
-}
 
 /// Turns facts into events.
 pub struct Enricher {
@@ -399,55 +337,6 @@ impl Enricher {
         absent.all(&identity.missing);
         identity
     }
-
-    fn victim(
-        &self,
-        facts: &OomKillFacts,
-        path: Option<Vec<u8>>,
-        process: ProcessFacts,
-        absent: &mut Absent,
-    ) -> Victim {
-        let task = &facts.victim;
-        let mut text = |key: &'static str, fact: Result<Vec<u8>, process::Reason>| match fact {
-            Ok(bytes) => Some(text_from_kernel(&bytes)),
-            Err(reason) => {
-                absent.because(key, not_in_proc(&reason));
-                None
-            }
-        };
-        let executable = text("victim.executable", process.executable);
-        let command_line = text("victim.command_line", process.command_line);
-        Victim {
-            pid: absent.unless(task.tgid, "victim.pid", UNREAD),
-            tid: absent.unless(task.tid, "victim.tid", UNREAD),
-            namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
-            parent_pid: absent.unless(task.parent_tgid, "victim.parent_pid", UNREAD),
-            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "victim.comm", UNREAD),
-            executable,
-            command_line,
-            uid: absent.unless(task.uid, "victim.uid", UNREAD),
-            start_time: absent.unless(
-                task.start.map(|start| self.offset.rfc3339(start)),
-                "victim.start_time",
-                UNREAD,
-            ),
-            oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
-            oom_score_bytes: None,
-            memory: memory(&facts.memory, absent),
-            cgroup: cgroup(task.memcg, path, ["victim.cgroup.path", "victim.cgroup.id"], absent),
-        }
-    }
-
-    fn trigger(&self, task: &TaskFacts, absent: &mut Absent) -> Option<Trigger> {
-        let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
-        absent.unless(task.tgid, "trigger", UNREAD)?;
-        Some(Trigger {
-            pid: task.tgid,
-            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "trigger.comm", UNREAD),
-            oom_score_adj: absent.unless(task.oom_score_adj, "trigger.oom_score_adj", UNREAD),
-            cgroup: cgroup(task.memcg, path, ["trigger.cgroup.path", "trigger.cgroup.id"], absent),
-        })
-    }
 }
 
 /// The ids of a lineage; without a lineage, only the known id.
@@ -488,21 +377,5 @@ fn whole<'a>(facts: &'a OomKillFacts, path: Option<&[u8]>) -> Cow<'a, OomKillFac
             Cow::Owned(whole)
         }
         _ => Cow::Borrowed(facts),
-    }
-}
-
-fn memory(facts: &MemoryFacts, absent: &mut Absent) -> VictimMemory {
-    let rss = match (facts.anon_rss_bytes, facts.file_rss_bytes, facts.shmem_rss_bytes) {
-        (Some(anon), Some(file), Some(shmem)) => Some(anon.saturating_add(file).saturating_add(shmem)),
-        _ => None,
-    };
-    VictimMemory {
-        rss_bytes: absent.unless(rss, "victim.memory.rss_bytes", UNREAD),
-        anon_rss_bytes: absent.unless(facts.anon_rss_bytes, "victim.memory.anon_rss_bytes", UNREAD),
-        file_rss_bytes: absent.unless(facts.file_rss_bytes, "victim.memory.file_rss_bytes", UNREAD),
-        shmem_rss_bytes: absent.unless(facts.shmem_rss_bytes, "victim.memory.shmem_rss_bytes", UNREAD),
-        swap_bytes: absent.unless(facts.swap_bytes, "victim.memory.swap_bytes", UNREAD),
-        pgtables_bytes: absent.unless(facts.pgtables_bytes, "victim.memory.pgtables_bytes", UNREAD),
-        total_vm_bytes: absent.unless(facts.total_vm_bytes, "victim.memory.total_vm_bytes", UNREAD),
     }
 }

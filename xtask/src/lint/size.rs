@@ -15,10 +15,6 @@ const EXCEPTIONS: usize = 5;
 
 /// Files that may be longer, each with the reason why splitting it would make it harder to read.
 const LONGER: &[(&str, &str)] = &[
-    (
-        "oomtrace/src/enrich/enricher.rs",
-        "the facts of a kill come together here; each other event has a file of its own",
-    ),
     ("oomtrace/src/host/process.rs", "one protocol between a reader thread and its caller"),
     ("oomtrace/tests/cli.rs", "one table of what can be typed and what comes out"),
     ("tests/src/tracer.rs", "one running tracer and what can be done to it"),

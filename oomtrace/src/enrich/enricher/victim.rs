@@ -1,0 +1,78 @@
+//! The tasks of a kill: the victim, and the task in whose context the OOM killer ran.
+
+use crate::{
+    enrich::{
+        absent::{Absent, not_in_proc},
+        enricher::{Enricher, UNREAD, cgroup},
+    },
+    event::{Trigger, Victim, VictimMemory, text_from_kernel},
+    facts::{MemoryFacts, OomKillFacts, TaskFacts},
+    host::process::{self, ProcessFacts},
+};
+
+impl Enricher {
+    pub(super) fn victim(
+        &self,
+        facts: &OomKillFacts,
+        path: Option<Vec<u8>>,
+        process: ProcessFacts,
+        absent: &mut Absent,
+    ) -> Victim {
+        let task = &facts.victim;
+        let mut text = |key: &'static str, fact: Result<Vec<u8>, process::Reason>| match fact {
+            Ok(bytes) => Some(text_from_kernel(&bytes)),
+            Err(reason) => {
+                absent.because(key, not_in_proc(&reason));
+                None
+            }
+        };
+        let executable = text("victim.executable", process.executable);
+        let command_line = text("victim.command_line", process.command_line);
+        Victim {
+            pid: absent.unless(task.tgid, "victim.pid", UNREAD),
+            tid: absent.unless(task.tid, "victim.tid", UNREAD),
+            namespace_pid: absent.unless(task.namespace_tgid, "victim.namespace_pid", UNREAD),
+            parent_pid: absent.unless(task.parent_tgid, "victim.parent_pid", UNREAD),
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "victim.comm", UNREAD),
+            executable,
+            command_line,
+            uid: absent.unless(task.uid, "victim.uid", UNREAD),
+            start_time: absent.unless(
+                task.start.map(|start| self.offset.rfc3339(start)),
+                "victim.start_time",
+                UNREAD,
+            ),
+            oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
+            oom_score_bytes: None,
+            memory: memory(&facts.memory, absent),
+            cgroup: cgroup(task.memcg, path, ["victim.cgroup.path", "victim.cgroup.id"], absent),
+        }
+    }
+
+    pub(super) fn trigger(&self, task: &TaskFacts, absent: &mut Absent) -> Option<Trigger> {
+        let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
+        absent.unless(task.tgid, "trigger", UNREAD)?;
+        Some(Trigger {
+            pid: task.tgid,
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "trigger.comm", UNREAD),
+            oom_score_adj: absent.unless(task.oom_score_adj, "trigger.oom_score_adj", UNREAD),
+            cgroup: cgroup(task.memcg, path, ["trigger.cgroup.path", "trigger.cgroup.id"], absent),
+        })
+    }
+}
+
+fn memory(facts: &MemoryFacts, absent: &mut Absent) -> VictimMemory {
+    let rss = match (facts.anon_rss_bytes, facts.file_rss_bytes, facts.shmem_rss_bytes) {
+        (Some(anon), Some(file), Some(shmem)) => Some(anon.saturating_add(file).saturating_add(shmem)),
+        _ => None,
+    };
+    VictimMemory {
+        rss_bytes: absent.unless(rss, "victim.memory.rss_bytes", UNREAD),
+        anon_rss_bytes: absent.unless(facts.anon_rss_bytes, "victim.memory.anon_rss_bytes", UNREAD),
+        file_rss_bytes: absent.unless(facts.file_rss_bytes, "victim.memory.file_rss_bytes", UNREAD),
+        shmem_rss_bytes: absent.unless(facts.shmem_rss_bytes, "victim.memory.shmem_rss_bytes", UNREAD),
+        swap_bytes: absent.unless(facts.swap_bytes, "victim.memory.swap_bytes", UNREAD),
+        pgtables_bytes: absent.unless(facts.pgtables_bytes, "victim.memory.pgtables_bytes", UNREAD),
+        total_vm_bytes: absent.unless(facts.total_vm_bytes, "victim.memory.total_vm_bytes", UNREAD),
+    }
+}
