@@ -9,11 +9,11 @@ use std::io::{self, ErrorKind, Write};
 
 use crate::{
     cli::Log,
-    commands::{render, terminal},
+    commands::{print::not_written, render, terminal},
     enrich::enricher::LogOrigin,
     event::{Event, Host, Reason},
     facts::kernel_log::saved::Stamp,
-    failure::{Code, Failure},
+    failure::Failure,
     filter::Filter,
     outputs::encode::Render,
 };
@@ -83,10 +83,7 @@ impl Lines {
             .and_then(|()| io::stdout().lock().write_all(&self.line));
         written.map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => Ended::Closed,
-            _ => {
-                let why = format!("cannot write to standard output: {error}");
-                Ended::Failure(Failure::message(Code::RunTime, why))
-            }
+            _ => Ended::Failure(not_written(&error)),
         })
     }
 }

@@ -46,9 +46,12 @@ pub fn man(command: Option<&str>) -> Result<(), Failure> {
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::message(Code::RunTime, format!("cannot write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(not_written(&error)),
         _ => Ok(()),
     }
+}
+
+/// That standard output takes nothing.
+pub(super) fn not_written(error: &io::Error) -> Failure {
+    Failure::message(Code::RunTime, format!("cannot write to standard output: {error}"))
 }

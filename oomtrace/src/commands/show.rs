@@ -4,11 +4,14 @@ mod order;
 mod printer;
 mod remarks;
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     cli::Show,
-    commands::{render, terminal},
+    commands::{print::not_written, render, terminal},
     failure::{Code, Failure},
     filter::Filter,
     host::clock::{self, ClockOffset},
@@ -36,26 +39,11 @@ pub fn show(args: &Show) -> Result<(), Failure> {
         twice: Twice::default(),
         tally: Tally::default(),
     };
-    let mut unreadable = Vec::new();
-    for file in order::by_first_line(&args.files) {
-        match shown.file(file) {
-            Ok(()) => {}
-            Err(Ended::Closed) => return Ok(()),
-            Err(Ended::Output(error)) => {
-                let why = format!("cannot write to standard output: {error}");
-                return Err(Failure::message(Code::RunTime, why));
-            }
-            Err(Ended::Input(error)) => unreadable.push(format!("{}: {error}", name_of(file))),
-        }
-    }
-    match shown.printer.flush() {
-        Err(Ended::Output(error)) => {
-            let why = format!("cannot write to standard output: {error}");
-            return Err(Failure::message(Code::RunTime, why));
-        }
-        Err(_) => return Ok(()),
-        Ok(()) => {}
-    }
+    let unreadable = match shown.files(&args.files) {
+        Ok(unreadable) => unreadable,
+        Err(Ended::Output(error)) => return Err(not_written(&error)),
+        Err(Ended::Closed | Ended::Input(_)) => return Ok(()),
+    };
     shown.tally.say();
     if !unreadable.is_empty() {
         return Err(Failure::message(Code::RunTime, unreadable.join("; ")));
@@ -64,10 +52,6 @@ pub fn show(args: &Show) -> Result<(), Failure> {
         Some(what) => Err(Failure::message(Code::Data, format!("not understood: {what}"))),
         None => Ok(()),
     }
-}
-
-fn name_of(file: &Path) -> String {
-    if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() }
 }
 
 /// What is shown, and what was found besides.
@@ -81,6 +65,19 @@ struct Shown {
 }
 
 impl Shown {
+    /// Shows the files. Returns which could not be read, and why.
+    fn files(&mut self, files: &[PathBuf]) -> Result<Vec<String>, Ended> {
+        let mut unreadable = Vec::new();
+        for file in order::by_first_line(files) {
+            match self.file(file) {
+                Err(Ended::Input(error)) => unreadable.push(format!("{}: {error}", saved::name(file))),
+                done => done?,
+            }
+        }
+        self.printer.flush()?;
+        Ok(unreadable)
+    }
+
     fn file(&mut self, file: &Path) -> Result<(), Ended> {
         let input = saved::open(file).map_err(Ended::Input)?;
         let mut lines = Lines::new(input, LINE_BYTES);

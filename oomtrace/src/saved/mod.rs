@@ -12,6 +12,11 @@ use std::{
 pub use gzip::Expanding;
 pub use lines::{Lines, Read};
 
+/// What a message calls the file that [`open`] opens.
+pub fn name(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() }
+}
+
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 

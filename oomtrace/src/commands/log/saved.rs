@@ -31,7 +31,7 @@ pub(super) fn print(files: &[PathBuf], lines: &mut Lines) -> Result<(), Ended> {
             this_host::print(lines)?;
             continue;
         }
-        let name = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
+        let name = saved::name(file);
         let input = saved::open(file).map_err(|error| unreadable(&name, &error))?;
         print_one(&name, input, &mut enricher, lines, &mut incomplete)?;
     }

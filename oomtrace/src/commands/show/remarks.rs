@@ -6,8 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::name_of;
-use crate::{recorded::Recorded, stderr::say};
+use crate::{recorded::Recorded, saved, stderr::say};
 
 /// Streams whose latest line is remembered.
 const STREAMS: usize = 1024;
@@ -34,7 +33,7 @@ impl Tally {
     /// Counts a line that is torn, too long, or none of oomtrace's.
     pub(super) fn unknown(&mut self, file: &Path, number: u64) {
         self.unknown += 1;
-        self.first_unknown.get_or_insert_with(|| format!("line {number} of {}", name_of(file)));
+        self.first_unknown.get_or_insert_with(|| format!("line {number} of {}", saved::name(file)));
     }
 
     /// Looks whether the clock was set back between two events.
