@@ -235,7 +235,6 @@ unsafe fn sent_flags(reader: &mut Reader, run: *mut Run, task: u64, at: u64) -> 
 /// current task's memory, and this program can read the parts that are resident.
 ///
 /// # Safety
-/// `to` must be writable.
 /// `scratch` must be writable.
 #[inline(always)]
 unsafe fn command_line(reader: &mut Reader, scratch: *mut KillScratch, mm: u64) {

@@ -51,7 +51,7 @@ pub struct Walk {
 /// state to be followed to the program's end.
 ///
 /// # Safety
-/// What `to` points to must be writable.
+/// What the pointers of `walk` point to must be writable.
 #[inline(always)]
 pub unsafe fn walk(reader: &mut Reader, walk: Walk, mut css: u64) {
     let Walk { to, path, levels } = walk;

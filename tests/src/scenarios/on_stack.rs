@@ -120,16 +120,21 @@ fn kill(session: &Session, kills: usize) -> Result<BTreeSet<u32>> {
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// By the cgroup's own limit.
-fn alone(scratch: &Cgroup, guest: bool, number: usize) -> Result<Vec<u32>> {
-    let cgroup = scratch.child(format!("stack-{number}").as_bytes())?;
-    cgroup.limit(SMALL)?;
+/// A process grows in the cgroup until it is killed. Removes the cgroup.
+fn die_in(cgroup: Cgroup, guest: bool) -> Result<u32> {
     let mut hog = start_hog(guest, b"hog-stack")?;
     hog.join(&cgroup.procs())?;
     hog.grow("anon")?;
     hog.killed()?;
     cgroup.remove()?;
-    Ok(vec![hog.pid()])
+    Ok(hog.pid())
+}
+
+/// By the cgroup's own limit.
+fn alone(scratch: &Cgroup, guest: bool, number: usize) -> Result<Vec<u32>> {
+    let cgroup = scratch.child(format!("stack-{number}").as_bytes())?;
+    cgroup.limit(SMALL)?;
+    Ok(vec![die_in(cgroup, guest)?])
 }
 
 /// By the limit of the one above.
@@ -138,13 +143,9 @@ fn below_limit(scratch: &Cgroup, guest: bool, number: usize) -> Result<Vec<u32>>
     above.limit(SMALL)?;
     above.allow_children()?;
     let cgroup = above.child(b"leaf")?;
-    let mut hog = start_hog(guest, b"hog-stack")?;
-    hog.join(&cgroup.procs())?;
-    hog.grow("anon")?;
-    hog.killed()?;
-    cgroup.remove()?;
+    let pid = die_in(cgroup, guest)?;
     above.remove()?;
-    Ok(vec![hog.pid()])
+    Ok(vec![pid])
 }
 
 /// By a thread that is not the first.
