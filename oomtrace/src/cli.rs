@@ -15,7 +15,7 @@ use clap::{
 };
 
 pub use beside::Beside;
-pub use filters::{Filters, Kind, ScopeChoice};
+pub use filters::{Filters, ScopeChoice};
 pub use log::Log;
 pub use show::Show;
 pub use tags::{labels, tags};

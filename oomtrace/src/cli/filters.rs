@@ -1,8 +1,11 @@
 //! Which events are printed.
 
-use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{
+    Args, ValueEnum,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser},
+};
 
-use crate::event::Scope;
+use crate::event::{Event, Scope};
 
 /// Which events are printed: options of `run`, `log` and `show`.
 ///
@@ -33,8 +36,8 @@ pub struct Filters {
     #[arg(long, value_enum, value_delimiter = ',')]
     pub scope: Vec<ScopeChoice>,
     /// Print only events of this type. Without this option, filters leave out only kills and what belongs to them.
-    #[arg(long = "type", value_enum, value_delimiter = ',', value_name = "TYPE")]
-    pub kind: Vec<Kind>,
+    #[arg(long = "type", value_delimiter = ',', value_name = "TYPE", value_parser = PossibleValuesParser::new(Event::KINDS))]
+    pub kind: Vec<String>,
 }
 
 /// What ran out.
@@ -57,39 +60,6 @@ impl From<ScopeChoice> for Scope {
             ScopeChoice::Host => Self::Host,
             ScopeChoice::Cpuset => Self::Cpuset,
             ScopeChoice::Mempolicy => Self::Mempolicy,
-        }
-    }
-}
-
-/// A type of event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "docs/EVENTS.md says what they are")]
-pub enum Kind {
-    OomKill,
-    SharedMmKill,
-    MemcgOom,
-    Start,
-    Lost,
-    Gap,
-    Hooks,
-    Verdict,
-    Stop,
-}
-
-impl Kind {
-    /// The value of `type` in a line.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::OomKill => "oom_kill",
-            Self::SharedMmKill => "shared_mm_kill",
-            Self::MemcgOom => "memcg_oom",
-            Self::Start => "start",
-            Self::Lost => "lost",
-            Self::Gap => "gap",
-            Self::Hooks => "hooks",
-            Self::Verdict => "verdict",
-            Self::Stop => "stop",
         }
     }
 }

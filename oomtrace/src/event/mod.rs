@@ -67,7 +67,22 @@ pub enum Event {
     Stop(Box<Stop>),
 }
 
+/// Whose process or cgroup an event is about, as far as that is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owner<'a> {
+    /// Its container.
+    pub container: Option<&'a Container>,
+    /// Its pod.
+    pub k8s: Option<&'a K8s>,
+    /// Its unit.
+    pub systemd: Option<&'a Systemd>,
+}
+
 impl Event {
+    /// Each value of `type`.
+    pub const KINDS: [&'static str; 9] =
+        ["oom_kill", "shared_mm_kill", "memcg_oom", "start", "lost", "gap", "hooks", "verdict", "stop"];
+
     /// The value of `type`.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -91,6 +106,20 @@ impl Event {
             Self::Hooks(event) if event.state == HooksState::Silent => Severity::Warning,
             Self::Start(_) | Self::Hooks(_) | Self::Verdict(_) | Self::Stop(_) => Severity::Info,
         }
+    }
+
+    /// Whose process or cgroup it is about.
+    pub fn owner(&self) -> Owner<'_> {
+        let (container, k8s, systemd) = match self {
+            Self::OomKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
+            Self::SharedMmKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
+            Self::MemcgOom(oom) => (oom.container.as_ref(), oom.k8s.as_ref(), oom.systemd.as_ref()),
+            Self::Verdict(verdict) => (Some(&verdict.container), None, None),
+            Self::Start(_) | Self::Lost(_) | Self::Gap(_) | Self::Hooks(_) | Self::Stop(_) => {
+                (None, None, None)
+            }
+        };
+        Owner { container, k8s, systemd }
     }
 
     /// The part that every line starts with.
@@ -159,6 +188,17 @@ pub enum Severity {
     /// Everything else.
     #[default]
     Info,
+}
+
+impl Severity {
+    /// Syslog's number.
+    pub fn syslog(self) -> u8 {
+        match self {
+            Self::Error => 3,
+            Self::Warning => 4,
+            Self::Info => 6,
+        }
+    }
 }
 
 /// Where an event comes from.

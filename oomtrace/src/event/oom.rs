@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cgroup, Container, Envelope, K8s, Missing, Systemd, TIME_PATTERN, is_empty};
+use crate::event::{Cgroup, Container, Envelope, K8s, Missing, Systemd, TIME_PATTERN, is_empty, word};
 
 /// The kernel's OOM killer chose and killed a process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -82,6 +82,13 @@ pub enum Scope {
     Cpuset,
     /// The nodes of a memory policy.
     Mempolicy,
+}
+
+impl Scope {
+    /// The word, as in a line.
+    pub fn word(self) -> String {
+        word(self)
+    }
 }
 
 /// `enum oom_constraint`.

@@ -12,7 +12,7 @@ use pattern::Pattern;
 
 use crate::{
     cli::Filters,
-    event::{Container, Event, K8s, Scope, Systemd},
+    event::{Container, Event, K8s, Owner, Scope, Systemd},
 };
 
 /// The most kills that are remembered for the lines that refer to them. More kills than can wait for a
@@ -29,17 +29,9 @@ pub struct Filter {
     image: Vec<Pattern>,
     comm: Vec<Pattern>,
     scope: Vec<Scope>,
-    kinds: Vec<&'static str>,
+    kinds: Vec<String>,
     /// Kills that were printed: hashes of stream and number.
     kept: VecDeque<u64>,
-}
-
-/// The process of a kill, its container and its unit.
-struct Facts<'a> {
-    container: Option<&'a Container>,
-    k8s: Option<&'a K8s>,
-    systemd: Option<&'a Systemd>,
-    comm: Option<&'a str>,
 }
 
 impl From<&Filters> for Filter {
@@ -53,7 +45,7 @@ impl From<&Filters> for Filter {
             image: patterns(&typed.image),
             comm: patterns(&typed.comm),
             scope: typed.scope.iter().copied().map(Into::into).collect(),
-            kinds: typed.kind.iter().map(|kind| kind.word()).collect(),
+            kinds: typed.kind.clone(),
             kept: VecDeque::new(),
         }
     }
@@ -62,40 +54,23 @@ impl From<&Filters> for Filter {
 impl Filter {
     /// Whether the event is printed. An event that is not about a kill can only be filtered by its type.
     pub fn takes(&mut self, event: &Event) -> bool {
+        let owner = event.owner();
         let matches = match event {
             Event::OomKill(kill) => {
-                let facts = Facts {
-                    container: kill.container.as_ref(),
-                    k8s: kill.k8s.as_ref(),
-                    systemd: kill.systemd.as_ref(),
-                    comm: kill.victim.comm.as_deref(),
-                };
+                let comm = kill.victim.comm.as_deref();
                 let matches =
-                    kill.oom.scope.is_none_or(|scope| self.takes_scope(scope)) && self.takes_of(&facts);
+                    kill.oom.scope.is_none_or(|scope| self.takes_scope(scope)) && self.takes_of(owner, comm);
                 if matches {
                     self.keep(event);
                 }
                 matches
             }
             Event::SharedMmKill(kill) => {
-                let facts = Facts {
-                    container: kill.container.as_ref(),
-                    k8s: kill.k8s.as_ref(),
-                    systemd: kill.systemd.as_ref(),
-                    comm: kill.victim.comm.as_deref(),
-                };
                 // The line of the victim with which it died came before and has the scope.
-                (self.scope.is_empty() || self.has_kept(event, &kill.of)) && self.takes_of(&facts)
+                (self.scope.is_empty() || self.has_kept(event, &kill.of))
+                    && self.takes_of(owner, kill.victim.comm.as_deref())
             }
-            Event::MemcgOom(oom) => {
-                let facts = Facts {
-                    container: oom.container.as_ref(),
-                    k8s: oom.k8s.as_ref(),
-                    systemd: oom.systemd.as_ref(),
-                    comm: None,
-                };
-                self.takes_scope(Scope::Memcg) && self.takes_of(&facts)
-            }
+            Event::MemcgOom(_) => self.takes_scope(Scope::Memcg) && self.takes_of(owner, None),
             Event::Verdict(verdict) => !self.is_about_kills() || self.has_kept(event, &verdict.of),
             _ => true,
         };
@@ -104,7 +79,7 @@ impl Filter {
 
     /// Whether events of this type are printed.
     pub fn takes_kind(&self, kind: &str) -> bool {
-        self.kinds.is_empty() || self.kinds.contains(&kind)
+        self.kinds.is_empty() || self.kinds.iter().any(|wanted| wanted == kind)
     }
 
     /// Whether any option filters kills.
@@ -118,25 +93,24 @@ impl Filter {
         self.scope.is_empty() || self.scope.contains(&scope)
     }
 
-    fn takes_of(&self, facts: &Facts<'_>) -> bool {
+    fn takes_of(&self, owner: Owner<'_>, comm: Option<&str>) -> bool {
         let any = |patterns: &[Pattern], matches: &dyn Fn(&Pattern) -> bool| {
             patterns.is_empty() || patterns.iter().any(matches)
         };
         let is = |name: Option<&str>, pattern: &Pattern| name.is_some_and(|name| pattern.matches(name));
-        let pod = facts.k8s.map(|k8s| &k8s.pod);
-        let namespace =
-            facts.k8s.and_then(|k8s| k8s.namespace.as_ref()).map(|namespace| namespace.name.as_str());
-        let image =
-            facts.container.and_then(|container| container.image.as_ref()).map(|image| image.name.as_str());
+        let Owner { container, k8s, systemd } = owner;
+        let pod = k8s.map(|k8s| &k8s.pod);
+        let namespace = k8s.and_then(|k8s| k8s.namespace.as_ref()).map(|namespace| namespace.name.as_str());
+        let image = container.and_then(|container| container.image.as_ref()).map(|image| image.name.as_str());
         let pod_is = |pattern: &Pattern| {
             pod.is_some_and(|pod| is(pod.name.as_deref(), pattern) || is(pod.uid.as_deref(), pattern))
         };
-        any(&self.container, &|pattern| is_container(pattern, facts))
+        any(&self.container, &|pattern| is_container(pattern, container, k8s))
             && any(&self.pod, &pod_is)
             && any(&self.namespace, &|pattern| is(namespace, pattern))
-            && any(&self.unit, &|pattern| is_unit(pattern, facts.systemd))
+            && any(&self.unit, &|pattern| is_unit(pattern, systemd))
             && any(&self.image, &|pattern| is(image, pattern))
-            && any(&self.comm, &|pattern| is(facts.comm, pattern))
+            && any(&self.comm, &|pattern| is(comm, pattern))
     }
 
     fn keep(&mut self, kill: &Event) {
@@ -160,11 +134,11 @@ fn name_of(event: &Event, seq: u64) -> u64 {
     hasher.finish()
 }
 
-fn is_container(pattern: &Pattern, facts: &Facts<'_>) -> bool {
-    facts.container.is_some_and(|container| {
+fn is_container(pattern: &Pattern, container: Option<&Container>, k8s: Option<&K8s>) -> bool {
+    container.is_some_and(|container| {
         let Some(wanted) = pattern.of_user(container.runtime.user) else { return false };
         container.name.as_deref().is_some_and(|name| wanted.matches(name))
-            || facts.k8s.and_then(K8s::names).is_some_and(|names| wanted.matches(&names.join("/")))
+            || k8s.and_then(K8s::names).is_some_and(|names| wanted.matches(&names.join("/")))
             || wanted.matches(&container.id)
             || wanted.shortens(&container.id)
     })
@@ -183,8 +157,8 @@ mod tests {
     use super::*;
     use crate::event::RuntimeName;
 
-    fn takes(filters: Filters, facts: &Facts<'_>) -> bool {
-        Filter::from(&filters).takes_of(facts)
+    fn takes(filters: Filters, owner: Owner<'_>) -> bool {
+        Filter::from(&filters).takes_of(owner, None)
     }
 
     #[test]
@@ -197,8 +171,7 @@ mod tests {
         };
         let takes = |wanted: &str, user| {
             let filters = Filters { container: vec!["other".into(), wanted.into()], ..Filters::default() };
-            let facts = Facts { container: Some(&container(user)), k8s: None, systemd: None, comm: None };
-            takes(filters, &facts)
+            takes(filters, Owner { container: Some(&container(user)), ..Owner::default() })
         };
         for own in ["payments-db", "0123456789abcdef", "0123456789ab", "pay*"] {
             assert!(takes(own, None) && !takes(own, Some(4242)), "{own}");
@@ -214,7 +187,7 @@ mod tests {
         let takes = |wanted: &str, user| {
             let filters = Filters { unit: vec![wanted.into()], ..Filters::default() };
             let systemd = Systemd { unit: "sshd.service".into(), user };
-            takes(filters, &Facts { container: None, k8s: None, systemd: Some(&systemd), comm: None })
+            takes(filters, Owner { systemd: Some(&systemd), ..Owner::default() })
         };
         assert!(takes("sshd.service", None) && takes("ssh*", None) && takes("7/sshd.service", Some(7)));
         assert!(!takes("sshd.service", Some(7)) && !takes("*", Some(7)) && !takes("8/sshd.service", Some(7)));

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    event::{Event, Severity},
+    event::Event,
     outputs::encode::{
         MAX_LINE_BYTES,
         fit::fit,
@@ -96,7 +96,7 @@ fn document(event: &Event, mut line: Map<String, Value>) -> Map<String, Value> {
         ("event.action", json!(event.kind().replace('_', "-"))),
         ("event.category", json!([category(event)])),
         ("event.type", json!([what(event)])),
-        ("event.severity", json!(severity(event))),
+        ("event.severity", json!(event.severity().syslog())),
         ("host.os.type", json!("linux")),
     ];
     constants.extend(id.map(|id| ("event.id", id)));
@@ -132,15 +132,6 @@ fn what(event: &Event) -> &'static str {
         Event::OomKill(_) | Event::SharedMmKill(_) | Event::Stop(_) => "end",
         Event::Start(_) => "start",
         _ => "info",
-    }
-}
-
-/// Syslog's number.
-fn severity(event: &Event) -> u8 {
-    match event.severity() {
-        Severity::Error => 3,
-        Severity::Warning => 4,
-        Severity::Info => 6,
     }
 }
 

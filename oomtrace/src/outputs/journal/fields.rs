@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use crate::{
-    event::{Container, Event, K8s, Scope, Severity, Systemd, name_of_user},
+    event::{Event, Owner, Scope, Systemd, name_of_user},
     outputs::encode::{json, text},
 };
 
@@ -25,9 +25,6 @@ const FACILITY: u32 = 3;
 /// Digits of a container's short id.
 const SHORT_ID: usize = 12;
 
-/// The owner of the process.
-type Whose<'a> = (Option<&'a Container>, Option<&'a K8s>, Option<&'a Systemd>);
-
 /// The entry of an event; `None` if it cannot be one.
 pub(super) fn entry(event: &Event) -> Option<Vec<u8>> {
     let mut line = Vec::with_capacity(4096);
@@ -40,43 +37,22 @@ pub(super) fn entry(event: &Event) -> Option<Vec<u8>> {
     if let Some((_, id)) = IDS.iter().find(|(of, _)| *of == kind) {
         entry.field("MESSAGE_ID", id);
     }
-    let priority = match event.severity() {
-        Severity::Error => 3,
-        Severity::Warning => 4,
-        Severity::Info => 6,
-    };
-    entry.field("PRIORITY", priority).field("SYSLOG_FACILITY", FACILITY);
+    entry.field("PRIORITY", event.severity().syslog()).field("SYSLOG_FACILITY", FACILITY);
     entry.field("SYSLOG_IDENTIFIER", "oomtrace").field("OOMTRACE_TYPE", kind);
     entry.field("OOMTRACE_TIME", &envelope.time);
     entry.optional("OOMTRACE_SEQ", envelope.seq).optional("OOMTRACE_STREAM", envelope.stream.as_ref());
     entry.optional("OOMTRACE_ID", envelope.id.as_ref());
     victim(event, &mut entry);
-    workload(whose(event), &mut entry);
+    workload(event.owner(), &mut entry);
     entry.bytes("OOMTRACE_JSON", line);
     Some(entry.0)
-}
-
-fn whose(event: &Event) -> Whose<'_> {
-    match event {
-        Event::OomKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
-        Event::SharedMmKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
-        Event::MemcgOom(oom) => (oom.container.as_ref(), oom.k8s.as_ref(), oom.systemd.as_ref()),
-        Event::Verdict(verdict) => (Some(&verdict.container), None, None),
-        _ => (None, None, None),
-    }
 }
 
 /// Not as `OBJECT_PID`: journald would look up the process that has this pid now.
 fn victim(event: &Event, entry: &mut Entry) {
     let (pid, comm, uid, cgroup) = match event {
         Event::OomKill(kill) => {
-            let scope = kill.oom.scope.map(|scope| match scope {
-                Scope::Memcg => "memcg",
-                Scope::Host => "host",
-                Scope::Cpuset => "cpuset",
-                Scope::Mempolicy => "mempolicy",
-            });
-            entry.optional("OOMTRACE_SCOPE", scope);
+            entry.optional("OOMTRACE_SCOPE", kill.oom.scope.map(Scope::word));
             (kill.victim.pid, &kill.victim.comm, kill.victim.uid, &kill.victim.cgroup)
         }
         Event::SharedMmKill(kill) => {
@@ -91,7 +67,7 @@ fn victim(event: &Event, entry: &mut Entry) {
 
 /// Containers are named like Docker's log driver names them; units so that `journalctl -u UNIT` shows the
 /// entry. A name that a user chose is marked as such, and is never a unit of the host.
-fn workload((container, k8s, systemd): Whose<'_>, entry: &mut Entry) {
+fn workload(Owner { container, k8s, systemd }: Owner<'_>, entry: &mut Entry) {
     if let Some(container) = container {
         let short = container.id.get(..SHORT_ID).unwrap_or(&container.id);
         // Who looks for a container of the host's must not find a user's, who can choose the id as well as the name.

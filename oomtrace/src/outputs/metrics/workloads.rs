@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::{
+    containers::grammar,
     event::{OomKill, name_of_user},
     outputs::metrics::{
         kept::{Packer, Store, Unpacker, Value},
@@ -245,7 +246,6 @@ fn workload(kill: &OomKill) -> ([String; 5], Option<u32>) {
 
 /// The user in whose slice a cgroup is. That user may have made it.
 fn user_of(path: &str) -> Option<u32> {
-    let mut names = path.split('/');
-    let ("", "user.slice") = (names.next()?, names.next()?) else { return None };
-    names.next()?.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok()
+    let names: Vec<&[u8]> = path.strip_prefix('/')?.splitn(3, '/').map(str::as_bytes).collect();
+    grammar::user_of(&names)
 }
