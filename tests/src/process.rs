@@ -5,6 +5,17 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, anyhow};
 
+/// A line of `/proc/PID/status` that has a size in KiB, such as `VmRSS` or `VmHWM`.
+///
+/// # Errors
+/// If the process is gone or has no such line.
+pub fn status_kib(pid: u32, name: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let value = value.with_context(|| format!("no {name} of {pid}"))?;
+    value.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name}:{value}"))
+}
+
 /// A process, and the thread that should be named as the victim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFacts {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cgroup::Cgroup;
 use crate::hog::Hog;
-use crate::process::first_in_first_out;
+use crate::process::{first_in_first_out, status_kib};
 use crate::session::start_hog;
 use crate::tracer::{Hook, Line, Tracer};
 use crate::user::User;
@@ -70,7 +70,7 @@ pub fn run(binary: &Path, dir: &Path, parent: &Cgroup, quiet: usize) -> Result<O
     for number in 0..quiet {
         outcome.quiet_ns.push(others.kill(&mut tracer, number)?);
     }
-    outcome.memory_kib.0 = peak_kib(tracer.pid())?;
+    outcome.memory_kib.0 = status_kib(tracer.pid(), "VmHWM")?;
     let (mut touching, _its_cgroup) = user.process("touching")?;
     touching.touch_for_ever(&lists)?;
     let mut raging =
@@ -86,7 +86,7 @@ pub fn run(binary: &Path, dir: &Path, parent: &Cgroup, quiet: usize) -> Result<O
         }
     }
     account(&mut tracer, &user, &mut outcome)?;
-    outcome.memory_kib.1 = peak_kib(tracer.pid())?;
+    outcome.memory_kib.1 = status_kib(tracer.pid(), "VmHWM")?;
     Ok(outcome)
 }
 
@@ -210,28 +210,4 @@ fn filled(object: &Value, bytes: usize) -> Result<String> {
     let room = bytes.checked_sub(text.len() + r#","x":"""#.len()).context("it is longer already")?;
     let inner = text.strip_suffix('}').ok_or_else(|| anyhow!("no object"))?;
     Ok(format!(r#"{inner},"x":"{}"}}"#, "x".repeat(room)))
-}
-
-/// The largest memory of a process so far.
-pub fn peak_kib(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    line.trim().trim_end_matches(" kB").parse().context("VmHWM")
-}
-
-/// The value that 99 of 100 do not exceed.
-pub fn p99(values: &[i128]) -> i128 {
-    percentile(values, 99)
-}
-
-/// The median.
-pub fn p50(values: &[i128]) -> i128 {
-    percentile(values, 50)
-}
-
-fn percentile(values: &[i128], of_100: usize) -> i128 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    let at = (sorted.len() * of_100).div_ceil(100).saturating_sub(1);
-    sorted.get(at).copied().unwrap_or(0)
 }

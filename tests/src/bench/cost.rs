@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::patience::PATIENCE;
+use oomtrace_tests::process::status_kib;
 
 use crate::floor;
 use crate::host::{self, Setting};
@@ -26,9 +27,7 @@ pub struct Memory {
 
 /// The current memory of a process, and its peak.
 pub fn memory(pid: u32) -> Result<Memory> {
-    let status = read(&format!("/proc/{pid}/status"))?;
-    let field = |name| number(&status, name).with_context(|| format!("no {name} of {pid}"));
-    Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
+    Ok(Memory { now: status_kib(pid, "VmRSS")?, peak: status_kib(pid, "VmHWM")? })
 }
 
 /// How often the threads of a process were scheduled away, voluntarily or not. Each time follows a wakeup.

@@ -200,7 +200,7 @@ impl Row {
 }
 
 /// In µs, from times in ns: the smallest time that `percent` of them do not exceed.
-fn percentile(ns: &[i128], percent: usize) -> Option<f64> {
+pub fn percentile(ns: &[i128], percent: usize) -> Option<f64> {
     let mut sorted = ns.to_vec();
     sorted.sort_unstable();
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);

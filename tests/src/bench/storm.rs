@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::storm;
+
+use crate::figures::percentile;
 
 /// Kills of others on a quiet host. Fewer have no p99.
 const QUIET: usize = 100;
@@ -22,21 +24,15 @@ pub fn measure(oomtrace: &Path, parent: &Cgroup, out: &mut impl Write) -> Result
     let outcome = storm::run(oomtrace, &dir, parent, QUIET);
     std::fs::remove_dir_all(&dir)?;
     let outcome = outcome?;
-    let quiet = storm::p99(&outcome.quiet_ns);
-    let latest = outcome.amid_ns.iter().copied().max().unwrap_or_default();
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of less than a day")]
-    let ratio = latest as f64 / quiet.max(1) as f64;
-    let us = |ns: i128| ns / 1000;
+    let us = |ns: &[i128], percent| percentile(ns, percent).context("no kill of others");
+    let (quiet, latest) = (us(&outcome.quiet_ns, 99)?, us(&outcome.amid_ns, 100)?);
+    let (quiet_p50, amid_p50) = (us(&outcome.quiet_ns, 50)?, us(&outcome.amid_ns, 50)?);
+    let ratio = latest / quiet;
     let (made, reported) = outcome.kills;
     writeln!(out, "| | quiet host | during a user's storm |\n|---|--:|--:|")?;
     writeln!(out, "| kills of others, each named | {QUIET} | {} |", outcome.amid_ns.len())?;
-    writeln!(
-        out,
-        "| kill → line read, p50, µs | {} | {} |",
-        us(storm::p50(&outcome.quiet_ns)),
-        us(storm::p50(&outcome.amid_ns))
-    )?;
-    writeln!(out, "| kill → line read, p99 and latest, µs | {} | {} |", us(quiet), us(latest))?;
+    writeln!(out, "| kill → line read, p50, µs | {quiet_p50:.0} | {amid_p50:.0} |")?;
+    writeln!(out, "| kill → line read, p99 and latest, µs | {quiet:.0} | {latest:.0} |")?;
     writeln!(out, "| ratio of the two | | {ratio:.2} |")?;
     writeln!(out, "| kills of the user, and reported | | {made}, {reported} |")?;
     writeln!(out, "| peak (VmHWM), KiB | {} | {} |", outcome.memory_kib.0, outcome.memory_kib.1)?;

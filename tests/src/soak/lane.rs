@@ -16,6 +16,7 @@ use super::lines::Line;
 use super::output::Output;
 use super::random::Random;
 use crate::patience::until;
+use crate::process::status_kib;
 
 /// The small one is soon full.
 const RINGS: [&str; 2] = ["16KiB", "512KiB"];
@@ -204,10 +205,8 @@ impl Lane {
             bail!("the tracer ended by itself: {status}");
         }
         let pid = child.id();
-        let memory = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let most = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
-        let most = most.and_then(|kb| kb.parse().ok()).unwrap_or(0);
-        self.report.memory_kb = self.report.memory_kb.max(most);
+        // One that has just ended has none.
+        self.report.memory_kb = self.report.memory_kb.max(status_kib(pid, "VmHWM").unwrap_or(0));
         send(pid, signal)
     }
 

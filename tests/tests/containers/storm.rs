@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Scratch};
 use oomtrace_tests::containers::{EAT, IMAGE, expect};
+use oomtrace_tests::process::status_kib;
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer::{self, Hook, Tracer};
 use serde_json::json;
@@ -79,7 +80,7 @@ fn thousand_short_lives(world: &mut World) -> Result<()> {
     let root = world.dir().join("short-lives");
     let option = format!("docker={}", root.display());
     let mut tracer = Tracer::start_with(&tracer::binary()?, Hook::Auto, &["--runtime-root", &option])?;
-    let before_kib = resident_kib(tracer.pid())?;
+    let before_kib = status_kib(tracer.pid(), "VmRSS")?;
     let scratch = Scratch::make(&world.hierarchy)?;
     let (next, began) = (AtomicUsize::new(0), Instant::now());
     let lives = || -> Result<()> {
@@ -104,7 +105,7 @@ fn thousand_short_lives(world: &mut World) -> Result<()> {
         })?;
         expect(&line, &[("container", told(&id, &format!("life-{number}")))])?;
     }
-    let grown_kib = resident_kib(tracer.pid())?.saturating_sub(before_kib);
+    let grown_kib = status_kib(tracer.pid(), "VmRSS")?.saturating_sub(before_kib);
     ensure!(grown_kib < GROWTH_MAX_KIB, "the tracer grew by {grown_kib} KiB");
     // This fails if a line reports a loss.
     tracer.stop()?;
@@ -140,11 +141,4 @@ fn life(root: &Path, parent: &Cgroup, number: usize) -> Result<()> {
     }
     cgroup.remove()?;
     std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())
-}
-
-/// The resident memory of a process.
-fn resident_kib(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.trim().trim_end_matches(" kB").parse().context("VmRSS")
 }

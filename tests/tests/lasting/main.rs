@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use oomtrace_tests::hog;
 use oomtrace_tests::patience::until;
+use oomtrace_tests::process::status_kib;
 use serde_json::Value;
 use world::{Run, World, immutable, is, is_attached, links_of, no_hole, victims_of, wait_for};
 
@@ -252,11 +253,7 @@ fn memory_stays_in_a_storm() -> Result<()> {
     let world = World::make("memory")?;
     let mut run = Run::start(&world.run_unpinned(&[]))?;
     world.started()?;
-    let resident = || -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", run.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
-    };
+    let resident = || status_kib(run.child.id(), "VmRSS");
     world.kills(50)?;
     let before = resident()?;
     world.kills(500)?;
