@@ -159,9 +159,14 @@ struct ContainerStatusResponse {
     status: Option<ContainerStatus>,
 }
 
+/// `CONTAINER_EXITED`.
+pub(crate) const EXITED: i32 = 2;
+
 /// The state of a container.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ContainerStatus {
+    #[prost(int32, tag = "3")]
+    pub(crate) state: i32,
     #[prost(int32, tag = "7")]
     pub(crate) exit_code: i32,
     #[prost(string, tag = "10")]
