@@ -26,8 +26,8 @@ const OTHERS: usize = 10;
 /// Processes of the user at a time.
 const AT_ONCE: usize = 2;
 /// The limits of the program under test: it does not read a larger file of a container or list of a user.
-const FILE_BYTES: usize = 1 << 20;
-const LIST_BYTES: usize = 512 << 10;
+const FILE_BYTES: usize = 128 << 10;
+const LIST_BYTES: usize = 128 << 10;
 /// The most bytes of a name, an image or a label.
 const TEXT_BYTES: usize = 1020;
 /// A higher priority than the tracer's.

@@ -15,8 +15,9 @@ use crate::host::{
 pub const FILE_MAX_BYTES: u64 = 1 << 20;
 /// The largest list of containers that is read. Podman keeps one for all, about 600 bytes each.
 pub const LIST_MAX_BYTES: u64 = 8 << 20;
-/// The largest list of a user that is read, since a user can write anything: some hundred containers.
-const USERS_LIST_MAX_BYTES: u64 = 512 << 10;
+/// The largest file that is read of a user, who can write anything: while one is read, no kill is reported. A list has about 200
+/// containers then.
+const USERS_FILE_MAX_BYTES: u64 = 128 << 10;
 
 /// A directory of a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +75,9 @@ impl StateDir {
         })
     }
 
-    /// The largest list of containers that is read here.
-    pub fn list_max_bytes(&self) -> u64 {
-        if self.dir.foreign { USERS_LIST_MAX_BYTES } else { LIST_MAX_BYTES }
+    /// The largest file that is read here, if elsewhere it is `max`.
+    fn most(&self, max: u64) -> u64 {
+        if self.dir.foreign { max.min(USERS_FILE_MAX_BYTES) } else { max }
     }
 
     /// Whether somebody other than root can write there.
@@ -97,8 +98,10 @@ impl StateDir {
         Some(self.stamp(name).ok()?.written_ns)
     }
 
-    /// The content of the regular file `name` below this directory, if it has at most `max` bytes.
+    /// The content of the regular file `name` below this directory, if it has at most `max` bytes; of a user's, if it has no more
+    /// than is read of users.
     pub fn read(&self, name: &Path, max: u64) -> Result<Vec<u8>, FileError> {
+        let max = self.most(max);
         match &self.readers {
             Some(readers) => readers.read(&self.dir, name, max),
             None => self.dir.read(name, max),
