@@ -130,7 +130,9 @@ impl Session {
     pub fn turn_hooks_off(&mut self) -> Result<bool> {
         ensure!(self.guest, "only in a guest");
         match std::fs::write(FTRACE_ENABLED, "0") {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(false),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EBUSY)) => {
+                return Ok(false);
+            }
             written => written.with_context(|| format!("write {FTRACE_ENABLED}"))?,
         }
         self.hook = "none".to_owned();

@@ -81,8 +81,12 @@ fn compare(line: &Value, logged: &LoggedKill, is_exact: bool) -> Result<()> {
     let (Some(invoked), Some(chosen)) = (&logged.invoked, &logged.chosen) else { return Ok(()) };
     equal("oom.constraint", chosen.constraint.clone().into())?;
     if let Some(Value::String(path)) = at(line, "oom.cgroup.path") {
-        let said = format!("oom_memcg={path},task_memcg=").into_bytes();
-        ensure!(chosen.place.starts_with(&said), "field oom.cgroup.path: not so in the log");
+        // A line has U+FFFD for bytes that are not UTF-8.
+        let said = String::from_utf8_lossy(&chosen.place);
+        ensure!(
+            said.starts_with(&format!("oom_memcg={path},task_memcg=")),
+            "field oom.cgroup.path: not so in the log"
+        );
     }
     // In a format of lines, a newline in this name turns the text before it into a line that belongs to
     // nothing.
