@@ -155,12 +155,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
             }
         }
     }
-    if let Some(file) = &arguments.lines {
-        let lines: String = session.tracer().lines().into_iter().map(|line| line.text + "\n").collect();
-        std::fs::write(file, lines)?;
-    }
     match session.finish() {
-        Ok(latencies) => {
+        Ok((lines, latencies)) => {
+            if let Some(file) = &arguments.lines {
+                std::fs::write(file, lines.into_iter().map(|line| line.text + "\n").collect::<String>())?;
+            }
             passed += 1;
             say("PASS orderly_end");
             say_latencies(latencies);

@@ -417,8 +417,8 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the run. The tracer must end normally.
-    pub fn finish(mut self) -> Result<Vec<i128>> {
+    /// Ends the run. The tracer must end normally. Returns its lines, and for each kill the time until its line.
+    pub fn finish(mut self) -> Result<(Vec<Line>, Vec<i128>)> {
         if self.guest && !self.restarted {
             self.reconcile()?;
         }
@@ -427,7 +427,6 @@ impl Session {
         if self.guest {
             logs::check(&self.program.0, &self.log.look(|reports| reports.kills.clone())?)?;
         }
-        self.tracer.stop()?;
-        Ok(self.latencies_ns)
+        Ok((self.tracer.stop()?, self.latencies_ns))
     }
 }

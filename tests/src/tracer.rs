@@ -264,8 +264,8 @@ impl Tracer {
         self.signal(if frozen { libc::SIGSTOP } else { libc::SIGCONT })
     }
 
-    /// Ends it normally: its last line must be `stop`, its exit code 0.
-    pub fn stop(mut self) -> Result<Line> {
+    /// Ends it normally: its last line must be `stop`, its exit code 0. Returns every line of the run.
+    pub fn stop(mut self) -> Result<Vec<Line>> {
         self.signal(libc::SIGTERM)?;
         let status = until("oomtrace's end after SIGTERM", || Ok(self.child.try_wait()?))?;
         if let Some(reader) = self.reader.take() {
@@ -274,7 +274,7 @@ impl Tracer {
         ensure!(status.success(), "oomtrace, after SIGTERM: {status}");
         self.check_new_lines()?;
         let lines = self.lines();
-        let last = lines.last().cloned().ok_or_else(|| anyhow!("no line"))?;
+        let last = lines.last().ok_or_else(|| anyhow!("no line"))?;
         ensure!(last.kind() == "stop", "the last line is not stop: {}", last.text);
         ensure!(
             last.get("reason") == Some(&"SIGTERM".into()),
@@ -284,7 +284,7 @@ impl Tracer {
         ensure!(last.number("lost") == Some(0), "field lost: expected 0: {}", last.text);
         let told = lines.iter().filter(|line| line.is_event()).count();
         ensure!(last.number("events") == Some(told as u64), "field events: expected {told}: {}", last.text);
-        Ok(last)
+        Ok(lines)
     }
 
     fn signal(&self, signal: libc::c_int) -> Result<()> {
