@@ -27,5 +27,12 @@ pub const REPEATED: u32 = 8;
 /// kill.
 pub const UNNUMBERED_RING_FULL: u32 = 9;
 
+/// Records committed to the ring of signals.
+pub const SIGNAL_EMITTED: u32 = 10;
+/// Records dropped because the ring of signals was full.
+pub const SIGNAL_RING_FULL: u32 = 11;
+/// SIGKILLs to processes that had not ended, and not the OOM killer's.
+pub const SIGKILLED: u32 = 12;
+
 /// How many counters there are.
-pub const COUNT: u32 = 10;
+pub const COUNT: u32 = 13;

@@ -50,6 +50,8 @@ layout! {
     /// How much of a victim's command line is copied: [`COMMAND_LINE_FULL`], [`COMMAND_LINE_PROGRAM`], or [`ABSENT`]
     /// for nothing.
     command_line,
+    /// Whether signals are reported that end processes: [`ABSENT`] where nobody wants them.
+    follow_kills,
     /// Whether a part of the kernel stack is copied where no function hook sees the killer: [`ABSENT`] where `oom_control`
     /// could not be found in it.
     copy_stack,
@@ -77,6 +79,8 @@ layout! {
     task_real_cred,
     /// `task_struct.start_boottime`.
     task_start_boottime,
+    /// `task_struct.alloc_lock`: not 0 while it is held. [`ABSENT`] where it is no such number (`PREEMPT_RT`).
+    task_alloc_lock,
     /// `task_struct.memcg_in_oom`: the memory cgroup that the task waits for. Only for memory on cgroup v1.
     task_memcg_in_oom,
     /// `task_struct.memcg_oom_gfp_mask`; not since 6.12.
@@ -91,6 +95,8 @@ layout! {
     signal_oom_mm,
     /// `signal_struct.flags`.
     signal_flags,
+    /// `signal_struct.live`: threads that have not ended.
+    signal_live,
     /// `signal_struct.pids[PIDTYPE_TGID]`.
     signal_pid_tgid,
     /// `pid.level`.
@@ -105,6 +111,12 @@ layout! {
     mm_arg_start,
     /// `mm_struct.arg_end`.
     mm_arg_end,
+    /// `mm_struct.exe_file`.
+    mm_exe_file,
+    /// `file.f_path.dentry`.
+    file_dentry,
+    /// `dentry.d_name.name`.
+    dentry_name,
     /// `mm_struct.total_vm`, in pages.
     mm_total_vm,
     /// `mm_struct.pgtables_bytes`.

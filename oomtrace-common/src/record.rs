@@ -5,9 +5,11 @@
 //! has no meaning.
 
 mod memory;
+mod signal;
 mod stack;
 
 pub use memory::{Memory, memory_fact};
+pub use signal::*;
 pub use stack::{STACK_LEN, Stack};
 
 /// [`Header::kind`]: the OOM killer marked a victim ([`OomKill`]).
@@ -22,6 +24,8 @@ pub const KIND_CGROUP_RENAME: u32 = 4;
 pub const KIND_SHARED_MM_KILL: u32 = 5;
 /// [`Header::kind`]: a memory cgroup ran out and the OOM killer ended without a victim ([`MemcgOom`]).
 pub const KIND_MEMCG_OOM: u32 = 6;
+/// [`Header::kind`]: processes were sent a signal that ended them ([`SignalKill`]).
+pub const KIND_SIGNAL_KILL: u32 = 7;
 
 /// `TASK_COMM_LEN`.
 pub const COMM_LEN: usize = 16;
@@ -370,6 +374,10 @@ const _: () = {
     assert!(offset_of!(CgroupChange, path) == 40);
     assert!(size_of::<CgroupChange>() == 40 + CGROUP_PATH_LEN);
     assert!(size_of::<SharedMmKill>() == 96);
+    assert!(offset_of!(SignalKill, sigterm) == 240);
+    assert!(offset_of!(SignalKill, levels) == 288);
+    assert!(size_of::<SignalKill>() == 288 + SIGNAL_LEVELS * size_of::<MemcgLevel>());
+    assert!(size_of::<SignalKey>() == 24);
     assert!(offset_of!(MemcgOom, lineage) == 208);
     assert!(offset_of!(MemcgOom, path) == 224);
     assert!(offset_of!(MemcgOom, levels) == 224 + PATH_LEN);

@@ -4,6 +4,7 @@
 //! without a limit. Every fact that may be missing has a bit that says so.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod hang;
 mod maps;
@@ -12,6 +13,7 @@ mod memcg;
 mod memory;
 mod run;
 mod signal;
+mod signal_kill;
 mod stack;
 mod task;
 mod unkilled;
@@ -25,7 +27,7 @@ use oomtrace_common::{
     record::{KIND_CGROUP_MKDIR, KIND_CGROUP_RENAME, KIND_CGROUP_RMDIR, SOURCE_FENTRY, SOURCE_KPROBE},
 };
 
-use crate::memory::layout;
+use crate::{memory::layout, signal_kill::Generated};
 
 /// `oom:mark_victim`: the base. It runs once for each victim, under `oom_lock`.
 #[raw_tracepoint(tracepoint = "mark_victim")]
@@ -39,15 +41,29 @@ pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
 }
 
 /// `signal:signal_generate`: on every kernel the only trace that shows whether the OOM killer really killed
-/// the process that it marked, and which others it kills.
+/// the process that it marked, and which others it kills. It also shows who else ends processes.
+///
+/// It runs at each signal on the host. All signals but two end here at once.
 #[raw_tracepoint(tracepoint = "signal_generate")]
 pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
     const SIGKILL: i32 = 9;
+    const SIGTERM: i32 = 15;
     // The value that `do_send_sig_info` passes for a signal of the kernel itself.
     const SEND_SIG_PRIV: u64 = 1;
-    if ctx.arg::<i32>(0) == SIGKILL && ctx.arg::<u64>(1) == SEND_SIG_PRIV {
-        signal::kernel_sent_sigkill(&ctx, ctx.arg::<u64>(2));
+    let signal = ctx.arg::<i32>(0);
+    if signal != SIGKILL && signal != SIGTERM {
+        return 0;
     }
+    let of = Generated {
+        info: ctx.arg::<u64>(1),
+        task: ctx.arg::<u64>(2),
+        group: ctx.arg::<u32>(3),
+        result: ctx.arg::<u32>(4),
+    };
+    if signal == SIGKILL && of.info == SEND_SIG_PRIV {
+        signal::kernel_sent_sigkill(&ctx, of.task);
+    }
+    signal_kill::signal(signal as u32, of);
     0
 }
 

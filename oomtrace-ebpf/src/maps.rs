@@ -10,7 +10,10 @@ use aya_ebpf::{
 };
 use oomtrace_common::{
     counter, pinned,
-    record::{COMMAND_LINE_LEN, CgroupChange, OomControl, OomKill, PATH_LEN, STACK_LEN},
+    record::{
+        COMMAND_LINE_LEN, CgroupChange, OomControl, OomKill, PATH_LEN, STACK_LEN, SignalGroup, SignalKey,
+        Sigterm,
+    },
 };
 
 /// Kills. They have their own ring, so that a storm of cgroups never displaces one. User space sets its size.
@@ -20,6 +23,18 @@ pub static KILLS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 /// Cgroups made, removed and renamed.
 #[map]
 pub static CGROUPS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
+
+/// Signals that end processes: a ring of their own, so that a storm of them pushes out nothing else.
+#[map]
+pub static SIGNALS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
+
+/// Signals that belong together, counted. The oldest make room.
+#[map]
+pub static SIGNAL_GROUPS: LruHashMap<SignalKey, SignalGroup> = LruHashMap::with_max_entries(1024, 0);
+
+/// The last SIGTERM to a process, by its id: a SIGKILL may follow. The oldest make room.
+#[map]
+pub static SIGTERMS: LruHashMap<u32, Sigterm> = LruHashMap::with_max_entries(1024, 0);
 
 /// The counters of [`oomtrace_common::counter`].
 #[map]
@@ -49,6 +64,10 @@ pub static RUN: Array<Run> = Array::with_max_entries(1, 0);
 /// and its mark, others on the same CPU may send signals. The oldest entries are replaced.
 #[map]
 pub static SIGKILLS: LruHashMap<u32, Sigkill> = LruHashMap::with_max_entries(1024, 0);
+
+/// See [`Forgetful`].
+#[map]
+static FORGOTTEN: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 /// [`address_of`] uses it to turn a pointer into a number.
 #[map]
@@ -180,6 +199,26 @@ pub fn count(counter: u32, by: u64) {
     }
 }
 
+/// Adds to a number in a map that other processors add to as well.
+///
+/// # Safety
+/// `to` must be an aligned place in a map.
+#[inline(always)]
+pub unsafe fn add(to: *mut u64, by: u64) {
+    // The compiler has no atomic addition for this target, which it takes for one without compare-and-swap.
+    // SAFETY: by this function's contract.
+    #[cfg(target_arch = "bpf")]
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) to, in(reg) by)
+    };
+    // Only for clippy, on the host's target.
+    // SAFETY: by this function's contract.
+    #[cfg(not(target_arch = "bpf"))]
+    unsafe {
+        *to = (*to).wrapping_add(by)
+    };
+}
+
 /// The number of the next event. Called only under `oom_lock`, so a simple addition is enough.
 #[inline(always)]
 pub fn next_seq() -> u64 {
@@ -213,6 +252,28 @@ pub fn address_of<C: EbpfContext>(ctx: &C) -> u64 {
     unsafe {
         ptr::write_volatile(address, ctx.as_ptr() as u64);
         ptr::read_volatile(address)
+    }
+}
+
+/// A place where a number becomes another one to the verifier.
+#[derive(Clone, Copy)]
+pub struct Forgetful(*mut u32);
+
+impl Forgetful {
+    /// That of this CPU; none never happens.
+    #[inline(always)]
+    pub fn of_this_cpu() -> Option<Self> {
+        FORGOTTEN.get_ptr_mut(0).map(Self)
+    }
+
+    /// The same number, of which the verifier has forgotten what it knows: the ways to here are one to it from then on.
+    #[inline(always)]
+    pub fn forgotten(self, number: u32) -> u32 {
+        // SAFETY: a pointer into the map of this CPU, checked for NULL.
+        unsafe {
+            ptr::write_volatile(self.0, number);
+            ptr::read_volatile(self.0)
+        }
     }
 }
 

@@ -110,12 +110,26 @@ pub unsafe fn levels_bytes(lineage: *const Lineage) -> Option<u64> {
     (levels <= MAX_LEVELS as u64).then_some(levels * size_of::<MemcgLevel>() as u64)
 }
 
+/// A level of which nothing was read.
+pub const NO_LEVEL: MemcgLevel = MemcgLevel {
+    cgroup_id: 0,
+    usage_pages: 0,
+    max_pages: 0,
+    watermark_pages: 0,
+    swap_usage_pages: 0,
+    swap_max_pages: 0,
+    events: [0; 6],
+    address: 0,
+    oom_group: 0,
+    present: 0,
+};
+
 /// Fills in `to` from the `mem_cgroup` whose css is at `css`.
 ///
 /// # Safety
 /// `to` must be writable.
 #[inline(always)]
-unsafe fn facts(reader: &mut Reader, to: *mut MemcgLevel, css: u64, kn: u64) {
+pub unsafe fn facts(reader: &mut Reader, to: *mut MemcgLevel, css: u64, kn: u64) {
     let memcg = css.wrapping_sub(u64::from(layout!(mem_cgroup_css)));
     // SAFETY: `to` is writable by this function's contract, and so is each of its fields; all are integers.
     unsafe {

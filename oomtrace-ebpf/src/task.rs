@@ -54,7 +54,7 @@ pub unsafe fn facts(reader: &mut Reader, to: *mut Task, task: u64) -> u64 {
 /// # Safety
 /// `to` must be writable.
 #[inline(always)]
-unsafe fn namespace_tgid(reader: &mut Reader, to: *mut u32, signal: u64) -> u32 {
+pub unsafe fn namespace_tgid(reader: &mut Reader, to: *mut u32, signal: u64) -> u32 {
     // MAX_PID_NS_LEVEL.
     const DEEPEST: u32 = 32;
     let pid = reader.pointer(signal, layout!(signal_pid_tgid));

@@ -27,6 +27,7 @@ use crate::{
     sources::{
         earlier_kills::Since,
         probe::{DEFAULT_DIR, HookChoice},
+        signal_kills::SignalChoice,
     },
 };
 
@@ -144,6 +145,9 @@ pub struct Run {
     /// Add this constant to every line, under `tags`: `cluster=blue`. At most 16 tags and 512 bytes in all.
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = tags::tag)]
     pub tag: Vec<(String, String)>,
+    /// Which SIGKILLs are reported that the OOM killer did not send: `exit 137` that is not out of memory.
+    #[arg(long, value_enum, default_value_t)]
+    pub signals: SignalChoice,
     /// Do not ask the container's runtime, some seconds after a kill, whether it noticed it.
     #[arg(long)]
     pub no_verdict: bool,

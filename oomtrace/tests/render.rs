@@ -10,7 +10,7 @@ mod for_people;
 mod fullest;
 mod samples;
 
-use fullest::{absences, fullest};
+use fullest::{absences, fullest, fullest_signal};
 use oomtrace::event::*;
 use oomtrace::outputs::encode::text::Palette;
 use oomtrace::outputs::encode::{MAX_LINE_BYTES, Render, json as encode, text};
@@ -166,19 +166,28 @@ fn a_long_start_keeps_its_shape() {
 fn fullest_event() {
     for filler in ["x", "\u{1}", "\u{9b}", "\"", "…", "\u{10ffff}"] {
         let text = filler.repeat(2000);
-        let mut event = fullest(&text, 20);
-        if let Event::OomKill(event) = &mut event {
-            event.truncated = vec![];
+        for (mut event, comm) in
+            [(fullest(&text, 20), "victim.comm"), (fullest_signal(&text, 20), "target.comm")]
+        {
+            match &mut event {
+                Event::OomKill(event) => event.truncated = vec![],
+                Event::SignalKill(event) => event.truncated = vec![],
+                _ => {}
+            }
+            fits_and_says_what_was_cut(&event, comm);
         }
-        let value = parse(&event);
-        let names = truncated(&value);
-        assert!(names.contains(&"victim.comm") && names.contains(&"missing"), "{names:?}");
-        assert!(
-            names.iter().all(|name| value.pointer(&format!("/{}", name.replace('.', "/"))).is_some()
-                || OPTIONAL.contains(name)),
-            "{names:?}"
-        );
     }
+}
+
+fn fits_and_says_what_was_cut(event: &Event, comm: &str) {
+    let value = parse(event);
+    let names = truncated(&value);
+    assert!(names.contains(&comm) && names.contains(&"missing"), "{names:?}");
+    assert!(
+        names.iter().all(|name| value.pointer(&format!("/{}", name.replace('.', "/"))).is_some()
+            || OPTIONAL.contains(name)),
+        "{names:?}"
+    );
 }
 
 const OPTIONAL: [&str; 4] = ["tags", "container.label", "container.nested", "missing"];

@@ -97,11 +97,12 @@ fn required_keys_are_required() {
         (1, vec!["schema", "type", "time", "message", "severity", "origin", "oom", "victim"]),
         (3, vec!["schema", "of", "victim"]),
         (4, vec!["schema", "type", "time"]),
-        (5, vec!["count", "reason"]),
-        (6, vec!["kernel_kills", "reported", "since"]),
-        (7, vec!["state"]),
-        (8, vec!["of", "container"]),
-        (9, vec!["reason", "events", "lost"]),
+        (5, vec!["schema", "type", "time", "signal"]),
+        (7, vec!["count", "reason"]),
+        (8, vec!["kernel_kills", "reported", "since"]),
+        (9, vec!["state"]),
+        (10, vec!["of", "container"]),
+        (11, vec!["reason", "events", "lost"]),
     ] {
         let (name, event) = samples::all().remove(index);
         for key in keys {

@@ -80,6 +80,25 @@ impl Watch {
         Ok(line)
     }
 
+    /// The `signal_kill` line of a container's first process, whose cgroup's path holds `part`.
+    pub fn signal_in(&mut self, part: &str) -> Result<Line> {
+        let first = |line: &&Line| {
+            let path = line.get("target.cgroup.path").and_then(Value::as_str);
+            line.kind() == "signal_kill"
+                && line.number("target.namespace_pid") == Some(1)
+                && path.is_some_and(|path| path.contains(part))
+        };
+        self.wait_for(&format!("a line for the signal in {part}"), |lines| lines.iter().find(first).cloned())
+    }
+
+    /// The first `signal_kill` line of a target in the cgroup of this path.
+    pub fn signal_to(&mut self, path: &str) -> Result<Line> {
+        let is_it = |line: &&Line| {
+            line.kind() == "signal_kill" && line.get("target.cgroup.path") == Some(&Value::from(path))
+        };
+        self.wait_for(&format!("a line for the signal to {path}"), |lines| lines.iter().find(is_it).cloned())
+    }
+
     /// The `verdict` line of a kill.
     pub fn verdict_of(&mut self, kill: &Line) -> Result<Line> {
         let what = format!("the verdict on {:?}", kill.number("seq"));

@@ -340,6 +340,10 @@ impl Session {
             if !line.is_event() || !self.claimed.insert(place) || is_relief(&line) {
                 continue;
             }
+            if line.kind() == "signal_kill" {
+                self.check_no_victim(&line)?;
+                continue;
+            }
             let cgroup = line.get("cgroup.id").and_then(serde_json::Value::as_str);
             if line.kind() == "memcg_oom" && cgroup.is_some_and(|id| self.unasked.contains(id)) {
                 continue;
@@ -352,6 +356,15 @@ impl Session {
                 bail!("a line without a cause: {}", line.text);
             }
         }
+        Ok(())
+    }
+
+    /// Whom the OOM killer killed, nobody else is said to have killed.
+    fn check_no_victim(&self, line: &Line) -> Result<()> {
+        let pid = line.number("target.pid");
+        let killed = |of: &Line| of.kind() == "oom_kill" && of.number("victim.pid") == pid;
+        let lines = self.tracer.lines();
+        ensure!(!lines.iter().any(killed), "a victim of the OOM killer: {}", line.text);
         Ok(())
     }
 

@@ -66,7 +66,7 @@ impl Line {
     /// Whether it reports an action of the kernel. Some of these have no `seq`, because it needs the OOM
     /// killer's lock.
     pub fn is_event(&self) -> bool {
-        matches!(self.kind(), "oom_kill" | "shared_mm_kill" | "memcg_oom")
+        matches!(self.kind(), "oom_kill" | "shared_mm_kill" | "memcg_oom" | "signal_kill")
     }
 
     /// A number at a dotted path.

@@ -22,7 +22,7 @@ pub struct Losses {
 }
 
 /// The reasons, in the order in which they are handed over to the next run.
-const HANDED_OVER: [LossReason; 8] = [
+const HANDED_OVER: [LossReason; 9] = [
     LossReason::RingFull,
     LossReason::CgroupRingFull,
     LossReason::NoScratch,
@@ -31,6 +31,7 @@ const HANDED_OVER: [LossReason; 8] = [
     LossReason::VerdictQueueFull,
     LossReason::Unexplained,
     LossReason::UnnumberedRingFull,
+    LossReason::SignalRingFull,
 ];
 
 /// The number of entries: the last `seq`, the holes, and two for each reason.
@@ -115,6 +116,7 @@ impl Losses {
             (LossReason::UnnumberedRingFull, counter::UNNUMBERED_RING_FULL),
             (LossReason::NoScratch, counter::NO_SCRATCH),
             (LossReason::CgroupRingFull, counter::CGROUP_RING_FULL),
+            (LossReason::SignalRingFull, counter::SIGNAL_RING_FULL),
         ] {
             self.total(reason).total = counters.get(index);
         }

@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use oomtrace_common::pinned::Pinned;
+use oomtrace_common::{counter, pinned::Pinned};
 
 use crate::{
     accounting::{losses::Losses, reconciliation::Reconciliation},
@@ -31,8 +31,20 @@ pub struct Account {
     reconciliation: Reconciliation,
     /// Lost events that replaced programs had counted.
     lost_before: u64,
+    signals: SignalCounts,
     /// Something changed since the losses were last reported.
     news: bool,
+}
+
+/// Signals that ended processes.
+#[derive(Clone, Copy, Debug, Default)]
+struct SignalCounts {
+    /// What the programs have counted.
+    seen: u64,
+    /// As `seen`, when this run began; `None` if signals are not followed.
+    before: Option<u64>,
+    /// Those of this run that have a line.
+    told: u64,
 }
 
 impl Account {
@@ -43,6 +55,7 @@ impl Account {
             losses: Losses::default(),
             reconciliation: Reconciliation::new(vmstat, v1),
             lost_before: 0,
+            signals: SignalCounts::default(),
             news: false,
         }
     }
@@ -87,6 +100,23 @@ impl Account {
         self.losses.no_verdict();
     }
 
+    /// From here on signals are followed.
+    pub fn follow_signals(&mut self) {
+        self.signals.before = Some(self.signals.seen);
+    }
+
+    /// A record of signals came, and `told` of them have a line.
+    pub fn saw_signals(&mut self, told: u64) {
+        self.news = true;
+        self.signals.told = self.signals.told.saturating_add(told);
+    }
+
+    /// How many signals of this run have no line so far; `None` if they are not followed.
+    pub fn signals_left_out(&self) -> Option<u64> {
+        let SignalCounts { seen, before, told } = self.signals;
+        before.map(|before| seen.saturating_sub(before).saturating_sub(told))
+    }
+
     /// Events that this run lost.
     pub fn lost(&self) -> u64 {
         self.lost_before.saturating_add(self.losses.events())
@@ -104,6 +134,7 @@ impl Account {
 
     /// Takes in the kernel side's counters. They must be read after the rings were drained.
     pub fn counted(&mut self, counters: &Counters) {
+        self.signals.seen = counters.get(counter::SIGKILLED);
         self.losses.counted(counters);
     }
 

@@ -23,7 +23,7 @@ use crate::{
     run::{
         beside::{self, Beside},
         reporter::Reporter,
-        session::{Ended, Parts, Session},
+        session::{Asked, Ended, Parts, Session},
         setup::{self, Added, Given},
         signals,
     },
@@ -31,6 +31,7 @@ use crate::{
         kills::Records,
         probe::{HookChoice, Options, PinDir, Probe, Replaced, TakeOver},
         recorder::Recorder,
+        signal_kills::SignalChoice,
     },
     stderr::say,
 };
@@ -104,8 +105,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     };
     let account = Account::new(vmstat, enricher.is_v1());
     let reporter = Reporter::new(Filter::from(&args.filters), outputs);
-    let parts =
-        Parts { attached, counts, records, sources, enricher, account, reporter, mount, count: args.count };
+    let asked = Asked { count: args.count, signals: args.signals };
+    let parts = Parts { attached, counts, records, sources, enricher, account, reporter, mount, asked };
     let done = wait_for_events(Session::new(parts), start, replaced, args.timeout);
     // The lock on the pins is held until everything is written.
     drop(pins);
@@ -133,8 +134,12 @@ pub(super) fn as_they_run(hooks: &[HookStatus], functions_run: bool) -> Vec<Hook
 
 /// Attaches the programs: pinned, or only until this process ends.
 fn pinned_or_not(args: &Run, kernel: &Kernel) -> Result<(Option<PinDir>, TakeOver), Failure> {
-    let options =
-        Options { command_line: args.command_line, debug: args.debug, ..options(args.hook, args.ring_size) };
+    let options = Options {
+        command_line: args.command_line,
+        debug: args.debug,
+        follow_kills: args.signals != SignalChoice::Off,
+        ..options(args.hook, args.ring_size)
+    };
     let layout = &kernel.resolved.layout;
     let Some(dir) = &args.pin else {
         let probe = Probe::attach(&options, layout, &kernel.btf)?;
@@ -191,6 +196,7 @@ fn options(hook: HookChoice, ring_size: RingSize) -> Options {
         hook,
         kill_ring_bytes: ring_size.0,
         cgroup_ring_bytes: CGROUP_RING_BYTES,
+        follow_kills: false,
         command_line: CommandLineChoice::default(),
         debug: false,
     }

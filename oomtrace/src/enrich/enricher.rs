@@ -6,12 +6,14 @@ mod knowledge;
 mod logged;
 mod memcg_oom;
 mod shared_mm_kill;
+mod signal_kill;
 mod victim;
 
 pub use function_hooks::{HookState, ftrace_enabled};
 use function_hooks::{Hooks, log_time_before};
 pub use knowledge::{Knowledge, RunFacts};
 pub use logged::LogOrigin;
+pub use signal_kill::Signalled;
 
 use std::{borrow::Cow, time::Duration};
 

@@ -3,4 +3,5 @@
 pub mod absent;
 pub mod enricher;
 pub mod keys;
+pub mod killer;
 pub mod oom;

@@ -9,6 +9,7 @@ mod missing;
 mod oom;
 mod run;
 pub mod schema;
+mod signal_kill;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,9 @@ pub use oom::{
     Trigger, Victim, VictimMemory,
 };
 pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, Hooks, HooksState, LossReason, Lost, Start, Stop};
+pub use signal_kill::{
+    How, Killer, SenderContainer, Signal, SignalKill, SignalSender, SignalTarget, SigtermSender,
+};
 
 /// Most readers keep numbers as doubles. Above this a double cannot hold every integer.
 pub const MAX_NUMBER: u64 = 1 << 53;
@@ -55,6 +59,8 @@ pub enum Event {
     SharedMmKill(Box<SharedMmKill>),
     /// A memory cgroup ran out and the killer ended without a victim.
     MemcgOom(Box<MemcgOom>),
+    /// Processes were sent a signal that ends them, and not by the OOM killer.
+    SignalKill(Box<SignalKill>),
     /// Events, lines or names were lost.
     Lost(Box<Lost>),
     /// The kernel's own counter grew by more than what was reported.
@@ -80,8 +86,18 @@ pub struct Owner<'a> {
 
 impl Event {
     /// Each value of `type`.
-    pub const KINDS: [&'static str; 9] =
-        ["oom_kill", "shared_mm_kill", "memcg_oom", "start", "lost", "gap", "hooks", "verdict", "stop"];
+    pub const KINDS: [&'static str; 10] = [
+        "oom_kill",
+        "shared_mm_kill",
+        "memcg_oom",
+        "signal_kill",
+        "start",
+        "lost",
+        "gap",
+        "hooks",
+        "verdict",
+        "stop",
+    ];
 
     /// The value of `type`.
     pub fn kind(&self) -> &'static str {
@@ -90,6 +106,7 @@ impl Event {
             Self::OomKill(_) => "oom_kill",
             Self::SharedMmKill(_) => "shared_mm_kill",
             Self::MemcgOom(_) => "memcg_oom",
+            Self::SignalKill(_) => "signal_kill",
             Self::Lost(_) => "lost",
             Self::Gap(_) => "gap",
             Self::Hooks(_) => "hooks",
@@ -102,9 +119,12 @@ impl Event {
     pub fn severity(&self) -> Severity {
         match self {
             Self::OomKill(_) | Self::SharedMmKill(_) | Self::MemcgOom(_) => Severity::Error,
+            Self::SignalKill(event) if event.is_for_memory() => Severity::Error,
             Self::Lost(_) | Self::Gap(_) => Severity::Warning,
             Self::Hooks(event) if event.state == HooksState::Silent => Severity::Warning,
-            Self::Start(_) | Self::Hooks(_) | Self::Verdict(_) | Self::Stop(_) => Severity::Info,
+            Self::Start(_) | Self::SignalKill(_) | Self::Hooks(_) | Self::Verdict(_) | Self::Stop(_) => {
+                Severity::Info
+            }
         }
     }
 
@@ -114,6 +134,7 @@ impl Event {
             Self::OomKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
             Self::SharedMmKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
             Self::MemcgOom(oom) => (oom.container.as_ref(), oom.k8s.as_ref(), oom.systemd.as_ref()),
+            Self::SignalKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
             Self::Verdict(verdict) => (Some(&verdict.container), None, None),
             Self::Start(_) | Self::Lost(_) | Self::Gap(_) | Self::Hooks(_) | Self::Stop(_) => {
                 (None, None, None)
@@ -129,6 +150,7 @@ impl Event {
             Self::OomKill(event) => &event.envelope,
             Self::SharedMmKill(event) => &event.envelope,
             Self::MemcgOom(event) => &event.envelope,
+            Self::SignalKill(event) => &event.envelope,
             Self::Lost(event) => &event.envelope,
             Self::Gap(event) => &event.envelope,
             Self::Hooks(event) => &event.envelope,

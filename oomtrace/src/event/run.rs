@@ -97,6 +97,8 @@ pub enum LossReason {
     RingFull,
     /// Events without a `seq` (`memcg_oom`): the kill ring was full.
     UnnumberedRingFull,
+    /// `signal_kill` events: their ring was full.
+    SignalRingFull,
     /// Cgroup changes: the cgroup ring was full, so names may be unknown.
     CgroupRingFull,
     /// Kill events: the kernel side had no buffer to build them in.
@@ -120,12 +122,13 @@ pub enum LossReason {
 
 impl LossReason {
     /// All of them, in the order of `docs/EVENTS.md`.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RingFull,
         Self::NoScratch,
         Self::UnreadableRecord,
         Self::Unexplained,
         Self::UnnumberedRingFull,
+        Self::SignalRingFull,
         Self::CgroupRingFull,
         Self::CgroupNotKept,
         Self::NameNotRead,
@@ -215,6 +218,9 @@ pub struct Stop {
     pub events: u64,
     /// Events that this run lost.
     pub lost: u64,
+    /// Signals in this run that ended processes and have no line: consequences, and what `--signals` leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signals_left_out: Option<u64>,
     /// Keys whose text was cut so that the line stays under 4096 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub truncated: Vec<String>,

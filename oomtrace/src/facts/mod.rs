@@ -11,6 +11,7 @@ mod parts;
 mod recording;
 mod records;
 mod ring_fill;
+mod signal_kill;
 
 use oomtrace_common::record::{
     self as wire, COMM_LEN, FLAG_COMMAND_LINE_CUT, FLAG_LEVELS_CUT, FLAG_PATH_CUT, FLAG_PID_ONLY,
@@ -27,6 +28,7 @@ pub use records::{
     MemcgOomFacts, MemoryFacts, OomControlFacts, OomKillFacts, Record, SharedMmKillFacts, TaskFacts,
 };
 pub use ring_fill::RingFill;
+pub use signal_kill::{SignalKillFacts, SigtermFacts};
 
 use crate::event::{Evidence, MemoryEvents};
 
@@ -90,6 +92,9 @@ impl Decoder {
                 }))
             }
             wire::KIND_MEMCG_OOM => self.memcg_oom(bytes).map(|facts| Record::MemcgOom(Box::new(facts))),
+            wire::KIND_SIGNAL_KILL => {
+                signal_kill::signal_kill(self, bytes).map(|facts| Record::SignalKill(Box::new(facts)))
+            }
             wire::KIND_CGROUP_MKDIR => cgroup_change(bytes, CgroupChangeKind::Made),
             wire::KIND_CGROUP_RMDIR => cgroup_change(bytes, CgroupChangeKind::Removed),
             wire::KIND_CGROUP_RENAME => cgroup_change(bytes, CgroupChangeKind::Renamed),

@@ -3,7 +3,7 @@
 
 use crate::{
     event::{Evidence, MemoryEvents},
-    facts::StackFacts,
+    facts::{SignalKillFacts, StackFacts},
 };
 
 /// A cgroup's id: `kernfs_node.id`, the inode number of its directory.
@@ -29,6 +29,8 @@ pub enum Record {
     SharedMmKill(SharedMmKillFacts),
     /// A memory cgroup ran out without a kill.
     MemcgOom(Box<MemcgOomFacts>),
+    /// Processes were sent a signal that ends them.
+    SignalKill(Box<SignalKillFacts>),
     /// A memory cgroup was made, removed or renamed.
     Cgroup(CgroupChange),
 }

@@ -71,6 +71,10 @@ impl Filter {
                     && self.takes_of(owner, kill.victim.comm.as_deref())
             }
             Event::MemcgOom(_) => self.takes_scope(Scope::Memcg) && self.takes_of(owner, None),
+            // Nothing ran out: no scope is its.
+            Event::SignalKill(kill) => {
+                self.scope.is_empty() && self.takes_of(owner, kill.target.comm.as_deref())
+            }
             Event::Verdict(verdict) => !self.is_about_kills() || self.has_kept(event, &verdict.of),
             _ => true,
         };

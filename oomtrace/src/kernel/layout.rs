@@ -19,13 +19,15 @@ pub(super) const GFP: &str = "___GFP_DMA_BIT";
 
 /// The types and enumerators that a start needs, so that one pass through all types finds them. Other names are found
 /// too, each in a pass of its own.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 33] = [
     "task_struct",
     "pid",
     "upid",
     "cred",
     "signal_struct",
     "mm_struct",
+    "file",
+    "dentry",
     "css_set",
     "cgroup_subsys_state",
     "cgroup",
@@ -145,6 +147,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         // The operator and the host decide these: see `sources::probe`.
         follow_signals: 1,
         command_line: COMMAND_LINE_FULL,
+        follow_kills: 1,
         copy_stack: 1,
         task_pid: s.needed("task_struct", &["pid"])?,
         task_tgid: s.needed("task_struct", &["tgid"])?,
@@ -157,6 +160,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         task_real_parent: s.wanted("task_struct", &["real_parent"]),
         task_real_cred: s.wanted("task_struct", &["real_cred"]),
         task_start_boottime: s.wanted("task_struct", &["start_boottime", "real_start_time"]),
+        task_alloc_lock: lock(&mut s),
         task_memcg_in_oom: match memory_hierarchy_id {
             // On cgroup v2 no task waits for memory.
             None | Some(0) => ABSENT,
@@ -168,6 +172,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         signal_oom_score_adj: s.wanted("signal_struct", &["oom_score_adj"]),
         signal_oom_mm: s.wanted("signal_struct", &["oom_mm"]),
         signal_flags: s.wanted("signal_struct", &["flags"]),
+        signal_live: s.wanted("signal_struct", &["live"]),
         signal_pid_tgid: element(&mut s, "signal_struct", "pids", "PIDTYPE_TGID"),
         pid_level: s.wanted("pid", &["level"]),
         pid_numbers,
@@ -175,6 +180,9 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         upid_nr: s.wanted("upid", &["nr"]),
         mm_arg_start: s.wanted("mm_struct", &["arg_start"]),
         mm_arg_end: s.wanted("mm_struct", &["arg_end"]),
+        mm_exe_file: s.wanted("mm_struct", &["exe_file"]),
+        file_dentry: s.wanted("file", &["f_path.dentry"]),
+        dentry_name: s.wanted("dentry", &["d_name.name"]),
         mm_total_vm: s.wanted("mm_struct", &["total_vm"]),
         mm_pgtables_bytes: s.wanted("mm_struct", &["pgtables_bytes"]),
         mm_rss_file: rss(&mut s, "MM_FILEPAGES"),
@@ -238,6 +246,13 @@ fn mark_victim(btf: &Btf) -> Result<u32, LayoutError> {
         Some(id) if btf.size(*id) == Some(4) => Ok(MARK_VICTIM_PID),
         _ => Err(LayoutError::MarkVictim),
     }
+}
+
+/// `task_struct.alloc_lock`, where it is a number that is 0 while nobody holds it.
+fn lock(s: &mut Structures<'_>) -> u32 {
+    let btf = s.btf;
+    let lock = s.id("task_struct").and_then(|task| btf.member(task, "alloc_lock.rlock.raw_lock"));
+    lock.filter(|lock| btf.size(lock.type_id) == Some(4)).map_or(ABSENT, |lock| lock.offset_bytes)
 }
 
 /// An element of an array member, by the name of its index.

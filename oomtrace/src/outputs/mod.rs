@@ -245,6 +245,7 @@ mod tests {
             },
             reason: "SIGTERM".into(),
             events: 0,
+            signals_left_out: None,
             lost: 0,
             truncated: Vec::new(),
         }));

@@ -11,7 +11,7 @@ use crate::{
 pub struct Reporter {
     filter: Filter,
     outputs: Outputs,
-    /// Events printed: kills, shared-memory kills, cgroups that ran out of memory.
+    /// Events printed: kills, shared-memory kills, cgroups that ran out of memory, signals.
     events: u64,
     /// Kills printed. `--count` counts these.
     kills: u64,
@@ -36,7 +36,7 @@ impl Reporter {
                 self.events += 1;
                 self.kills += u64::from(kill.oom.kill != Some(Kill::AlreadyExiting));
             }
-            Event::SharedMmKill(_) | Event::MemcgOom(_) => self.events += 1,
+            Event::SharedMmKill(_) | Event::MemcgOom(_) | Event::SignalKill(_) => self.events += 1,
             _ => {}
         }
         self.print(event, account)?;
@@ -89,6 +89,7 @@ impl Reporter {
             reason: reason.into(),
             events: self.events,
             lost: account.lost(),
+            signals_left_out: account.signals_left_out(),
             truncated: Vec::new(),
         };
         self.print(&Event::Stop(Box::new(stop)), account)

@@ -7,6 +7,7 @@ mod wait;
 
 use std::{io, path::PathBuf, time::Duration};
 
+pub(crate) use resume::Asked;
 use tokio::{signal::unix::SignalKind, time::Instant};
 use turns::Turns;
 use wait::{
@@ -93,8 +94,8 @@ pub(crate) struct Parts {
     pub(crate) reporter: Reporter,
     /// Where the memory cgroups are mounted.
     pub(crate) mount: Option<PathBuf>,
-    /// How many kills to report before the run ends.
-    pub(crate) count: Option<u64>,
+    /// What the operator asked for.
+    pub(crate) asked: Asked,
 }
 
 /// A run, from its first line to its last.
@@ -107,7 +108,7 @@ pub(crate) struct Session {
     account: Account,
     reporter: Reporter,
     mount: Option<PathBuf>,
-    count: Option<u64>,
+    asked: Asked,
     /// The source whose last line the output keeps. Its record stays in the ring until that line is written.
     held: Option<usize>,
     /// Since when the output has taken no lines.
@@ -127,7 +128,7 @@ impl Session {
             account: parts.account,
             reporter: parts.reporter,
             mount: parts.mount,
-            count: parts.count,
+            asked: parts.asked,
             held: None,
             stalled: None,
             notify: Notify::from_env(),
@@ -201,6 +202,7 @@ impl Session {
         };
         let ends = Instant::now() + END_TIME;
         self.notify.stopping();
+        self.turns.ending();
         self.compare()?;
         // Wait for the second comparison only if the output still has time to take its line.
         if let Some(due) = self.account.due().map(Instant::from_std).filter(|due| *due < ends) {
@@ -228,6 +230,7 @@ impl Session {
             }
         };
         self.attached.flush_log();
+        self.account.counted(&self.counts.read()?);
         self.reporter.outputs().write_all();
         self.losses()?;
         self.reporter.stop(reason, self.enricher.own_envelope(), &mut self.account)?;
@@ -267,6 +270,8 @@ impl Session {
             }
             let Some(kills) = self.kills(was_stalled, &is_over)? else { return Ok(Drained::Enough) };
             if kills {
+                // Kills are news too.
+                self.account.take_news();
                 self.losses()?;
                 self.account.compare_soon();
             }
@@ -274,6 +279,9 @@ impl Session {
             // a kill's line.
             let more = self.turns.learn(&mut self.enricher, &mut self.account);
             let others = self.others()?;
+            if self.account.take_news() {
+                self.losses()?;
+            }
             if !self.names(kills) && !kills && !others {
                 return Ok(if more { Drained::More } else { Drained::Nothing });
             }

@@ -32,6 +32,7 @@ use crate::{
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
         probe::{Probe, Rings},
+        signal_kills::{SignalChoice, SignalKills},
         verdict::Verdicts,
     },
 };
@@ -89,11 +90,14 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
     let Given { args, root, rings, records, hooked, mount, enricher, .. } = given;
     let mut kills = Kills::new(rings.kills, rings.missed_signals, records.clone());
     let earlier = EarlierKills::before(&mut kills, root, args.since, given.continues, limits);
+    let signals = (args.signals != SignalChoice::Off)
+        .then(|| SignalKills::new(rings.signals, records.clone(), args.signals, mount.clone()));
     let files = mount.clone().map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
     let list = [
         one(CgroupChanges::new(rings.cgroups, records, mount)),
         one(earlier),
         one(kills),
+        any(signals),
         hooked.then(FunctionHooks::default).and_then(one),
         any(files),
         one(ClockSteps::new().map_err(no_descriptor)?),

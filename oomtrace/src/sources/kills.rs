@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::{
     accounting::Account,
-    enrich::enricher::Enricher,
+    enrich::enricher::{Enricher, Signalled},
     event::{Event, Kill},
-    facts::{BootTime, Decoder, Found, Record, recording},
+    facts::{BootTime, Decoder, Found, Record, SignalKillFacts, recording},
     sources::{
         Next, Rank, Source,
         probe::{MissedRuns, Ring},
@@ -70,6 +70,10 @@ impl Records {
                 }
                 Next::Event(Event::MemcgOom(Box::new(enricher.memcg_oom(&facts))))
             }
+            Ok(Record::SignalKill(facts)) => match enricher.signal_kill(&facts) {
+                Some(signalled) => Next::Event(Event::SignalKill(Box::new(signalled.event))),
+                None => Next::Silent,
+            },
             Ok(Record::Cgroup(change)) => {
                 enricher.cgroup_changed(&change);
                 Next::Silent
@@ -78,6 +82,17 @@ impl Records {
                 account.unreadable(1);
                 Next::Silent
             }
+        }
+    }
+
+    /// The event of a record of the ring of signals. It goes to no recorder: that has kills.
+    pub fn signal(&self, record: &[u8], enricher: &mut Enricher) -> Option<(SignalKillFacts, Signalled)> {
+        match self.decoder.record(record) {
+            Ok(Record::SignalKill(facts)) => {
+                let signalled = enricher.signal_kill(&facts)?;
+                Some((*facts, signalled))
+            }
+            _ => None,
         }
     }
 
@@ -101,7 +116,7 @@ impl Records {
             Record::OomKill(facts) => Some((facts.victim.tid, facts.time)),
             Record::SharedMmKill(facts) => Some((None, facts.time)),
             Record::MemcgOom(facts) => Some((None, facts.time)),
-            Record::Cgroup(_) => None,
+            Record::SignalKill(_) | Record::Cgroup(_) => None,
         }
     }
 }

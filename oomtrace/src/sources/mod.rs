@@ -13,6 +13,7 @@ pub mod kills;
 pub mod probe;
 pub mod recorder;
 pub mod saved_log;
+pub mod signal_kills;
 pub mod verdict;
 
 use std::{os::fd::BorrowedFd, time::Instant};
@@ -55,6 +56,9 @@ pub trait Source {
 
     /// The line of the last fact is written, or the fact had none: its record can be dropped.
     fn written(&mut self) {}
+
+    /// The run ends: what is held back is asked for once more.
+    fn ending(&mut self) {}
 
     /// Shows it an event of any source. `printed` is false if the operator did not ask for that event.
     fn saw(&mut self, _event: &Event, _printed: bool, _enricher: &Enricher, _account: &mut Account) {}

@@ -180,6 +180,8 @@ fn a_member_that_is_wanted_is_told() {
         ("signal_struct", "oom_score_adj", |layout| &mut layout.signal_oom_score_adj),
         ("signal_struct", "oom_mm", |layout| &mut layout.signal_oom_mm),
         ("signal_struct", "flags", |layout| &mut layout.signal_flags),
+        ("signal_struct", "live", |layout| &mut layout.signal_live),
+        ("mm_struct", "exe_file", |layout| &mut layout.mm_exe_file),
         ("mm_struct", "arg_start", |layout| &mut layout.mm_arg_start),
         ("mm_struct", "arg_end", |layout| &mut layout.mm_arg_end),
         ("pid", "level", |layout| &mut layout.pid_level),

@@ -14,7 +14,7 @@ const DATASEC: u32 = 15;
 const ENUM64: u32 = 19;
 
 /// The structures that the layout is read from, and those inside them that are searched.
-const STRUCTURES: [&str; 16] = [
+const STRUCTURES: [&str; 23] = [
     "task_struct",
     "cred",
     "signal_struct",
@@ -31,6 +31,13 @@ const STRUCTURES: [&str; 16] = [
     "page_counter",
     "mm_rss_stat",
     "percpu_counter",
+    "spinlock",
+    "raw_spinlock",
+    "file",
+    "path",
+    "dentry",
+    "qstr",
+    "qspinlock",
 ];
 /// One enumerator of each enumeration that the layout is read from.
 const ENUMERATIONS: [&str; 4] = ["PIDTYPE_TGID", "MM_FILEPAGES", "memory_cgrp_id", "MEMCG_LOW"];

@@ -58,6 +58,7 @@ proptest! {
     #[test]
     fn the_fullest_event_fits(text in any_text(), many in 0_usize..20) {
         parse(&fullest(&text, many));
+        parse(&fullest_signal(&text, many));
     }
 }
 

@@ -62,6 +62,47 @@ pub fn fullest(text: &str, many: usize) -> Event {
     }))
 }
 
+/// As [`fullest`], of a signal.
+pub fn fullest_signal(text: &str, many: usize) -> Event {
+    let Event::OomKill(kill) = fullest(text, many) else { unreachable!() };
+    let t = || Some(text.to_owned());
+    let cgroup = Cgroup { path: t(), id: t() };
+    Event::SignalKill(Box::new(SignalKill {
+        envelope: Envelope { seq: None, id: t(), ..kill.envelope },
+        signal: Signal::Kill,
+        how: Some(How::PidNamespaceEnded),
+        processes: Some(u64::MAX),
+        target: SignalTarget {
+            pid: Some(u32::MAX),
+            namespace_pid: Some(u32::MAX),
+            comm: t(),
+            uid: Some(u32::MAX),
+            start_time: t(),
+            cgroup: cgroup.clone(),
+        },
+        sender: SignalSender {
+            pid: Some(u32::MAX),
+            comm: t(),
+            executable: t(),
+            uid: Some(u32::MAX),
+            parent_comm: t(),
+            cgroup: cgroup.clone(),
+            container: kill.container.clone().map(Into::into),
+            systemd: kill.systemd.clone(),
+        },
+        killer: Some(Killer::SystemdOomd),
+        killer_confirmed: Some(false),
+        sigterm_before_ns: Some(1 << 53),
+        sigterm_sender: SigtermSender { pid: Some(u32::MAX), comm: t(), uid: Some(u32::MAX) },
+        cgroup: fullest_cgroup(cgroup),
+        container: kill.container,
+        k8s: kill.k8s,
+        systemd: kill.systemd,
+        truncated: kill.truncated,
+        missing: kill.missing,
+    }))
+}
+
 fn fullest_cgroup(cgroup: Cgroup) -> OomCgroup {
     OomCgroup {
         cgroup,

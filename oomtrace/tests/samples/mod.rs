@@ -1,6 +1,9 @@
 //! One event of each type, with every key of the type, as in the snapshots and the docs.
 
+mod signal_kill;
+
 use oomtrace::event::*;
+pub use signal_kill::{signal_kill, signal_kill_for_memory};
 
 pub const ID: &str = "ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b";
 
@@ -301,7 +304,14 @@ pub fn verdict() -> Verdict {
 }
 
 pub fn stop() -> Stop {
-    Stop { envelope: of_run(3), reason: "SIGTERM".into(), events: 42, lost: 3, truncated: vec![] }
+    Stop {
+        envelope: of_run(3),
+        reason: "SIGTERM".into(),
+        events: 42,
+        lost: 3,
+        signals_left_out: Some(7),
+        truncated: vec![],
+    }
 }
 
 /// One of each type, and a second kill.
@@ -312,6 +322,8 @@ pub fn all() -> Vec<(&'static str, Event)> {
         ("oom_kill_in_a_pod", Event::OomKill(Box::new(oom_kill_in_a_pod()))),
         ("shared_mm_kill", Event::SharedMmKill(Box::new(shared_mm_kill()))),
         ("memcg_oom", Event::MemcgOom(Box::new(memcg_oom()))),
+        ("signal_kill", Event::SignalKill(Box::new(signal_kill()))),
+        ("signal_kill_for_memory", Event::SignalKill(Box::new(signal_kill_for_memory()))),
         ("lost", Event::Lost(Box::new(lost()))),
         ("gap", Event::Gap(Box::new(gap()))),
         ("hooks", Event::Hooks(Box::new(hooks()))),

@@ -9,6 +9,7 @@ mod memory;
 mod namespace;
 mod reuse;
 mod serve;
+mod signals;
 mod storm;
 mod tasks;
 

@@ -40,14 +40,14 @@ pub(super) fn end_one() -> io::Result<()> {
     })?)
 }
 
-fn sleep_for_ever() -> io::Result<()> {
+pub(super) fn sleep_for_ever() -> io::Result<()> {
     loop {
         std::thread::park();
     }
 }
 
 /// Forks a child that runs `act` and ends.
-fn fork(act: impl FnOnce() -> io::Result<()>) -> io::Result<libc::pid_t> {
+pub(super) fn fork(act: impl FnOnce() -> io::Result<()>) -> io::Result<libc::pid_t> {
     // SAFETY: a hog has one thread, so the child finds no lock taken.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
@@ -56,7 +56,7 @@ fn fork(act: impl FnOnce() -> io::Result<()>) -> io::Result<libc::pid_t> {
     }
 }
 
-fn wait(child: libc::pid_t) -> io::Result<()> {
+pub(super) fn wait(child: libc::pid_t) -> io::Result<()> {
     let mut status = 0;
     // SAFETY: a status that is alive through the call.
     if unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {

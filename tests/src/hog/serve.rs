@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use super::memory::{self, Kind};
-use super::{namespace, reuse, storm, tasks};
+use super::{namespace, reuse, signals, storm, tasks};
 
 /// Serves until stdin ends.
 pub(super) fn hog() -> ! {
@@ -80,6 +80,20 @@ fn path(word: Option<&&str>) -> io::Result<PathBuf> {
     bytes(word).map(|bytes| PathBuf::from(std::ffi::OsString::from_vec(bytes)))
 }
 
+/// What a hog does with signals.
+fn obey_with_signals(words: &[&str]) -> io::Result<()> {
+    let number_of = |word: Option<&&str>| number::<i32>(word);
+    match words {
+        ["send", pid, signal] => signals::send(number_of(Some(pid))?, number_of(Some(signal))?),
+        ["ignore-term"] => signals::ignore_term(),
+        ["exit", code] => exit(number_of(Some(code))?),
+        ["processor-time"] => signals::use_up_processor_time(),
+        ["namespace-of", others] => signals::end_a_namespace_of(number(Some(others))?),
+        ["storm", times] => signals::storm(number(Some(times))?),
+        _ => Err(wrong("no such act")),
+    }
+}
+
 fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
     let first = words.first();
     match verb {
@@ -97,6 +111,7 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
         "join" => std::fs::write(path(first)?, "0")?,
         "comm" => tasks::name(&bytes(first)?)?,
         "adj" => std::fs::write("/proc/self/oom_score_adj", first.ok_or_else(|| wrong("nothing"))?)?,
+        "signal" => obey_with_signals(words)?,
         "uid" => tasks::become_user(number(first)?)?,
         "node" => tasks::bind_to_node(number(first)?)?,
         "one-processor" => tasks::stay_on_one_processor()?,

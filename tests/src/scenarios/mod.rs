@@ -11,6 +11,7 @@ mod names;
 mod nobody_killed;
 mod on_stack;
 mod pinned;
+mod signals;
 mod tasks;
 
 use anyhow::Result;
@@ -104,6 +105,9 @@ const ALL: &[Scenario] = &[
     guest_only("no_killable_process", nobody_killed::no_killable_process),
     guest_only("oom_kill_disable", nobody_killed::oom_kill_disable),
     anywhere("pinned", pinned::pinned),
+    anywhere("signals", signals::every_way),
+    anywhere("signals_beside_kills", signals::beside_kills),
+    anywhere("signals_storm", signals::storm),
     guest_only("burst_200", burst::two_hundred),
     Scenario { name: "burst_300", place: Where::HostOnly, act: burst::three_hundred },
 ];

@@ -151,6 +151,7 @@ fn lost(lines: &[Line]) -> BTreeMap<String, u64> {
                         | "cgroup_not_kept"
                         | "name_not_read"
                         | "unnumbered_ring_full"
+                        | "signal_ring_full"
                         | "sink"
                         | "verdict_queue_full"
                         | "journal"

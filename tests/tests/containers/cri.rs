@@ -1,6 +1,6 @@
 //! Pods, requested from containerd as a kubelet does.
 
-mod client;
+pub(crate) mod client;
 
 use anyhow::{Context, Result, bail, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Scratch};

@@ -9,6 +9,7 @@ mod cri;
 mod daemon;
 mod docker;
 mod podman;
+mod signals;
 mod storm;
 mod world;
 
@@ -30,8 +31,9 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let shared = Shared::default();
-    let cases =
-        [docker::CASES, containerd::CASES, cri::CASES, podman::CASES, storm::CASES].into_iter().flatten();
+    let cases = [docker::CASES, containerd::CASES, cri::CASES, podman::CASES, signals::CASES, storm::CASES]
+        .into_iter()
+        .flatten();
     let mut trials: Vec<Trial> = cases
         .map(|(name, run)| {
             let shared = Arc::clone(&shared);

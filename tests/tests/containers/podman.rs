@@ -45,7 +45,7 @@ fn have_image(world: &World) -> Result<()> {
 }
 
 /// Runs a script in a new container in the background. Returns the container's id.
-fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
+pub(crate) fn run(world: &World, name: &str, options: &[&str], script: &str) -> Result<String> {
     have_image(world)?;
     let gates = format!("{}:/gate:ro", world.gates().display());
     let mut arguments = vec!["run", "-d", "--pull=never", "--network", "none", "--name", name, "-v", &gates];

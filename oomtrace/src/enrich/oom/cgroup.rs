@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The path of the ancestor at `index`: the victim's without its last `index` names.
-pub(super) fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
+pub(in crate::enrich) fn path_of(lineage: &Lineage, index: usize) -> Option<Vec<u8>> {
     if lineage.path_cut {
         return None;
     }

@@ -122,14 +122,14 @@ fn id(line: &mut Map<String, Value>) -> Option<Value> {
 
 fn category(event: &Event) -> &'static str {
     match event {
-        Event::OomKill(_) | Event::SharedMmKill(_) => "process",
+        Event::OomKill(_) | Event::SharedMmKill(_) | Event::SignalKill(_) => "process",
         _ => "host",
     }
 }
 
 fn what(event: &Event) -> &'static str {
     match event {
-        Event::OomKill(_) | Event::SharedMmKill(_) | Event::Stop(_) => "end",
+        Event::OomKill(_) | Event::SharedMmKill(_) | Event::SignalKill(_) | Event::Stop(_) => "end",
         Event::Start(_) => "start",
         _ => "info",
     }

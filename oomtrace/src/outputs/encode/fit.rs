@@ -8,12 +8,14 @@ use crate::outputs::encode::{
 };
 
 /// What is cut, and to how many bytes. The least important comes first.
-const CUTS: [(&str, usize); 17] = [
+const CUTS: [(&str, usize); 20] = [
     ("victim.command_line", 256),
     ("container.label", 512),
     ("victim.executable", 256),
     ("container.image.name", 256),
     ("trigger.cgroup.path", 256),
+    ("sender.executable", 256),
+    ("sender.cgroup.path", 256),
     ("limits", 1024),
     ("hooks", 1024),
     ("false_positive", 1024),
@@ -21,6 +23,7 @@ const CUTS: [(&str, usize); 17] = [
     ("container.nested", 256),
     ("missing", 512),
     ("victim.cgroup.path", 512),
+    ("target.cgroup.path", 512),
     ("oom.cgroup.path", 512),
     ("cgroup.path", 512),
     ("message", 100),

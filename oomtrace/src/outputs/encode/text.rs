@@ -3,6 +3,8 @@
 //! Text that a container chose is quoted and escaped unless it is plain, so it can neither move the cursor
 //! nor look like a part of oomtrace's own text.
 
+mod signal_kill;
+
 mod time;
 
 use std::borrow::Cow;
@@ -81,7 +83,8 @@ fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Resul
 fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
     let style = match event {
         Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) => palette.kill,
-        Event::Lost(_) | Event::Gap(_) | Event::Hooks(_) => palette.loss,
+        Event::SignalKill(kill) if kill.is_for_memory() => palette.kill,
+        Event::Lost(_) | Event::Gap(_) | Event::Hooks(_) | Event::SignalKill(_) => palette.loss,
         Event::Verdict(verdict) if verdict.missed == Some(true) => palette.loss,
         Event::Start(_) | Event::Verdict(_) | Event::Stop(_) => Style::new(),
     };
@@ -91,6 +94,7 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
         Event::OomKill(event) => write_oom_kill(event, palette, out),
         Event::SharedMmKill(event) => write_shared_mm_kill(event, palette, out),
         Event::MemcgOom(event) => write_memcg_oom(event, palette, out),
+        Event::SignalKill(event) => signal_kill::write_signal_kill(event, palette, out),
         Event::Lost(event) => write_lost(event, out),
         Event::Gap(event) => write_gap(event, out),
         Event::Hooks(event) => write_hooks(event, out),
@@ -232,6 +236,7 @@ fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
     let reason = match event.reason {
         LossReason::RingFull => "kill events: the ring was full",
         LossReason::UnnumberedRingFull => "events of cgroups that ran out without a kill: the ring was full",
+        LossReason::SignalRingFull => "signals that ended processes: their ring was full",
         LossReason::CgroupRingFull => "cgroup changes: the ring was full, names may be unknown",
         LossReason::CgroupNotKept => "cgroups: no place to keep them, names may be unknown",
         LossReason::NameNotRead => "names: a user, service or container used up its share",
@@ -300,7 +305,11 @@ fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::R
 }
 
 fn write_stop(event: &Stop, out: &mut String) -> fmt::Result {
-    write!(out, "{}: {} events, {} lost", plain(&event.reason), event.events, event.lost)
+    write!(out, "{}: {} events, {} lost", plain(&event.reason), event.events, event.lost)?;
+    match event.signals_left_out {
+        Some(count) if count > 0 => write!(out, ", {count} signals without a line"),
+        _ => Ok(()),
+    }
 }
 
 /// The name that a person knows: pod, container or unit, else the cgroup.

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::{
-    event::{Event as Line, Gap, Kill, LossReason, Lost, MemcgOom, MemcgOomOutcome, OomKill, Scope, Verdict},
+    event::{
+        Event as Line, Gap, Kill, Killer, LossReason, Lost, MemcgOom, MemcgOomOutcome, OomKill, Scope,
+        Signal, SignalKill, Verdict,
+    },
     outputs::metrics::{
         kept::{Packer, Store, Unpacker},
         page,
@@ -15,12 +18,25 @@ use crate::{
 const SCOPES: [&str; 5] = ["memcg", "host", "cpuset", "mempolicy", "unknown"];
 /// Why no process was killed. The last one means that it is not known.
 const OUTCOMES: [&str; 4] = ["no_killable_process", "relieved", "kill_disabled", "unknown"];
+/// Who sends signals. The last one is where that is not known.
+const KILLERS: [&str; Killer::ALL.len() + 1] = [
+    "systemd-oomd",
+    "oomd",
+    "earlyoom",
+    "nohang",
+    "runtime",
+    "kubelet",
+    "systemd",
+    "inside",
+    "other",
+    "unknown",
+];
 /// Runtimes that may have containers.
 const RUNTIMES: [&str; 6] = ["docker", "containerd", "cri-o", "podman", "lxc", "systemd-nspawn"];
 /// The number of reasons for a loss.
 const REASONS: usize = LossReason::ALL.len();
 /// The version of the stored value.
-const KEPT: u64 = 0x6f6f_6d74_0001_0000 + REASONS as u64;
+const KEPT: u64 = 0x6f6f_6d74_0002_0000 + REASONS as u64;
 /// Its place in the store.
 const PLACE: usize = 0;
 
@@ -36,6 +52,7 @@ pub(super) struct Totals {
     /// The time of the last kill, nanoseconds since 1970; 0 if there was none.
     last_kill: [u64; SCOPES.len()],
     ooms: [u64; OUTCOMES.len()],
+    signals: [u64; KILLERS.len()],
     unreported: u64,
     lost: [u64; REASONS],
     /// `total` of the last line with this reason, from the programs in `lost_of`.
@@ -60,6 +77,7 @@ impl Totals {
         match line {
             Line::OomKill(kill) => return self.saw_kill(kill, event, again),
             Line::MemcgOom(oom) if !again => self.saw_oom(oom),
+            Line::SignalKill(kill) => self.saw_signal(kill),
             Line::Lost(lost) => self.saw_lost(lost, event.stream),
             Line::Gap(gap) => self.saw_gap(gap),
             Line::Verdict(verdict) => self.saw_verdict(verdict),
@@ -105,6 +123,13 @@ impl Totals {
         add(&mut self.ooms, outcome, 1);
     }
 
+    fn saw_signal(&mut self, kill: &SignalKill) {
+        if kill.signal == Signal::Kill {
+            let known = kill.killer.and_then(|killer| Killer::ALL.iter().position(|known| *known == killer));
+            add(&mut self.signals, known.unwrap_or(KILLERS.len() - 1), kill.processes.unwrap_or(1));
+        }
+    }
+
     /// A line that was written twice because of a crash has the same total.
     fn saw_lost(&mut self, lost: &Lost, stream: u128) {
         if self.lost_of != stream {
@@ -144,6 +169,18 @@ impl Totals {
         );
     }
 
+    fn write_signals(&self, out: &mut String) {
+        page::counter(
+            out,
+            "oomtrace_signal_kills_total",
+            "Processes that were sent a SIGKILL that is not the OOM killer's, by who sent it.",
+            KILLERS
+                .iter()
+                .zip(self.signals)
+                .map(|(killer, count)| (format!("{{killer=\"{killer}\"}}"), count)),
+        );
+    }
+
     /// Writes all other metrics.
     pub(super) fn write(&self, out: &mut String) {
         page::head(
@@ -169,6 +206,7 @@ impl Totals {
                 .zip(self.ooms)
                 .map(|(outcome, count)| (format!("{{outcome=\"{outcome}\"}}"), count)),
         );
+        self.write_signals(out);
         page::counter(
             out,
             "oomtrace_lost_events_total",
@@ -215,7 +253,7 @@ impl Totals {
             let lost_of = Event { stream: self.lost_of, seq: 0 }.numbers();
             let mut packer = Packer::new();
             packer.numbers(&[KEPT]).numbers(&self.last.numbers()).numbers(&lost_of);
-            packer.numbers(&self.kills).numbers(&self.last_kill).numbers(&self.ooms);
+            packer.numbers(&self.kills).numbers(&self.last_kill).numbers(&self.ooms).numbers(&self.signals);
             packer.numbers(&[self.unreported]).numbers(&self.missed).numbers(&self.false_positives);
             packer.numbers(&self.lost).numbers(&self.lost_last);
             store.put(PLACE, &packer.done())?;
@@ -234,6 +272,7 @@ impl Totals {
             kills: from.numbers()?,
             last_kill: from.numbers()?,
             ooms: from.numbers()?,
+            signals: from.numbers()?,
             unreported: from.number()?,
             missed: from.numbers()?,
             false_positives: from.numbers()?,

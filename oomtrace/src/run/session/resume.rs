@@ -9,8 +9,18 @@ use crate::{
         cgroup_changes::CgroupChanges,
         kills::Kills,
         probe::{Probe, Replaced},
+        signal_kills::{SignalChoice, SignalKills},
     },
 };
+
+/// What the operator asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    /// End after this many kills.
+    pub(crate) count: Option<u64>,
+    /// Which signals are reported.
+    pub(crate) signals: SignalChoice,
+}
 
 impl Session {
     /// Reports what is left in the rings of the programs that this run replaced, and removes these programs.
@@ -36,11 +46,18 @@ impl Session {
         let sources: Vec<Box<dyn Source>> = vec![
             Box::new(CgroupChanges::new(rings.cgroups, self.records.clone(), None)),
             Box::new(Kills::new(rings.kills, rings.missed_signals, self.records.clone())),
+            Box::new(SignalKills::new(
+                rings.signals,
+                self.records.clone(),
+                self.asked.signals,
+                self.mount.clone(),
+            )),
         ];
         let own_turns = std::mem::replace(&mut self.turns, Turns::new(sources));
         let own_counts = std::mem::replace(&mut self.counts, counts);
         let own_hooks = self.enricher.set_hooks(if hooked { HookState::Running } else { HookState::None });
         self.resume(Start { hooks, resumed: true, ..start.clone() }, 0)?;
+        self.turns.ending();
         loop {
             match self.drain()? {
                 Drained::More => {}
@@ -73,7 +90,7 @@ impl Session {
 
     /// Whether the number of kills that `--count` asks for was reported.
     pub(super) fn has_enough(&self) -> bool {
-        self.count.is_some_and(|count| self.reporter.kills() >= count)
+        self.asked.count.is_some_and(|count| self.reporter.kills() >= count)
     }
 
     /// Reports losses.

@@ -137,6 +137,14 @@ impl Turns {
         }
     }
 
+    /// The run ends: what was held back is there.
+    pub(super) fn ending(&mut self) {
+        for turn in &mut self.0 {
+            turn.source.ending();
+            turn.active = true;
+        }
+    }
+
     /// Shows an event to each.
     pub(super) fn saw(&mut self, event: &Event, printed: bool, enricher: &Enricher, account: &mut Account) {
         for turn in &mut self.0 {

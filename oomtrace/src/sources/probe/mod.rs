@@ -16,6 +16,7 @@ mod missed;
 mod object;
 mod pin;
 mod ring;
+mod signals;
 mod takeover;
 
 pub use attach::HookChoice;
@@ -26,6 +27,7 @@ pub use missed::MissedRuns;
 use pin::Handover;
 pub use pin::{DEFAULT_DIR, Generation, PinDir};
 pub use ring::Ring;
+pub use signals::{SignalGroups, Signals};
 pub use takeover::{Replaced, TakeOver};
 
 use aya::maps::{MapData, PerCpuArray};
@@ -50,6 +52,8 @@ pub struct Options {
     pub kill_ring_bytes: u32,
     /// Bytes of the ring of cgroup changes: a power of two, at least a page.
     pub cgroup_ring_bytes: u32,
+    /// Whether the programs report signals that end processes.
+    pub follow_kills: bool,
     /// How much of a victim's command line the programs copy.
     pub command_line: CommandLineChoice,
     /// Let the programs log each event.
@@ -64,7 +68,8 @@ impl Options {
             CommandLineChoice::Program => COMMAND_LINE_PROGRAM,
             CommandLineChoice::None => ABSENT,
         };
-        KernelLayout { command_line, ..*layout }
+        let follow_kills = if self.follow_kills { layout.follow_kills } else { ABSENT };
+        KernelLayout { command_line, follow_kills, ..*layout }
     }
 }
 
@@ -89,6 +94,8 @@ pub struct Rings {
     pub kills: Ring,
     /// Changes of cgroups.
     pub cgroups: Ring,
+    /// Signals that end processes.
+    pub signals: Signals,
     /// How often the program that follows signals was skipped, if the kernel says so.
     pub missed_signals: Option<MissedRuns>,
 }
@@ -115,6 +122,7 @@ impl Probe {
         let rings = Rings {
             kills: Ring::take(&mut ebpf, "KILLS")?,
             cgroups: Ring::take(&mut ebpf, "CGROUPS")?,
+            signals: Signals::take(&mut ebpf)?,
             missed_signals: attach::missed_signals(&ebpf),
         };
         let counters = object::counters(&mut ebpf)?;

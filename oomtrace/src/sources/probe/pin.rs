@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/                            locked by the one process that uses it
 //!   v<wire>-<hash>/               a generation: one set of attached programs
-//!     KILLS CGROUPS COUNTERS PINNED
+//!     KILLS CGROUPS SIGNALS SIGNAL_GROUPS COUNTERS PINNED
 //!     link-<kind>-<hook>
 //!     program-<hook>            only of the one that follows signals
 //!   metrics                     counters that a run keeps for the next, whatever its programs
@@ -38,7 +38,13 @@ use oomtrace_common::{
 use zerocopy::IntoBytes;
 
 use crate::host::identity::UniqueId;
-use crate::sources::probe::{Options, PinError, ProbeError, Ring, bpffs, error::chain, lock::Lock, object};
+use crate::sources::probe::{
+    Options, PinError, ProbeError, Ring, bpffs,
+    error::chain,
+    lock::Lock,
+    object,
+    signals::{GROUP_SIZES, GroupMap},
+};
 
 /// The default directory of pins.
 pub const DEFAULT_DIR: &str = "/sys/fs/bpf/oomtrace";
@@ -131,6 +137,8 @@ pub struct Generation {
 pub(super) struct Maps {
     pub(super) kills: Ring,
     pub(super) cgroups: Ring,
+    pub(super) signals: Ring,
+    pub(super) signal_groups: GroupMap,
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) handover: Handover,
 }
@@ -166,7 +174,7 @@ impl Generation {
             .mode(0o700)
             .create(&self.dir)
             .map_err(|error| PinError::io("make", &self.dir, error))?;
-        for name in ["KILLS", "CGROUPS", "COUNTERS", "PINNED"] {
+        for name in ["KILLS", "CGROUPS", "SIGNALS", "SIGNAL_GROUPS", "COUNTERS", "PINNED"] {
             let path = self.dir.join(name);
             let pinned = ebpf.map(name).map(|map| map.pin(&path));
             if let Some(Err(error)) = pinned {
@@ -181,6 +189,9 @@ impl Generation {
         Ok(Maps {
             kills: self.ring("KILLS")?,
             cgroups: self.ring("CGROUPS")?,
+            signals: self.ring("SIGNALS")?,
+            signal_groups: self
+                .typed("SIGNAL_GROUPS", (MapType::LruHash, GROUP_SIZES.0, GROUP_SIZES.1, None))?,
             counters: self.typed("COUNTERS", (MapType::PerCpuArray, 4, 8, Some(counter::COUNT)))?,
             handover: self.handover()?,
         })

@@ -7,8 +7,8 @@ use crate::{
     host::identity::UniqueId,
     kernel::btf::Btf,
     sources::probe::{
-        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Rings, attach, object,
-        pin::Handover,
+        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Rings, Signals, attach,
+        object, pin::Handover,
     },
 };
 
@@ -98,6 +98,7 @@ impl Probe {
             rings: Rings {
                 kills: maps.kills,
                 cgroups: maps.cgroups,
+                signals: Signals::reopened(maps.signals, maps.signal_groups),
                 missed_signals: pins.program(attach::SIGNALS).map(MissedRuns::of),
             },
             counts: Counts {

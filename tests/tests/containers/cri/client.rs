@@ -87,6 +87,14 @@ struct Id {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct StopContainerRequest {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(int64, tag = "2")]
+    timeout: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct Empty {}
 
 #[derive(Clone, PartialEq, Message)]
@@ -242,6 +250,12 @@ impl Client {
     pub(crate) fn status(&self, id: &str) -> Result<ContainerStatus> {
         let answer: ContainerStatusResponse = self.call("ContainerStatus", Id { id: id.into() })?;
         answer.status.context("an answer without a status")
+    }
+
+    /// Stops a container, which has so many seconds to end by itself.
+    pub(crate) fn stop(&self, id: &str, seconds: i64) -> Result<()> {
+        let request = StopContainerRequest { id: id.into(), timeout: seconds };
+        self.call("StopContainer", request).map(|_: Empty| ())
     }
 
     /// Stops and removes a pod with all its containers.

@@ -1,0 +1,221 @@
+//! A signal that ended processes: who sent it, to whom, and how full the target's cgroup was.
+
+use crate::{
+    containers::owner::Identity,
+    enrich::{
+        absent::{Absent, not_in_proc},
+        enricher::{Enricher, PROC_WAIT, UNREAD, cgroup, ids_of, seen},
+        keys,
+        killer::{self, Party, Sender},
+        oom,
+    },
+    event::{
+        Absence, CgroupVersion, How, Killer, Origin, Reason, SignalKill, SignalSender, SignalTarget,
+        SigtermSender, text_from_kernel,
+    },
+    facts::{CgroupId, Limit, Lineage, SignalKillFacts, SigtermFacts},
+    host::process,
+};
+
+/// An event, and what decides whether it is printed.
+#[derive(Clone, Debug)]
+pub struct Signalled {
+    /// The event, without how many got the signal.
+    pub event: SignalKill,
+    /// Whether the sender is in the target's container or unit; `None` if that is not known.
+    pub inside: Option<bool>,
+    /// The paths of the target's cgroup and of some above it, itself first.
+    pub paths: Vec<Vec<u8>>,
+}
+
+/// Who sent a signal, and whose that is.
+struct From {
+    sender: SignalSender,
+    killer: Option<Killer>,
+    inside: Option<bool>,
+}
+
+impl Enricher {
+    /// A signal that ended processes. `None` if this version does not know the signal.
+    pub fn signal_kill(&mut self, facts: &SignalKillFacts) -> Option<Signalled> {
+        let signal = facts.signal?;
+        let mut absent = Absent::default();
+        if self.knowledge.version == CgroupVersion::None {
+            for key in ["target.cgroup", "cgroup", "container", "sender.cgroup", "sender.container"] {
+                absent.because(key, Reason::NoMemoryCgroups);
+            }
+        }
+        self.turn_to(facts.time, &mut absent);
+        let path = facts.target.memcg.and_then(|id| self.knowledge.tree.path_of(id));
+        let lineage = with_path(&facts.lineage, path.as_deref());
+        let ids = ids_of(&lineage, facts.target.memcg);
+        let whose = self.identify(seen(&ids, &lineage, path.as_deref()), facts.time, &mut absent);
+        let target = self.signal_target(facts, path, &mut absent);
+        let From { sender, killer, inside } = self.signal_sender(facts, (&whose, &target), &mut absent);
+        absent.because("processes", Reason::NotRead);
+        let before = |sigterm: &SigtermFacts| facts.time.0.checked_sub(sigterm.time.0);
+        let stream = &self.knowledge.run.stream;
+        let id = format!("{stream}-signal_kill-{}-{}", facts.time.0, facts.target.tid.unwrap_or_default());
+        let mut envelope = self.envelope(facts.time, None, Origin::Ebpf);
+        // Its record may be read once more by the next run.
+        envelope.id = Some(id);
+        let event = SignalKill {
+            envelope,
+            signal,
+            how: absent.unless(facts.how, "how", Reason::UnknownValue),
+            processes: None,
+            target,
+            sender,
+            killer,
+            killer_confirmed: None,
+            sigterm_before_ns: facts.sigterm.as_ref().and_then(before),
+            sigterm_sender: facts.sigterm.as_ref().map(sigterm_sender).unwrap_or_default(),
+            cgroup: self.signal_cgroup(&lineage, &mut absent),
+            container: whose.container,
+            k8s: whose.k8s,
+            systemd: whose.systemd,
+            truncated: Vec::new(),
+            missing: absent.into_missing(),
+        };
+        let paths = (0..lineage.levels.len()).map_while(|up| oom::cgroup::path_of(&lineage, up)).collect();
+        Some(Signalled { event, inside, paths })
+    }
+
+    fn signal_target(
+        &self,
+        facts: &SignalKillFacts,
+        path: Option<Vec<u8>>,
+        absent: &mut Absent,
+    ) -> SignalTarget {
+        let task = &facts.target;
+        SignalTarget {
+            pid: absent.unless(task.tgid, "target.pid", UNREAD),
+            namespace_pid: absent.unless(task.namespace_tgid, "target.namespace_pid", UNREAD),
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "target.comm", UNREAD),
+            uid: absent.unless(task.uid, "target.uid", UNREAD),
+            start_time: absent.unless(
+                task.start.map(|start| self.offset.rfc3339(start)),
+                "target.start_time",
+                UNREAD,
+            ),
+            cgroup: cgroup(task.memcg, path, ["target.cgroup.path", "target.cgroup.id"], absent),
+        }
+    }
+
+    /// The cgroup whose figures are told: the target's, or the nearest above it with a limit.
+    fn signal_cgroup(&self, lineage: &Lineage, absent: &mut Absent) -> crate::event::OomCgroup {
+        if lineage.levels.is_empty() {
+            absent.because("cgroup", UNREAD);
+            return crate::event::OomCgroup::default();
+        }
+        if lineage.path_cut {
+            absent.because("cgroup.path", Reason::CgroupPathUnknown);
+        }
+        let limited = lineage.levels.iter().position(|level| matches!(level.max, Some(Limit::Bytes(_))));
+        let version = self.knowledge.version;
+        oom::cgroup::cgroup_of(&keys::CGROUP, lineage, limited.unwrap_or(0), version, absent)
+    }
+
+    fn signal_sender(
+        &mut self,
+        facts: &SignalKillFacts,
+        (whose, target): (&Identity, &SignalTarget),
+        absent: &mut Absent,
+    ) -> From {
+        if facts.how == Some(How::Kernel) {
+            // Whoever ran at the time.
+            return From { sender: SignalSender::default(), killer: None, inside: None };
+        }
+        let task = &facts.sender;
+        let executable = self.executable_of_sender(facts);
+        let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
+        let identity = self.identity_of_sender(task.memcg, path.as_deref(), facts, absent);
+        let executable = match executable {
+            Ok(path) => Some(path),
+            Err(reason) => {
+                absent.because("sender.executable", not_in_proc(&reason));
+                None
+            }
+        };
+        let mut sender = SignalSender {
+            pid: absent.unless(task.tgid, "sender.pid", UNREAD),
+            comm: absent.unless(task.comm.as_deref().map(text_from_kernel), "sender.comm", UNREAD),
+            executable: executable.as_deref().map(text_from_kernel),
+            uid: absent.unless(task.uid, "sender.uid", UNREAD),
+            parent_comm: absent.unless(
+                facts.parent_comm.as_deref().map(text_from_kernel),
+                "sender.parent_comm",
+                UNREAD,
+            ),
+            cgroup: cgroup(task.memcg, path, ["sender.cgroup.path", "sender.cgroup.id"], absent),
+            container: None,
+            systemd: identity.systemd.clone(),
+        };
+        let party = Party {
+            container: identity.container.as_ref(),
+            unit: identity.systemd.as_ref(),
+            cgroup: sender.cgroup.path.as_deref(),
+        };
+        let here = Party {
+            container: whose.container.as_ref(),
+            unit: whose.systemd.as_ref(),
+            cgroup: target.cgroup.path.as_deref(),
+        };
+        let inside = killer::is_inside(&here, &party);
+        let known = Sender {
+            party,
+            pid: task.tgid,
+            uid: task.uid,
+            executable: executable.as_deref().or(facts.executable_name.as_deref()),
+        };
+        let user = whose.container.as_ref().and_then(|container| container.runtime.user);
+        let killer = absent.unless(killer::killer(&known, inside, user), "killer", UNREAD);
+        sender.container = identity.container.map(Into::into);
+        From { sender, killer, inside }
+    }
+
+    fn executable_of_sender(&mut self, facts: &SignalKillFacts) -> Result<Vec<u8>, process::Reason> {
+        let task = &facts.sender;
+        let (Some(tid), Some(tgid)) = (task.tid, task.tgid) else { return Err(process::Reason::NotRead) };
+        let sender = process::Victim { tid, tgid, start: task.start, marked: facts.time };
+        match &mut self.knowledge.processes {
+            Ok(reader) => reader.executable(&sender, PROC_WAIT),
+            Err(reason) => Err(reason.clone()),
+        }
+    }
+
+    fn identity_of_sender(
+        &mut self,
+        memcg: Option<CgroupId>,
+        path: Option<&[u8]>,
+        facts: &SignalKillFacts,
+        absent: &mut Absent,
+    ) -> Identity {
+        let ids = Vec::from_iter(memcg);
+        let identity = self.knowledge.tree.identify(seen(&ids, &Lineage::default(), path), facts.time);
+        for Absence { key, reason, detail } in &identity.missing {
+            // What is told of the target's container is not told of the sender's.
+            if matches!(&**key, "container" | "container.name") {
+                let key = format!("sender.{key}").into();
+                absent.all(&[Absence { key, reason: *reason, detail: detail.clone() }]);
+            }
+        }
+        identity
+    }
+}
+
+fn sigterm_sender(sigterm: &SigtermFacts) -> SigtermSender {
+    SigtermSender {
+        pid: Some(sigterm.sender_tgid),
+        comm: Some(text_from_kernel(&sigterm.sender_comm)),
+        uid: Some(sigterm.sender_uid),
+    }
+}
+
+/// The lineage with the path that the tree has: the kernel's record has none.
+fn with_path(lineage: &Lineage, path: Option<&[u8]>) -> Lineage {
+    match path {
+        Some(path) => Lineage { path: path.to_vec(), path_cut: false, ..lineage.clone() },
+        None => lineage.clone(),
+    }
+}
