@@ -26,6 +26,8 @@ pub(crate) struct Pod {
 
 /// `NamespaceMode.NODE`: no network of its own, so that no plugin is needed.
 const NODE: i32 = 2;
+/// `NamespaceMode.CONTAINER`: as a kubelet asks for, so that its first process is not ended by a signal that it does not handle.
+const CONTAINER: i32 = 1;
 
 #[derive(Clone, PartialEq, Message)]
 struct RunPodSandboxRequest {
@@ -77,6 +79,8 @@ struct ContainerSecurity {
 struct NamespaceOption {
     #[prost(int32, tag = "1")]
     network: i32,
+    #[prost(int32, tag = "2")]
+    pid: i32,
 }
 
 /// An answer or a request that contains one id.
@@ -220,7 +224,7 @@ impl Client {
     /// Runs a container of the pod. Returns its id.
     pub(crate) fn run(&self, pod: &Pod, sandbox: &str, wanted: &Wanted<'_>) -> Result<String> {
         let Wanted { name, limit_bytes, script, gates } = *wanted;
-        let host = Some(NamespaceOption { network: NODE });
+        let host = Some(NamespaceOption { network: NODE, pid: CONTAINER });
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata { name: name.into(), attempt: pod.restarts }),
             image: Some(ImageSpec { image: CRI_IMAGE.into() }),
@@ -288,7 +292,7 @@ impl Pod {
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: self.cgroup.clone(),
                 security_context: Some(SandboxSecurity {
-                    namespace_options: Some(NamespaceOption { network: NODE }),
+                    namespace_options: Some(NamespaceOption { network: NODE, pid: CONTAINER }),
                 }),
             }),
         }
