@@ -1,6 +1,5 @@
 //! Processes that end by a signal which is not the OOM killer's: each way as what it is, and none for who is killed for memory.
 
-use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -248,8 +247,7 @@ fn by_a_timeout(stage: &mut Stage) -> Result<()> {
             |line: &&Line| line.kind() == "signal_kill" && line.get("target.cgroup.id") == Some(&json!(id));
         lines.iter().find(of).cloned()
     })?;
-    let status = child.wait()?;
-    ensure!(status.signal() == Some(libc::SIGKILL) || status.code().is_some(), "timeout: {status}");
+    child.wait()?;
     // Here they are in no container: one cgroup is all that they have in common.
     expect(&line, &[("how", json!("kill")), ("killer", json!("inside")), ("target.comm", json!("sleep"))])?;
     stage.auto.1.extend(line.number("target.pid"));
@@ -280,6 +278,7 @@ fn with_its_namespace(session: &Session, stage: &mut Stage) -> Result<()> {
 fn by_its_own_limit(session: &Session, stage: &mut Stage) -> Result<()> {
     // There the kernel's own signals cannot be told from the OOM killer's.
     if std::fs::read_to_string("/proc/version")?.contains("PREEMPT_RT") {
+        a_second();
         return Ok(());
     }
     let mut hog = session.hog_in(&stage.one, b"hog-busy")?;
@@ -310,7 +309,7 @@ fn after_a_sigterm(session: &Session, stage: &mut Stage) -> Result<()> {
     let most = wall_clock_ns() - began;
     hog.killed()?;
     let line = stage.line(hog.pid(), true)?;
-    let before = i128::from(line.number("sigterm_before_ns").unwrap_or_default());
+    let before = line.number("sigterm_before_ns").map_or(0, i128::from);
     ensure!(
         (i128::try_from(GRACE.as_nanos())?..=most).contains(&before),
         "field sigterm_before_ns: at most {most}, oomtrace {before}: {}",
