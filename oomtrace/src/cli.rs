@@ -5,7 +5,7 @@ mod filters;
 mod log;
 mod show;
 mod tags;
-mod values;
+pub(crate) mod values;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,116 +1,66 @@
 //! `oomtrace show`: lines that `run` recorded, for a person to read. Each as `run -o text` printed it.
 
-mod order;
 mod printer;
-mod remarks;
-
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
 
 use crate::{
-    cli::Show,
+    cli::{Show, values::Moment},
     commands::{print::not_written, render, terminal},
     failure::{Code, Failure},
     filter::Filter,
     host::clock::{self, ClockOffset},
-    recorded::{Recorded, Twice},
-    saved::{self, Lines, Read},
+    recorded::{Files, Recorded, Tally},
 };
 use printer::{Ended, Printer};
-use remarks::Tally;
-
-/// What is read of a line; oomtrace's own have less than 4096 bytes.
-const LINE_BYTES: usize = 64 << 10;
 
 /// `oomtrace show`.
 ///
 /// # Errors
 /// If a file cannot be read, or a part of it was not understood: after all else was shown.
 pub fn show(args: &Show) -> Result<(), Failure> {
-    let now = ClockOffset::sample().unix_ns(clock::boot_time());
     let live = args.files.iter().any(|file| file.as_os_str() == "-");
     let mut shown = Shown {
         printer: Printer::new(render(Some(args.output), terminal()), live),
         filter: Filter::from(&args.filters),
-        since: args.since.map(|moment| clock::rfc3339(moment.unix_ns(now))),
-        until: args.until.map(|moment| clock::rfc3339(moment.unix_ns(now))),
-        twice: Twice::default(),
-        tally: Tally::default(),
     };
-    let unreadable = match shown.files(&args.files) {
-        Ok(unreadable) => unreadable,
-        Err(Ended::Output(error)) => return Err(not_written(&error)),
-        Err(Ended::Closed | Ended::Input(_)) => return Ok(()),
-    };
-    shown.tally.say();
+    let mut files = between(args.since, args.until);
+    let unreadable = files
+        .read(&args.files, |tally, line, inside| shown.line(tally, line, inside))
+        .and_then(|unreadable| shown.printer.flush().map(|()| unreadable));
+    match unreadable {
+        Ok(unreadable) => said(&files.tally, &unreadable),
+        Err(Ended::Output(error)) => Err(not_written(&error)),
+        Err(Ended::Closed) => Ok(()),
+    }
+}
+
+/// A reader of the lines between two moments.
+pub(super) fn between(since: Option<Moment>, until: Option<Moment>) -> Files {
+    let now = ClockOffset::sample().unix_ns(clock::boot_time());
+    let time = |moment: Moment| clock::rfc3339(moment.unix_ns(now));
+    Files::new(since.map(time), until.map(time))
+}
+
+/// Reports what was left out on standard error, and fails with what could not be read or was not understood.
+pub(super) fn said(tally: &Tally, unreadable: &[String]) -> Result<(), Failure> {
+    tally.say();
     if !unreadable.is_empty() {
         return Err(Failure::message(Code::RunTime, unreadable.join("; ")));
     }
-    match shown.tally.not_understood() {
+    match tally.not_understood() {
         Some(what) => Err(Failure::message(Code::Data, format!("not understood: {what}"))),
         None => Ok(()),
     }
 }
 
-/// What is shown, and what was found besides.
+/// What is shown.
 struct Shown {
     printer: Printer,
     filter: Filter,
-    since: Option<String>,
-    until: Option<String>,
-    twice: Twice,
-    tally: Tally,
 }
 
 impl Shown {
-    /// Shows the files. Returns which could not be read, and why.
-    fn files(&mut self, files: &[PathBuf]) -> Result<Vec<String>, Ended> {
-        let mut unreadable = Vec::new();
-        for file in order::by_first_line(files) {
-            match self.file(file) {
-                Err(Ended::Input(error)) => unreadable.push(format!("{}: {error}", saved::name(file))),
-                done => done?,
-            }
-        }
-        self.printer.flush()?;
-        Ok(unreadable)
-    }
-
-    fn file(&mut self, file: &Path) -> Result<(), Ended> {
-        let input = saved::open(file).map_err(Ended::Input)?;
-        let mut lines = Lines::new(input, LINE_BYTES);
-        loop {
-            match lines.advance().map_err(Ended::Input)? {
-                Read::End => return Ok(()),
-                Read::Long => self.tally.unknown(file, lines.number()),
-                Read::Line if lines.line().is_empty() => {}
-                Read::Line => match Recorded::of(lines.line()) {
-                    Some(line) => {
-                        if line.follows_torn {
-                            self.tally.unknown(file, lines.number());
-                        }
-                        self.line(&line)?;
-                    }
-                    None => self.tally.unknown(file, lines.number()),
-                },
-            }
-        }
-    }
-
-    fn line(&mut self, line: &Recorded<'_>) -> Result<(), Ended> {
-        if self.twice.is_again(&line.head) {
-            self.tally.twice += 1;
-            return Ok(());
-        }
-        self.tally.see(line);
-        let asked_for_time = self.since.is_some() || self.until.is_some();
-        if asked_for_time && !line.has_calendar_time() {
-            self.tally.without_time += 1;
-        } else if self.since.as_ref().is_some_and(|since| *line.head.time < **since)
-            || self.until.as_ref().is_some_and(|until| *line.head.time >= **until)
-        {
+    fn line(&mut self, tally: &mut Tally, line: &Recorded<'_>, inside: bool) -> Result<(), Ended> {
+        if !inside {
             // A later line may belong to this one.
             if let Some(event) = self.filter.is_about_kills().then(|| line.event()).flatten() {
                 self.filter.takes(&event);
@@ -126,17 +76,8 @@ impl Shown {
             None => self.filter.takes_kind(&line.head.r#type),
         };
         if !as_it_is && event.is_none() {
-            self.tally.other_version += 1;
+            tally.other_version += 1;
         }
         if takes { self.printer.print(line, event.as_ref()) } else { Ok(()) }
-    }
-}
-
-impl From<io::Error> for Ended {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Closed,
-            _ => Self::Output(error),
-        }
     }
 }

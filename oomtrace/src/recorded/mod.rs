@@ -1,5 +1,8 @@
-//! Lines that an earlier run wrote: bytes in, an event out, or as much of one as is understood.
+//! Lines that an earlier run wrote: files in, an event for each line out, or as much of one as is understood.
 
+mod files;
+mod order;
+mod tally;
 mod twice;
 
 use std::borrow::Cow;
@@ -8,7 +11,12 @@ use serde::Deserialize;
 
 use crate::event::{Event, SCHEMA};
 
+pub use files::Files;
+pub use tally::Tally;
 pub use twice::Twice;
+
+/// What is read of a line; oomtrace's own have less than 4096 bytes.
+const LINE_BYTES: usize = 64 << 10;
 
 /// A line that is one of oomtrace's.
 #[derive(Debug)]

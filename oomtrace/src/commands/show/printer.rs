@@ -4,14 +4,21 @@ use std::io::{self, BufWriter, Stdout, Write};
 
 use crate::{event::Event, outputs::encode::Render, recorded::Recorded};
 
-/// Why no more is shown of a file, or of any.
+/// Why no more is shown.
 pub(super) enum Ended {
     /// Nobody reads standard output any more.
     Closed,
     /// Standard output takes nothing.
     Output(io::Error),
-    /// The file cannot be read.
-    Input(io::Error),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Output(error),
+        }
+    }
 }
 
 /// Standard output.

@@ -1,4 +1,4 @@
-//! What is said at the end: what was left out, and what was not understood.
+//! What was found in recorded files besides events: what was left out, and what was not understood.
 
 use std::{
     collections::HashMap,
@@ -12,14 +12,14 @@ use crate::{recorded::Recorded, saved, stderr::say};
 const STREAMS: usize = 1024;
 
 /// What was found.
-#[derive(Default)]
-pub(super) struct Tally {
+#[derive(Debug, Default)]
+pub struct Tally {
     /// Lines that were there before.
-    pub(super) twice: u64,
+    pub twice: u64,
     /// Kills without a time of the calendar.
-    pub(super) without_time: u64,
+    pub without_time: u64,
     /// Lines of a type, of a version or with a word that is not known here.
-    pub(super) other_version: u64,
+    pub other_version: u64,
     /// How often a later event of a stream has an earlier time.
     steps: u64,
     unknown: u64,
@@ -31,13 +31,13 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Counts a line that is torn, too long, or none of oomtrace's.
-    pub(super) fn unknown(&mut self, file: &Path, number: u64) {
+    pub fn unknown(&mut self, file: &Path, number: u64) {
         self.unknown += 1;
         self.first_unknown.get_or_insert_with(|| format!("line {number} of {}", saved::name(file)));
     }
 
     /// Looks whether the clock was set back between two events.
-    pub(super) fn see(&mut self, line: &Recorded<'_>) {
+    pub fn see(&mut self, line: &Recorded<'_>) {
         let head = &line.head;
         let (Some(stream), Some(seq)) = (&head.stream, head.seq) else { return };
         let stream = self.hasher.hash_one(stream);
@@ -57,16 +57,16 @@ impl Tally {
     }
 
     /// Says what is no error.
-    pub(super) fn say(&self) {
+    pub fn say(&self) {
         for (count, what) in [
-            (self.twice, "lines were written twice, and are shown once"),
+            (self.twice, "lines were written twice, and are taken once"),
             (
                 self.steps,
-                "times the clock was set back between two events: lines are shown in the order in which they were written",
+                "times the clock was set back between two events: lines are taken in the order in which they were written",
             ),
             (
                 self.without_time,
-                "kills have only the time since boot: they are shown in spite of --since and --until",
+                "kills have only the time since boot: they are taken in spite of --since and --until",
             ),
         ] {
             if count > 0 {
@@ -76,7 +76,7 @@ impl Tally {
     }
 
     /// What was not understood, in words.
-    pub(super) fn not_understood(&self) -> Option<String> {
+    pub fn not_understood(&self) -> Option<String> {
         let mut parts = Vec::new();
         if let Some(first) = &self.first_unknown {
             parts.push(format!("{} lines are torn or not oomtrace's (the first is {first})", self.unknown));
@@ -84,7 +84,7 @@ impl Tally {
         if self.other_version > 0 {
             let count = self.other_version;
             parts.push(format!(
-                "{count} lines are of another version (as text, only the message of these is shown)"
+                "{count} lines are of another version (their types or words are not known here)"
             ));
         }
         (!parts.is_empty()).then(|| parts.join(", "))

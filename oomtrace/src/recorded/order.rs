@@ -1,10 +1,9 @@
-//! The order in which files are shown: that of their first lines, so that `oom.jsonl*` may be typed.
+//! The order in which files are read: that of their first lines, so that `oom.jsonl*` may be typed.
 
 use std::path::{Path, PathBuf};
 
-use super::LINE_BYTES;
 use crate::{
-    recorded::Recorded,
+    recorded::{LINE_BYTES, Recorded},
     saved::{self, Lines, Read},
 };
 
