@@ -3,6 +3,7 @@
 mod beside;
 mod filters;
 mod log;
+mod report;
 mod show;
 mod tags;
 pub(crate) mod values;
@@ -17,6 +18,7 @@ use clap::{
 pub use beside::Beside;
 pub use filters::{Filters, ScopeChoice};
 pub use log::Log;
+pub use report::Report;
 pub use show::Show;
 pub use tags::{labels, tags};
 
@@ -57,6 +59,8 @@ pub enum Command {
     Log(Log),
     /// Print recorded events as text: files that `run` wrote, also rotated and compressed ones.
     Show(Show),
+    /// Count recorded events: kills by service, by time and by host, what runtimes missed, what was lost. As text or as an HTML page.
+    Report(Report),
     /// Print what this host offers and what it lacks. Exits with 0 if `run` can work.
     Check(Check),
     /// List the containers of this host with the names that a kill in them would have.

@@ -7,6 +7,7 @@ pub mod log;
 pub mod print;
 pub mod read_files;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod show;
 pub mod simulate;

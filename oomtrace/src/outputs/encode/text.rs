@@ -345,7 +345,7 @@ fn write_task(comm: Option<&str>, pid: Option<u32>, out: &mut String) -> fmt::Re
 
 /// Plain text as it is. Other text is quoted, with everything that is not printable (controls, bidirectional
 /// overrides, combining marks) escaped.
-fn plain(text: &str) -> Cow<'_, str> {
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@+,=".contains(&byte);
     if text.len() <= MAX_TEXT_BYTES && !text.is_empty() && text.bytes().all(is_plain) {
         return Cow::Borrowed(text);
@@ -369,7 +369,7 @@ impl fmt::Display for Numbers<'_> {
 }
 
 /// Bytes, in a unit that is easy to read. The exact number is in the JSON.
-struct Size(u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

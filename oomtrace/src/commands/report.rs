@@ -1,0 +1,57 @@
+//! `oomtrace report`: what recorded lines of one host or many say together.
+
+mod counts;
+mod html;
+mod lists;
+mod row;
+mod service;
+mod text;
+mod timeline;
+mod totals;
+
+use std::fs;
+
+use crate::{
+    cli::Report,
+    commands::{print::print, show},
+    failure::{Code, Failure},
+    filter::Filter,
+};
+use totals::Totals;
+
+/// `oomtrace report`.
+///
+/// # Errors
+/// If a file cannot be read or the page cannot be written, or a part of a file was not understood: after all else was reported.
+pub fn report(args: &Report) -> Result<(), Failure> {
+    let mut filter = Filter::from(&args.filters);
+    let mut totals = Totals::default();
+    let mut files = show::between(args.since, args.until);
+    let read: Result<_, std::convert::Infallible> = files.read(&args.files, |tally, line, inside| {
+        // A filter looks into the whole event, which takes longer.
+        let event = filter.is_about_kills().then(|| line.event()).flatten();
+        let takes = match &event {
+            Some(event) => filter.takes(event),
+            None => filter.takes_kind(&line.head.r#type),
+        };
+        if inside && takes && !totals.add(line) {
+            tally.other_version += 1;
+        }
+        Ok(())
+    });
+    let Ok(unreadable) = read;
+    let most = usize::try_from(args.most).unwrap_or(usize::MAX);
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _infallible = match &args.html {
+        Some(_) => html::write(&totals, most, &mut page),
+        None => text::write(&totals, most, &mut page),
+    };
+    match &args.html {
+        Some(path) => fs::write(path, &page).map_err(|error| {
+            Failure::message(Code::RunTime, format!("cannot write {}: {error}", path.display()))
+        })?,
+        None => print(|out| out.write_all(page.as_bytes()))?,
+    }
+    show::said(&files.tally, &unreadable)
+}
