@@ -98,11 +98,12 @@ fn required_keys_are_required() {
         (3, vec!["schema", "of", "victim"]),
         (4, vec!["schema", "type", "time"]),
         (5, vec!["schema", "type", "time", "signal"]),
-        (7, vec!["count", "reason"]),
-        (8, vec!["kernel_kills", "reported", "since"]),
-        (9, vec!["state"]),
-        (10, vec!["of", "container"]),
-        (11, vec!["reason", "events", "lost"]),
+        (7, vec!["of", "killed"]),
+        (9, vec!["count", "reason"]),
+        (10, vec!["kernel_kills", "reported", "since"]),
+        (11, vec!["state"]),
+        (12, vec!["of", "container"]),
+        (13, vec!["reason", "events", "lost"]),
     ] {
         let (name, event) = samples::all().remove(index);
         for key in keys {

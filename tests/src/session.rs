@@ -1,6 +1,7 @@
 //! One run: the tracer, the kernel log and the cgroups that all scenarios share, and the checks for every
 //! scenario. Scenarios run one after another, because there is one log and one machine.
 
+mod incidents;
 mod logs;
 mod setup;
 
@@ -51,6 +52,8 @@ pub struct Session {
     claimed: BTreeSet<usize>,
     /// The ids of cgroups that may run out without a kill although no scenario asks for the line.
     unasked: BTreeSet<String>,
+    /// Kills that were compared, of which no incident was compared yet.
+    told: Vec<(Line, LoggedKill)>,
     /// Kills in the log when the last report window ended.
     window_from: usize,
     /// Kills in the log when the running scenario began.
@@ -102,6 +105,7 @@ impl Session {
             counted_before,
             claimed: BTreeSet::new(),
             unasked: BTreeSet::new(),
+            told: Vec::new(),
             window_from: 0,
             scenario_from: 0,
             latencies_ns: Vec::new(),
@@ -203,6 +207,7 @@ impl Session {
             let (binary, hook) = &self.program;
             self.tracer = start_tracer(binary, *hook, self.guest)?;
             self.claimed.clear();
+            self.told.clear();
             self.restarted = true;
         }
         self.scenario_from = self.log.look(|reports| reports.kills.len())?;
@@ -264,6 +269,7 @@ impl Session {
                 let found: Vec<String> = found.iter().map(ToString::to_string).collect();
                 differences.push(format!("{}; the line: {}", found.join("; "), line.text));
             }
+            self.told.push((line.clone(), logged));
             lines.push(line);
         }
         // The first of many kills are enough to find the cause.
@@ -332,6 +338,7 @@ impl Session {
 
     /// Ends a scenario. Every line must be valid, and each of ours must have been claimed.
     pub fn end(&mut self) -> Result<()> {
+        self.check_incidents()?;
         self.tracer.check_new_lines()?;
         let ours = self.scratch().place().path.clone();
         // With the slash, because another run's name may begin with the same digits.

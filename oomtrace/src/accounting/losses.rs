@@ -109,6 +109,11 @@ impl Losses {
         self.total(LossReason::VerdictQueueFull).total += 1;
     }
 
+    /// A kill will be in no incident.
+    pub fn no_incident(&mut self) {
+        self.total(LossReason::IncidentQueueFull).total += 1;
+    }
+
     /// Takes in the kernel side's counters. They must be read after the ring was drained.
     pub fn counted(&mut self, counters: &Counters) {
         for (reason, index) in [
@@ -163,6 +168,7 @@ impl Losses {
                         | LossReason::CgroupNotKept
                         | LossReason::NameNotRead
                         | LossReason::VerdictQueueFull
+                        | LossReason::IncidentQueueFull
                         | LossReason::Journal
                 )
             })

@@ -117,6 +117,11 @@ impl Account {
         before.map(|before| seen.saturating_sub(before).saturating_sub(told))
     }
 
+    /// A kill will be in no incident.
+    pub fn no_incident(&mut self) {
+        self.losses.no_incident();
+    }
+
     /// Events that this run lost.
     pub fn lost(&self) -> u64 {
         self.lost_before.saturating_add(self.losses.events())

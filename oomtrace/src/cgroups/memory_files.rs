@@ -20,6 +20,14 @@ pub fn swap_limit_file(v1: bool) -> &'static str {
     if v1 { "memory.memsw.limit_in_bytes" } else { "memory.swap.max" }
 }
 
+/// The file with the memory that is charged.
+pub fn usage_file(v1: bool) -> &'static str {
+    if v1 { "memory.usage_in_bytes" } else { "memory.current" }
+}
+
+/// v1: the file with the kernel's own memory that is charged. On v2 `memory.stat` has it.
+pub const KMEM_USAGE: &str = "memory.kmem.usage_in_bytes";
+
 /// The directory of the cgroup `path` below the hierarchy's mount.
 pub fn directory(mount: &Path, path: &[u8]) -> PathBuf {
     mount.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
@@ -48,8 +56,7 @@ impl MemoryFiles {
 
     /// The memory that is charged to the cgroup.
     pub fn usage_bytes(&self) -> Option<u64> {
-        let name = if self.v1 { "memory.usage_in_bytes" } else { "memory.current" };
-        self.text(name)?.trim().parse().ok()
+        self.text(usage_file(self.v1))?.trim().parse().ok()
     }
 
     /// The kills that the kernel counted: on v2 in the cgroup and below, on v1 in the cgroup alone.

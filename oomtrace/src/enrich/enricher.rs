@@ -14,6 +14,7 @@ use function_hooks::{Hooks, log_time_before};
 pub use knowledge::{Knowledge, RunFacts};
 pub use logged::LogOrigin;
 pub use signal_kill::Signalled;
+pub use victim::LastVictim;
 
 use std::{borrow::Cow, time::Duration};
 
@@ -56,6 +57,7 @@ pub struct Enricher {
     kill_allocating_task: Option<Sysctl>,
     /// The time of the latest event.
     latest: BootTime,
+    last_victim: LastVictim,
     /// The number of lines of this run with an `id`.
     lines: u64,
 }
@@ -83,6 +85,7 @@ impl Enricher {
             offset,
             hooks,
             latest: BootTime(0),
+            last_victim: LastVictim::default(),
             lines: 0,
         }
     }
@@ -205,6 +208,7 @@ impl Enricher {
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
         let mut absent = self.absent_here(&["trigger.cgroup.path", "trigger.cgroup.id"]);
         self.turn_to(facts.time, &mut absent);
+        self.last_victim = LastVictim::of(&facts.victim, facts.time);
         self.judge_hooks(facts);
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
         let log = self.log(facts, path.as_deref().unwrap_or_default());

@@ -95,6 +95,8 @@ pub enum Reason {
     NotInKernelLog,
     /// The kernel left out its report of this kill: it writes at most ten in five seconds.
     LogRateLimited,
+    /// The kernel log could not be read.
+    KernelLogUnreadable,
     /// A name in the kernel log's line contains a comma, so its parts cannot be separated.
     AmbiguousLogLine,
     /// The kill happened before the programs were attached.
@@ -115,12 +117,18 @@ pub enum Reason {
     NotInCgroupFiles,
     /// The cgroup's file could not be read.
     CgroupFileUnreadable,
+    /// The memory was already being released, or had changed, when the cgroup's file was read.
+    MemoryChanged,
     /// This kernel has no memory cgroups, or they are off.
     NoMemoryCgroups,
     /// The path of the cgroup is not known: it was made before oomtrace could see it, or it is too deep.
     CgroupPathUnknown,
     /// The process was gone.
     ProcessGone,
+    /// A victim was still there 5 s after the kill.
+    StillThere,
+    /// Too many victims were watched already.
+    TooManyVictims,
     /// The process had already released its memory.
     MemoryReleased,
     /// Another process has the pid now.

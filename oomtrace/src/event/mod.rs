@@ -4,6 +4,7 @@
 //! schema`). A fact that is not known is `None`. The line has no key for it, and `missing` has the reason.
 
 mod container;
+mod incident;
 mod memcg_oom;
 mod missing;
 mod oom;
@@ -19,6 +20,10 @@ use serde_json::Value;
 
 pub use container::{
     Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, RuntimeSays, Systemd, Verdict, name_of_user,
+};
+pub use incident::{
+    CgroupMemory, Incident, IncidentCgroup, IncidentVictim, Lru, MemoryEvidence, ProcessTable, Reaper,
+    Released, TableEvidence, TableRow,
 };
 pub use memcg_oom::{MemcgOom, MemcgOomOutcome};
 pub use missing::{Absence, Missing, Reason, Why};
@@ -61,6 +66,8 @@ pub enum Event {
     MemcgOom(Box<MemcgOom>),
     /// Processes were sent a signal that ends them, and not by the OOM killer.
     SignalKill(Box<SignalKill>),
+    /// One run of the OOM killer, when its victims are gone.
+    Incident(Box<Incident>),
     /// Events, lines or names were lost.
     Lost(Box<Lost>),
     /// The kernel's own counter grew by more than what was reported.
@@ -86,11 +93,12 @@ pub struct Owner<'a> {
 
 impl Event {
     /// Each value of `type`.
-    pub const KINDS: [&'static str; 10] = [
+    pub const KINDS: [&'static str; 11] = [
         "oom_kill",
         "shared_mm_kill",
         "memcg_oom",
         "signal_kill",
+        "incident",
         "start",
         "lost",
         "gap",
@@ -107,6 +115,7 @@ impl Event {
             Self::SharedMmKill(_) => "shared_mm_kill",
             Self::MemcgOom(_) => "memcg_oom",
             Self::SignalKill(_) => "signal_kill",
+            Self::Incident(_) => "incident",
             Self::Lost(_) => "lost",
             Self::Gap(_) => "gap",
             Self::Hooks(_) => "hooks",
@@ -118,7 +127,9 @@ impl Event {
     /// How bad it is.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::OomKill(_) | Self::SharedMmKill(_) | Self::MemcgOom(_) => Severity::Error,
+            Self::OomKill(_) | Self::SharedMmKill(_) | Self::MemcgOom(_) | Self::Incident(_) => {
+                Severity::Error
+            }
             Self::SignalKill(event) if event.is_for_memory() => Severity::Error,
             Self::Lost(_) | Self::Gap(_) => Severity::Warning,
             Self::Hooks(event) if event.state == HooksState::Silent => Severity::Warning,
@@ -135,6 +146,9 @@ impl Event {
             Self::SharedMmKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
             Self::MemcgOom(oom) => (oom.container.as_ref(), oom.k8s.as_ref(), oom.systemd.as_ref()),
             Self::SignalKill(kill) => (kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref()),
+            Self::Incident(incident) => {
+                (incident.container.as_ref(), incident.k8s.as_ref(), incident.systemd.as_ref())
+            }
             Self::Verdict(verdict) => (Some(&verdict.container), None, None),
             Self::Start(_) | Self::Lost(_) | Self::Gap(_) | Self::Hooks(_) | Self::Stop(_) => {
                 (None, None, None)
@@ -151,6 +165,7 @@ impl Event {
             Self::SharedMmKill(event) => &event.envelope,
             Self::MemcgOom(event) => &event.envelope,
             Self::SignalKill(event) => &event.envelope,
+            Self::Incident(event) => &event.envelope,
             Self::Lost(event) => &event.envelope,
             Self::Gap(event) => &event.envelope,
             Self::Hooks(event) => &event.envelope,
@@ -203,7 +218,7 @@ pub struct Envelope {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// A kill, or a cgroup that ran out without one.
+    /// A kill, or a cgroup that ran out of memory.
     Error,
     /// Something may have happened that no line reports.
     Warning,

@@ -113,6 +113,8 @@ pub enum LossReason {
     NameNotRead,
     /// Verdicts: too many kills waited for their verdict.
     VerdictQueueFull,
+    /// Incidents, or kills in them: too many victims were waited for.
+    IncidentQueueFull,
     /// Kill events: `seq` jumped and no counter says why.
     Unexplained,
     /// Entries of `--journal`: journald was not there, or took none for so long that no more could be kept. The other output has
@@ -122,7 +124,7 @@ pub enum LossReason {
 
 impl LossReason {
     /// All of them, in the order of `docs/EVENTS.md`.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RingFull,
         Self::NoScratch,
         Self::UnreadableRecord,
@@ -134,12 +136,13 @@ impl LossReason {
         Self::NameNotRead,
         Self::Sink,
         Self::VerdictQueueFull,
+        Self::IncidentQueueFull,
         Self::Journal,
     ];
 
     /// Whether a run goes on with the total of the run whose programs it took over.
     pub fn goes_on(self) -> bool {
-        !matches!(self, Self::CgroupNotKept | Self::NameNotRead | Self::Journal)
+        !matches!(self, Self::CgroupNotKept | Self::NameNotRead | Self::IncidentQueueFull | Self::Journal)
     }
 
     /// The word, as a line has it.

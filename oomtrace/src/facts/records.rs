@@ -17,7 +17,7 @@ impl std::fmt::Display for CgroupId {
 }
 
 /// A time of `CLOCK_BOOTTIME`, ns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(pub u64);
 
 /// The content of a record.

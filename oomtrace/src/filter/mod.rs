@@ -75,6 +75,7 @@ impl Filter {
             Event::SignalKill(kill) => {
                 self.scope.is_empty() && self.takes_of(owner, kill.target.comm.as_deref())
             }
+            Event::Incident(incident) => !self.is_about_kills() || self.has_kept(event, &incident.of),
             Event::Verdict(verdict) => !self.is_about_kills() || self.has_kept(event, &verdict.of),
             _ => true,
         };

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::{
     facts::kernel_log::{
-        Lines, OomLine,
+        Lines, OomLine, RunReports,
         record::{self, RecordMeta},
         report::{OomReport, Reports},
     },
@@ -150,6 +150,42 @@ impl KernelLog {
 }
 
 impl AsFd for KernelLog {
+    /// Becomes readable when the log has new records.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.records.log.as_fd()
+    }
+}
+
+/// Follows the kernel's log and keeps what its reports say of memory and processes.
+#[derive(Debug)]
+pub struct ReportLog {
+    records: Records,
+    /// The reports so far.
+    pub reports: RunReports,
+}
+
+impl ReportLog {
+    /// Opens `/dev/kmsg` at its end, on a kernel with pages of this size.
+    pub fn open(root: &Root, page_bytes: u64) -> io::Result<Self> {
+        let records = Records::open(root)?;
+        seek(&records.log, SeekFrom::End(0))?;
+        Ok(Self { records, reports: RunReports::new(page_bytes) })
+    }
+
+    /// Reads the log for one turn. Returns true at its end, false if there may be more.
+    pub fn catch_up(&mut self) -> io::Result<bool> {
+        for _ in 0..TURN_RECORDS {
+            match self.records.next()? {
+                Next::Record(raw) => self.reports.push(raw),
+                Next::Overrun => self.reports.reset(),
+                Next::End => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl AsFd for ReportLog {
     /// Becomes readable when the log has new records.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.records.log.as_fd()

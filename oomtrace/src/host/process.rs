@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 
+pub use at_once::processors;
 use command_line::one_line;
 pub use command_line::{CommandLineChoice, command_line_of};
 
@@ -418,6 +419,13 @@ fn start_ticks(stat: &[u8]) -> Option<u64> {
     let after = str::from_utf8(stat.get(end + 1..)?).ok()?;
     // The first field after the comm is field 3.
     after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// When a process started, in ticks since boot; `None` if there is none with this pid. Read by a thread that may wait.
+pub(crate) fn started_ticks(root: &Root, tgid: u32) -> Option<u64> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(root.path(format!("/proc/{tgid}")), flags, Mode::empty()).ok()?;
+    start_ticks(&read::<1024>(&dir, "stat").ok()?.0)
 }
 
 fn command_line(dir: &OwnedFd, wanted: CommandLineChoice) -> CommandLineRead {

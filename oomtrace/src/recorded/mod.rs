@@ -96,6 +96,7 @@ impl<'a> Recorded<'a> {
             "shared_mm_kill" => Event::SharedMmKill(serde_json::from_str(text).ok()?),
             "memcg_oom" => Event::MemcgOom(serde_json::from_str(text).ok()?),
             "signal_kill" => Event::SignalKill(serde_json::from_str(text).ok()?),
+            "incident" => Event::Incident(serde_json::from_str(text).ok()?),
             "start" => Event::Start(serde_json::from_str(text).ok()?),
             "lost" => Event::Lost(serde_json::from_str(text).ok()?),
             "gap" => Event::Gap(serde_json::from_str(text).ok()?),

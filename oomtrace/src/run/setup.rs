@@ -29,6 +29,7 @@ use crate::{
         clock_steps::ClockSteps,
         earlier_kills::EarlierKills,
         function_hooks::{self, FunctionHooks},
+        incident::Incidents,
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
         probe::{Probe, Rings},
@@ -93,6 +94,7 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
     let signals = (args.signals != SignalChoice::Off)
         .then(|| SignalKills::new(rings.signals, records.clone(), args.signals, mount.clone()));
     let files = mount.clone().map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
+    let incidents = Incidents::start(root, mount.clone(), enricher.is_v1(), limits).map_err(no_thread)?;
     let list = [
         one(CgroupChanges::new(rings.cgroups, records, mount)),
         one(earlier),
@@ -102,6 +104,7 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
         any(files),
         one(ClockSteps::new().map_err(no_descriptor)?),
         any(FollowKernelLog::of(enricher).map_err(no_descriptor)?),
+        one(incidents),
         any((!args.no_verdict).then(Verdicts::start).transpose().map_err(no_thread)?),
     ];
     Ok(list.into_iter().flatten().collect())

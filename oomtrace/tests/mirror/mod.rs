@@ -4,8 +4,11 @@
 #![allow(clippy::indexing_slicing, reason = "tests")]
 #![allow(dead_code, reason = "the fields are there to be parsed")]
 
+mod incident;
+
 use std::collections::BTreeMap;
 
+use incident::{IncidentCgroup, IncidentVictim, ProcessTable, Released};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -57,7 +60,7 @@ words! {
     enum LossReason {
         A = "ring_full", B = "cgroup_ring_full", C = "no_scratch", D = "unreadable_record", E = "sink",
         F = "verdict_queue_full", G = "unexplained", H = "unnumbered_ring_full", I = "cgroup_not_kept",
-        J = "name_not_read", K = "journal", L = "signal_ring_full",
+        J = "name_not_read", K = "journal", L = "signal_ring_full", M = "incident_queue_full",
     }
     enum Signal { A = "SIGKILL", B = "SIGTERM" }
     enum How { A = "kill", B = "tgkill", C = "cgroup.kill", D = "pid_namespace_ended", E = "kernel" }
@@ -66,7 +69,7 @@ words! {
         H = "inside", I = "other",
     }
     enum HooksState { A = "silent", B = "running" }
-    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A98 = "share_used_up", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable", A46 = "started_just_before", A47 = "other_pid_namespace", A48 = "no_memory_cgroups", B0 = "clock_set", B1 = "log_daemon_clock", B2 = "log_local_time", B3 = "log_since_boot" }
+    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A98 = "share_used_up", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable", A46 = "started_just_before", A47 = "other_pid_namespace", A48 = "no_memory_cgroups", B0 = "clock_set", B1 = "log_daemon_clock", B2 = "log_local_time", B3 = "log_since_boot", C0 = "kernel_log_unreadable", C1 = "memory_changed", C2 = "still_there", C3 = "too_many_victims" }
 }
 
 strict! {
@@ -241,6 +244,19 @@ lines! {
         systemd: Option<Systemd>,
         missing: Option<Vec<Absence>>,
     }
+    struct Incident {
+        of: Vec<u64>,
+        killed: u64,
+        scope: Option<Scope>,
+        victim: Option<IncidentVictim>,
+        cgroup: Option<IncidentCgroup>,
+        process_table: Option<ProcessTable>,
+        released: Option<Released>,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Vec<Absence>>,
+    }
     struct Lost { count: u64, reason: LossReason, total: u64 }
     struct Hooks { state: HooksState, limit: Option<String> }
     struct Gap { kernel_kills: u64, reported: u64, since: String, cgroups: Option<Vec<GapCgroup>> }
@@ -282,6 +298,7 @@ pub fn check(line: &str) -> Result<(), String> {
         "shared_mm_kill" => strict::<SharedMmKill>(body),
         "memcg_oom" => strict::<MemcgOom>(body),
         "signal_kill" => strict::<SignalKill>(body),
+        "incident" => strict::<Incident>(body),
         "lost" => strict::<Lost>(body),
         "gap" => strict::<Gap>(body),
         "hooks" => strict::<Hooks>(body),
@@ -311,7 +328,7 @@ fn check_identity(value: &Value) -> Result<(), String> {
 fn check_message(value: &Value) -> Result<(), String> {
     let kind = value["type"].as_str().unwrap_or_default();
     let severity = match kind {
-        "oom_kill" | "shared_mm_kill" | "memcg_oom" => "error",
+        "oom_kill" | "shared_mm_kill" | "memcg_oom" | "incident" => "error",
         "signal_kill"
             if ["systemd-oomd", "oomd", "earlyoom", "nohang"].map(Value::from).contains(&value["killer"]) =>
         {

@@ -1,7 +1,9 @@
 //! One event of each type, with every key of the type, as in the snapshots and the docs.
 
+mod incident;
 mod signal_kill;
 
+pub use incident::{incident, incident_of_many};
 use oomtrace::event::*;
 pub use signal_kill::{signal_kill, signal_kill_for_memory};
 
@@ -324,6 +326,8 @@ pub fn all() -> Vec<(&'static str, Event)> {
         ("memcg_oom", Event::MemcgOom(Box::new(memcg_oom()))),
         ("signal_kill", Event::SignalKill(Box::new(signal_kill()))),
         ("signal_kill_for_memory", Event::SignalKill(Box::new(signal_kill_for_memory()))),
+        ("incident", Event::Incident(Box::new(incident()))),
+        ("incident_of_many", Event::Incident(Box::new(incident_of_many()))),
         ("lost", Event::Lost(Box::new(lost()))),
         ("gap", Event::Gap(Box::new(gap()))),
         ("hooks", Event::Hooks(Box::new(hooks()))),

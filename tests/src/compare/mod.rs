@@ -3,6 +3,7 @@
 
 mod fields;
 mod fired;
+mod incident;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use crate::tracer::Line;
 
 use fields::Fields;
 pub(crate) use fields::moment;
+pub use incident::{Split, incident};
 pub use memory::memory;
 use memory::{Dies, held_back_bytes, rss_kb, victim_memory};
 

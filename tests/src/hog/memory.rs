@@ -78,6 +78,54 @@ pub(super) fn fill(bytes: u64) -> io::Result<(u64, Option<io::Error>)> {
     Ok((written, None))
 }
 
+/// Opens many files: each has an inode, a dentry and a file in the kernel's slab.
+pub(super) fn descriptors(count: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: count + 100, rlim_max: count + 100 };
+    // SAFETY: the limit is alive through the call, which only reads it.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for _ in 0..count {
+        std::mem::forget(memory_file()?);
+    }
+    Ok(())
+}
+
+/// Sends this much through connections whose other end does not read. Returns how much the buffers took.
+pub(super) fn sockets(bytes: usize) -> io::Result<usize> {
+    use std::net::{TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut sent = 0;
+    let chunk = vec![1; 64 << 10];
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(listener.local_addr()?)?;
+        std::mem::forget(listener.accept()?);
+        stream.set_nonblocking(true)?;
+        while sent < bytes {
+            match stream.write(&chunk) {
+                Ok(more) => sent += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        std::mem::forget(stream);
+        if sent >= bytes {
+            break;
+        }
+    }
+    Ok(sent)
+}
+
+/// Writes a file of this size, and waits until it is on the disk.
+pub(super) fn cache(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let chunk = vec![1; 1 << 20];
+    for _ in 0..bytes >> 20 {
+        file.write_all(&chunk)?;
+    }
+    file.sync_all()
+}
+
 fn memory_file() -> io::Result<OwnedFd> {
     // SAFETY: a name ended by NUL.
     let fd = unsafe { libc::memfd_create(c"hog".as_ptr(), libc::MFD_CLOEXEC) };

@@ -218,6 +218,11 @@ impl Hog {
         self.ask(&format!("anon {bytes}")).map(drop)
     }
 
+    /// Writes a file of this size and keeps its pages in the page cache.
+    pub fn cache(&mut self, file: &Path, bytes: u64) -> Result<()> {
+        self.ask(&format!("cache {} {bytes}", word(file.as_os_str().as_bytes()))).map(drop)
+    }
+
     /// Makes a thread hold the lock of its memory until the server of `file`, in a
     /// [`Fuse`](crate::fuse::Fuse), is gone.
     pub fn lock_memory(&mut self, file: &Path) -> Result<()> {

@@ -99,6 +99,10 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
     match verb {
         "anon" => memory::take(Kind::Anonymous, number(first)?)?,
         "shmem" => memory::take(Kind::Shared, number(first)?)?,
+        "threads" => tasks::sleeping_threads(number(first)?)?,
+        "descriptors" => memory::descriptors(number(first)?)?,
+        "sockets" => return Ok(memory::sockets(number(first)?)?.to_string()),
+        "cache" => memory::cache(&path(first)?, number(words.get(1))?)?,
         "own-limit" => {
             tasks::end_by_its_own_limit()?;
             memory::take_at_once(number(first)?)?;

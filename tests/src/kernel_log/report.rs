@@ -72,6 +72,12 @@ pub struct LoggedKill {
     pub swap_kb: Option<u64>,
     /// Process id → `swapents` in pages, from the table of tasks.
     pub swap_pages: BTreeMap<u32, u64>,
+    /// Process id → size in pages, from the same table.
+    pub rss_pages: BTreeMap<u32, u64>,
+    /// The keys after `Memory cgroup stats for PATH:`, as far as the kernel did not cut them.
+    pub stats: BTreeMap<String, u64>,
+    /// v1: what is charged for the kernel, kB.
+    pub kmem_kb: Option<u64>,
     /// The kill.
     pub killed: Killed,
     /// The kernel's trace event of this kill, if it has figures.
@@ -91,6 +97,7 @@ pub struct Reports {
     pub skipped: Vec<u32>,
     current: LoggedKill,
     columns: Vec<String>,
+    in_stats: bool,
     unfinished: Option<Vec<u8>>,
 }
 
@@ -114,6 +121,7 @@ impl Reports {
             }
         } else if let Some(invoked) = invoked(text) {
             self.current = LoggedKill { invoked: Some(invoked), ..LoggedKill::default() };
+            self.in_stats = false;
             self.columns.clear();
         } else if let Some(killed) = killed(text) {
             self.kills.push(LoggedKill { killed, ..std::mem::take(&mut self.current) });
@@ -125,6 +133,12 @@ impl Reports {
             self.nobody.extend(self.current.invoked.take());
         } else if let Some(tid) = skipped(text) {
             self.skipped.push(tid);
+        } else if text.starts_with(b"Memory cgroup stats for ") {
+            self.in_stats = true;
+        } else if text.starts_with(b"Tasks state ") {
+            self.in_stats = false;
+        } else if let Some(kilobytes) = usage(text, "kmem: usage ") {
+            self.current.kmem_kb = Some(kilobytes);
         } else if let Some(kilobytes) = usage(text, "memory: usage ") {
             self.current.memory_kb = Some(kilobytes);
         } else if let Some(kilobytes) = usage(text, "memory+swap: usage ").or(usage(text, "swap: usage ")) {
@@ -132,8 +146,21 @@ impl Reports {
         } else if let Some(invoked) = self.current.invoked.as_mut() {
             if invoked.tid.is_none() && text.starts_with(b"CPU: ") {
                 invoked.tid = stack_head_tid(text);
+            } else if self.in_stats {
+                self.keys(text);
             } else {
                 self.task_row(text);
+            }
+        }
+    }
+
+    /// One key, or all of them. The kernel cuts a record at about 1 kB, perhaps in a number.
+    fn keys(&mut self, text: &[u8]) {
+        let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+        let whole = if text.len() > 900 { lines.len() - 1 } else { lines.len() };
+        for line in lines.into_iter().take(whole).filter_map(ascii) {
+            if let Some((key, Ok(value))) = line.split_once(' ').map(|(key, value)| (key, value.parse())) {
+                self.current.stats.insert(key.to_owned(), value);
             }
         }
     }
@@ -152,10 +179,13 @@ impl Reports {
             let at = self.columns.iter().position(|column| column == name)?;
             row.split_whitespace().nth(at)
         };
-        if let (Some(Ok(tgid)), Some(Ok(pages))) =
-            (cell("tgid").map(str::parse), cell("swapents").map(str::parse))
+        let Some(Ok(tgid)) = cell("tgid").map(str::parse) else { return };
+        for (column, pages) in
+            [("swapents", &mut self.current.swap_pages), ("rss", &mut self.current.rss_pages)]
         {
-            self.current.swap_pages.insert(tgid, pages);
+            if let Some(Ok(number)) = cell(column).map(str::parse) {
+                pages.insert(tgid, number);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod clock;
 mod exiting;
 mod group;
 mod host_wide;
+mod incident;
 pub mod lacking;
 mod limits;
 mod names;
@@ -88,6 +89,10 @@ const ALL: &[Scenario] = &[
     anywhere("sibling_triggers", limits::sibling_triggers),
     anywhere("limit_lowered_by_another", limits::limit_lowered_by_another),
     anywhere("max_below_usage_from_other_cgroup", limits::max_below_usage_from_other_cgroup),
+    anywhere("incident_mix", incident::mix),
+    anywhere("incident_triggered_by_another", incident::triggered_by_another),
+    anywhere("incident_at_once", incident::at_once),
+    Scenario { name: "incident_apart", place: Where::HostOnly, act: incident::apart },
     anywhere("oom_group", group::oom_group),
     anywhere("hostile_comm_and_path", names::hostile_comm_and_path),
     anywhere("deep_path", names::deep_path),

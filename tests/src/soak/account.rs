@@ -154,6 +154,7 @@ fn lost(lines: &[Line]) -> BTreeMap<String, u64> {
                         | "signal_ring_full"
                         | "sink"
                         | "verdict_queue_full"
+                        | "incident_queue_full"
                         | "journal"
                 ) =>
             {

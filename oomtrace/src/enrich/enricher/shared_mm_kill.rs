@@ -1,7 +1,7 @@
 //! A process that died with a victim because it shares its memory.
 
 use crate::{
-    enrich::enricher::{Enricher, UNREAD, cgroup, seen},
+    enrich::enricher::{Enricher, LastVictim, UNREAD, cgroup, seen},
     event::{Origin, SharedMmKill, SharedMmVictim, text_from_kernel},
     facts::{Lineage, SharedMmKillFacts},
 };
@@ -11,6 +11,7 @@ impl Enricher {
     pub fn shared_mm_kill(&mut self, facts: &SharedMmKillFacts) -> SharedMmKill {
         let mut absent = self.absent_here(&[]);
         self.turn_to(facts.time, &mut absent);
+        self.last_victim = LastVictim::of(&facts.task, facts.time);
         let task = &facts.task;
         let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
         let (ids, no_lineage) = (Vec::from_iter(task.memcg), Lineage::default());

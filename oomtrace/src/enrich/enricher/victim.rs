@@ -6,11 +6,35 @@ use crate::{
         enricher::{Enricher, UNREAD, cgroup},
     },
     event::{Trigger, Victim, VictimMemory, text_from_kernel},
-    facts::{MemoryFacts, OomKillFacts, TaskFacts},
+    facts::{BootTime, MemoryFacts, OomKillFacts, TaskFacts},
     host::process::{self, ProcessFacts},
 };
 
+/// The latest victim, by the kernel's numbers: for a source that sees its event.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LastVictim {
+    /// The thread that was marked.
+    pub tid: Option<u32>,
+    /// Its process.
+    pub tgid: Option<u32>,
+    /// When the process started.
+    pub start: Option<BootTime>,
+    /// When it was marked, or got its signal.
+    pub marked: BootTime,
+}
+
+impl LastVictim {
+    pub(super) fn of(task: &TaskFacts, marked: BootTime) -> Self {
+        Self { tid: task.tid, tgid: task.tgid, start: task.start, marked }
+    }
+}
+
 impl Enricher {
+    /// The victim of the latest `oom_kill` or `shared_mm_kill`.
+    pub fn last_victim(&self) -> LastVictim {
+        self.last_victim
+    }
+
     pub(super) fn victim(
         &self,
         facts: &OomKillFacts,

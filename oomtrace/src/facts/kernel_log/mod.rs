@@ -18,6 +18,7 @@ mod logged_kill;
 mod pieces;
 pub mod record;
 pub mod report;
+pub mod run_report;
 pub mod saved;
 
 pub use chosen::{Chosen, Split};
@@ -27,6 +28,7 @@ pub use logged_kill::LoggedKill;
 pub use pieces::Lines;
 pub use record::{Caller, RecordMeta};
 pub use report::{OomReport, Reports};
+pub use run_report::{ReaperLine, RunReport, RunReports};
 
 #[cfg(test)]
 mod tests;

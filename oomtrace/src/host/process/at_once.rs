@@ -44,7 +44,8 @@ fn existed_before(ran: u64, since: u64, processors: u64) -> bool {
         .is_some_and(|most| ran > most)
 }
 
-fn processors() -> Option<u64> {
+/// How many processors the host can have.
+pub fn processors() -> Option<u64> {
     // SAFETY: takes a number and returns a number.
     let processors = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
     u64::try_from(processors).ok().filter(|processors| *processors > 0)

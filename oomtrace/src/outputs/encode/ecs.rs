@@ -122,7 +122,7 @@ fn id(line: &mut Map<String, Value>) -> Option<Value> {
 
 fn category(event: &Event) -> &'static str {
     match event {
-        Event::OomKill(_) | Event::SharedMmKill(_) | Event::SignalKill(_) => "process",
+        Event::OomKill(_) | Event::SharedMmKill(_) | Event::SignalKill(_) | Event::Incident(_) => "process",
         _ => "host",
     }
 }

@@ -92,6 +92,7 @@ impl Serialize for Whole<'_> {
             Event::SharedMmKill(event) => line(self, event, serializer),
             Event::MemcgOom(event) => line(self, event, serializer),
             Event::SignalKill(event) => line(self, event, serializer),
+            Event::Incident(event) => line(self, event, serializer),
             Event::Lost(event) => line(self, event, serializer),
             Event::Gap(event) => line(self, event, serializer),
             Event::Hooks(event) => line(self, event, serializer),

@@ -3,6 +3,7 @@
 //! Text that a container chose is quoted and escaped unless it is plain, so it can neither move the cursor
 //! nor look like a part of oomtrace's own text.
 
+mod incident;
 mod signal_kill;
 
 mod time;
@@ -82,7 +83,7 @@ fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Resul
 /// The event without its time.
 fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
     let style = match event {
-        Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) => palette.kill,
+        Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) | Event::Incident(_) => palette.kill,
         Event::SignalKill(kill) if kill.is_for_memory() => palette.kill,
         Event::Lost(_) | Event::Gap(_) | Event::Hooks(_) | Event::SignalKill(_) => palette.loss,
         Event::Verdict(verdict) if verdict.missed == Some(true) => palette.loss,
@@ -95,6 +96,7 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
         Event::SharedMmKill(event) => write_shared_mm_kill(event, palette, out),
         Event::MemcgOom(event) => write_memcg_oom(event, palette, out),
         Event::SignalKill(event) => signal_kill::write_signal_kill(event, palette, out),
+        Event::Incident(event) => incident::write_incident(event, palette, out),
         Event::Lost(event) => write_lost(event, out),
         Event::Gap(event) => write_gap(event, out),
         Event::Hooks(event) => write_hooks(event, out),
@@ -241,6 +243,7 @@ fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
         LossReason::CgroupNotKept => "cgroups: no place to keep them, names may be unknown",
         LossReason::NameNotRead => "names: a user, service or container used up its share",
         LossReason::VerdictQueueFull => "verdicts: too many kills waited for theirs",
+        LossReason::IncidentQueueFull => "kills in incidents: too many victims were waited for",
         LossReason::NoScratch => "kill events: the kernel side had no buffer",
         LossReason::UnreadableRecord => "kill events: records could not be read",
         LossReason::Sink => "lines: the output refused them",

@@ -1,0 +1,119 @@
+//! An incident for people: a short block to paste into a chat.
+
+use std::fmt::{self, Write};
+
+use super::{Numbers, Palette, Size, plain, who, write_task};
+use crate::event::{CgroupMemory, Incident, IncidentCgroup, ProcessTable, Reaper, Released, Scope};
+
+/// The most kills that the text names.
+const NAMED: usize = 4;
+
+pub(super) fn write_incident(event: &Incident, palette: &Palette, out: &mut String) -> fmt::Result {
+    let path = event.cgroup.as_ref().and_then(|fired| fired.cgroup.path.clone());
+    let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), &path);
+    write!(out, "{}{who}{:#}: killed ", palette.who, palette.who)?;
+    if event.killed > 1 {
+        write!(out, "{} processes, first ", event.killed)?;
+    }
+    write_task(event.victim.comm.as_deref(), event.victim.pid, out)?;
+    let named = event.of.get(..NAMED).unwrap_or(&event.of);
+    let events = if event.of.len() == 1 { "event" } else { "events" };
+    let more = if event.killed > u64::try_from(named.len()).unwrap_or(u64::MAX) { ", …" } else { "" };
+    write!(out, " ({events} {}{more})", Numbers(named))?;
+    match (&event.cgroup, event.scope) {
+        (Some(cgroup), _) => write_cgroup(cgroup, out)?,
+        (None, Some(Scope::Host)) => out.write_str("; the host ran out")?,
+        (None, Some(Scope::Cpuset)) => out.write_str("; the nodes of its cpuset ran out")?,
+        (None, Some(Scope::Mempolicy)) => out.write_str("; the nodes of its memory policy ran out")?,
+        (None, Some(Scope::Memcg) | None) => out.write_str("; whose limit fired is unknown")?,
+    }
+    write_released(&event.released, out)?;
+    if let Some(memory) = event.cgroup.as_ref().and_then(|cgroup| cgroup.memory.as_ref()) {
+        write_kernel(memory, out)?;
+    }
+    event.process_table.as_ref().map_or(Ok(()), |table| write_table(table, out))
+}
+
+fn write_cgroup(cgroup: &IncidentCgroup, out: &mut String) -> fmt::Result {
+    match cgroup.usage_bytes {
+        Some(usage) => write!(out, "; {}", Size(usage))?,
+        None => out.write_str("; unknown usage")?,
+    }
+    match cgroup.limit_bytes {
+        Some(limit) => write!(out, " of {}", Size(limit))?,
+        None => out.write_str(", unknown limit")?,
+    }
+    let Some(memory) = &cgroup.memory else { return out.write_str(": what it was is unknown") };
+    let cache = memory.file_bytes.zip(memory.shmem_bytes).map(|(file, shmem)| file.saturating_sub(shmem));
+    let parts = [
+        ("anon", memory.anon_bytes),
+        ("tmpfs or shared memory", memory.shmem_bytes),
+        ("page cache", cache),
+        ("kernel", memory.kernel_bytes),
+    ];
+    write_parts(": ", &parts, out)
+}
+
+/// The parts that are known.
+fn write_parts(before: &str, parts: &[(&str, Option<u64>)], out: &mut String) -> fmt::Result {
+    let mut between = before;
+    for (name, bytes) in parts.iter().filter_map(|(name, bytes)| Some((name, (*bytes)?))) {
+        write!(out, "{between}{name} {}", Size(bytes))?;
+        between = ", ";
+    }
+    Ok(())
+}
+
+fn write_released(released: &Released, out: &mut String) -> fmt::Result {
+    match released.after_ns {
+        Some(ns) => write!(out, "; free after {}", Time(ns))?,
+        None => out.write_str("; when it was free is unknown")?,
+    }
+    if let Some(left) = released.usage_bytes {
+        write!(out, ", {} left", Size(left))?;
+    }
+    out.write_str(match released.reaper {
+        Some(Reaper::Reaped) => ", by the kernel's reaper",
+        Some(Reaper::Failed) => ", the kernel's reaper failed",
+        Some(Reaper::NotNeeded) | None => "",
+    })
+}
+
+fn write_kernel(memory: &CgroupMemory, out: &mut String) -> fmt::Result {
+    let parts = [
+        ("kernel stacks", memory.kernel_stack_bytes),
+        ("page tables", memory.pagetables_bytes),
+        ("slab that can be reclaimed", memory.slab_reclaimable_bytes),
+        ("other slab", memory.slab_unreclaimable_bytes),
+        ("sockets", memory.sock_bytes),
+        ("percpu", memory.percpu_bytes),
+    ];
+    write_parts("\n  of the kernel: ", &parts, out)
+}
+
+fn write_table(table: &ProcessTable, out: &mut String) -> fmt::Result {
+    let processes = if table.count == 1 { "process" } else { "processes" };
+    write!(out, "\n  {} {processes} with {}", table.count, Size(table.rss_bytes))?;
+    let mut between = ": ";
+    for row in &table.largest {
+        write!(out, "{between}{}[{}] {}", plain(&row.comm), row.pid, Size(row.rss_bytes))?;
+        if row.oom_score_adj != 0 {
+            write!(out, " (adj {})", row.oom_score_adj)?;
+        }
+        between = ", ";
+    }
+    Ok(())
+}
+
+/// Nanoseconds, in ms or s.
+struct Time(u64);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = self.0 / 100_000;
+        match tenths {
+            0..10_000 => write!(f, "{}.{} ms", tenths / 10, tenths % 10),
+            _ => write!(f, "{}.{} s", tenths / 10_000, tenths / 1000 % 10),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! One line for each run of the OOM killer, when its victims are gone: takes `oom_kill` events, returns an
+//! `incident` event.
+//!
+//! - `watch`: the thread that waits for the victims, reads the kernel's log, and says when a run is complete.
+//! - `victims`: waits for processes without asking for them again and again.
+//! - `memory`: the files of the cgroup that ran out.
+//! - `evidence`: what the log and the files said, and why there is nothing.
+//! - `told`: the event.
+//!
+//! An incident must not delay a kill: the event path adds a note to a queue and goes on. If the queue is full,
+//! the kill is in no incident.
+
+mod evidence;
+mod memory;
+mod room;
+mod told;
+mod victims;
+mod watch;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use evidence::Evidence;
+use room::{NOTES_MAX, Room};
+use rustix::event::{EventfdFlags, eventfd};
+use told::Run;
+
+use crate::{
+    accounting::Account,
+    enrich::enricher::{Enricher, LastVictim},
+    event::{Event, Kill},
+    host::{identity, kernel_log::ReportLog, root::Root},
+    sources::{Next, Source},
+};
+
+/// The thread reads small files and parses lines. What it keeps is on the heap.
+const STACK_BYTES: usize = 128 << 10;
+
+/// A process that the OOM killer killed.
+#[derive(Debug)]
+enum Note {
+    /// A victim.
+    Victim { run: Box<Run>, victim: LastVictim, room: room::Part },
+    /// A process that shares the memory of the victim `of`.
+    Sharer { stream: Option<String>, of: u64, victim: LastVictim, room: room::Part },
+}
+
+/// What became of a run.
+#[derive(Debug)]
+struct Ended {
+    run: Box<Run>,
+    evidence: Box<Evidence>,
+    room: Vec<room::Part>,
+}
+
+/// Incidents that are not complete yet.
+#[derive(Debug)]
+pub struct Incidents {
+    notes: SyncSender<Note>,
+    ended: Receiver<Ended>,
+    /// Becomes readable when a run is complete.
+    wake: Arc<OwnedFd>,
+    /// Wakes the thread.
+    call: Arc<OwnedFd>,
+    room: Room,
+}
+
+/// The kernel log, or why it cannot be read.
+type Log = Result<ReportLog, String>;
+
+/// What the thread reads.
+struct Host {
+    root: Root,
+    log: Log,
+    /// Where the memory cgroups are mounted.
+    mount: Option<PathBuf>,
+    v1: bool,
+    /// Whether a pid means the same process here as in the kernel.
+    has_kernel_pids: bool,
+}
+
+impl Incidents {
+    /// Starts the thread that watches. What cannot be read becomes a limit of the run.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(
+        root: &Root,
+        mount: Option<PathBuf>,
+        v1: bool,
+        limits: &mut Vec<String>,
+    ) -> std::io::Result<Self> {
+        let log = ReportLog::open(root, identity::page_bytes()).map_err(|error| error.to_string());
+        if let Err(error) = &log {
+            limits.push(format!(
+                "the kernel log cannot be read ({error}): an incident line has no process table, and the memory of its cgroup only \
+                 where the cgroup's file still had it"
+            ));
+        }
+        let has_kernel_pids = identity::is_first_pid_namespace(root, "self");
+        let host = Host { root: root.clone(), log, mount, v1, has_kernel_pids };
+        let (notes, theirs) = sync_channel(NOTES_MAX);
+        let (to, ended) = sync_channel(NOTES_MAX);
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let call = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let line = Line { notes: theirs, call: Arc::clone(&call), to, wake: Arc::clone(&wake) };
+        std::thread::Builder::new()
+            .name("oomtrace-end".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || watch::watch(&line, host))?;
+        Ok(Self { notes, ended, wake, call, room: Room::default() })
+    }
+
+    /// Sends a note to the thread. Returns false if there is no room.
+    fn send(&mut self, cgroup: &str, bytes: usize, note: impl FnOnce(room::Part) -> Note) -> bool {
+        let Some(part) = self.room.take(cgroup, bytes) else { return false };
+        let sent = self.notes.try_send(note(part.clone())).is_ok();
+        if !sent {
+            self.room.give_back(&part);
+        }
+        // This fails only if the thread is woken already.
+        let _ignored = rustix::io::write(&*self.call, &1u64.to_ne_bytes());
+        sent
+    }
+}
+
+impl Source for Incidents {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.wake.as_fd())
+    }
+
+    fn learn(&mut self, _: &mut Enricher, _: &mut Account) -> bool {
+        let _may_be_empty = rustix::io::read(&*self.wake, &mut [0; 8]);
+        false
+    }
+
+    fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {
+        let Ok(Ended { run, evidence, room }) = self.ended.try_recv() else { return Next::Nothing };
+        room.iter().for_each(|part| self.room.give_back(part));
+        Next::Event(Event::Incident(Box::new(run.told(*evidence, enricher.own_envelope()))))
+    }
+
+    fn saw(&mut self, event: &Event, _: bool, enricher: &Enricher, account: &mut Account) {
+        let victim = enricher.last_victim();
+        let sent = match event {
+            // A kill that is only in the log is old. A victim that was exiting anyway was not killed.
+            Event::OomKill(kill)
+                if kill.envelope.seq.is_some() && kill.oom.kill != Some(Kill::AlreadyExiting) =>
+            {
+                let run = Run::of(kill, enricher.tree());
+                self.send(&run.key(), run.bytes(), |room| Note::Victim { run: Box::new(run), victim, room })
+            }
+            Event::SharedMmKill(kill) => {
+                let Some(of) = kill.of.first().copied() else { return };
+                let stream = kill.envelope.stream.clone();
+                self.send("sharer", size_of::<Note>() + 64, |room| Note::Sharer { stream, of, victim, room })
+            }
+            _ => return,
+        };
+        if !sent {
+            account.no_incident();
+        }
+    }
+}
+
+/// How the thread and the loop talk.
+struct Line {
+    notes: Receiver<Note>,
+    call: Arc<OwnedFd>,
+    to: SyncSender<Ended>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Line {
+    /// Sends what became of a run, after waiting for room. Returns false if the receiver is gone.
+    fn send(&self, ended: Ended) -> bool {
+        let sent = self.to.send(ended).is_ok();
+        // This fails only if the reader is woken already.
+        let _ignored = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        sent
+    }
+}

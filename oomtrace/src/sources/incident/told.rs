@@ -1,0 +1,207 @@
+//! The event of a run: what its first kill said, and what was found out since.
+
+use super::{evidence::Evidence, memory::RanOut};
+use crate::{
+    cgroups::tree::CgroupTree,
+    enrich::absent::Absent,
+    event::{
+        Absence, CgroupMemory, Container, Envelope, Incident, IncidentCgroup, IncidentVictim, K8s, Lru,
+        Missing, OomCgroup, OomKill, Reason, Released, Scope, Systemd, Why,
+    },
+    facts::CgroupId,
+};
+
+/// The most kills that a line names.
+const OF_MAX: usize = 64;
+
+/// Keys of a kill that an incident has too, and what they are called there.
+const SAME_KEYS: [(&str, &str); 6] = [
+    ("oom.cgroup", "cgroup"),
+    ("oom.scope", "scope"),
+    ("victim.pid", "victim.pid"),
+    ("victim.comm", "victim.comm"),
+    ("container", "container"),
+    ("k8s", "k8s"),
+];
+
+/// Of `oom.cgroup`, what an incident has too.
+const OF_CGROUP: [&str; 5] = ["", ".path", ".id", ".limit_bytes", ".usage_bytes"];
+
+/// What the kills of a run said.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// The `oom.id` of its kills; of one without, its `seq`.
+    pub(super) id: u64,
+    pub(super) stream: Option<String>,
+    of: Vec<u64>,
+    killed: u64,
+    scope: Option<Scope>,
+    victim: IncidentVictim,
+    cgroup: Option<IncidentCgroup>,
+    /// The cgroup whose files are read.
+    pub(super) ran_out: Option<RanOut>,
+    container: Option<Container>,
+    k8s: Option<K8s>,
+    systemd: Option<Systemd>,
+    missing: Missing,
+}
+
+impl Run {
+    /// A run with this kill.
+    pub(super) fn of(kill: &OomKill, tree: &CgroupTree) -> Self {
+        let seq = kill.envelope.seq.unwrap_or_default();
+        let fired = kill.oom.cgroup.as_ref();
+        Self {
+            id: kill.oom.id.unwrap_or(seq),
+            stream: kill.envelope.stream.clone(),
+            of: vec![seq],
+            killed: 1,
+            scope: kill.oom.scope,
+            victim: IncidentVictim { pid: kill.victim.pid, comm: kill.victim.comm.clone() },
+            cgroup: fired.map(|fired| IncidentCgroup {
+                cgroup: fired.cgroup.clone(),
+                limit_bytes: fired.limit_bytes,
+                usage_bytes: fired.usage_bytes,
+                memory: None,
+            }),
+            ran_out: fired.and_then(|fired| ran_out(fired, tree)),
+            container: kill.container.clone(),
+            k8s: kill.k8s.clone(),
+            systemd: kill.systemd.clone(),
+            missing: kill.missing.iter().filter_map(same_key).collect(),
+        }
+    }
+
+    /// Adds another kill of this run.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.killed += other.killed;
+        let room = OF_MAX.saturating_sub(self.of.len());
+        self.of.extend(other.of.iter().take(room));
+    }
+
+    /// Whether this kill is in it.
+    pub(super) fn has(&self, stream: Option<&str>, seq: u64) -> bool {
+        self.stream.as_deref() == stream && self.of.contains(&seq)
+    }
+
+    /// What shares its room: the cgroup that ran out.
+    pub(super) fn key(&self) -> String {
+        let fired = self.cgroup.as_ref().and_then(|fired| fired.cgroup.id.clone());
+        fired.unwrap_or_else(|| "host".to_owned())
+    }
+
+    /// Its size in bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let container = self.container.as_ref().map_or(0, |container| {
+            let label = container.label.iter().map(|(key, value)| key.len() + value.len() + 48);
+            let image = container.image.as_ref().map_or(0, |image| image.name.len());
+            container.id.len() + image + label.sum::<usize>() + 64 * container.nested.len() + 256
+        });
+        let path = self.ran_out.as_ref().map_or(0, |cgroup| 2 * cgroup.bytes());
+        let unit = self.systemd.as_ref().map_or(0, |systemd| systemd.unit.len());
+        size_of::<Self>() + container + path + unit + 64 * self.missing.len() + 1024
+    }
+
+    /// The event.
+    pub(super) fn told(self, evidence: Evidence, envelope: Envelope) -> Incident {
+        let mut absent = Absent::default();
+        absent.all(&self.missing);
+        let Evidence { memory, processes, after_ns, reaper, usage_bytes } = evidence;
+        let mut cgroup = self.cgroup;
+        match cgroup.as_mut() {
+            Some(cgroup) => {
+                cgroup.memory = known(memory, "cgroup.memory", &mut absent);
+                if let Some(memory) = &cgroup.memory {
+                    absences(memory, &mut absent);
+                }
+            }
+            None => absent.because("cgroup", Reason::NoLimitFired),
+        }
+        let usage_bytes = match &cgroup {
+            Some(_) => known(usage_bytes, "released.usage_bytes", &mut absent),
+            None => None,
+        };
+        let released = Released {
+            after_ns: known(after_ns, "released.after_ns", &mut absent),
+            reaper: known(reaper, "released.reaper", &mut absent),
+            usage_bytes,
+        };
+        let first = self.of.first().copied().unwrap_or_default();
+        let named = u64::try_from(self.of.len()).unwrap_or(u64::MAX);
+        Incident {
+            envelope: Envelope {
+                // The next run may report the kill again, and then its incident too.
+                id: self.stream.as_ref().map(|stream| format!("{stream}-incident-{first}")),
+                stream: self.stream,
+                ..envelope
+            },
+            truncated: if named < self.killed { vec!["of".to_owned()] } else { Vec::new() },
+            of: self.of,
+            killed: self.killed,
+            scope: self.scope,
+            victim: self.victim,
+            cgroup,
+            process_table: known(processes, "process_table", &mut absent),
+            released,
+            container: self.container,
+            k8s: self.k8s,
+            systemd: self.systemd,
+            missing: absent.into_missing(),
+        }
+    }
+}
+
+/// The cgroup, if its id and its path are known.
+fn ran_out(fired: &OomCgroup, tree: &CgroupTree) -> Option<RanOut> {
+    let id = fired.cgroup.id.as_ref()?.parse().ok()?;
+    let path = tree.path_of(CgroupId(id)).or_else(|| Some(fired.cgroup.path.clone()?.into_bytes()))?;
+    Some(RanOut { path, id, usage_bytes: fired.usage_bytes })
+}
+
+/// A kill's absent fact, if an incident has the fact too.
+fn same_key(absence: &Absence) -> Option<Absence> {
+    let key = SAME_KEYS.iter().find_map(|(of_kill, of_incident)| {
+        let rest = absence.key.strip_prefix(of_kill)?;
+        let is_there = if *of_kill == "oom.cgroup" { OF_CGROUP.contains(&rest) } else { is_key(rest) };
+        is_there.then(|| format!("{of_incident}{rest}"))
+    })?;
+    Some(Absence { key: key.into(), reason: absence.reason, detail: absence.detail.clone() })
+}
+
+fn is_key(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('.')
+}
+
+fn known<T>(fact: Result<T, Why>, key: &'static str, absent: &mut Absent) -> Option<T> {
+    fact.map_err(|why| absent.because(key, why)).ok()
+}
+
+/// Why parts of the memory are absent: the kernel does not print them, or cut its report before them.
+fn absences(memory: &CgroupMemory, absent: &mut Absent) {
+    let why = match memory.evidence {
+        crate::event::MemoryEvidence::KernelLog => Reason::NotInKernelLog,
+        crate::event::MemoryEvidence::Cgroupfs => Reason::NotInCgroupFiles,
+    };
+    let Lru { anon_bytes, file_bytes, unevictable_bytes } = &memory.lru;
+    for (fact, key) in [
+        (&memory.anon_bytes, "cgroup.memory.anon_bytes"),
+        (&memory.file_bytes, "cgroup.memory.file_bytes"),
+        (&memory.shmem_bytes, "cgroup.memory.shmem_bytes"),
+        (&memory.kernel_bytes, "cgroup.memory.kernel_bytes"),
+        (&memory.kernel_stack_bytes, "cgroup.memory.kernel_stack_bytes"),
+        (&memory.pagetables_bytes, "cgroup.memory.pagetables_bytes"),
+        (&memory.slab_reclaimable_bytes, "cgroup.memory.slab_reclaimable_bytes"),
+        (&memory.slab_unreclaimable_bytes, "cgroup.memory.slab_unreclaimable_bytes"),
+        (&memory.sock_bytes, "cgroup.memory.sock_bytes"),
+        (&memory.percpu_bytes, "cgroup.memory.percpu_bytes"),
+        (&memory.file_dirty_bytes, "cgroup.memory.file_dirty_bytes"),
+        (&memory.file_writeback_bytes, "cgroup.memory.file_writeback_bytes"),
+        (anon_bytes, "cgroup.memory.lru.anon_bytes"),
+        (file_bytes, "cgroup.memory.lru.file_bytes"),
+        (unevictable_bytes, "cgroup.memory.lru.unevictable_bytes"),
+    ] {
+        if fact.is_none() {
+            absent.because(key, why);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The thread that waits for the victims of each run, and says when the run is complete: when all are gone and
+//! no other came for a while, or 5 s after the last one.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{
+    enrich::enricher::LastVictim,
+    event::{CgroupMemory, Reason, Why},
+    host::{clock, protection},
+    sources::incident::{
+        Ended, Host, Line, Note,
+        evidence::Complete,
+        memory::Files,
+        room::Part,
+        told::Run,
+        victims::{End, Victim},
+    },
+};
+
+/// The kills of a run come one after the other; the last lines of the log a little later.
+const QUIET: Duration = Duration::from_millis(250);
+/// A victim that is still there after this will be told as such.
+const AT_MOST: Duration = Duration::from_secs(5);
+/// The most victims that are waited for, and runs whose cgroup stays open: each has a descriptor.
+const WATCHED_MAX: usize = 256;
+const OPEN_MAX: usize = 128;
+/// After it was read, the log waits for so long: the kernel writes a report line by line.
+const LOG_REST: Duration = Duration::from_millis(50);
+/// How many turns of the log are read before a run is complete.
+const LOG_TURNS: usize = 8;
+
+/// A run that is not complete.
+struct Pending {
+    run: Box<Run>,
+    room: Vec<Part>,
+    victims: Vec<Victim>,
+    /// When its last victim came.
+    last: Instant,
+    /// What its cgroup's file said at once.
+    memory: Result<CgroupMemory, Why>,
+    /// Its cgroup, for the usage that is left.
+    files: Result<Files, Why>,
+    /// The usage when the last victim was gone.
+    left: Option<Result<u64, Why>>,
+    lost_before: u64,
+}
+
+impl Pending {
+    fn waits(&self) -> bool {
+        self.victims.iter().any(|victim| matches!(victim.end, End::Waits(_)))
+    }
+
+    /// How long until it is complete.
+    fn due(&self) -> Duration {
+        let after = if self.waits() { AT_MOST } else { QUIET };
+        after.saturating_sub(self.last.elapsed())
+    }
+
+    /// Marks the victims as gone that are, by their place among those that wait.
+    fn see(&mut self, mut is_gone: impl FnMut() -> bool) {
+        let now = clock::boot_time().0;
+        for victim in &mut self.victims {
+            if matches!(victim.end, End::Waits(_)) && is_gone() {
+                victim.end = End::Gone(now);
+            }
+        }
+        self.look_at_usage();
+    }
+
+    /// Reads the usage as soon as no victim is there any more.
+    fn look_at_usage(&mut self) {
+        if self.left.is_none() && !self.waits() {
+            self.left = Some(self.usage_bytes());
+        }
+    }
+
+    fn usage_bytes(&self) -> Result<u64, Why> {
+        self.files.as_ref().map_err(Clone::clone).and_then(Files::usage_bytes)
+    }
+}
+
+/// Receives notes and sends what became of the runs, until the loop ends.
+pub(super) fn watch(line: &Line, mut host: Host) {
+    protection::ordinary();
+    let mut pending = Vec::<Pending>::new();
+    let mut read = None::<Instant>;
+    loop {
+        let rest = read.map(|read| LOG_REST.saturating_sub(read.elapsed())).filter(|rest| !rest.is_zero());
+        let Some(grew) = wait(line, &host, &mut pending, rest) else { return };
+        let _level_stays = rustix::io::read(&*line.call, &mut [0; 8]);
+        loop {
+            use std::sync::mpsc::TryRecvError;
+            match line.notes.try_recv() {
+                Ok(note) => take(note, &host, &mut pending),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+        if grew {
+            read_log(&mut host, 1);
+            read = Some(Instant::now());
+        }
+        while let Some(at) = pending.iter().position(|one| one.due().is_zero()) {
+            if !line.send(complete(pending.swap_remove(at), &mut host)) {
+                return;
+            }
+        }
+    }
+}
+
+/// Sleeps until there is a note, a victim gone, or a run due; after `rest` also until the log grows. Returns
+/// whether the log grew; `None` if it cannot sleep.
+fn wait(line: &Line, host: &Host, pending: &mut [Pending], rest: Option<Duration>) -> Option<bool> {
+    let due = pending.iter().map(Pending::due).chain(rest).min();
+    let timeout = due.map(|due| Timespec {
+        tv_sec: i64::try_from(due.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(due.subsec_nanos()),
+    });
+    let log = host.log.as_ref().ok().filter(|_| rest.is_none());
+    let waiting = pending.iter().flat_map(|one| &one.victims).filter_map(|victim| match &victim.end {
+        End::Waits(descriptor) => Some(descriptor.as_fd()),
+        _ => None,
+    });
+    let mut polled: Vec<PollFd<'_>> = std::iter::once(line.call.as_fd())
+        .chain(waiting)
+        .chain(log.map(AsFd::as_fd))
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    match poll(&mut polled, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(_) => return None,
+    }
+    let ready: Vec<bool> = polled.iter().skip(1).map(|one| !one.revents().is_empty()).collect();
+    let mut ready = ready.into_iter();
+    for one in pending.iter_mut().filter(|one| one.waits()) {
+        one.see(|| ready.next().unwrap_or(false));
+    }
+    Some(ready.next().unwrap_or(false))
+}
+
+/// Reads the log for so many turns at the most. If it cannot be read, the next incidents say so.
+fn read_log(host: &mut Host, turns: usize) {
+    for _ in 0..turns {
+        let Ok(log) = &mut host.log else { return };
+        match log.catch_up() {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => host.log = Err(error.to_string()),
+        }
+    }
+}
+
+/// Takes in a kill.
+fn take(note: Note, host: &Host, pending: &mut Vec<Pending>) {
+    let watched = pending.iter().map(|one| one.victims.len()).sum::<usize>();
+    let watch = |victim: &LastVictim| match host.has_kernel_pids {
+        _ if watched >= WATCHED_MAX => Victim::unknown(victim, Reason::TooManyVictims),
+        true => Victim::watch(victim, &host.root),
+        false => Victim::unknown(victim, Reason::OtherPidNamespace),
+    };
+    let (at, victim, room) = match note {
+        Note::Victim { run, victim, room } => {
+            let same = |one: &Pending| one.run.id == run.id && one.run.stream == run.stream;
+            let at = match pending.iter().position(same) {
+                Some(at) => {
+                    if let Some(one) = pending.get_mut(at) {
+                        one.run.add(&run);
+                    }
+                    Some(at)
+                }
+                None => {
+                    let open = pending.iter().filter(|one| one.files.is_ok()).count();
+                    pending.push(begin(run, host, open < OPEN_MAX));
+                    pending.len().checked_sub(1)
+                }
+            };
+            (at, watch(&victim), room)
+        }
+        Note::Sharer { stream, of, victim, room } => {
+            let at = pending.iter().position(|one| one.run.has(stream.as_deref(), of));
+            (at, watch(&victim), room)
+        }
+    };
+    let Some(one) = at.and_then(|at| pending.get_mut(at)) else { return };
+    one.room.push(room);
+    one.victims.push(victim);
+    one.last = Instant::now();
+    one.left = None;
+    one.look_at_usage();
+}
+
+/// Begins a run: reads at once what is being released.
+fn begin(run: Box<Run>, host: &Host, may_open: bool) -> Pending {
+    let files = match (&host.mount, &run.ran_out) {
+        _ if !may_open => Err(Reason::TooManyVictims.into()),
+        (Some(mount), Some(cgroup)) => Files::open(mount, cgroup, host.v1),
+        (None, _) => Err(Reason::NoMemoryCgroups.into()),
+        (_, None) => Err(Reason::CgroupPathUnknown.into()),
+    };
+    let memory = match (&files, &run.ran_out) {
+        (Ok(files), Some(cgroup)) => files.memory(cgroup),
+        (Err(why), _) => Err(why.clone()),
+        (_, None) => Err(Reason::CgroupPathUnknown.into()),
+    };
+    Pending {
+        run,
+        room: Vec::new(),
+        victims: Vec::new(),
+        last: Instant::now(),
+        memory,
+        files,
+        left: None,
+        lost_before: host.log.as_ref().map_or(0, |log| log.reports.lost()),
+    }
+}
+
+fn complete(mut one: Pending, host: &mut Host) -> Ended {
+    read_log(host, LOG_TURNS);
+    let usage_bytes = one.left.take().unwrap_or(Err(Reason::StillThere.into()));
+    let complete = Complete {
+        cgroup: one.run.ran_out.as_ref(),
+        victims: &one.victims,
+        memory: one.memory,
+        usage_bytes,
+        lost_before: one.lost_before,
+    };
+    let evidence = Box::new(complete.evidence(&mut host.log));
+    Ended { run: one.run, evidence, room: one.room }
+}

@@ -1,0 +1,59 @@
+//! The parts of an incident.
+
+#![allow(dead_code, reason = "the fields are there to be parsed")]
+
+use serde::Deserialize;
+
+macro_rules! strict {
+    ($(struct $name:ident { $($body:tt)* })*) => {
+        $(#[derive(Deserialize)] #[serde(deny_unknown_fields)] pub struct $name { $($body)* })*
+    };
+}
+
+macro_rules! words {
+    ($(enum $name:ident { $($word:ident = $text:literal),* $(,)? })*) => {
+        $(#[derive(Deserialize)] pub enum $name { $(#[serde(rename = $text)] $word),* })*
+    };
+}
+
+words! {
+    enum MemoryEvidence { A = "kernel_log", B = "cgroupfs" }
+    enum TableEvidence { A = "kernel_log" }
+    enum Reaper { A = "not_needed", B = "reaped", C = "failed" }
+}
+
+strict! {
+    struct IncidentVictim { pid: Option<u32>, comm: Option<String> }
+    struct IncidentCgroup {
+        path: Option<String>,
+        id: Option<String>,
+        limit_bytes: Option<u64>,
+        usage_bytes: Option<u64>,
+        memory: Option<CgroupMemory>,
+    }
+    struct CgroupMemory {
+        evidence: MemoryEvidence,
+        anon_bytes: Option<u64>,
+        file_bytes: Option<u64>,
+        shmem_bytes: Option<u64>,
+        kernel_bytes: Option<u64>,
+        kernel_stack_bytes: Option<u64>,
+        pagetables_bytes: Option<u64>,
+        slab_reclaimable_bytes: Option<u64>,
+        slab_unreclaimable_bytes: Option<u64>,
+        sock_bytes: Option<u64>,
+        percpu_bytes: Option<u64>,
+        file_dirty_bytes: Option<u64>,
+        file_writeback_bytes: Option<u64>,
+        lru: Option<Lru>,
+    }
+    struct Lru { anon_bytes: Option<u64>, file_bytes: Option<u64>, unevictable_bytes: Option<u64> }
+    struct ProcessTable {
+        evidence: TableEvidence,
+        count: u64,
+        rss_bytes: u64,
+        largest: Option<Vec<TableRow>>,
+    }
+    struct TableRow { pid: u32, comm: String, rss_bytes: u64, oom_score_adj: i32 }
+    struct Released { after_ns: Option<u64>, reaper: Option<Reaper>, usage_bytes: Option<u64> }
+}

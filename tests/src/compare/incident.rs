@@ -1,0 +1,94 @@
+//! Compares an incident with the kernel's own report of the same run.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::kernel_log::LoggedKill;
+use crate::tracer::Line;
+
+/// Keys of `cgroup.memory`, and of which keys of the report each is the sum: on v2, and on v1.
+const PARTS: [(&str, &[&str], &[&str]); 15] = [
+    ("anon_bytes", &["anon"], &["total_rss"]),
+    ("file_bytes", &["file"], &["total_cache"]),
+    ("shmem_bytes", &["shmem"], &["total_shmem"]),
+    ("kernel_bytes", &["kernel"], &[]),
+    ("kernel_stack_bytes", &["kernel_stack"], &[]),
+    ("pagetables_bytes", &["pagetables"], &[]),
+    ("slab_reclaimable_bytes", &["slab_reclaimable"], &[]),
+    ("slab_unreclaimable_bytes", &["slab_unreclaimable"], &[]),
+    ("sock_bytes", &["sock"], &[]),
+    ("percpu_bytes", &["percpu"], &[]),
+    ("file_dirty_bytes", &["file_dirty"], &["total_dirty"]),
+    ("file_writeback_bytes", &["file_writeback"], &["total_writeback"]),
+    ("lru.anon_bytes", &["inactive_anon", "active_anon"], &["total_inactive_anon", "total_active_anon"]),
+    ("lru.file_bytes", &["inactive_file", "active_file"], &["total_inactive_file", "total_active_file"]),
+    ("lru.unevictable_bytes", &["unevictable"], &["total_unevictable"]),
+];
+
+/// What an incident has of the memory of its cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// As the kernel's report.
+    Reported,
+    /// From the cgroup's file; the kernel wrote no report.
+    Read,
+    /// Nothing; the kernel wrote no report.
+    Absent,
+}
+
+/// Every figure of the incident must be that of the report of its first kill. `page` is the size of a page.
+pub fn incident(line: &Line, logged: &LoggedKill, page: u64) -> Result<Split> {
+    let evidence = line.get("cgroup.memory.evidence").and_then(Value::as_str);
+    if logged.invoked.is_none() {
+        ensure!(
+            evidence != Some("kernel_log"),
+            "there is no report, and the incident has one: {}",
+            line.text
+        );
+        let because = |key: &str| line.get(&format!("missing.{key}")).is_some();
+        ensure!(because("process_table"), "no report, and no reason: {}", line.text);
+        ensure!(evidence.is_some() || because("cgroup.memory"), "no memory, and no reason: {}", line.text);
+        return Ok(if evidence.is_some() { Split::Read } else { Split::Absent });
+    }
+    table(line, logged, page)?;
+    if logged.stats.is_empty() {
+        ensure!(line.get("cgroup").is_none(), "a cgroup in a kill of the host: {}", line.text);
+        return Ok(Split::Absent);
+    }
+    ensure!(evidence == Some("kernel_log"), "the kernel reports {:?}: {}", logged.stats, line.text);
+    let is_v1 = logged.stats.contains_key("total_rss");
+    for (key, v2, v1) in PARTS {
+        let keys = if is_v1 { v1 } else { v2 };
+        let parts: Option<Vec<u64>> = keys.iter().map(|key| logged.stats.get(*key).copied()).collect();
+        let mut expected = parts.filter(|parts| !parts.is_empty()).map(|parts| parts.iter().sum());
+        if key == "kernel_bytes" && expected.is_none() {
+            expected = logged.kmem_kb.map(|kilobytes| kilobytes * 1024);
+        }
+        let found = line.number(&format!("cgroup.memory.{key}"));
+        ensure!(found == expected, "field cgroup.memory.{key}: the kernel {expected:?}, oomtrace {found:?}");
+        let because = line.get(&format!("missing.cgroup.memory.{key}"));
+        ensure!(found.is_some() != because.is_some(), "field cgroup.memory.{key}: {because:?}");
+    }
+    Ok(Split::Reported)
+}
+
+fn table(line: &Line, logged: &LoggedKill, page: u64) -> Result<()> {
+    let equal = |key: &str, expected: u64| {
+        let found = line.number(&format!("process_table.{key}"));
+        ensure!(found == Some(expected), "field process_table.{key}: {expected}, oomtrace {found:?}");
+        Ok(())
+    };
+    let mut sizes: Vec<u64> = logged.rss_pages.values().map(|pages| pages * page).collect();
+    equal("count", sizes.len() as u64)?;
+    equal("rss_bytes", sizes.iter().sum())?;
+    sizes.sort_unstable_by(|one, other| other.cmp(one));
+    sizes.truncate(5);
+    let largest = line.get("process_table.largest").and_then(Value::as_array);
+    let found: Vec<u64> = largest
+        .into_iter()
+        .flatten()
+        .filter_map(|row| row.get("rss_bytes").and_then(Value::as_u64))
+        .collect();
+    ensure!(found == sizes, "field process_table.largest: {sizes:?}, oomtrace {found:?}");
+    Ok(())
+}

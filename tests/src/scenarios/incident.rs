@@ -1,0 +1,167 @@
+//! What the memory was: each split is compared with the kernel's own report of the same run.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{LIMIT, MIB, Outcome};
+use crate::cgroup::Cgroup;
+use crate::compare::{Expected, ExpectedTrigger};
+use crate::counters::wall_clock_ns;
+use crate::hog::Hog;
+use crate::session::Session;
+
+/// A mix of all kinds, with the limit on the parent.
+pub(super) fn mix(session: &mut Session) -> Result<Outcome> {
+    const SHARED: u64 = 12 * MIB;
+    const THREADS: u64 = 500;
+    const SENT: u64 = 2 * MIB;
+    const BIG: u64 = 96 * MIB;
+    let parent = session.cgroup(b"mix")?;
+    parent.limit(BIG)?;
+    parent.allow_children()?;
+    let cgroup = parent.child(b"child")?;
+    let mut other = session.hog_in(&cgroup, b"hog-other")?;
+    let sent: u64 =
+        other.ask(&format!("sockets {SENT}")).ok().and_then(|sent| sent.parse().ok()).unwrap_or(0);
+    other.ask(&format!("shmem {SHARED}"))?;
+    other.ask("adj -1000")?;
+    let mut hog = session.hog_in(&cgroup, b"hog-mix")?;
+    let file = std::env::temp_dir().join(format!("oomtrace-test-{}-cache", std::process::id()));
+    hog.cache(&file, 8 * MIB)?;
+    hog.ask(&format!("threads {THREADS}"))?;
+    hog.ask("descriptors 5000")?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    hog.grow("anon")?;
+    hog.killed()?;
+    std::fs::remove_file(&file)?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, (&parent, BIG), released)?;
+    many(&mut expected);
+    let kill = session.check(&[expected])?.pop();
+    let counts = session.check_incidents()?;
+    let Some(kill) = kill else { return Ok(Outcome::Passed) };
+    let incident = session.incident_of(&kill)?;
+    if counts.reported == 0 && !session.guest() {
+        // Others on this host took the reports.
+        return Ok(Outcome::Passed);
+    }
+    let least = [
+        ("shmem_bytes", Some(SHARED)),
+        ("file_bytes", Some(SHARED)),
+        ("anon_bytes", Some(8 * MIB)),
+        ("kernel_bytes", Some(THREADS * 8192)),
+        ("kernel_stack_bytes", Some(THREADS * 8192)),
+        ("slab_unreclaimable_bytes", Some(MIB)),
+        ("sock_bytes", Some(sent / 2)),
+    ];
+    for (key, least) in least {
+        let found = incident.number(&format!("cgroup.memory.{key}"));
+        let unknown = incident.get(&format!("missing.cgroup.memory.{key}")).is_some();
+        ensure!(
+            unknown || found >= least,
+            "field {key}: at least {least:?}, oomtrace {found:?}: {}",
+            incident.text
+        );
+    }
+    ensure!(incident.number("process_table.count") == Some(2), "two processes: {}", incident.text);
+    let left = incident.number("released.usage_bytes");
+    ensure!(
+        left.is_some_and(|left| (SHARED..BIG / 2).contains(&left)),
+        "what is left is the other's shared memory: {}",
+        incident.text
+    );
+    Ok(Outcome::Passed)
+}
+
+/// Another process allocates and the sleeping one dies on another processor: when the cgroup's file is read, it
+/// has released memory already. What was read of it must not be told.
+pub(super) fn triggered_by_another(session: &mut Session) -> Result<Outcome> {
+    let kills = if session.guest() { 20 } else { 100 };
+    let mut expected = Vec::new();
+    for number in 0..kills {
+        let cgroup = session.cgroup(format!("another-{number}").as_bytes())?;
+        cgroup.limit(2 * LIMIT)?;
+        let mut victim = session.hog_in(&cgroup, format!("hog-{number}").as_bytes())?;
+        let mut other = session.hog_in(&cgroup, b"hog-another")?;
+        other.ask("adj -1000")?;
+        victim.hold(3 * LIMIT / 2)?;
+        let (facts, trigger, released) = (victim.facts()?, other.facts()?, wall_clock_ns());
+        other.hold(LIMIT)?;
+        victim.killed()?;
+        let mut one = session.killed_by_limit(facts, &cgroup, (&cgroup, 2 * LIMIT), released)?;
+        one.trigger = ExpectedTrigger::Other { facts: trigger, cgroup: cgroup.place().clone() };
+        many(&mut one);
+        expected.push(one);
+    }
+    true_or_none(session, &expected, 2 * LIMIT)
+}
+
+/// Kills at once: the kernel reports ten of them.
+pub(super) fn at_once(session: &mut Session) -> Result<Outcome> {
+    let kills = if session.guest() { 30 } else { 100 };
+    let mut hogs = Vec::new();
+    for number in 0..kills {
+        let cgroup = session.cgroup(format!("at-once-{number}").as_bytes())?;
+        cgroup.limit(LIMIT / 2)?;
+        let mut hog = session.hog_in(&cgroup, format!("hog-{number}").as_bytes())?;
+        hog.hold(2 * MIB)?;
+        hogs.push((hog, cgroup));
+    }
+    let facts = hogs.iter().map(|(hog, _)| hog.facts()).collect::<Result<Vec<_>>>()?;
+    let released = wall_clock_ns();
+    hogs.iter_mut().try_for_each(|(hog, _)| hog.grow("anon"))?;
+    let mut expected = Vec::new();
+    for ((hog, cgroup), facts) in hogs.iter_mut().zip(facts) {
+        hog.killed()?;
+        let mut one = session.killed_by_limit(facts, cgroup, (cgroup, LIMIT / 2), released)?;
+        many(&mut one);
+        expected.push(one);
+    }
+    true_or_none(session, &expected, LIMIT / 2)
+}
+
+/// Kills so far apart that the kernel reports each.
+pub(super) fn apart(session: &mut Session) -> Result<Outcome> {
+    const KILLS: usize = 100;
+    let mut expected = Vec::new();
+    for number in 0..KILLS {
+        let cgroup = session.cgroup(format!("apart-{number}").as_bytes())?;
+        let mut hog = grows(session, &cgroup, number)?;
+        let (facts, released) = (hog.facts()?, wall_clock_ns());
+        hog.grow(if number % 2 == 0 { "anon" } else { "shmem" })?;
+        hog.killed()?;
+        expected.push(session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?);
+        std::thread::sleep(Duration::from_millis(600));
+    }
+    true_or_none(session, &expected, LIMIT)
+}
+
+fn grows(session: &Session, cgroup: &Cgroup, number: usize) -> Result<Hog> {
+    cgroup.limit(LIMIT)?;
+    session.hog_in(cgroup, format!("hog-{number}").as_bytes())
+}
+
+/// Many processes may ask for the killer for one kill.
+fn many(expected: &mut Expected) {
+    if let Some(fired) = &mut expected.fired {
+        fired.events_of_this_kill_alone = false;
+        fired.another_dies = true;
+    }
+}
+
+/// Each split is the kernel's, or adds up to what had run out, or is absent.
+fn true_or_none(session: &mut Session, expected: &[Expected], limit: u64) -> Result<Outcome> {
+    let kills = session.check(expected)?;
+    let counts = session.check_incidents()?;
+    for kill in &kills {
+        let incident = session.incident_of(kill)?;
+        if incident.get("cgroup.memory.evidence") != Some(&"cgroupfs".into()) {
+            continue;
+        }
+        let part = |key: &str| incident.number(&format!("cgroup.memory.{key}_bytes")).unwrap_or(0);
+        let sum = part("anon") + part("file") + part("kernel");
+        ensure!(sum >= limit * 85 / 100, "{sum} of {limit} bytes are not what ran out: {}", incident.text);
+    }
+    println!("{} kills: {counts:?}", kills.len());
+    Ok(Outcome::Passed)
+}
