@@ -99,10 +99,6 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
     match verb {
         "anon" => memory::take(Kind::Anonymous, number(first)?)?,
         "shmem" => memory::take(Kind::Shared, number(first)?)?,
-        "threads" => tasks::sleeping_threads(number(first)?)?,
-        "descriptors" => memory::descriptors(number(first)?)?,
-        "sockets" => return Ok(memory::sockets(number(first)?)?.to_string()),
-        "cache" => memory::cache(&path(first)?, number(words.get(1))?)?,
         "own-limit" => {
             tasks::end_by_its_own_limit()?;
             memory::take_at_once(number(first)?)?;
@@ -156,6 +152,19 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
             )?;
         }
         "quit" => exit(0),
+        _ => return take_other(verb, words),
+    }
+    Ok(String::new())
+}
+
+/// Takes memory that is not a process's own.
+fn take_other(verb: &str, words: &[&str]) -> io::Result<String> {
+    let first = words.first();
+    match verb {
+        "threads" => tasks::sleeping_threads(number(first)?)?,
+        "descriptors" => memory::descriptors(number(first)?)?,
+        "sockets" => return Ok(memory::sockets(number(first)?)?.to_string()),
+        "cache" => memory::cache(&path(first)?, number(words.get(1))?)?,
         _ => return Err(wrong("no such command")),
     }
     Ok(String::new())

@@ -1,6 +1,9 @@
 //! The files of the cgroup that ran out. They are read after the kill, so most often the victim has already
-//! released memory. What they say counts only if the usage, before and after, was still what the kernel side
-//! saw at the kill.
+//! released memory. What they say counts only if nothing shows that. There are two witnesses:
+//!
+//! - The usage, before and after, is still what the kernel side saw at the kill.
+//! - The pages of `memory.stat` are those on the kernel's lists. A process that ends unmaps its pages before it
+//!   gives them back: `anon` is 0 then, and the usage did not change yet.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,7 +13,7 @@ use rustix::io::{Errno, pread};
 
 use crate::{
     cgroups::memory_files::{self, directory},
-    event::{CgroupMemory, Reason, Why},
+    event::{CgroupMemory, Lru, Reason, Why},
     facts::kernel_log::run_report::stats,
     host::{identity, process},
 };
@@ -70,7 +73,8 @@ impl Files {
         if !is_same(at_kill, before) || !is_same(at_kill, after) {
             return Err(Reason::MemoryChanged.into());
         }
-        stats(&stat, kmem).ok_or_else(|| Reason::NotInCgroupFiles.into())
+        let memory = stats(&stat, kmem).ok_or(Reason::NotInCgroupFiles)?;
+        if is_listed(&memory) { Ok(memory) } else { Err(Reason::MemoryChanged.into()) }
     }
 
     /// The usage now.
@@ -82,8 +86,21 @@ impl Files {
 
 /// Whether a usage is the one at the kill, but for what the processors charge ahead.
 fn is_same(at_kill: u64, now: u64) -> bool {
-    let ahead = BATCH_PAGES * identity::page_bytes() * process::processors().unwrap_or(1);
-    at_kill.abs_diff(now) <= ahead
+    at_kill.abs_diff(now) <= ahead_bytes()
+}
+
+/// What all processors together may hold back.
+fn ahead_bytes() -> u64 {
+    BATCH_PAGES * identity::page_bytes() * process::processors().unwrap_or(1)
+}
+
+/// Whether the pages of processes and of files are those on the lists.
+fn is_listed(memory: &CgroupMemory) -> bool {
+    let Lru { anon_bytes, file_bytes, unevictable_bytes } = memory.lru;
+    let sum = |parts: &[Option<u64>]| parts.iter().copied().sum::<Option<u64>>();
+    let used = sum(&[memory.anon_bytes, memory.file_bytes]);
+    let listed = sum(&[anon_bytes, file_bytes, unevictable_bytes]);
+    used.zip(listed).is_some_and(|(used, listed)| used.abs_diff(listed) <= ahead_bytes())
 }
 
 fn file(dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
@@ -138,12 +155,26 @@ mod tests {
         assert!(!is_same(at_kill, at_kill - ahead - 1) && !is_same(at_kill, 0));
     }
 
+    /// As it was read on Linux 6.18 of a victim that had unmapped all, and given back nothing.
+    #[test]
+    fn pages_that_are_unmapped_and_still_charged_are_no_split() {
+        let of = |rss: u64, cache: u64| {
+            let text = format!(
+                "cache 0\nrss 0\ntotal_cache {cache}\ntotal_rss {rss}\ntotal_inactive_anon 8364032\ntotal_active_anon 0\n\
+                 total_inactive_file 4096\ntotal_active_file 0\ntotal_unevictable 0\n"
+            );
+            is_listed(&stats(text.as_bytes(), None).unwrap())
+        };
+        assert!(!of(0, 0) && of(8364032, 4096) && of(4096, 8364032) && of(8000000, 0));
+        assert!(!is_listed(&CgroupMemory::default()));
+    }
+
     #[test]
     fn a_directory_that_is_no_cgroup_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("a")).unwrap();
         std::fs::write(dir.path().join("a/memory.current"), "1").unwrap();
-        let id = fstat(&std::fs::File::open(dir.path().join("a")).unwrap()).unwrap().st_ino;
+        let id = fstat(std::fs::File::open(dir.path().join("a")).unwrap()).unwrap().st_ino;
         let cgroup = RanOut { path: b"/a".to_vec(), id, usage_bytes: Some(1) };
         let why = Files::open(dir.path(), &cgroup, false).unwrap_err();
         assert_eq!(why.reason, Reason::CgroupFileUnreadable);
