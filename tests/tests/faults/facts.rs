@@ -58,7 +58,7 @@ pub fn pids_used_again(world: &World) -> Result<()> {
     run.stop()?;
     let own = std::env::current_exe()?;
     let mut told = 0;
-    for line in &lines {
+    for line in lines.iter().filter(|line| text(line, "type") == "oom_kill") {
         if !at(line, "victim.pid").and_then(Value::as_u64).is_some_and(|pid| ids.contains(&pid)) {
             continue;
         }

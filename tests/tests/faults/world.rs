@@ -196,7 +196,11 @@ pub fn lines_of(text: &str) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
 }
 
+/// The victim's name, in the line of a kill.
 pub fn comm(line: &Value) -> Option<&str> {
+    if text(line, "type") == "incident" {
+        return None;
+    }
     line.pointer("/victim/comm")?.as_str()
 }
 
