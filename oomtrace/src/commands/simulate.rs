@@ -15,16 +15,21 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
+    accounting::Account,
     cli::{RingSize, Simulate},
     commands::{print::print, render, run::attach, terminal},
     enrich::enricher::Enricher,
     event::{Event, OomKill},
-    facts::{CgroupChange, Decoder, OomKillFacts, Record, kernel_log::OomReport},
+    facts::{Decoder, OomKillFacts, Record, kernel_log::OomReport},
     failure::{Code, Failure},
     host::{identity, kernel_log::KernelLog, root::Root},
     kernel::Kernel,
     run::setup::{self, Added},
-    sources::probe::{Probe, Rings},
+    sources::{
+        Next,
+        kills::Records,
+        probe::{MissedRuns, Probe, Rings},
+    },
     stderr::say,
 };
 use scratch::Scratch;
@@ -110,7 +115,7 @@ pub(super) fn hooks_run(kernel: &Kernel, probe: &mut Probe) -> Result<bool, Fail
     let mut child = victim_process()?;
     let facts = scratch.add(child.id()).and_then(|()| {
         go(&mut child)?;
-        record_of(child.id(), probe.rings(), |_| {})
+        record_of(child.id(), probe.rings())
     });
     // The child must not stay, whatever the result.
     let _gone_already = child.kill();
@@ -160,31 +165,52 @@ fn go(child: &mut Child) -> Result<(), Failure> {
     written.map_err(|error| Failure::message(Code::RunTime, format!("cannot speak to the child: {error}")))
 }
 
-/// The event of this process. Other events may come before it.
+/// The event of this process, made as `run` makes it. Other events may come before it.
 fn event_of(pid: u32, rings: &mut Rings, enricher: &mut Enricher) -> Result<OomKill, Failure> {
-    let facts = record_of(pid, rings, |change| enricher.cgroup_changed(change))?;
-    Ok(enricher.oom_kill(&facts))
+    let records = Records::new(identity::page_bytes(), None);
+    let mut account = Account::new(None, enricher.is_v1());
+    until(rings, |seen| match seen {
+        Seen::Cgroup(record) => {
+            records.cgroup(record, enricher);
+            None
+        }
+        Seen::Kill(record, missed) => match records.event(record, missed, enricher, &mut account) {
+            Next::Event(Event::OomKill(kill)) if kill.victim.pid.or(kill.victim.tid) == Some(pid) => {
+                Some(*kill)
+            }
+            _ => None,
+        },
+    })
 }
 
-/// The record of this process. Changes of cgroups that come before it are passed to `changed`.
-fn record_of(
-    pid: u32,
-    rings: &mut Rings,
-    mut changed: impl FnMut(&CgroupChange),
-) -> Result<OomKillFacts, Failure> {
+/// The record of this process.
+fn record_of(pid: u32, rings: &mut Rings) -> Result<OomKillFacts, Failure> {
     let decoder = Decoder::new(identity::page_bytes());
+    until(rings, |seen| match seen {
+        Seen::Kill(record, _) => match decoder.record(record) {
+            Ok(Record::OomKill(facts)) if facts.victim.tgid.or(facts.victim.tid) == Some(pid) => Some(*facts),
+            _ => None,
+        },
+        Seen::Cgroup(_) => None,
+    })
+}
+
+/// A record of one of the rings.
+enum Seen<'a> {
+    Cgroup(&'a [u8]),
+    Kill(&'a [u8], Option<&'a MissedRuns>),
+}
+
+/// Passes each record to `found` until it returns something.
+fn until<T>(rings: &mut Rings, mut found: impl FnMut(Seen<'_>) -> Option<T>) -> Result<T, Failure> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         while let Some(record) = rings.cgroups.next() {
-            if let Ok(Record::Cgroup(change)) = decoder.record(&record) {
-                changed(&change);
-            }
+            let _no_kill = found(Seen::Cgroup(&record));
         }
         while let Some(record) = rings.kills.next() {
-            if let Ok(Record::OomKill(facts)) = decoder.record(&record)
-                && is_of(&facts, pid)
-            {
-                return Ok(*facts);
+            if let Some(found) = found(Seen::Kill(&record, rings.missed_signals.as_ref())) {
+                return Ok(found);
             }
         }
         let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -194,8 +220,4 @@ fn record_of(
         Failure::message(Code::RunTime, format!("no OOM kill was seen within {} s", PATIENCE.as_secs()));
     Err(failure
         .hint("is memory accounted in this cgroup hierarchy? `oomtrace check` says what this host offers"))
-}
-
-fn is_of(facts: &OomKillFacts, pid: u32) -> bool {
-    facts.victim.tgid.or(facts.victim.tid) == Some(pid)
 }

@@ -42,6 +42,20 @@ pub fn count_counts_kills(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// `simulate` compares an event with the kernel's log, so it must not have the event's facts from there.
+pub fn simulate_takes_nothing_from_the_log(world: &World) -> Result<()> {
+    let output = Command::new(&world.binary).args(["simulate", "-o", "json"]).output()?;
+    let compared = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {compared}", output.status);
+    let line: Value = serde_json::from_slice(&output.stdout)?;
+    let evidence = at(&line, "oom.evidence").context("no evidence")?;
+    ensure!(evidence != "kernel_log", "from the log that it is compared with: {line}");
+    for field in ["oom.constraint", "oom.cgroup.path", "oom.order", "oom.gfp_mask_raw"] {
+        ensure!(compared.contains(&format!("equal   {field} ")), "{field} was not compared: {compared}");
+    }
+    Ok(())
+}
+
 /// Another program gets each victim's id a moment later. It must never be reported as the victim.
 pub fn pids_used_again(world: &World) -> Result<()> {
     // After ten reports in five seconds the kernel suppresses more. Then a kill is so fast that ids can be

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, Test); 19] = [
+    let tests: [(&str, Test); 20] = [
         ("full_disk", output::full_disk),
         ("blocked_pipe", output::blocked_pipe),
         ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("a_users_kills_are_reported_as_the_users", users::a_users_kills_are_reported_as_the_users),
         ("a_users_storm_beside_others", storm::a_users_storm_beside_others),
         ("count_counts_kills", facts::count_counts_kills),
+        ("simulate_takes_nothing_from_the_log", facts::simulate_takes_nothing_from_the_log),
         ("pids_used_again", facts::pids_used_again),
         ("pids_of_another_namespace", facts::pids_of_another_namespace),
     ];
