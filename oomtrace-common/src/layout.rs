@@ -21,6 +21,15 @@ pub const COMMAND_LINE_PROGRAM: u32 = 2;
 /// [`crate::record::MemcgLevel::events`] and of [`KernelLayout::mem_cgroup_events`].
 pub const MEMORY_EVENTS: [&str; 6] = ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"];
 
+/// `enum lru_list` has this many lists: inactive and active anon, inactive and active file, unevictable.
+pub const LRU_LISTS: usize = 5;
+/// The multi-gen LRU has this many generations, each of two kinds: anon, file (`MAX_NR_GENS`, `ANON_AND_FILE`).
+pub const LRU_GENERATIONS: usize = 4;
+/// The most zones that any configuration of a 64-bit kernel has, and one more.
+pub const MAX_ZONES: usize = 6;
+/// On a host with more nodes the LRU lists are not read.
+pub const MAX_NODES: usize = 8;
+
 macro_rules! layout {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         /// Byte offsets of kernel members, and the few constants that depend on the kernel's
@@ -93,6 +102,8 @@ layout! {
     signal_oom_score_adj,
     /// `signal_struct.oom_mm`: set from a process's first mark until its end.
     signal_oom_mm,
+    /// `signal_struct.nr_threads`.
+    signal_nr_threads,
     /// `signal_struct.flags`.
     signal_flags,
     /// `signal_struct.live`: threads that have not ended.
@@ -131,6 +142,16 @@ layout! {
     mm_rss_shmem,
     /// `css_set.subsys[memory_cgrp_id]`.
     css_set_memory,
+    /// `css_set.subsys[pids_cgrp_id]`.
+    css_set_pids,
+    /// `pids_cgroup.css`.
+    pids_cgroup_css,
+    /// `pids_cgroup.counter`.
+    pids_cgroup_counter,
+    /// `pids_cgroup.limit`.
+    pids_cgroup_limit,
+    /// `pids_cgroup.watermark`: from 6.1.
+    pids_cgroup_watermark,
     /// `cgroup_subsys_state.cgroup`.
     css_cgroup,
     /// `cgroup_subsys_state.parent`.
@@ -163,6 +184,16 @@ layout! {
     mem_cgroup_oom_kill_disable,
     /// `mem_cgroup.under_oom`, of cgroup v1: how many tasks wait.
     mem_cgroup_under_oom,
+    /// `mem_cgroup.nodeinfo`: a pointer for each node.
+    mem_cgroup_nodeinfo,
+    /// `mem_cgroup_per_node.lru_zone_size`: for each zone, the size of each list in pages.
+    lru_zone_size,
+    /// `mem_cgroup_per_node.lruvec.lrugen.nr_pages`: of the multi-gen LRU, for each generation and kind the size in each zone.
+    lru_gen_nr_pages,
+    /// `MAX_NR_ZONES`, at most [`MAX_ZONES`].
+    zones,
+    /// How many nodes a `nodeinfo` has (`nr_node_ids`), at most [`MAX_NODES`]. [`ABSENT`] where the lists are not read.
+    nodes,
     /// `oom_control.zonelist`.
     oc_zonelist,
     /// `oom_control.nodemask`.

@@ -5,10 +5,12 @@
 //! has no meaning.
 
 mod memory;
+mod own;
 mod signal;
 mod stack;
 
 pub use memory::{Memory, memory_fact};
+pub use own::{Lru, Tasks, tasks_fact};
 pub use signal::*;
 pub use stack::{STACK_LEN, Stack};
 
@@ -283,6 +285,10 @@ pub struct OomKill {
     pub stack: Stack,
     /// The victim's memory cgroup and those above it.
     pub lineage: Lineage,
+    /// The victim's threads, and the tasks of its cgroup.
+    pub tasks: Tasks,
+    /// The LRU lists of its memory cgroup.
+    pub lru: Lru,
 }
 
 /// A cgroup of the memory hierarchy was made, removed or renamed. Sent without the unused tail of `path`.
@@ -370,7 +376,10 @@ const _: () = {
     assert!(offset_of!(OomKill, stack) == 336);
     assert!(offset_of!(OomKill, lineage) == 376);
     assert!(size_of::<Lineage>() == 16);
-    assert!(size_of::<OomKill>() == 392);
+    assert!(size_of::<Tasks>() == 40);
+    assert!(size_of::<Lru>() == 32);
+    assert!(offset_of!(OomKill, tasks) == 392);
+    assert!(size_of::<OomKill>() == 464);
     assert!(offset_of!(CgroupChange, path) == 40);
     assert!(size_of::<CgroupChange>() == 40 + CGROUP_PATH_LEN);
     assert!(size_of::<SharedMmKill>() == 96);

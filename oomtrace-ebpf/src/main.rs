@@ -7,6 +7,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod hang;
+mod lru;
 mod maps;
 mod mark;
 mod memcg;

@@ -16,6 +16,8 @@ use oomtrace_common::{
     },
 };
 
+use crate::lru::Lists;
+
 /// Kills. They have their own ring, so that a storm of cgroups never displaces one. User space sets its size.
 #[map]
 pub static KILLS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
@@ -107,6 +109,8 @@ pub struct KillScratch {
     pub path: [u8; PATH_LEN],
     /// The command line, before it is.
     pub command_line: [u8; COMMAND_LINE_LEN],
+    /// Sizes of LRU lists, before they are added up.
+    pub lists: Lists,
 }
 
 /// Where the last part of a record may start: one less than a power of two, a mask that every verifier follows.

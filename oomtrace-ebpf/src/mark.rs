@@ -25,6 +25,7 @@ use oomtrace_common::{
 };
 
 use crate::{
+    lru,
     maps::{self, KillScratch, PARTS_FULL, Run},
     memcg::{self, Walk},
     memory::{Reader, layout},
@@ -100,6 +101,8 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
             (*to).lineage.flags = 0;
             (*to).lineage.path_len = 0;
             (*to).lineage.level_count = 0;
+            (*to).tasks.present = 0;
+            (*to).lru.present = 0;
         } else {
             (*to).stack.task = task;
             (*to).stack.leader = reader.pointer(task, layout!(task_group_leader));
@@ -112,6 +115,8 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
                 levels: (&raw mut (*scratch).parts).cast(),
             };
             memcg::walk(&mut reader, walk, css);
+            task::tasks(&mut reader, &raw mut (*to).tasks, task);
+            lru::facts(&mut reader, &raw mut (*to).lru, &raw mut (*scratch).lists, css);
         }
 
         (*to).run = 0;

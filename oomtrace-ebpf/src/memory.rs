@@ -93,9 +93,10 @@ impl Reader {
         self.failed
     }
 
-    /// The helpers return a negative number on failure. This reads the sign bit, without a branch.
+    /// Counts a failed call of a helper, which returned a negative number. Returns 1 if it did not fail. This reads the sign bit,
+    /// without a branch.
     #[inline(always)]
-    fn outcome(&mut self, status: i64) -> u32 {
+    pub fn outcome(&mut self, status: i64) -> u32 {
         let failed = (status as u64) >> 63;
         self.failed += failed;
         (failed ^ 1) as u32

@@ -2,7 +2,8 @@
 //! runs the OOM killer.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
-use oomtrace_common::record::{Memory, Task, memory_fact, task_fact};
+use oomtrace_common::layout::ABSENT;
+use oomtrace_common::record::{Memory, Task, Tasks, memory_fact, task_fact, tasks_fact};
 
 use crate::{
     memcg,
@@ -87,6 +88,45 @@ pub unsafe fn memory(reader: &mut Reader, to: *mut Memory, mm: u64) {
         );
         (*to).present = present;
     }
+}
+
+/// Fills in `to` from the `task_struct` at `task`: its threads, and what its cgroup of the pids hierarchy counts.
+///
+/// # Safety
+/// `to` must be writable.
+#[inline(always)]
+pub unsafe fn tasks(reader: &mut Reader, to: *mut Tasks, task: u64) {
+    let signal = reader.pointer(task, layout!(task_signal));
+    let css_set = reader.pointer(task, layout!(task_cgroups));
+    let css = reader.pointer(css_set, layout!(css_set_pids));
+    let pids = css.wrapping_sub(u64::from(layout!(pids_cgroup_css)));
+    // SAFETY: `to` is writable by this function's contract, and so is each of its fields; all are integers.
+    unsafe {
+        let mut present = 0;
+        let mut fact = |read: u32, bit: u32| present |= read * bit;
+        fact(reader.copy(&raw mut (*to).threads, signal, layout!(signal_nr_threads)), tasks_fact::THREADS);
+        if layout!(css_set_pids) != ABSENT {
+            fact(memcg::id(reader, &raw mut (*to).cgroup_id, css), tasks_fact::CGROUP);
+            let parent = reader.pointer(css, layout!(css_parent));
+            fact(is_not_zero(parent), tasks_fact::COUNTED);
+            let cgroup = reader.pointer(css, layout!(css_cgroup));
+            let root = reader.pointer(cgroup, layout!(cgroup_root));
+            let mut hierarchy = 0u32;
+            let read = reader.copy(&raw mut hierarchy, root, layout!(cgroup_root_hierarchy_id));
+            let same = is_not_zero(u64::from(hierarchy ^ layout!(memory_hierarchy_id))) ^ 1;
+            fact(read & same, tasks_fact::IN_MEMORY_HIERARCHY);
+            fact(reader.copy(&raw mut (*to).count, pids, layout!(pids_cgroup_counter)), tasks_fact::COUNT);
+            fact(reader.copy(&raw mut (*to).limit, pids, layout!(pids_cgroup_limit)), tasks_fact::LIMIT);
+            fact(reader.copy(&raw mut (*to).peak, pids, layout!(pids_cgroup_watermark)), tasks_fact::PEAK);
+        }
+        (*to).present = present;
+    }
+}
+
+/// 0 for 0, else 1, without a branch.
+#[inline(always)]
+fn is_not_zero(number: u64) -> u32 {
+    ((number | number.wrapping_neg()) >> 63) as u32
 }
 
 /// `PF_EXITING`: the calling task is exiting.

@@ -6,6 +6,8 @@
 
 #[path = "decode/any_bytes.rs"]
 mod any_bytes;
+#[path = "decode/own.rs"]
+mod own;
 mod records;
 #[path = "decode/stack.rs"]
 mod stack;
@@ -110,6 +112,8 @@ fn full_kill() -> OomKillFacts {
             swap_bytes: Some(9 * PAGE),
             pgtables_bytes: Some(73_728),
         },
+        tasks: own::tasks(),
+        lru: Some(own::lru()),
         trigger: task(4100, b"trigger", 30),
         oom: Some(killer()),
         command_line: None,

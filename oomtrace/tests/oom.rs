@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(dead_code, reason = "not each test crate needs each record")]
 
+#[path = "oom/own.rs"]
+mod own;
 mod records;
 #[path = "oom/unhooked.rs"]
 mod unhooked;

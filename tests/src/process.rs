@@ -39,6 +39,8 @@ pub struct ProcessFacts {
     pub executable: Vec<u8>,
     /// `/proc/PID/cmdline`, NULs as spaces.
     pub command_line: Vec<u8>,
+    /// Its threads.
+    pub threads: u32,
     /// `RssAnon` of `/proc/PID/status`, bytes.
     pub anon_bytes: u64,
 }
@@ -86,6 +88,7 @@ impl ProcessFacts {
             start_ticks: start_ticks.parse()?,
             executable,
             command_line,
+            threads: field("Threads")?.parse()?,
             // Absent if the process's first thread has ended.
             anon_bytes: field("RssAnon").ok().and_then(|text| first(text).parse::<u64>().ok()).unwrap_or(0)
                 * 1024,

@@ -3,7 +3,10 @@
 
 use std::borrow::Cow;
 
-use crate::containers::{Runtime, unit::unescape};
+use crate::{
+    containers::{Runtime, unit::unescape},
+    event::Qos,
+};
 
 /// The longest id that containerd allows, in bytes.
 const FREE_ID_MAX: usize = 76;
@@ -167,25 +170,35 @@ fn looks_like_unit(name: &str) -> bool {
 /// The pod's uid, if the last of `names` is a pod's cgroup: `…kubepods/[QOS/]podUID`, or
 /// `…kubepods[-QOS]-podUID.slice` with `_` instead of `-` in the uid.
 pub fn pod_uid(names: &[&[u8]]) -> Option<String> {
+    pod(names).map(|(uid, _)| uid)
+}
+
+/// As [`pod_uid`], with the pod's class of quality of service: a guaranteed pod is in no cgroup of a class.
+pub fn pod(names: &[&[u8]]) -> Option<(String, Qos)> {
     let mut rest = names.iter().rev().map(|name| std::str::from_utf8(name).ok());
     let name = rest.next()??;
-    let uid = if let Some(slice) = name.strip_suffix(".slice") {
-        let (quality, uid) = slice.rsplit_once("-pod")?;
-        let quality =
-            quality.strip_suffix("-burstable").or(quality.strip_suffix("-besteffort")).unwrap_or(quality);
-        (quality == "kubepods" || quality.ends_with("-kubepods")).then(|| uid.replace('_', "-"))?
+    let (uid, qos) = if let Some(slice) = name.strip_suffix(".slice") {
+        let (above, uid) = slice.rsplit_once("-pod")?;
+        let of_class = |class| above.strip_suffix(class);
+        let (above, qos) = match (of_class("-burstable"), of_class("-besteffort")) {
+            (Some(above), _) => (above, Qos::Burstable),
+            (_, Some(above)) => (above, Qos::Besteffort),
+            _ => (above, Qos::Guaranteed),
+        };
+        (above == "kubepods" || above.ends_with("-kubepods")).then(|| (uid.replace('_', "-"), qos))?
     } else {
         let uid = name.strip_prefix("pod")?;
-        let mut parent = rest.next()??;
-        if matches!(parent, "burstable" | "besteffort") {
-            parent = rest.next()??;
-        }
-        (parent == "kubepods").then(|| uid.to_owned())?
+        let (parent, qos) = match rest.next()?? {
+            "burstable" => (rest.next()??, Qos::Burstable),
+            "besteffort" => (rest.next()??, Qos::Besteffort),
+            parent => (parent, Qos::Guaranteed),
+        };
+        (parent == "kubepods").then(|| (uid.to_owned(), qos))?
     };
     // A uid, or for a static pod the hash of its file.
     let dashes = uid.bytes().filter(|b| *b == b'-').count();
     let hex = uid.bytes().filter(u8::is_ascii_hexdigit).count();
-    (hex == 32 && (dashes == 0 || dashes == 4) && hex + dashes == uid.len()).then_some(uid)
+    (hex == 32 && (dashes == 0 || dashes == 4) && hex + dashes == uid.len()).then_some((uid, qos))
 }
 
 /// The user of the cgroup `user.slice/user-UID.slice` at the top.

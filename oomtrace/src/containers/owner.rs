@@ -25,7 +25,8 @@ use crate::{
         unit,
     },
     event::{
-        Absence, Container, Image, K8s, K8sContainer, Missing, Name, Pod, Reason, RuntimeName, Systemd, Why,
+        Absence, Container, Image, K8s, K8sContainer, Missing, Name, Pod, Qos, Reason, RuntimeName, Systemd,
+        Why,
     },
 };
 
@@ -111,11 +112,11 @@ impl Judge<'_> {
         self.user(claim.depth).filter(|_| of_user)
     }
 
-    /// The uid of the pod whose cgroup contains the one at `depth`. Below a service or scope any process can
+    /// The uid and the class of the pod whose cgroup contains the one at `depth`. Below a service or scope any process can
     /// make such a cgroup, so there the runtime must say that its container is exactly there.
-    fn pod_uid(&self, depth: usize, exact: bool) -> Option<String> {
+    fn pod(&self, depth: usize, exact: bool) -> Option<(String, Qos)> {
         let believed = self.user(depth).is_none() && (exact || !self.delegated(depth));
-        grammar::pod_uid(self.above(depth)).filter(|_| believed)
+        grammar::pod(self.above(depth)).filter(|_| believed)
     }
 
     fn worth(&self, claim: &Claim<'_>) -> Worth {
@@ -191,12 +192,12 @@ pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity 
             .map(|claim| claim.shape.id().to_owned())
             .take(NESTED_MAX)
             .collect();
-        let uid = judge.pod_uid(owner.depth, exact.is_some());
-        identity = identified(owner, uid, judge.user_of(owner), nested);
+        let pod = judge.pod(owner.depth, exact.is_some());
+        identity = identified(owner, pod, judge.user_of(owner), nested);
     } else if let Some(claim) = outermost.and_then(|at| claims.get(at)) {
         identity.missing.push(Absence::new("container", judge.why_not(claim)));
-    } else if let Some(uid) = judge.pod_uid(names.len() + 1, false) {
-        identity.k8s = Some(K8s { pod: Pod { name: None, uid: Some(uid) }, ..K8s::default() });
+    } else if let Some(pod) = judge.pod(names.len() + 1, false) {
+        identity.k8s = Some(of_path(pod));
         identity.missing.push(Absence::new("container", Reason::PodCgroup));
     }
     let within = names.get(base..reach).unwrap_or_default();
@@ -208,9 +209,15 @@ pub fn decide(names: &[&[u8]], base: usize, claims: Vec<Claim<'_>>) -> Identity 
     identity
 }
 
-/// The identity from the claim that holds, in the cgroup of the pod `uid`, of the runtime of `user`.
-fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested: Vec<String>) -> Identity {
+/// The identity from the claim that holds, in the cgroup of the pod `in_pod`, of the runtime of `user`.
+fn identified(
+    owner: &Claim<'_>,
+    in_pod: Option<(String, Qos)>,
+    user: Option<u32>,
+    nested: Vec<String>,
+) -> Identity {
     let mut identity = Identity::default();
+    let uid = in_pod.as_ref().map(|(uid, _)| uid.as_str());
     let container = Container {
         id: owner.shape.id().to_owned(),
         runtime: RuntimeName { name: runtime(owner).name().to_owned(), user },
@@ -221,7 +228,7 @@ fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested:
         Ok(facts) => {
             // An image can set any label, so Docker's are believed only if the cgroup belongs to that pod.
             let is_its_pod = |pod: &&PodFacts| {
-                facts.runtime != Runtime::Docker || uid.is_some() && uid.as_deref() == pod.uid.as_deref()
+                facts.runtime != Runtime::Docker || uid.is_some() && uid == pod.uid.as_deref()
             };
             let pod = facts.pod.as_deref().filter(is_its_pod);
             if facts.name.is_none() {
@@ -237,7 +244,10 @@ fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested:
                 identity.missing.push(Absence::new("container.image.name", no_room()));
             }
             let counted = pod.is_none_or(|pod| pod.container.is_none() || pod.restart_count.is_some());
-            identity.k8s = k8s(pod, uid);
+            identity.k8s = k8s(pod, in_pod);
+            if identity.k8s.as_ref().is_some_and(|k8s| k8s.qos.is_none()) {
+                identity.missing.push(Absence::new("k8s.qos", Reason::NotRead));
+            }
             if !counted {
                 let absence = Absence::new("k8s.container.restart_count", Reason::NotInRuntimeFiles);
                 identity.missing.push(absence);
@@ -252,9 +262,9 @@ fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested:
         }
         Err(why) => {
             identity.missing.push(Absence::new("container.name", why.clone()));
-            if uid.is_some() {
+            if let Some(pod) = in_pod {
                 identity.missing.push(Absence::new("k8s.pod.name", why.clone()));
-                identity.k8s = Some(K8s { pod: Pod { name: None, uid }, ..K8s::default() });
+                identity.k8s = Some(of_path(pod));
             }
             identity.container = Some(container);
         }
@@ -262,14 +272,21 @@ fn identified(owner: &Claim<'_>, uid: Option<String>, user: Option<u32>, nested:
     identity
 }
 
-fn k8s(pod: Option<&PodFacts>, uid_of_path: Option<String>) -> Option<K8s> {
+/// A pod of which only the path of its cgroup is known.
+fn of_path((uid, qos): (String, Qos)) -> K8s {
+    K8s { pod: Pod { name: None, uid: Some(uid) }, qos: Some(qos), ..K8s::default() }
+}
+
+fn k8s(pod: Option<&PodFacts>, in_pod: Option<(String, Qos)>) -> Option<K8s> {
     let owned = |text: &Option<std::sync::Arc<str>>| text.as_deref().map(str::to_owned);
     let Some(pod) = pod else {
-        return uid_of_path.map(|uid| K8s { pod: Pod { name: None, uid: Some(uid) }, ..K8s::default() });
+        return in_pod.map(of_path);
     };
+    let (uid_of_path, qos) = in_pod.unzip();
     Some(K8s {
         namespace: owned(&pod.namespace).map(|name| Name { name }),
         pod: Pod { name: owned(&pod.name), uid: owned(&pod.uid).or(uid_of_path) },
+        qos,
         container: owned(&pod.container)
             .map(|name| K8sContainer { name, restart_count: pod.restart_count.map(u64::from) }),
     })

@@ -206,7 +206,12 @@ impl Enricher {
 
     /// A kill.
     pub fn oom_kill(&mut self, facts: &OomKillFacts) -> OomKill {
-        let mut absent = self.absent_here(&["trigger.cgroup.path", "trigger.cgroup.id"]);
+        let mut absent = self.absent_here(&[
+            "trigger.cgroup.path",
+            "trigger.cgroup.id",
+            "victim.cgroup.lru",
+            "victim.cgroup.tasks",
+        ]);
         self.turn_to(facts.time, &mut absent);
         self.last_victim = LastVictim::of(&facts.victim, facts.time);
         self.judge_hooks(facts);

@@ -330,6 +330,12 @@ fn level(lineage: &Lineage, id: CgroupId) -> Option<(usize, &MemcgFacts)> {
     lineage.levels.iter().enumerate().find(|(_, facts)| facts.id == id)
 }
 
+/// The path of the cgroup `id`, if it is the victim's or an ancestor, and the path is whole.
+pub(super) fn path_of_level(lineage: &Lineage, id: CgroupId) -> Option<String> {
+    let (index, _) = level(lineage, id)?;
+    path_of(lineage, index).as_deref().map(text_from_kernel)
+}
+
 fn constraint(value: u32) -> Option<Constraint> {
     // `enum oom_constraint` of include/linux/oom.h, which is the same on every kernel with this tracepoint.
     match value {

@@ -66,6 +66,9 @@ pub struct K8s {
     pub namespace: Option<Name>,
     /// The pod.
     pub pod: Pod,
+    /// The pod's class of quality of service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qos: Option<Qos>,
     /// The container, by its name in the pod's spec; absent for the sandbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<K8sContainer>,
@@ -107,6 +110,18 @@ pub struct Pod {
     /// The uid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
+}
+
+/// A pod's class of quality of service, by the place of its cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Qos {
+    /// Each container's limits are its requests.
+    Guaranteed,
+    /// At least one container has a request or a limit.
+    Burstable,
+    /// No container has any.
+    Besteffort,
 }
 
 /// A systemd unit.

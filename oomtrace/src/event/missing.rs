@@ -123,6 +123,10 @@ pub enum Reason {
     NoMemoryCgroups,
     /// The path of the cgroup is not known: it was made before oomtrace could see it, or it is too deep.
     CgroupPathUnknown,
+    /// The kernel counts no tasks in the root cgroup.
+    RootCgroup,
+    /// The cgroup is in another hierarchy than memory. oomtrace follows only that one.
+    OtherHierarchy,
     /// The process was gone.
     ProcessGone,
     /// A victim was still there 5 s after the kill.

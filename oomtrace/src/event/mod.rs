@@ -11,6 +11,7 @@ mod oom;
 mod run;
 pub mod schema;
 mod signal_kill;
+mod victim_cgroup;
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use container::{
-    Container, Image, K8s, K8sContainer, Name, Pod, RuntimeName, RuntimeSays, Systemd, Verdict, name_of_user,
+    Container, Image, K8s, K8sContainer, Name, Pod, Qos, RuntimeName, RuntimeSays, Systemd, Verdict,
+    name_of_user,
 };
 pub use incident::{
     CgroupMemory, Incident, IncidentCgroup, IncidentVictim, Lru, MemoryEvidence, ProcessTable, Reaper,
@@ -35,6 +37,7 @@ pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, Hooks, HooksState, Loss
 pub use signal_kill::{
     How, Killer, SenderContainer, Signal, SignalKill, SignalSender, SignalTarget, SigtermSender,
 };
+pub use victim_cgroup::{Tasks, VictimCgroup};
 
 /// Most readers keep numbers as doubles. Above this a double cannot hold every integer.
 pub const MAX_NUMBER: u64 = 1 << 53;

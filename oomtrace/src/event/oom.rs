@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cgroup, Container, Envelope, K8s, Missing, Systemd, TIME_PATTERN, is_empty, word};
+use crate::event::{
+    Cgroup, Container, Envelope, K8s, Missing, Systemd, TIME_PATTERN, VictimCgroup, is_empty, word,
+};
 
 /// The kernel's OOM killer chose and killed a process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -242,6 +244,9 @@ pub struct Victim {
     /// -1000 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    /// Threads of the process (`signal_struct.nr_threads`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u32>,
     /// `oom_badness()` at the kill.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_bytes: Option<i64>,
@@ -250,7 +255,7 @@ pub struct Victim {
     pub memory: VictimMemory,
     /// Its cgroup of the memory hierarchy.
     #[serde(default, skip_serializing_if = "is_empty")]
-    pub cgroup: Cgroup,
+    pub cgroup: VictimCgroup,
 }
 
 /// The victim's memory when it was marked.

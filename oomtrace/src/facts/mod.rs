@@ -7,6 +7,7 @@ mod counters;
 pub mod kernel_log;
 mod oom_control;
 mod oom_without_kill;
+mod own;
 mod parts;
 mod recording;
 mod records;
@@ -24,8 +25,9 @@ pub use oom_control::{Found, OomControlLayout, OomControlSearch, StackFacts};
 pub use oom_without_kill::OomWithoutKill;
 pub use recording::recording;
 pub use records::{
-    BootTime, CgroupChange, CgroupChangeKind, CgroupId, CommandLine, Limit, Lineage, MemcgFacts,
+    BootTime, CgroupChange, CgroupChangeKind, CgroupId, CommandLine, Limit, Lineage, LruFacts, MemcgFacts,
     MemcgOomFacts, MemoryFacts, OomControlFacts, OomKillFacts, Record, SharedMmKillFacts, TaskFacts,
+    TasksFacts,
 };
 pub use ring_fill::RingFill;
 pub use signal_kill::{SignalKillFacts, SigtermFacts};
@@ -106,6 +108,8 @@ impl Decoder {
         let (mut raw, parts) = parts::of_kill(bytes)?;
         if raw.flags & FLAG_PID_ONLY != 0 {
             raw.victim.present &= task_fact::IDS;
+            raw.tasks.present = 0;
+            raw.lru.present = 0;
         }
         let mut victim = task(&raw.victim);
         if raw.flags & FLAG_PID_ONLY != 0 {
@@ -120,6 +124,8 @@ impl Decoder {
             run: (raw.run != 0).then_some(raw.run),
             victim,
             memory: self.memory(&raw.memory),
+            tasks: own::tasks(&raw.tasks),
+            lru: self.lru(&raw.lru),
             trigger: task(&raw.trigger),
             oom: self.oom_control(&raw.oom),
             command_line: (!parts.command_line.is_empty()).then(|| CommandLine {

@@ -48,6 +48,10 @@ pub struct OomKillFacts {
     pub victim: TaskFacts,
     /// The victim's memory.
     pub memory: MemoryFacts,
+    /// The victim's threads, and the tasks of its cgroup.
+    pub tasks: TasksFacts,
+    /// The LRU lists of its memory cgroup; `None` if not all of them were read.
+    pub lru: Option<LruFacts>,
     /// The task that ran the OOM killer.
     pub trigger: TaskFacts,
     /// The OOM killer's own state, if a function hook read it or it was found in `stack`.
@@ -140,6 +144,36 @@ pub struct MemoryFacts {
     pub swap_bytes: Option<u64>,
     /// Page tables.
     pub pgtables_bytes: Option<u64>,
+}
+
+/// A victim's threads, and the tasks of its cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TasksFacts {
+    /// Threads of the victim's process.
+    pub threads: Option<u32>,
+    /// Its cgroup of the pids hierarchy.
+    pub cgroup: Option<CgroupId>,
+    /// That is a cgroup of the memory hierarchy. In another one a cgroup can have the same id.
+    pub in_memory_hierarchy: bool,
+    /// That is the root, in which the kernel counts no tasks.
+    pub in_root: bool,
+    /// `pids.current`.
+    pub count: Option<u64>,
+    /// `pids.max`; `Some(None)` if there is none.
+    pub limit: Option<Option<u64>>,
+    /// `pids.peak`.
+    pub peak: Option<u64>,
+}
+
+/// The LRU lists of a memory cgroup, without the cgroups below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LruFacts {
+    /// Anon, with tmpfs.
+    pub anon_bytes: u64,
+    /// File.
+    pub file_bytes: u64,
+    /// Unevictable.
+    pub unevictable_bytes: u64,
 }
 
 /// The OOM killer's own state.

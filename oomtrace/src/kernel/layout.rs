@@ -2,6 +2,9 @@
 //!
 //! A kernel's version decides nothing: a member exists if BTF has it, else it is absent.
 
+mod lru;
+mod tasks;
+
 use oomtrace_common::layout::{
     ABSENT, COMMAND_LINE_FULL, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
 };
@@ -10,16 +13,24 @@ use crate::{
     facts::OomControlLayout,
     kernel::btf::{Btf, TypeId},
 };
+use lru::Lists;
+use tasks::Tasks;
 
 /// The number of the memory controller, if the kernel has one.
 const MEMORY: &str = "memory_cgrp_id";
+
+/// The number of the controller that counts tasks, if the kernel has it.
+const PIDS: &str = "pids_cgrp_id";
+
+/// How many LRU lists there are.
+const LISTS: &str = "NR_LRU_LISTS";
 
 /// An enumerator of the allocation flags' numbers, which newer kernels have.
 pub(super) const GFP: &str = "___GFP_DMA_BIT";
 
 /// The types and enumerators that a start needs, so that one pass through all types finds them. Other names are found
 /// too, each in a pass of its own.
-pub const NAMES: [&str; 33] = [
+pub const NAMES: [&str; 37] = [
     "task_struct",
     "pid",
     "upid",
@@ -34,9 +45,13 @@ pub const NAMES: [&str; 33] = [
     "cgroup_root",
     "kernfs_node",
     "mem_cgroup",
+    "mem_cgroup_per_node",
+    "pids_cgroup",
     "oom_control",
     "btf_trace_mark_victim",
     MEMORY,
+    PIDS,
+    LISTS,
     "PIDTYPE_TGID",
     "MM_FILEPAGES",
     "MM_ANONPAGES",
@@ -141,6 +156,8 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
     let pid_numbers = s.wanted("pid", &["numbers"]);
     let upid_size = s.id("upid").and_then(|upid| btf.size(upid));
     let oc_size = s.id("oom_control").and_then(|oc| btf.size(oc));
+    let tasks = if memcg.there { tasks::of(&mut s) } else { Tasks::NONE };
+    let lists = if memcg.there { lru::of(&mut s) } else { Lists::NONE };
     let layout = KernelLayout {
         mark_victim: mark_victim(btf)?,
         memory_hierarchy_id: memory_hierarchy_id.unwrap_or(ABSENT),
@@ -171,6 +188,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         cred_uid: s.wanted("cred", &["uid"]),
         signal_oom_score_adj: s.wanted("signal_struct", &["oom_score_adj"]),
         signal_oom_mm: s.wanted("signal_struct", &["oom_mm"]),
+        signal_nr_threads: s.wanted("signal_struct", &["nr_threads"]),
         signal_flags: s.wanted("signal_struct", &["flags"]),
         signal_live: s.wanted("signal_struct", &["live"]),
         signal_pid_tgid: element(&mut s, "signal_struct", "pids", "PIDTYPE_TGID"),
@@ -190,6 +208,11 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         mm_rss_swap: rss(&mut s, "MM_SWAPENTS"),
         mm_rss_shmem: rss(&mut s, "MM_SHMEMPAGES"),
         css_set_memory: memcg.css_set(&mut s)?,
+        css_set_pids: tasks.css_set,
+        pids_cgroup_css: tasks.css,
+        pids_cgroup_counter: tasks.counter,
+        pids_cgroup_limit: tasks.limit,
+        pids_cgroup_watermark: tasks.watermark,
         css_cgroup: memcg.needed(&mut s, "cgroup_subsys_state", "cgroup")?,
         css_parent: memcg.needed(&mut s, "cgroup_subsys_state", "parent")?,
         cgroup_kn: memcg.needed(&mut s, "cgroup", "kn")?,
@@ -206,6 +229,12 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         mem_cgroup_oom_group: memcg.wanted(&mut s, &["oom_group"]),
         mem_cgroup_oom_kill_disable: memcg.optional(&mut s, "oom_kill_disable"),
         mem_cgroup_under_oom: memcg.optional(&mut s, "under_oom"),
+        mem_cgroup_nodeinfo: lists.nodeinfo,
+        lru_zone_size: lists.zone_size,
+        lru_gen_nr_pages: lists.gen_nr_pages,
+        zones: lists.zones,
+        // The host decides this: see `Resolved::of_nodes`.
+        nodes: ABSENT,
         // These exist with and without memory cgroups.
         oc_zonelist: s.wanted("oom_control", &["zonelist"]),
         oc_nodemask: s.wanted("oom_control", &["nodemask"]),

@@ -23,6 +23,11 @@ use mapped::Bytes;
 /// Where the kernel publishes its types.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// The numbers of the nodes that this host can have.
+const NODES: &str = "/sys/devices/system/node/possible";
+/// What is beside it on every host.
+const PROCESSORS: &str = "/sys/devices/system/cpu/possible";
+
 /// 1 on PREEMPT_RT.
 const REALTIME: &str = "/sys/kernel/realtime";
 
@@ -66,6 +71,7 @@ impl Kernel {
         let hierarchy = MemoryHierarchy::detect(root, layout::has_memory_controller(&btf))?;
         let mut resolved = layout::resolve(&btf, hierarchy.hierarchy_id)?;
         let realtime = fs::read(root.path(REALTIME)).is_ok_and(|text| text.starts_with(b"1"));
+        resolved.of_nodes(nodes(root));
         if realtime {
             // On PREEMPT_RT a program can be preempted, and then a signal of another task is missed.
             resolved.layout.follow_signals = ABSENT;
@@ -83,5 +89,42 @@ impl Kernel {
         // The kernel log uses the same table as tracefs.
         let format = tracefs::read("events/kmem/mm_page_alloc/format").ok();
         format.and_then(|format| GfpNames::from_format(&format, &bits)).or_else(|| GfpNames::from_bits(&bits))
+    }
+}
+
+/// How many nodes the kernel keeps apart (`nr_node_ids`); `None` if that cannot be read.
+fn nodes(root: &Root) -> Option<u32> {
+    match fs::read_to_string(root.path(NODES)) {
+        Ok(text) => last_of_list(&text)?.checked_add(1),
+        // A kernel without NUMA has one, and no such directory.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::exists(root.path(PROCESSORS)).is_ok_and(|exists| exists).then_some(1)
+        }
+        Err(_) => None,
+    }
+}
+
+/// The last number of a list as `0-1,4`.
+fn last_of_list(text: &str) -> Option<u32> {
+    text.trim_end().rsplit([',', '-']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_node_is_the_one_with_the_highest_number() {
+        for (text, last) in [
+            ("0\n", Some(0)),
+            ("0-3\n", Some(3)),
+            ("0-1,4", Some(4)),
+            ("0,2-10\n", Some(10)),
+            ("", None),
+            ("0-\n", None),
+            ("none", None),
+        ] {
+            assert_eq!(last_of_list(text), last, "{text:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@ mod others;
 
 use oomtrace::cgroups::tree::TreeLimits;
 use oomtrace::containers::Runtime;
+use oomtrace::event::Qos;
 use serde_json::json;
 
 use crate::host::*;
@@ -349,5 +350,26 @@ fn an_images_labels_make_no_pod() {
         assert_eq!(name(&identity), Some(("docker", A, Some("innocent"))));
         let k8s = identity.k8s.unwrap_or_default();
         assert_eq!((k8s.pod.name, k8s.pod.uid.as_deref(), k8s.container), (None, uid, None));
+    }
+}
+
+#[test]
+fn a_pods_class_is_in_its_path() {
+    let slice = format!("pod{}", UID.replace('-', "_"));
+    let burstable = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable";
+    for (path, qos) in [
+        (format!("/kubepods/pod{UID}"), Some(Qos::Guaranteed)),
+        (format!("/kubepods/burstable/pod{UID}"), Some(Qos::Burstable)),
+        (format!("/kubepods/besteffort/pod{UID}"), Some(Qos::Besteffort)),
+        (format!("/kubepods.slice/kubepods-{slice}.slice"), Some(Qos::Guaranteed)),
+        (format!("{burstable}-{slice}.slice"), Some(Qos::Burstable)),
+        (format!("/kubelet.slice/kubelet-kubepods-besteffort-{slice}.slice"), Some(Qos::Besteffort)),
+        (format!("/kubepods/other/pod{UID}"), None),
+        // Any process of a service can make these.
+        (format!("/system.slice/a.service/kubepods/burstable/pod{UID}"), None),
+    ] {
+        let mut host = Host::new();
+        let identity = host.life(&format!("{path}/{A}"), "", &[]);
+        assert_eq!(identity.k8s.and_then(|k8s| k8s.qos), qos, "{path}");
     }
 }

@@ -51,6 +51,11 @@ fn without_memory_cgroups_the_rest_is_there() {
             memory_hierarchy_id: ABSENT,
             task_cgroups: ABSENT,
             css_set_memory: ABSENT,
+            css_set_pids: ABSENT,
+            pids_cgroup_css: ABSENT,
+            pids_cgroup_counter: ABSENT,
+            pids_cgroup_limit: ABSENT,
+            pids_cgroup_watermark: ABSENT,
             css_cgroup: ABSENT,
             css_parent: ABSENT,
             cgroup_kn: ABSENT,
@@ -67,6 +72,10 @@ fn without_memory_cgroups_the_rest_is_there() {
             mem_cgroup_oom_group: ABSENT,
             mem_cgroup_oom_kill_disable: ABSENT,
             mem_cgroup_under_oom: ABSENT,
+            mem_cgroup_nodeinfo: ABSENT,
+            lru_zone_size: ABSENT,
+            lru_gen_nr_pages: ABSENT,
+            zones: ABSENT,
             mem_cgroup_events: [ABSENT; 6],
             ..with.layout
         };
@@ -95,7 +104,7 @@ fn only_what_came_later_is_absent() {
     for kernel in KERNELS {
         let absent = layout(&types(kernel)).unwrap().absent;
         let expected: &[&str] = match kernel {
-            "5.10" => &["mem_cgroup.memory_events[MEMCG_OOM_GROUP_KILL]"],
+            "5.10" => &["pids_cgroup.watermark", "mem_cgroup.memory_events[MEMCG_OOM_GROUP_KILL]"],
             _ => &[],
         };
         assert_eq!(absent, expected, "{kernel}");
@@ -164,47 +173,52 @@ fn a_member_that_is_needed_is_named() {
 /// The field of a fact in the layout.
 type Place = fn(&mut KernelLayout) -> &mut u32;
 
+/// Members without which an event has fewer facts.
+const WANTED: &[(&str, &str, Place)] = &[
+    ("task_struct", "comm", |layout| &mut layout.task_comm),
+    ("task_struct", "mm", |layout| &mut layout.task_mm),
+    ("task_struct", "flags", |layout| &mut layout.task_flags),
+    ("task_struct", "signal", |layout| &mut layout.task_signal),
+    ("task_struct", "group_leader", |layout| &mut layout.task_group_leader),
+    ("task_struct", "real_parent", |layout| &mut layout.task_real_parent),
+    ("task_struct", "real_cred", |layout| &mut layout.task_real_cred),
+    ("task_struct", "start_boottime", |layout| &mut layout.task_start_boottime),
+    ("cred", "uid", |layout| &mut layout.cred_uid),
+    ("signal_struct", "oom_score_adj", |layout| &mut layout.signal_oom_score_adj),
+    ("signal_struct", "oom_mm", |layout| &mut layout.signal_oom_mm),
+    ("signal_struct", "nr_threads", |layout| &mut layout.signal_nr_threads),
+    ("pids_cgroup", "counter", |layout| &mut layout.pids_cgroup_counter),
+    ("pids_cgroup", "limit", |layout| &mut layout.pids_cgroup_limit),
+    ("signal_struct", "flags", |layout| &mut layout.signal_flags),
+    ("signal_struct", "live", |layout| &mut layout.signal_live),
+    ("mm_struct", "exe_file", |layout| &mut layout.mm_exe_file),
+    ("mm_struct", "arg_start", |layout| &mut layout.mm_arg_start),
+    ("mm_struct", "arg_end", |layout| &mut layout.mm_arg_end),
+    ("pid", "level", |layout| &mut layout.pid_level),
+    ("upid", "nr", |layout| &mut layout.upid_nr),
+    ("mm_struct", "total_vm", |layout| &mut layout.mm_total_vm),
+    ("mm_struct", "pgtables_bytes", |layout| &mut layout.mm_pgtables_bytes),
+    ("mem_cgroup", "oom_group", |layout| &mut layout.mem_cgroup_oom_group),
+    ("oom_control", "zonelist", |layout| &mut layout.oc_zonelist),
+    ("oom_control", "nodemask", |layout| &mut layout.oc_nodemask),
+    ("oom_control", "memcg", |layout| &mut layout.oc_memcg),
+    ("oom_control", "gfp_mask", |layout| &mut layout.oc_gfp_mask),
+    ("oom_control", "order", |layout| &mut layout.oc_order),
+    ("oom_control", "totalpages", |layout| &mut layout.oc_totalpages),
+    ("oom_control", "chosen", |layout| &mut layout.oc_chosen),
+    ("oom_control", "chosen_points", |layout| &mut layout.oc_chosen_points),
+    ("oom_control", "constraint", |layout| &mut layout.oc_constraint),
+    ("mem_cgroup", "memory.usage", |layout| &mut layout.mem_cgroup_usage),
+    ("mem_cgroup", "memory.max", |layout| &mut layout.mem_cgroup_max),
+    ("mem_cgroup", "memory.watermark", |layout| &mut layout.mem_cgroup_watermark),
+];
+
 /// A missing optional member is reported, and nothing else changes.
 #[test]
 fn a_member_that_is_wanted_is_told() {
-    let cases: &[(&str, &str, Place)] = &[
-        ("task_struct", "comm", |layout| &mut layout.task_comm),
-        ("task_struct", "mm", |layout| &mut layout.task_mm),
-        ("task_struct", "flags", |layout| &mut layout.task_flags),
-        ("task_struct", "signal", |layout| &mut layout.task_signal),
-        ("task_struct", "group_leader", |layout| &mut layout.task_group_leader),
-        ("task_struct", "real_parent", |layout| &mut layout.task_real_parent),
-        ("task_struct", "real_cred", |layout| &mut layout.task_real_cred),
-        ("task_struct", "start_boottime", |layout| &mut layout.task_start_boottime),
-        ("cred", "uid", |layout| &mut layout.cred_uid),
-        ("signal_struct", "oom_score_adj", |layout| &mut layout.signal_oom_score_adj),
-        ("signal_struct", "oom_mm", |layout| &mut layout.signal_oom_mm),
-        ("signal_struct", "flags", |layout| &mut layout.signal_flags),
-        ("signal_struct", "live", |layout| &mut layout.signal_live),
-        ("mm_struct", "exe_file", |layout| &mut layout.mm_exe_file),
-        ("mm_struct", "arg_start", |layout| &mut layout.mm_arg_start),
-        ("mm_struct", "arg_end", |layout| &mut layout.mm_arg_end),
-        ("pid", "level", |layout| &mut layout.pid_level),
-        ("upid", "nr", |layout| &mut layout.upid_nr),
-        ("mm_struct", "total_vm", |layout| &mut layout.mm_total_vm),
-        ("mm_struct", "pgtables_bytes", |layout| &mut layout.mm_pgtables_bytes),
-        ("mem_cgroup", "oom_group", |layout| &mut layout.mem_cgroup_oom_group),
-        ("oom_control", "zonelist", |layout| &mut layout.oc_zonelist),
-        ("oom_control", "nodemask", |layout| &mut layout.oc_nodemask),
-        ("oom_control", "memcg", |layout| &mut layout.oc_memcg),
-        ("oom_control", "gfp_mask", |layout| &mut layout.oc_gfp_mask),
-        ("oom_control", "order", |layout| &mut layout.oc_order),
-        ("oom_control", "totalpages", |layout| &mut layout.oc_totalpages),
-        ("oom_control", "chosen", |layout| &mut layout.oc_chosen),
-        ("oom_control", "chosen_points", |layout| &mut layout.oc_chosen_points),
-        ("oom_control", "constraint", |layout| &mut layout.oc_constraint),
-        ("mem_cgroup", "memory.usage", |layout| &mut layout.mem_cgroup_usage),
-        ("mem_cgroup", "memory.max", |layout| &mut layout.mem_cgroup_max),
-        ("mem_cgroup", "memory.watermark", |layout| &mut layout.mem_cgroup_watermark),
-    ];
     for kernel in KERNELS {
         let whole = layout(&types(kernel)).unwrap();
-        for &(structure, member, place) in cases {
+        for &(structure, member, place) in WANTED {
             let mut types = types(kernel);
             let mut expected = whole.layout;
             *place(&mut expected) = ABSENT;
@@ -281,6 +295,79 @@ fn the_numbers_of_a_pid_are_found_together_or_not_at_all() {
         assert!(resolved.absent.contains(&absent.into()), "{:?}", resolved.absent);
         assert_eq!(resolved.layout.upid_nr, ABSENT);
     }
+}
+
+/// What only one name of several tells would be added up wrong: the LRU lists are read as the kernel has them, or not at all.
+#[test]
+fn the_lists_are_found_together_or_not_at_all() {
+    for kernel in KERNELS {
+        let whole = layout(&types(kernel)).unwrap().layout;
+        assert_eq!(whole.zones, 5, "{kernel}");
+        assert_eq!(whole.lru_gen_nr_pages == ABSENT, kernel == "5.10", "{kernel}");
+        let none = KernelLayout {
+            mem_cgroup_nodeinfo: ABSENT,
+            lru_zone_size: ABSENT,
+            lru_gen_nr_pages: ABSENT,
+            zones: ABSENT,
+            ..whole
+        };
+        let without = |change: &dyn Fn(&mut Types), what: &str| {
+            let mut types = types(kernel);
+            change(&mut types);
+            let mut resolved = layout(&types).unwrap();
+            assert!(resolved.absent.iter().any(|absent| absent == what), "{kernel}: {:?}", resolved.absent);
+            let found = KernelLayout { mem_cgroup_nodeinfo: ABSENT, ..resolved.layout };
+            assert_eq!(found, none, "{kernel}: {what}");
+            resolved.of_nodes(Some(1));
+            assert_eq!(resolved.layout.nodes, ABSENT, "{kernel}: {what}");
+        };
+        let rename = |structure: &'static str, member: &'static str| {
+            move |types: &mut Types| {
+                let id = types.named(STRUCT, structure).unwrap();
+                assert!(types.rename_member(id, member, "gone"), "{structure}.{member}");
+            }
+        };
+        without(&rename("mem_cgroup", "nodeinfo"), "mem_cgroup.nodeinfo");
+        let zone_size = "mem_cgroup_per_node.lru_zone_size";
+        without(&rename("mem_cgroup_per_node", "lru_zone_size"), zone_size);
+        let lists = "enum lru_list as oomtrace knows it";
+        without(&|types| assert!(types.rename_enumerator("NR_LRU_LISTS", "gone")), lists);
+        without(&|types| assert!(types.rename_enumerator("LRU_ACTIVE_ANON", "gone")), lists);
+        if kernel != "5.10" {
+            let generations = if kernel == "6.1" { "lru_gen_struct" } else { "lru_gen_folio" };
+            let nr_pages = "mem_cgroup_per_node.lruvec.lrugen.nr_pages";
+            without(&rename(generations, "nr_pages"), nr_pages);
+        }
+    }
+}
+
+/// The lists of a host with many nodes, or an unknown number of them, are not read, and this is told.
+#[test]
+fn the_lists_are_read_on_a_few_nodes() {
+    let whole = layout(&types("6.12")).unwrap();
+    for (nodes, read) in [(Some(1), 1), (Some(8), 8), (Some(9), ABSENT), (Some(0), ABSENT), (None, ABSENT)] {
+        let mut resolved = whole.clone();
+        resolved.of_nodes(nodes);
+        assert_eq!(resolved.layout.nodes, read, "{nodes:?}");
+        assert_eq!(resolved.absent.len(), usize::from(read == ABSENT), "{:?}", resolved.absent);
+    }
+}
+
+/// Without the controller that counts tasks, or the place of its structure, none is read at a wrong place.
+#[test]
+fn tasks_are_counted_where_the_controller_is() {
+    let mut without = types("6.12");
+    assert!(without.rename_enumerator("pids_cgrp_id", "gone"));
+    let resolved = layout(&without).unwrap();
+    assert_eq!(resolved.absent, ["css_set.subsys[pids_cgrp_id]"]);
+    let (set, count) = (resolved.layout.css_set_pids, resolved.layout.pids_cgroup_counter);
+    assert_eq!((set, count), (ABSENT, ABSENT));
+    let mut without = types("6.12");
+    let pids = without.named(STRUCT, "pids_cgroup").unwrap();
+    assert!(without.rename_member(pids, "css", "gone"));
+    let resolved = layout(&without).unwrap();
+    assert_eq!(resolved.absent, ["pids_cgroup.css"]);
+    assert_eq!(resolved.layout.css_set_pids, ABSENT);
 }
 
 /// Older names of the same members.

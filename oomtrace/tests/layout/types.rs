@@ -14,7 +14,7 @@ const DATASEC: u32 = 15;
 const ENUM64: u32 = 19;
 
 /// The structures that the layout is read from, and those inside them that are searched.
-const STRUCTURES: [&str; 23] = [
+const STRUCTURES: [&str; 28] = [
     "task_struct",
     "cred",
     "signal_struct",
@@ -27,6 +27,11 @@ const STRUCTURES: [&str; 23] = [
     "cgroup_root",
     "kernfs_node",
     "mem_cgroup",
+    "mem_cgroup_per_node",
+    "lruvec",
+    "lru_gen_struct",
+    "lru_gen_folio",
+    "pids_cgroup",
     "oom_control",
     "page_counter",
     "mm_rss_stat",
@@ -40,7 +45,8 @@ const STRUCTURES: [&str; 23] = [
     "qspinlock",
 ];
 /// One enumerator of each enumeration that the layout is read from.
-const ENUMERATIONS: [&str; 4] = ["PIDTYPE_TGID", "MM_FILEPAGES", "memory_cgrp_id", "MEMCG_LOW"];
+const ENUMERATIONS: [&str; 5] =
+    ["PIDTYPE_TGID", "MM_FILEPAGES", "memory_cgrp_id", "MEMCG_LOW", "NR_LRU_LISTS"];
 
 /// A type.
 #[derive(Clone, Debug, Default)]

@@ -68,8 +68,9 @@ words! {
         A = "systemd-oomd", B = "oomd", C = "earlyoom", D = "nohang", E = "runtime", F = "kubelet", G = "systemd",
         H = "inside", I = "other",
     }
+    enum Qos { A = "guaranteed", B = "burstable", C = "besteffort" }
     enum HooksState { A = "silent", B = "running" }
-    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A98 = "share_used_up", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable", A46 = "started_just_before", A47 = "other_pid_namespace", A48 = "no_memory_cgroups", B0 = "clock_set", B1 = "log_daemon_clock", B2 = "log_local_time", B3 = "log_since_boot", C0 = "kernel_log_unreadable", C1 = "memory_changed", C2 = "still_there", C3 = "too_many_victims" }
+    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A98 = "share_used_up", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable", A46 = "started_just_before", A47 = "other_pid_namespace", A48 = "no_memory_cgroups", B0 = "clock_set", B1 = "log_daemon_clock", B2 = "log_local_time", B3 = "log_since_boot", C0 = "kernel_log_unreadable", C1 = "memory_changed", C2 = "still_there", C3 = "too_many_victims", B4 = "root_cgroup", B5 = "other_hierarchy" }
 }
 
 strict! {
@@ -120,10 +121,14 @@ strict! {
         uid: Option<u32>,
         start_time: Option<String>,
         oom_score_adj: Option<i32>,
+        threads: Option<u32>,
         oom_score_bytes: Option<i64>,
         memory: Option<Memory>,
-        cgroup: Option<Cgroup>,
+        cgroup: Option<VictimCgroup>,
     }
+    struct VictimCgroup { path: Option<String>, id: Option<String>, lru: Option<Lru>, tasks: Option<Tasks> }
+    struct Lru { anon_bytes: u64, file_bytes: u64, unevictable_bytes: u64 }
+    struct Tasks { count: Option<u64>, limit: Option<u64>, peak: Option<u64>, cgroup: Option<Cgroup> }
     struct Memory {
         rss_bytes: Option<u64>,
         anon_rss_bytes: Option<u64>,
@@ -179,7 +184,7 @@ strict! {
         nested: Option<Vec<String>>,
     }
     struct Name { name: String }
-    struct K8s { namespace: Option<Name>, pod: Pod, container: Option<K8sContainer> }
+    struct K8s { namespace: Option<Name>, pod: Pod, qos: Option<Qos>, container: Option<K8sContainer> }
     struct Pod { name: Option<String>, uid: Option<String> }
     struct K8sContainer { name: String, restart_count: Option<u64> }
     struct Systemd { unit: String, user: Option<u32> }

@@ -21,6 +21,8 @@ pub struct OomKill {
     pub command_line: [u8; COMMAND_LINE_LEN],
     pub stack: Stack,
     pub lineage: Lineage,
+    pub tasks: Tasks,
+    pub lru: Lru,
 }
 
 /// A lineage whose parts have room for all that there can be.
@@ -122,6 +124,8 @@ pub fn oom_kill(seq: u64) -> OomKill {
         command_line: [0; COMMAND_LINE_LEN],
         stack: Stack::new_zeroed(),
         lineage: Lineage::new_zeroed(),
+        tasks: Tasks { present: 0x7f, threads: 5, cgroup_id: 30, count: 14, limit: 512, peak: 17 },
+        lru: Lru { present: 1, anon_pages: 700, file_pages: 90, unevictable_pages: 3 },
     };
     lineage(&mut record, b"leaf\0pod\0", &[unlimited(30), level(20), unlimited(1)]);
     record
@@ -142,6 +146,8 @@ pub fn pid_only(seq: u64) -> OomKill {
     record.run = 0;
     record.victim = Task { present: task_fact::IDS, tid: 4000, ..Task::new_zeroed() };
     record.memory = Memory::new_zeroed();
+    record.tasks = Tasks::new_zeroed();
+    record.lru = Lru::new_zeroed();
     record.oom = no_killer();
     record.flags = FLAG_PID_ONLY | FLAG_SIGNALS_FOLLOWED;
     lineage(&mut record, b"", &[]);
@@ -213,6 +219,8 @@ impl Sent for OomKill {
             command_line_len: self.command_line_len,
             stack: self.stack,
             lineage: Head { flags, path_len, level_count, reserved },
+            tasks: self.tasks,
+            lru: self.lru,
         };
         let levels = &self.lineage.levels[..level_count as usize];
         let path = &self.lineage.path[..path_len as usize];

@@ -54,6 +54,7 @@ pub fn fullest(text: &str, many: usize) -> Event {
         k8s: Some(K8s {
             namespace: Some(Name { name: text.into() }),
             pod: Pod { name: t(), uid: t() },
+            qos: Some(Qos::Guaranteed),
             container: Some(K8sContainer { name: text.into(), restart_count: Some(1 << 53) }),
         }),
         systemd: Some(Systemd { unit: text.into(), user: Some(u32::MAX) }),
@@ -138,6 +139,7 @@ fn fullest_victim(text: &str, cgroup: Cgroup) -> Victim {
         uid: Some(u32::MAX),
         start_time: t(),
         oom_score_adj: Some(i32::MIN),
+        threads: Some(u32::MAX),
         oom_score_bytes: Some(-(1 << 53)),
         memory: VictimMemory {
             rss_bytes: Some(1 << 53),
@@ -148,6 +150,19 @@ fn fullest_victim(text: &str, cgroup: Cgroup) -> Victim {
             pgtables_bytes: Some(1 << 53),
             total_vm_bytes: Some(1 << 53),
         },
-        cgroup,
+        cgroup: VictimCgroup {
+            lru: Some(Lru {
+                anon_bytes: Some(1 << 53),
+                file_bytes: Some(1 << 53),
+                unevictable_bytes: Some(1 << 53),
+            }),
+            tasks: Some(Tasks {
+                count: Some(1 << 53),
+                limit: Some(1 << 53),
+                peak: Some(1 << 53),
+                cgroup: Some(cgroup.clone()),
+            }),
+            ..cgroup.into()
+        },
     }
 }

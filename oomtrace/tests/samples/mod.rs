@@ -36,6 +36,14 @@ pub fn cgroup() -> Cgroup {
     Cgroup { path: Some(format!("/docker/{ID}")), id: Some("4242".into()) }
 }
 
+fn victim_cgroup() -> VictimCgroup {
+    VictimCgroup {
+        lru: Some(Lru { anon_bytes: Some(52043776), file_bytes: Some(16384), unevictable_bytes: Some(0) }),
+        tasks: Some(Tasks { count: Some(12), limit: Some(512), peak: Some(14), cgroup: None }),
+        ..cgroup().into()
+    }
+}
+
 pub fn oom_cgroup() -> OomCgroup {
     OomCgroup {
         cgroup: cgroup(),
@@ -84,6 +92,7 @@ pub fn k8s() -> K8s {
     K8s {
         namespace: Some(Name { name: "shop".into() }),
         pod: Pod { name: Some("api-7d9f".into()), uid: Some("0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11".into()) },
+        qos: Some(Qos::Burstable),
         container: Some(K8sContainer { name: "api".into(), restart_count: Some(3) }),
     }
 }
@@ -114,6 +123,7 @@ pub fn oom_kill() -> OomKill {
             uid: Some(0),
             start_time: Some("2026-11-21T03:12:44.000000000Z".into()),
             oom_score_adj: Some(0),
+            threads: Some(9),
             oom_score_bytes: Some(55320576),
             memory: VictimMemory {
                 rss_bytes: Some(55050240),
@@ -124,7 +134,7 @@ pub fn oom_kill() -> OomKill {
                 pgtables_bytes: Some(167936),
                 total_vm_bytes: Some(226680832),
             },
-            cgroup: cgroup(),
+            cgroup: victim_cgroup(),
         },
         trigger: Some(trigger()),
         container: Some(container()),
@@ -151,7 +161,13 @@ pub fn oom_kill_in_a_pod() -> OomKill {
         events: Some(MemoryEvents { low: None, high: None, oom_group_kill: None, ..events() }),
         ..oom_cgroup()
     });
-    event.victim.cgroup = Cgroup { path: Some(format!("{pod}/{ID}")), id: Some("4242".into()) };
+    event.victim.cgroup.path = Some(format!("{pod}/{ID}"));
+    event.victim.cgroup.tasks = Some(Tasks {
+        limit: None,
+        cgroup: Some(Cgroup { path: None, id: Some("311".into()) }),
+        count: Some(12),
+        peak: Some(14),
+    });
     event.victim.command_line = None;
     event.victim.executable = None;
     event.victim.oom_score_bytes = None;
@@ -171,12 +187,14 @@ pub fn oom_kill_in_a_pod() -> OomKill {
     let gone = Reason::MemoryReleased;
     event.missing = [
         ("oom.domain_bytes", Reason::NoFunctionHook),
+        ("victim.cgroup.tasks.cgroup.path", Reason::OtherHierarchy),
+        ("victim.cgroup.tasks.limit", Reason::NoLimit),
         ("victim.command_line", gone),
         ("victim.oom_score_bytes", Reason::NoFunctionHook),
     ]
     .map(|(key, reason)| Absence::new(key, reason))
     .into();
-    event.missing.insert(2, Absence::new("victim.executable", Why::with(Reason::ProcBusy, "pid 2988")));
+    event.missing.insert(4, Absence::new("victim.executable", Why::with(Reason::ProcBusy, "pid 2988")));
     event
 }
 

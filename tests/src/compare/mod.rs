@@ -4,6 +4,7 @@
 mod fields;
 mod fired;
 mod incident;
+mod lru;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -169,6 +170,9 @@ impl Expected {
         fields.number("victim.uid", "/proc", victim.uid);
         fields.number("victim.oom_score_adj", "kernel log", killed.oom_score_adj);
         fields.number("victim.oom_score_adj", "/proc", victim.oom_score_adj);
+        // One that dies elsewhere may lose threads before it is marked.
+        let least = if self.dies() == Dies::Here { victim.threads } else { 0 };
+        fields.between("victim.threads", "/proc", least.into(), victim.threads.into());
         fields.text_if_known("victim.executable", "/proc", &victim.executable);
         fields.text_if_known("victim.command_line", "/proc", &victim.command_line);
         let start = self.host.boot_wall_ns + self.ticks_ns(victim.start_ticks);
@@ -188,6 +192,7 @@ impl Expected {
             None => fields.present("victim.memory.swap_bytes", "the scenario"),
         }
         self.place(fields, "victim.cgroup", &self.cgroup);
+        self.lru(fields, log);
     }
 
     /// The process that allocates runs the OOM killer. Another victim already has its signal when it is

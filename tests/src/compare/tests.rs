@@ -53,6 +53,7 @@ fn expected() -> Expected {
             start_ticks: 360_000,
             executable: b"/usr/bin/hog".to_vec(),
             command_line: b"/usr/bin/hog hog".to_vec(),
+            threads: 1,
             anon_bytes: 0,
         },
         cgroup: place.clone(),

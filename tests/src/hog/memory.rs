@@ -48,9 +48,18 @@ pub(super) fn take(kind: Kind, bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes `bytes` that are never swapped out.
+pub(super) fn take_locked(bytes: usize) -> io::Result<()> {
+    take_with(bytes, libc::MAP_LOCKED)
+}
+
 /// Takes `bytes` in one system call.
 pub(super) fn take_at_once(bytes: usize) -> io::Result<()> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_POPULATE;
+    take_with(bytes, libc::MAP_POPULATE)
+}
+
+fn take_with(bytes: usize, how: libc::c_int) -> io::Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | how;
     // SAFETY: a new mapping at an address of the kernel's choice.
     let start =
         unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };

@@ -112,6 +112,8 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
         "comm" => tasks::name(&bytes(first)?)?,
         "adj" => std::fs::write("/proc/self/oom_score_adj", first.ok_or_else(|| wrong("nothing"))?)?,
         "signal" => obey_with_signals(words)?,
+        "threads" => tasks::start_threads(number(first)?)?,
+        "mlock" => memory::take_locked(number(first)?)?,
         "uid" => tasks::become_user(number(first)?)?,
         "node" => tasks::bind_to_node(number(first)?)?,
         "one-processor" => tasks::stay_on_one_processor()?,

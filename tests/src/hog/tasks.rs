@@ -62,6 +62,18 @@ pub(super) fn stay_on(processor: usize) -> io::Result<()> {
     }
 }
 
+/// Starts threads that sleep until the process ends.
+pub(super) fn start_threads(count: usize) -> io::Result<()> {
+    for _ in 0..count {
+        std::thread::Builder::new().stack_size(64 << 10).spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        })?;
+    }
+    Ok(())
+}
+
 /// Lets the calling thread run only if no other task on its processor wants to.
 pub(super) fn run_last() -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: 0 };

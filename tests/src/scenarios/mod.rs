@@ -3,6 +3,7 @@
 mod burst;
 mod clock;
 mod exiting;
+mod filled;
 mod group;
 mod host_wide;
 mod incident;
@@ -84,6 +85,8 @@ const ALL: &[Scenario] = &[
     anywhere("shared_mm", tasks::shared_mm),
     anywhere("already_exiting", exiting::already_exiting),
     anywhere("shmem", limits::shmem),
+    anywhere("filled", filled::by_a_mix),
+    anywhere("filled_under_a_parent", filled::tasks_of_an_ancestor),
     anywhere("swap", limits::swap),
     anywhere("limit_on_parent", limits::limit_on_parent),
     anywhere("sibling_triggers", limits::sibling_triggers),

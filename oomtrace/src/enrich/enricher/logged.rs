@@ -7,7 +7,7 @@ use crate::{
     },
     event::{
         Absence, Cgroup, CgroupVersion, Constraint, Envelope, Evidence, Host, Kill, Oom, OomCgroup, OomKill,
-        Origin, Reason, Trigger, Victim, VictimMemory, text_from_kernel,
+        Origin, Reason, Trigger, Victim, VictimCgroup, VictimMemory, text_from_kernel,
     },
     facts::{
         BootTime, Limit, Lineage,
@@ -238,7 +238,10 @@ fn logged_victim(kill: &LoggedKill, path: Option<Vec<u8>>, why: Reason, absent: 
         "victim.start_time",
         "victim.oom_score_bytes",
         "victim.memory.swap_bytes",
+        "victim.threads",
         "victim.cgroup.id",
+        "victim.cgroup.lru",
+        "victim.cgroup.tasks",
     ] {
         absent.because(key, NOT_LOGGED);
     }
@@ -259,9 +262,9 @@ fn logged_victim(kill: &LoggedKill, path: Option<Vec<u8>>, why: Reason, absent: 
             pgtables_bytes: Some(killed.pgtables_bytes),
             total_vm_bytes: Some(killed.total_vm_bytes),
         },
-        cgroup: Cgroup {
+        cgroup: VictimCgroup {
             path: absent.unless(path.as_deref().map(text_from_kernel), "victim.cgroup.path", why),
-            id: None,
+            ..VictimCgroup::default()
         },
         ..Victim::default()
     }

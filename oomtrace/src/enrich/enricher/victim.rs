@@ -4,9 +4,10 @@ use crate::{
     enrich::{
         absent::{Absent, not_in_proc},
         enricher::{Enricher, UNREAD, cgroup},
+        oom::path_of_level,
     },
-    event::{Trigger, Victim, VictimMemory, text_from_kernel},
-    facts::{BootTime, MemoryFacts, OomKillFacts, TaskFacts},
+    event::{Cgroup, Lru, Reason, Tasks, Trigger, Victim, VictimCgroup, VictimMemory, text_from_kernel},
+    facts::{BootTime, LruFacts, MemoryFacts, OomKillFacts, TaskFacts},
     host::process::{self, ProcessFacts},
 };
 
@@ -67,9 +68,14 @@ impl Enricher {
                 UNREAD,
             ),
             oom_score_adj: absent.unless(task.oom_score_adj, "victim.oom_score_adj", UNREAD),
+            threads: absent.unless(facts.tasks.threads, "victim.threads", UNREAD),
             oom_score_bytes: None,
             memory: memory(&facts.memory, absent),
-            cgroup: cgroup(task.memcg, path, ["victim.cgroup.path", "victim.cgroup.id"], absent),
+            cgroup: VictimCgroup {
+                lru: absent.unless(facts.lru.map(lru), "victim.cgroup.lru", UNREAD),
+                tasks: tasks(facts, absent),
+                ..cgroup(task.memcg, path, ["victim.cgroup.path", "victim.cgroup.id"], absent).into()
+            },
         }
     }
 
@@ -99,4 +105,37 @@ fn memory(facts: &MemoryFacts, absent: &mut Absent) -> VictimMemory {
         pgtables_bytes: absent.unless(facts.pgtables_bytes, "victim.memory.pgtables_bytes", UNREAD),
         total_vm_bytes: absent.unless(facts.total_vm_bytes, "victim.memory.total_vm_bytes", UNREAD),
     }
+}
+
+fn lru(facts: LruFacts) -> Lru {
+    let LruFacts { anon_bytes, file_bytes, unevictable_bytes } = facts;
+    Lru {
+        anon_bytes: Some(anon_bytes),
+        file_bytes: Some(file_bytes),
+        unevictable_bytes: Some(unevictable_bytes),
+    }
+}
+
+/// The tasks of the victim's cgroup of the pids hierarchy. That can be another than its memory cgroup: on cgroup v1, or
+/// an ancestor's where the controller is not enabled below.
+fn tasks(facts: &OomKillFacts, absent: &mut Absent) -> Option<Tasks> {
+    const KEY: &str = "victim.cgroup.tasks";
+    let tasks = &facts.tasks;
+    let id = absent.unless(tasks.cgroup, KEY, UNREAD)?;
+    if tasks.in_root {
+        return absent.unless(None, KEY, Reason::RootCgroup);
+    }
+    let count = absent.unless(tasks.count, "victim.cgroup.tasks.count", UNREAD);
+    let limit = match tasks.limit {
+        Some(None) => absent.unless(None, "victim.cgroup.tasks.limit", Reason::NoLimit),
+        limit => absent.unless(limit.flatten(), "victim.cgroup.tasks.limit", UNREAD),
+    };
+    let peak = absent.unless(tasks.peak, "victim.cgroup.tasks.peak", UNREAD);
+    let own = tasks.in_memory_hierarchy && Some(id) == facts.victim.memcg;
+    let path = || path_of_level(&facts.lineage, id).filter(|_| tasks.in_memory_hierarchy);
+    let cgroup = (!own).then(|| Cgroup {
+        path: absent.unless(path(), "victim.cgroup.tasks.cgroup.path", Reason::OtherHierarchy),
+        id: Some(id.to_string()),
+    });
+    Some(Tasks { count, limit, peak, cgroup })
 }

@@ -107,6 +107,7 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
 
 fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::Result {
     let OomKill { oom, victim, .. } = event;
+    let own = victim.cgroup.cgroup();
     let who = who(event.k8s.as_ref(), event.container.as_ref(), event.systemd.as_ref(), &victim.cgroup.path);
     write!(out, "{}{who}{:#}: ", palette.who, palette.who)?;
     write_task(victim.comm.as_deref(), victim.pid.or(victim.tid), out)?;
@@ -120,7 +121,7 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
                 Some(bytes) => write!(out, ", limit {}", Size(bytes))?,
                 None => out.write_str(", limit unknown")?,
             }
-            if is_same(&limit.cgroup, &victim.cgroup) {
+            if is_same(&limit.cgroup, &own) {
                 out.write_str(" of its cgroup")?;
             } else if is_of(&limit.cgroup, event.container.as_ref()) {
                 out.write_str(" of its container")?;
@@ -147,7 +148,7 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
     })?;
     let is_other = |trigger: &&Trigger| trigger.pid.is_none() || trigger.pid != victim.pid;
     if let Some(trigger) = event.trigger.as_ref().filter(is_other) {
-        write_trigger(trigger, &victim.cgroup, out)?;
+        write_trigger(trigger, &own, out)?;
     }
     // Verdicts and shared-memory kills refer to this number.
     event.envelope.seq.map_or(Ok(()), |seq| write!(out, " (event {seq})"))

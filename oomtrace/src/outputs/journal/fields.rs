@@ -52,20 +52,22 @@ pub(super) fn entry(event: &Event) -> Option<Vec<u8>> {
 
 /// Not as `OBJECT_PID`: journald would look up the process that has this pid now.
 fn victim(event: &Event, entry: &mut Entry) {
-    let (pid, comm, uid, cgroup) = match event {
+    let (pid, comm, uid, path) = match event {
         Event::OomKill(kill) => {
             entry.optional("OOMTRACE_SCOPE", kill.oom.scope.map(Scope::word));
-            (kill.victim.pid, &kill.victim.comm, kill.victim.uid, &kill.victim.cgroup)
+            (kill.victim.pid, &kill.victim.comm, kill.victim.uid, &kill.victim.cgroup.path)
         }
         Event::SharedMmKill(kill) => {
-            (kill.victim.pid, &kill.victim.comm, kill.victim.uid, &kill.victim.cgroup)
+            (kill.victim.pid, &kill.victim.comm, kill.victim.uid, &kill.victim.cgroup.path)
         }
-        Event::SignalKill(kill) => (kill.target.pid, &kill.target.comm, kill.target.uid, &kill.target.cgroup),
+        Event::SignalKill(kill) => {
+            (kill.target.pid, &kill.target.comm, kill.target.uid, &kill.target.cgroup.path)
+        }
         _ => return,
     };
     entry.optional("OOMTRACE_VICTIM_PID", pid).optional("OOMTRACE_VICTIM_UID", uid);
     entry.optional("OOMTRACE_VICTIM_COMM", comm.as_ref());
-    entry.optional("OOMTRACE_VICTIM_CGROUP", cgroup.path.as_ref());
+    entry.optional("OOMTRACE_VICTIM_CGROUP", path.as_ref());
 }
 
 /// Containers are named like Docker's log driver names them; units so that `journalctl -u UNIT` shows the
