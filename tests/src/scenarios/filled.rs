@@ -43,6 +43,8 @@ fn kill_a_mix(session: &mut Session, name: &[u8]) -> Result<()> {
     if let Some(dir) = &counted {
         hog.join(&dir.join("cgroup.procs"))?;
     }
+    // No other thread ends, and returns what it held back of the counters, while one is in the OOM killer.
+    hog.ask("one-processor")?;
     hog.ask(&format!("threads {THREADS}"))?;
     hog.ask(&format!("shmem {}", 8 * MIB))?;
     hog.ask(&format!("mlock {}", 4 * MIB))?;
