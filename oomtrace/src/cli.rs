@@ -1,6 +1,7 @@
 //! The command line.
 
 mod beside;
+mod explain;
 mod filters;
 mod log;
 mod report;
@@ -16,6 +17,7 @@ use clap::{
 };
 
 pub use beside::Beside;
+pub use explain::Explain;
 pub use filters::{Filters, ScopeChoice};
 pub use log::Log;
 pub use report::Report;
@@ -59,6 +61,8 @@ pub enum Command {
     Log(Log),
     /// Print recorded events as text: files that `run` wrote, also rotated and compressed ones.
     Show(Show),
+    /// Print all that recorded events say about one kill, on one card: by default the last.
+    Explain(Explain),
     /// Count recorded events: kills by service, by time and by host, what runtimes missed, what was lost. As text or as an HTML page.
     Report(Report),
     /// Print what this host offers and what it lacks. Exits with 0 if `run` can work.

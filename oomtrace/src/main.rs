@@ -10,6 +10,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(*args),
         Command::Log(args) => commands::log::log(&args),
         Command::Show(args) => commands::show::show(&args),
+        Command::Explain(args) => commands::explain::explain(&args),
         Command::Report(args) => commands::report::report(&args),
         Command::Check(args) => commands::check::check(&args),
         Command::Containers(args) => commands::containers::containers(&args),

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod containers;
 pub mod detach;
+pub mod explain;
 pub mod log;
 pub mod print;
 pub mod read_files;

@@ -2,9 +2,8 @@
 
 mod counts;
 mod html;
+mod kills;
 mod lists;
-mod row;
-mod service;
 mod text;
 mod timeline;
 mod totals;

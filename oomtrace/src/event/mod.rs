@@ -160,6 +160,15 @@ impl Event {
         Owner { container, k8s, systemd }
     }
 
+    /// The numbers of the kills that it is about, in its own stream.
+    pub fn of(&self) -> &[u64] {
+        match self {
+            Self::SharedMmKill(event) => &event.of,
+            Self::Verdict(event) => &event.of,
+            _ => &[],
+        }
+    }
+
     /// The part that every line starts with.
     pub fn envelope(&self) -> &Envelope {
         match self {

@@ -2,6 +2,8 @@
 
 mod files;
 mod order;
+mod row;
+mod service;
 mod tally;
 mod twice;
 
@@ -12,6 +14,8 @@ use serde::Deserialize;
 use crate::event::{Event, SCHEMA};
 
 pub use files::Files;
+pub use row::Row;
+pub use service::Service;
 pub use tally::Tally;
 pub use twice::Twice;
 

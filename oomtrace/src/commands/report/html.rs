@@ -3,13 +3,16 @@
 use std::fmt::{self, Display, Write};
 
 use super::{
+    kills::Kills,
     lists::{List, by_kills, ran_out},
-    service::{Kills, Service},
     text::{beside, largest, limit, number, trust},
     timeline::{Timeline, minute},
     totals::Totals,
 };
-use crate::outputs::encode::text::{Size, plain};
+use crate::{
+    outputs::encode::text::{Size, plain},
+    recorded::Service,
+};
 
 const STYLE: &str = include_str!("page.css");
 /// Bars of the timeline.

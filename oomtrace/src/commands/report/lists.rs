@@ -2,10 +2,10 @@
 
 use super::{
     counts::Counts,
-    service::{Kills, Service},
+    kills::Kills,
     totals::{Host, Totals},
 };
-use crate::outputs::encode::text::plain;
+use crate::{outputs::encode::text::plain, recorded::Service};
 
 /// Names with counts.
 #[derive(Debug)]

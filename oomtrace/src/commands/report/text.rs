@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Write};
 
 use super::{
+    kills::Kills,
     lists::{List, by_kills, ran_out, service},
-    service::Kills,
     timeline::{Timeline, minute},
     totals::Totals,
 };

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{
-    counts::Counts,
-    row::Row,
-    service::{Kills, Service},
+use super::{counts::Counts, kills::Kills};
+use crate::{
+    event::Event,
+    recorded::{Recorded, Row, Service},
 };
-use crate::{event::Event, recorded::Recorded};
 
 /// Services that are told apart.
 const SERVICES: usize = 16_384;

@@ -1,62 +1,11 @@
-//! What a kill is counted under: the service, by the first name that stays when a container is made anew.
+//! The kills of one service.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::collections::BTreeSet;
 
-use super::row::{Container, Row};
-use crate::event::name_of_user;
+use crate::recorded::Row;
 
 /// Hosts of one service that are told apart.
 const HOSTS: usize = 256;
-
-/// A service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Service {
-    /// What names it: `compose`, `swarm`, `k8s`, a runtime, `unit`, `cgroup`.
-    pub(super) kind: Cow<'static, str>,
-    pub(super) name: String,
-}
-
-impl Service {
-    /// That of a kill, or of a cgroup that ran out.
-    pub(super) fn of(row: &Row<'_>) -> Self {
-        if let Some(k8s) = row.k8s.as_ref().filter(|k8s| !k8s.container.name.is_empty()) {
-            return Self::new("k8s", format!("{}/{}", k8s.namespace.name, k8s.container.name));
-        }
-        if let Some(service) = row.container.as_ref().and_then(Self::of_container) {
-            return service;
-        }
-        if let Some(systemd) = row.systemd.as_ref().filter(|systemd| !systemd.unit.is_empty()) {
-            return Self::new("unit", name_of_user(systemd.user, &systemd.unit).into_owned());
-        }
-        let cgroup = row.victim.as_ref().and_then(|victim| victim.cgroup.as_ref()).or(row.cgroup.as_ref());
-        match cgroup.filter(|cgroup| !cgroup.path.is_empty()) {
-            Some(cgroup) => Self::new("cgroup", cgroup.path.clone().into_owned()),
-            None => Self::new("cgroup", "(unknown)".into()),
-        }
-    }
-
-    /// That of a container: its service's name, else its own, else its id.
-    pub(super) fn of_container(container: &Container<'_>) -> Option<Self> {
-        let label = &container.label;
-        let user = container.runtime.user;
-        let of_user = |name: &str| name_of_user(user, name).into_owned();
-        if !label.compose_project.is_empty() && !label.compose_service.is_empty() {
-            return Some(Self::new(
-                "compose",
-                of_user(&format!("{}/{}", label.compose_project, label.compose_service)),
-            ));
-        }
-        if !label.swarm_service.is_empty() {
-            return Some(Self::new("swarm", of_user(&label.swarm_service)));
-        }
-        let name = [&container.name, &container.id].into_iter().find(|name| !name.is_empty())?;
-        Some(Self { kind: container.runtime.name.clone().into_owned().into(), name: of_user(name) })
-    }
-
-    fn new(kind: &'static str, name: String) -> Self {
-        Self { kind: kind.into(), name }
-    }
-}
 
 /// The kills of a service.
 #[derive(Debug, Default)]

@@ -1,0 +1,259 @@
+//! One kill on one card, for a person.
+
+use std::fmt::{self, Write};
+
+use super::search::{Found, History};
+use crate::{
+    event::{Kill, OomCgroup, OomKill, Scope},
+    outputs::encode::text::{Size, message, plain},
+};
+
+/// Where the text of a row begins.
+const INDENT: usize = 14;
+
+/// The card.
+///
+/// # Errors
+/// That of `out`.
+pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
+    let kill = &*found.kill;
+    let envelope = &kill.envelope;
+    write!(out, "OOM kill of {} ({})", plain(&found.service.name), plain(&found.service.kind))?;
+    if let Some(host) = &envelope.host.name {
+        write!(out, " on {}", plain(host))?;
+    }
+    write!(out, " at {} UTC", second(&envelope.time))?;
+    if let Some(seq) = envelope.seq {
+        write!(out, " (event {seq})")?;
+    }
+    out.write_str("\n\n")?;
+    row(out, "killed", &killed(kill))?;
+    row(out, "why", &why(kill))?;
+    for note in notes(kill) {
+        row(out, "", note)?;
+    }
+    row(out, "memory", &memory(kill))?;
+    if let Some(cgroup) = &kill.oom.cgroup {
+        row(out, "cgroup", &use_of(cgroup))?;
+    }
+    row(out, "where", &place(kill))?;
+    row(out, "trigger", &trigger(kill))?;
+    for event in &found.related {
+        let message = message(event);
+        let kind = event.kind();
+        row(out, &kind.replace('_', " "), message.strip_prefix(kind).unwrap_or(&message).trim_start())?;
+    }
+    if found.more_related > 0 {
+        row(out, "", &format!("and {} more lines about it", found.more_related))?;
+    }
+    row(out, "again", &again(found.history.as_ref(), &envelope.time))?;
+    if !kill.missing.is_empty() {
+        let absent = kill.missing.iter().map(|absence| {
+            let detail = absence.detail.as_ref().map(|detail| format!(": {}", plain(detail)));
+            format!("{} ({}{})", plain(&absence.key), absence.reason.word(), detail.unwrap_or_default())
+        });
+        row(out, "not known", &absent.collect::<Vec<_>>().join(", "))?;
+    }
+    if found.losses > 0 {
+        row(
+            out,
+            "losses",
+            &format!("lines of this stream that report losses: {} (see `oomtrace report`)", found.losses),
+        )?;
+    }
+    if found.same_number > 1 && found.kill.envelope.seq.is_some() {
+        row(
+            out,
+            "",
+            &format!("{} kills were taken by what you asked for: this is the last", found.same_number),
+        )?;
+    }
+    Ok(())
+}
+
+fn row(out: &mut String, name: &str, text: &str) -> fmt::Result {
+    // A name that is as long as the column has its text behind it all the same.
+    writeln!(out, "{name:<INDENT$} {text}")
+}
+
+fn killed(kill: &OomKill) -> String {
+    let victim = &kill.victim;
+    let mut text = victim.comm.as_deref().map_or("?".into(), plain).into_owned();
+    if let Some(pid) = victim.pid {
+        text += &format!("[{pid}]");
+    }
+    if let Some(line) = &victim.command_line {
+        text += &format!(", command line {}", plain(line));
+    } else if let Some(executable) = &victim.executable {
+        text += &format!(", {}", plain(executable));
+    }
+    if let Some(uid) = victim.uid {
+        text += &format!(", uid {uid}");
+    }
+    if let Some(adj) = victim.oom_score_adj {
+        text += &format!(", oom_score_adj {adj}");
+    }
+    text
+}
+
+/// What ran out.
+fn why(kill: &OomKill) -> String {
+    let limit = |cgroup: &OomCgroup| match cgroup.limit_bytes {
+        Some(bytes) => format!("limit {}", Size(bytes)),
+        None => "its limit is not known".into(),
+    };
+    match (&kill.oom.cgroup, kill.oom.scope) {
+        (Some(cgroup), _) if is_own(kill, cgroup) => {
+            format!("the victim's own cgroup reached its limit: {}", limit(cgroup))
+        }
+        (Some(cgroup), _) => {
+            let path = cgroup.cgroup.path.as_ref().or(cgroup.cgroup.id.as_ref());
+            let path = path.map_or("?".into(), |path| plain(path).into_owned());
+            format!("another cgroup than the victim's own reached its limit: {path}, {}", limit(cgroup))
+        }
+        (None, Some(Scope::Host)) => "the host ran out of memory: no cgroup's limit was reached".into(),
+        (None, Some(Scope::Cpuset)) => "the memory nodes of a cpuset ran out".into(),
+        (None, Some(Scope::Mempolicy)) => "the memory nodes of a memory policy ran out".into(),
+        (None, Some(Scope::Memcg)) => "a cgroup reached its limit; which one is not known".into(),
+        (None, None) => "not known".into(),
+    }
+}
+
+fn is_own(kill: &OomKill, cgroup: &OomCgroup) -> bool {
+    cgroup.cgroup.id.is_some() && cgroup.cgroup.id == kill.victim.cgroup.id
+}
+
+/// What follows from the facts of this line, and only from these.
+fn notes(kill: &OomKill) -> Vec<&'static str> {
+    let mut notes = Vec::new();
+    let memory = &kill.victim.memory;
+    if kill.oom.scope == Some(Scope::Host) {
+        notes.push("others may be larger than the victim: the killer weighs size by oom_score_adj");
+    }
+    if let (Some(rss), Some(shmem)) = (memory.rss_bytes, memory.shmem_rss_bytes)
+        && shmem > 0
+        && shmem >= rss / 4
+    {
+        notes.push("a quarter or more of the victim is tmpfs or shared memory, which can outlive it");
+    }
+    if kill.oom.order.is_some_and(|order| order > 0) && kill.oom.scope == Some(Scope::Host) {
+        notes.push("the request was for several pages in one piece: there may have been free memory in smaller pieces");
+    }
+    if kill.oom.cgroup.as_ref().is_some_and(|cgroup| cgroup.swap_limit_bytes == Some(0)) {
+        notes.push("the cgroup may use no swap");
+    }
+    match kill.oom.kill {
+        Some(Kill::Group) => notes.push("it was killed with its group (memory.oom.group)"),
+        Some(Kill::AllocatingTask) => {
+            notes.push("it was killed because it allocated (vm.oom_kill_allocating_task)")
+        }
+        Some(Kill::Sysrq) => notes.push("somebody asked for the kill (sysrq f)"),
+        Some(Kill::AlreadyExiting) => notes.push("it was exiting already"),
+        Some(Kill::Selected) | None => {}
+    }
+    if kill.container.is_some() && kill.victim.namespace_pid.is_some_and(|pid| pid > 1) {
+        notes.push(
+            "it was not the first process of its pid namespace: the container may have gone on without it",
+        );
+    }
+    notes
+}
+
+fn memory(kill: &OomKill) -> String {
+    let memory = &kill.victim.memory;
+    let size = |bytes: Option<u64>| bytes.map_or("not known".to_owned(), |bytes| Size(bytes).to_string());
+    format!(
+        "of the victim: {} resident (anonymous {}, files {}, shared {}), swap {}, page tables {}",
+        size(memory.rss_bytes),
+        size(memory.anon_rss_bytes),
+        size(memory.file_rss_bytes),
+        size(memory.shmem_rss_bytes),
+        size(memory.swap_bytes),
+        size(memory.pgtables_bytes)
+    )
+}
+
+fn use_of(cgroup: &OomCgroup) -> String {
+    let mut parts = Vec::new();
+    for (name, bytes) in [
+        ("usage", cgroup.usage_bytes),
+        ("limit", cgroup.limit_bytes),
+        ("highest use", cgroup.peak_bytes),
+        ("swap", cgroup.swap_usage_bytes),
+    ] {
+        if let Some(bytes) = bytes {
+            parts.push(format!("{name} {}", Size(bytes)));
+        }
+    }
+    if let Some(kills) = cgroup.events.as_ref().and_then(|events| events.oom_kill) {
+        parts.push(format!("kills that the kernel counted in it: {kills}"));
+    }
+    if parts.is_empty() { "nothing is known of it".into() } else { parts.join(", ") }
+}
+
+fn place(kill: &OomKill) -> String {
+    let mut parts = Vec::new();
+    if let Some(names) = kill.k8s.as_ref().and_then(|k8s| k8s.names()) {
+        parts.push(format!("pod {}", names.into_iter().map(plain).collect::<Vec<_>>().join("/")));
+    }
+    if let Some(container) = &kill.container {
+        let name = container.name.as_ref().unwrap_or(&container.id);
+        parts.push(format!("container {} ({})", plain(name), plain(&container.runtime.name)));
+        if let Some(image) = &container.image {
+            parts.push(format!("image {}", plain(&image.name)));
+        }
+        if let Some(restarts) = container.restart_count {
+            parts.push(format!("restarted {restarts} times before"));
+        }
+    }
+    if let Some(systemd) = &kill.systemd {
+        parts.push(format!("unit {}", plain(&systemd.unit)));
+    }
+    if let Some(path) = &kill.victim.cgroup.path {
+        parts.push(format!("cgroup {}", plain(path)));
+    }
+    if parts.is_empty() { "not known".into() } else { parts.join(", ") }
+}
+
+fn trigger(kill: &OomKill) -> String {
+    let Some(trigger) = &kill.trigger else { return "not known".into() };
+    if trigger.pid.is_some() && trigger.pid == kill.victim.pid {
+        return "the victim itself asked for the memory".into();
+    }
+    let mut text = trigger.comm.as_deref().map_or("?".into(), plain).into_owned();
+    if let Some(pid) = trigger.pid {
+        text += &format!("[{pid}]");
+    }
+    text += " asked for the memory";
+    match &trigger.cgroup.path {
+        Some(path) if kill.victim.cgroup.path.as_ref() != Some(path) => {
+            text += &format!(", in {}", plain(path))
+        }
+        _ => {}
+    }
+    text
+}
+
+/// The other kills of the service in these files.
+fn again(history: Option<&History>, time: &str) -> String {
+    let Some(history) = history else { return "not known: too many services are in these files".into() };
+    if history.kills <= 1 {
+        return "the only kill of this service in these files".into();
+    }
+    let before = history.times.iter().filter(|other| other.as_str() < time).max();
+    let after = history.times.iter().filter(|other| other.as_str() > time).min();
+    let mut text =
+        format!("{} kills of this service in these files since {}", history.kills, second(&history.first));
+    if let Some(before) = before {
+        text += &format!("; the one before: {}", second(before));
+    }
+    if let Some(after) = after {
+        text += &format!("; the next: {}", second(after));
+    }
+    text
+}
+
+/// Date and time to the second.
+fn second(time: &str) -> String {
+    time.get(..19).unwrap_or(time).replace('T', " ")
+}

@@ -1,0 +1,124 @@
+//! `oomtrace explain`: the card of one kill, through the real binary.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[allow(dead_code, reason = "not all samples are needed here")]
+mod samples;
+
+use std::{fs, process::Command};
+
+use oomtrace::event::{Event, OomKill, Origin, Scope};
+use tempfile::TempDir;
+
+/// Exit code, standard output and standard error for these lines.
+fn explain(lines: &str, arguments: &[&str]) -> (i32, String, String) {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("oom.jsonl"), lines).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_oomtrace"))
+        .arg("explain")
+        .args(arguments)
+        .arg("oom.jsonl")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn kill(seq: u64, minute: u64) -> OomKill {
+    let mut kill = samples::oom_kill();
+    kill.envelope = samples::envelope(Origin::Ebpf, Some(seq));
+    kill.envelope.time = format!("2026-11-21T03:{minute:02}:00.000000000Z");
+    kill
+}
+
+fn json(kill: OomKill) -> String {
+    samples::json(&Event::OomKill(Box::new(kill)))
+}
+
+/// Three kills of one service, one of another, and all that belongs to event 42.
+fn lines() -> String {
+    let mut lines = json(kill(41, 1)) + &json(kill(42, 2));
+    for (_, event) in samples::all() {
+        if matches!(event, Event::Verdict(_) | Event::SharedMmKill(_) | Event::Lost(_)) {
+            lines += &samples::json(&event);
+        }
+    }
+    lines += &json(kill(45, 3));
+    let mut other = kill(46, 4);
+    other.oom.scope = Some(Scope::Host);
+    other.oom.cgroup = None;
+    other.container = None;
+    lines + &json(other)
+}
+
+#[test]
+fn the_card_of_a_kill() {
+    let (code, out, err) = explain(&lines(), &["--event", "42"]);
+    assert_eq!(code, 0, "{err}");
+    insta::assert_snapshot!(out, @r#"
+    OOM kill of shop/api (compose) on node-7 at 2026-11-21 03:02:00 UTC (event 42)
+
+    killed         python3[2990], command line "python3 app.py", uid 0, oom_score_adj 0
+    why            the victim's own cgroup reached its limit: limit 50.0 MiB
+                   the cgroup may use no swap
+    memory         of the victim: 52.5 MiB resident (anonymous 49.6 MiB, files 2.8 MiB, shared 0 B), swap 0 B, page tables 164.0 KiB
+    cgroup         usage 49.9 MiB, limit 50.0 MiB, highest use 50.0 MiB, swap 0 B, kills that the kernel counted in it: 1
+    where          container api-service (docker), image api:v2.0, restarted 3 times before, cgroup /docker/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
+    trigger        the victim itself asked for the memory
+    shared mm kill api-service (docker): python3[2995] shares the memory of the victim of event 42 and died too
+    verdict        api-service (docker): docker says of event 42: not OOM-killed, exit code 0, running: it missed the kill; flags b42716fe5dc3ba9807f4e2c6a1b8d5f3e0c9a7b4d2f1e6c8a3b5d7e90c4f21ba too, which ha…
+    again          3 kills of this service in these files since 2026-11-21 03:01:00; the one before: 2026-11-21 03:01:00; the next: 2026-11-21 03:03:00
+    losses         lines of this stream that report losses: 1 (see `oomtrace report`)
+    "#);
+}
+
+#[test]
+fn a_kill_of_which_little_is_known() {
+    let (_, out, _) = explain(&json(samples::oom_kill_in_a_pod()), &[]);
+    insta::assert_snapshot!(out, @r#"
+    OOM kill of shop/api (k8s) on node-7 at 2026-11-21 03:12:45 UTC (event 42)
+
+    killed         python3[2990], uid 0, oom_score_adj 0
+    why            another cgroup than the victim's own reached its limit: /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11, limit 50.0 MiB
+    memory         of the victim: 52.5 MiB resident (anonymous 49.6 MiB, files 2.8 MiB, shared 0 B), swap 0 B, page tables 164.0 KiB
+    cgroup         usage 49.9 MiB, limit 50.0 MiB, highest use 50.0 MiB, kills that the kernel counted in it: 1
+    where          pod shop/api-7d9f/api, container api-service (containerd), image api:v2.0, restarted 3 times before, unit containerd.service, cgroup /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
+    trigger        kubelet[3001] asked for the memory, in /system.slice/kubelet.service
+    again          the only kill of this service in these files
+    not known      oom.domain_bytes (no_function_hook), victim.command_line (memory_released), victim.executable (proc_busy: "pid 2988"), victim.oom_score_bytes (no_function_hook)
+    "#);
+}
+
+#[test]
+fn without_a_number_it_is_the_last_that_the_filters_take() {
+    let (_, out, _) = explain(&lines(), &[]);
+    assert!(out.contains("(event 46)") && out.contains("the host ran out of memory"), "{out}");
+    let (_, out, _) = explain(&lines(), &["--container", "api-service"]);
+    assert!(out.contains("(event 45)") && !out.contains("verdict"), "{out}");
+    let (_, out, _) = explain(&lines(), &["--until", "2026-11-21T03:02:00Z"]);
+    assert!(out.contains("(event 41)"), "{out}");
+}
+
+#[test]
+fn a_kill_that_is_not_there_is_an_error() {
+    let (code, out, err) = explain(&lines(), &["--event", "99"]);
+    assert_eq!((code, &*out), (1, ""));
+    assert!(err.contains("no such kill is in these files"), "{err}");
+}
+
+#[test]
+fn names_cannot_change_the_terminal() {
+    let hostile = "\u{1b}[2J\u{202e}\n";
+    let mut kill = kill(1, 0);
+    kill.victim.comm = Some(hostile.into());
+    kill.victim.command_line = Some(hostile.into());
+    kill.victim.cgroup.path = Some(hostile.into());
+    kill.container.as_mut().unwrap().name = Some(hostile.into());
+    kill.container.as_mut().unwrap().label.clear();
+    kill.container.as_mut().unwrap().image.as_mut().unwrap().name = hostile.into();
+    let plain = explain(&json(self::kill(1, 0)), &[]).1;
+    let (_, out, _) = explain(&json(kill), &[]);
+    assert!(!out.contains(['\u{1b}', '\u{202e}']), "{out:?}");
+    assert_eq!(out.lines().count(), plain.lines().count(), "{out}");
+}
