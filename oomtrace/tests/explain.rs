@@ -40,7 +40,7 @@ fn json(kill: OomKill) -> String {
 fn lines() -> String {
     let mut lines = json(kill(41, 1)) + &json(kill(42, 2));
     for (_, event) in samples::all() {
-        if matches!(event, Event::Verdict(_) | Event::SharedMmKill(_) | Event::Lost(_)) {
+        if matches!(event, Event::Verdict(_) | Event::SharedMmKill(_) | Event::Incident(_) | Event::Lost(_)) {
             lines += &samples::json(&event);
         }
     }
@@ -67,7 +67,10 @@ fn the_card_of_a_kill() {
     where          container api-service (docker), image api:v2.0, restarted 3 times before, cgroup /docker/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
     trigger        the victim itself asked for the memory
     shared mm kill api-service (docker): python3[2995] shares the memory of the victim of event 42 and died too
-    verdict        api-service (docker): docker says of event 42: not OOM-killed, exit code 0, running: it missed the kill; flags b42716fe5dc3ba9807f4e2c6a1b8d5f3e0c9a7b4d2f1e6c8a3b5d7e90c4f21ba too, which ha…
+    incident       api-service (docker): killed python3[2990] (event 42); 49.9 MiB of 50.0 MiB: anon 41.0 MiB, tmpfs or shared memory 8.0 MiB, page cache 460.0 KiB, kernel 560.0 KiB; free after 10.2 ms, 8.6 MiB left
+                   of the kernel: kernel stacks 144.0 KiB, page tables 252.0 KiB, slab that can be reclaimed 88.0 KiB, other slab 75.7 KiB, sockets 0 B, percpu 288 B
+                   2 processes with 55.5 MiB: python3[2990] 52.5 MiB, sh[2967] 3.0 MiB
+    verdict        api-service (docker): docker says of event 42: not OOM-killed, exit code 0, running: it missed the kill; flags b42716fe5dc3ba9807f4e2c6a1b8d5f3e0c9a7b4d2f1e6c8a3b5d7e90c4f21ba too, which had no kill
     again          3 kills of this service in these files since 2026-11-21 03:01:00; the one before: 2026-11-21 03:01:00; the next: 2026-11-21 03:03:00
     losses         lines of this stream that report losses: 1 (see `oomtrace report`)
     "#);

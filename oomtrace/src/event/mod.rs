@@ -164,6 +164,7 @@ impl Event {
     pub fn of(&self) -> &[u64] {
         match self {
             Self::SharedMmKill(event) => &event.of,
+            Self::Incident(event) => &event.of,
             Self::Verdict(event) => &event.of,
             _ => &[],
         }

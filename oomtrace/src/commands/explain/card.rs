@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 
 use super::search::{Found, History};
 use crate::{
-    event::{Kill, OomCgroup, OomKill, Scope},
-    outputs::encode::text::{Size, message, plain},
+    event::{Event, Kill, OomCgroup, OomKill, Scope},
+    outputs::encode::text::{Palette, Size, line, plain},
 };
 
 /// Where the text of a row begins.
@@ -39,9 +39,7 @@ pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
     row(out, "where", &place(kill))?;
     row(out, "trigger", &trigger(kill))?;
     for event in &found.related {
-        let message = message(event);
-        let kind = event.kind();
-        row(out, &kind.replace('_', " "), message.strip_prefix(kind).unwrap_or(&message).trim_start())?;
+        related(event, out)?;
     }
     if found.more_related > 0 {
         row(out, "", &format!("and {} more lines about it", found.more_related))?;
@@ -74,6 +72,21 @@ pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
 fn row(out: &mut String, name: &str, text: &str) -> fmt::Result {
     // A name that is as long as the column has its text behind it all the same.
     writeln!(out, "{name:<INDENT$} {text}")
+}
+
+/// A line about this kill, as text, without its time.
+fn related(event: &Event, out: &mut String) -> fmt::Result {
+    let mut text = Vec::new();
+    line(event, &Palette::default(), &mut text);
+    let text = String::from_utf8_lossy(&text);
+    let kind = event.kind();
+    let mut name = kind.replace('_', " ");
+    for line in text.lines() {
+        // The time comes first, and it has no word of a type in it.
+        let line = if name.is_empty() { Some(line) } else { line.split_once(kind).map(|(_, rest)| rest) };
+        row(out, &std::mem::take(&mut name), line.unwrap_or_default().trim())?;
+    }
+    Ok(())
 }
 
 fn killed(kill: &OomKill) -> String {
