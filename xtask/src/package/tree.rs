@@ -163,14 +163,11 @@ fn dated(page: &str, release: &Release) -> String {
     page.lines().map(dated).fold(String::new(), |text, line| text + &line + "\n")
 }
 
-/// The unit of docs/ for a package: settings come from a file, and paths are below `prefix`.
+/// The unit of docs/ for a package: its paths are below `prefix`.
 fn packaged(unit: &str, prefix: &str) -> Result<String> {
-    let start = "ExecStart=/usr/local/bin/oomtrace run -o json\n";
-    ensure!(unit.matches(start).count() == 1, "docs/oomtrace.service has not one line {start:?}");
-    let packaged = format!(
-        "EnvironmentFile=-/etc/default/oomtrace\nExecStart={prefix}/bin/oomtrace run $OOMTRACE_ARGS\n"
-    );
-    let text = documented(&unit.replace(start, &packaged), prefix)?;
+    let start = "ExecStart=/usr/local/bin/oomtrace run ";
+    ensure!(unit.matches(start).count() == 1, "docs/oomtrace.service has not one {start:?}");
+    let text = documented(&unit.replace(start, &format!("ExecStart={prefix}/bin/oomtrace run ")), prefix)?;
     let comment =
         format!("# Settings: /etc/default/oomtrace. More: {prefix}/share/doc/oomtrace/OPERATIONS.md\n");
     let body = text.split_once("[Unit]").map(|(_, body)| format!("{comment}[Unit]{body}"));
@@ -194,7 +191,12 @@ mod tests {
         let unit = fs::read_to_string(workspace::root().join("docs/oomtrace.service")).unwrap();
         let packaged = packaged(&unit, "/usr").unwrap();
         assert!(!packaged.contains("/usr/local"), "{packaged}");
-        assert!(packaged.contains("\nEnvironmentFile=-/etc/default/oomtrace\n"), "{packaged}");
+        for line in
+            ["EnvironmentFile=-/etc/default/oomtrace", "ExecStart=/usr/bin/oomtrace run $OOMTRACE_ARGS"]
+        {
+            assert!(unit.contains(&line.replace("/usr/", "/usr/local/")), "the unit itself: {line}");
+            assert!(packaged.contains(&format!("\n{line}\n")), "{packaged}");
+        }
         assert!(super::packaged("[Unit]\n", "/usr").is_err(), "a unit that was changed beyond this is said");
     }
 }
