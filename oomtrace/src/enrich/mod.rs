@@ -2,6 +2,7 @@
 
 pub mod absent;
 pub mod enricher;
+pub mod findings;
 pub mod keys;
 pub mod killer;
 pub mod oom;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cgroup, Container, Envelope, K8s, Missing, Scope, Systemd, is_empty};
+use crate::event::{Cgroup, Container, Envelope, Finding, K8s, Missing, Scope, Systemd, is_empty};
 
 /// One run of the OOM killer: written when its victims are gone, or 5 s after the kill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +30,9 @@ pub struct Incident {
     /// When the memory of its victims was free.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub released: Released,
+    /// What stands out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// The container of the first victim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,

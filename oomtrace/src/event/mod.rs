@@ -4,6 +4,7 @@
 //! schema`). A fact that is not known is `None`. The line has no key for it, and `missing` has the reason.
 
 mod container;
+mod finding;
 mod incident;
 mod memcg_oom;
 mod missing;
@@ -23,6 +24,7 @@ pub use container::{
     Container, Image, K8s, K8sContainer, Name, Pod, Qos, RuntimeName, RuntimeSays, Systemd, Verdict,
     name_of_user,
 };
+pub use finding::{Finding, FindingId, HeapOption, Part};
 pub use incident::{
     CgroupMemory, Incident, IncidentCgroup, IncidentVictim, Lru, MemoryEvidence, ProcessTable, Reaper,
     Released, TableEvidence, TableRow,

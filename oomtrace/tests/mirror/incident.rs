@@ -19,6 +19,16 @@ macro_rules! words {
 words! {
     enum MemoryEvidence { A = "kernel_log", B = "cgroupfs" }
     enum TableEvidence { A = "kernel_log" }
+    enum FindingId {
+        A = "anon_fills_limit", B = "shmem_large", C = "kernel_large", D = "cache_present", E = "no_swap",
+        F = "limit_above_victim", G = "bystander", H = "protected_largest", I = "heap_flag_over_limit",
+        J = "memory_stays", K = "host_not_full",
+    }
+    enum Part {
+        A = "kernel_stack", B = "pagetables", C = "slab_reclaimable", D = "slab_unreclaimable", E = "sock",
+        F = "percpu",
+    }
+    enum HeapOption { A = "-Xmx", B = "-XX:MaxRAMPercentage", C = "--max-old-space-size" }
     enum Reaper { A = "not_needed", B = "reaped", C = "failed" }
 }
 
@@ -55,5 +65,16 @@ strict! {
         largest: Option<Vec<TableRow>>,
     }
     struct TableRow { pid: u32, comm: String, rss_bytes: u64, oom_score_adj: i32 }
+    struct Finding {
+        id: FindingId,
+        bytes: Option<u64>,
+        part: Option<Part>,
+        pid: Option<u32>,
+        comm: Option<String>,
+        oom_score_adj: Option<i32>,
+        option: Option<HeapOption>,
+        percent: Option<u64>,
+        order: Option<i32>,
+    }
     struct Released { after_ns: Option<u64>, reaper: Option<Reaper>, usage_bytes: Option<u64> }
 }

@@ -8,7 +8,7 @@ mod incident;
 
 use std::collections::BTreeMap;
 
-use incident::{IncidentCgroup, IncidentVictim, ProcessTable, Released};
+use incident::{Finding, IncidentCgroup, IncidentVictim, ProcessTable, Released};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -257,6 +257,7 @@ lines! {
         cgroup: Option<IncidentCgroup>,
         process_table: Option<ProcessTable>,
         released: Option<Released>,
+        findings: Option<Vec<Finding>>,
         container: Option<Container>,
         k8s: Option<K8s>,
         systemd: Option<Systemd>,

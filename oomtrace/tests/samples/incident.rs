@@ -28,6 +28,14 @@ pub fn incident() -> Incident {
             reaper: Some(Reaper::NotNeeded),
             usage_bytes: Some(9101312),
         },
+        findings: vec![
+            Finding::of_bytes(FindingId::AnonFillsLimit, 47185920),
+            Finding::new(FindingId::NoSwap),
+            Finding {
+                option: Some(HeapOption::Xmx),
+                ..Finding::of_bytes(FindingId::HeapFlagOverLimit, 52428800)
+            },
+        ],
         container: Some(container()),
         k8s: None,
         systemd: None,
@@ -43,9 +51,9 @@ fn row(pid: u32, comm: &str, rss_bytes: u64) -> TableRow {
 fn cgroup_memory() -> CgroupMemory {
     CgroupMemory {
         evidence: MemoryEvidence::KernelLog,
-        anon_bytes: Some(42991616),
-        file_bytes: Some(8859648),
-        shmem_bytes: Some(8388608),
+        anon_bytes: Some(47185920),
+        file_bytes: Some(4665344),
+        shmem_bytes: Some(4194304),
         kernel_bytes: Some(573440),
         kernel_stack_bytes: Some(147456),
         pagetables_bytes: Some(258048),
@@ -70,6 +78,7 @@ pub fn incident_of_many() -> Incident {
         cgroup.memory = None;
     }
     event.process_table = None;
+    event.findings = Vec::new();
     event.released = Released { reaper: Some(Reaper::Failed), ..Released::default() };
     event.missing = [
         ("cgroup.memory", Reason::MemoryChanged),

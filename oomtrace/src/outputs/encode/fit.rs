@@ -8,7 +8,7 @@ use crate::outputs::encode::{
 };
 
 /// What is cut, and to how many bytes. The least important comes first.
-const CUTS: [(&str, usize); 21] = [
+const CUTS: [(&str, usize); 22] = [
     ("victim.command_line", 256),
     ("container.label", 512),
     ("victim.executable", 256),
@@ -21,6 +21,7 @@ const CUTS: [(&str, usize); 21] = [
     ("false_positive", 1024),
     ("cgroups", 2048),
     ("process_table.largest", 128),
+    ("findings", 512),
     ("container.nested", 256),
     ("missing", 512),
     ("victim.cgroup.path", 512),
@@ -38,8 +39,8 @@ const CAPS: [usize; 4] = [256, 128, 64, 32];
 
 /// Maps of any length, whose entries may be removed. An optional map that becomes empty is removed.
 const OPEN_MAPS: [&str; 2] = ["label", "tags"];
-const OPTIONAL: [&str; 8] =
-    ["label", "tags", "missing", "nested", "limits", "false_positive", "cgroups", "largest"];
+const OPTIONAL: [&str; 9] =
+    ["label", "tags", "missing", "nested", "limits", "false_positive", "cgroups", "largest", "findings"];
 
 /// Cuts until the line in `out` has at most `room` bytes, without its newline.
 pub(super) fn fit(

@@ -24,6 +24,8 @@ pub(super) struct Evidence {
     pub(super) after_ns: Result<u64, Why>,
     pub(super) reaper: Result<Reaper, Why>,
     pub(super) usage_bytes: Result<u64, Why>,
+    /// All the swap that the host has.
+    pub(super) host_swap_bytes: u64,
 }
 
 /// What is known when a run is complete.
@@ -52,6 +54,7 @@ impl Complete<'_> {
             after_ns: self.after_ns(),
             reaper: self.reaper(log, nothing),
             usage_bytes: self.usage_bytes.clone(),
+            host_swap_bytes: host_swap_bytes(),
         }
     }
 
@@ -115,4 +118,9 @@ impl Complete<'_> {
             None => Ok(Reaper::NotNeeded),
         }
     }
+}
+
+fn host_swap_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.totalswap).saturating_mul(u64::from(info.mem_unit))
 }

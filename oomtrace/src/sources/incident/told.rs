@@ -3,9 +3,12 @@
 use super::{evidence::Evidence, memory::RanOut};
 use crate::{
     cgroups::tree::CgroupTree,
-    enrich::absent::Absent,
+    enrich::{
+        absent::Absent,
+        findings::{Facts, Heap, findings, heaps},
+    },
     event::{
-        Absence, CgroupMemory, Container, Envelope, Incident, IncidentCgroup, IncidentVictim, K8s, Lru,
+        Absence, CgroupMemory, Container, Envelope, Incident, IncidentCgroup, IncidentVictim, K8s, Kill, Lru,
         Missing, OomCgroup, OomKill, Reason, Released, Scope, Systemd, Why,
     },
     facts::CgroupId,
@@ -44,6 +47,36 @@ pub(super) struct Run {
     k8s: Option<K8s>,
     systemd: Option<Systemd>,
     missing: Missing,
+    more: More,
+}
+
+/// What only findings need.
+#[derive(Debug, Default)]
+struct More {
+    swap_limit_bytes: Option<u64>,
+    memsw_limit_bytes: Option<u64>,
+    victim_cgroup: Option<String>,
+    victim_rss_bytes: Option<u64>,
+    selected: bool,
+    order: Option<i32>,
+    heaps: Vec<Heap>,
+}
+
+impl More {
+    fn of(kill: &OomKill) -> Self {
+        let fired = kill.oom.cgroup.as_ref();
+        let cut = kill.truncated.iter().any(|key| key == "victim.command_line");
+        let command_line = kill.victim.command_line.as_deref();
+        Self {
+            swap_limit_bytes: fired.and_then(|fired| fired.swap_limit_bytes),
+            memsw_limit_bytes: fired.and_then(|fired| fired.memsw_limit_bytes),
+            victim_cgroup: kill.victim.cgroup.path.clone(),
+            victim_rss_bytes: kill.victim.memory.rss_bytes,
+            selected: kill.oom.kill == Some(Kill::Selected),
+            order: kill.oom.order,
+            heaps: command_line.map(|text| heaps(text, cut)).unwrap_or_default(),
+        }
+    }
 }
 
 impl Run {
@@ -69,6 +102,7 @@ impl Run {
             k8s: kill.k8s.clone(),
             systemd: kill.systemd.clone(),
             missing: kill.missing.iter().filter_map(same_key).collect(),
+            more: More::of(kill),
         }
     }
 
@@ -99,14 +133,15 @@ impl Run {
         });
         let path = self.ran_out.as_ref().map_or(0, |cgroup| 2 * cgroup.bytes());
         let unit = self.systemd.as_ref().map_or(0, |systemd| systemd.unit.len());
-        size_of::<Self>() + container + path + unit + 64 * self.missing.len() + 1024
+        let cgroup = self.more.victim_cgroup.as_ref().map_or(0, String::len);
+        size_of::<Self>() + container + path + cgroup + unit + 64 * self.missing.len() + 1024
     }
 
     /// The event.
     pub(super) fn told(self, evidence: Evidence, envelope: Envelope) -> Incident {
         let mut absent = Absent::default();
         absent.all(&self.missing);
-        let Evidence { memory, processes, after_ns, reaper, usage_bytes } = evidence;
+        let Evidence { memory, processes, after_ns, reaper, usage_bytes, host_swap_bytes } = evidence;
         let mut cgroup = self.cgroup;
         match cgroup.as_mut() {
             Some(cgroup) => {
@@ -126,6 +161,25 @@ impl Run {
             reaper: known(reaper, "released.reaper", &mut absent),
             usage_bytes,
         };
+        let process_table = known(processes, "process_table", &mut absent);
+        let findings = findings(&Facts {
+            scope: self.scope,
+            limit_bytes: cgroup.as_ref().and_then(|cgroup| cgroup.limit_bytes),
+            swap_limit_bytes: self.more.swap_limit_bytes,
+            memsw_limit_bytes: self.more.memsw_limit_bytes,
+            host_swap_bytes: Some(host_swap_bytes),
+            memory: cgroup.as_ref().and_then(|cgroup| cgroup.memory.as_ref()),
+            table: process_table.as_ref(),
+            fired: cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.path.as_deref()),
+            victim_cgroup: self.more.victim_cgroup.as_deref(),
+            container: self.container.as_ref().map(|container| container.id.as_str()),
+            victim_pid: self.victim.pid,
+            victim_rss_bytes: self.more.victim_rss_bytes,
+            selected: self.more.selected,
+            heaps: &self.more.heaps,
+            left_bytes: released.usage_bytes,
+            order: self.more.order,
+        });
         let first = self.of.first().copied().unwrap_or_default();
         let named = u64::try_from(self.of.len()).unwrap_or(u64::MAX);
         Incident {
@@ -141,8 +195,9 @@ impl Run {
             scope: self.scope,
             victim: self.victim,
             cgroup,
-            process_table: known(processes, "process_table", &mut absent),
+            process_table,
             released,
+            findings,
             container: self.container,
             k8s: self.k8s,
             systemd: self.systemd,

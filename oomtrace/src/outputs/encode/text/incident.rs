@@ -3,7 +3,10 @@
 use std::fmt::{self, Write};
 
 use super::{Numbers, Palette, Size, plain, who, write_task};
-use crate::event::{CgroupMemory, Incident, IncidentCgroup, ProcessTable, Reaper, Released, Scope};
+use crate::event::{
+    CgroupMemory, Finding, FindingId, HeapOption, Incident, IncidentCgroup, Part, ProcessTable, Reaper,
+    Released, Scope,
+};
 
 /// The most kills that the text names.
 const NAMED: usize = 4;
@@ -31,7 +34,13 @@ pub(super) fn write_incident(event: &Incident, palette: &Palette, out: &mut Stri
     if let Some(memory) = event.cgroup.as_ref().and_then(|cgroup| cgroup.memory.as_ref()) {
         write_kernel(memory, out)?;
     }
-    event.process_table.as_ref().map_or(Ok(()), |table| write_table(table, out))
+    if let Some(table) = &event.process_table {
+        write_table(table, out)?;
+    }
+    event.findings.iter().try_for_each(|finding| {
+        out.write_str("\n  - ")?;
+        write_finding(finding, out)
+    })
 }
 
 fn write_cgroup(cgroup: &IncidentCgroup, out: &mut String) -> fmt::Result {
@@ -103,6 +112,70 @@ fn write_table(table: &ProcessTable, out: &mut String) -> fmt::Result {
         between = ", ";
     }
     Ok(())
+}
+
+/// A sentence.
+fn write_finding(finding: &Finding, out: &mut String) -> fmt::Result {
+    let size = finding.bytes.map_or_else(String::new, |bytes| Size(bytes).to_string());
+    match finding.id {
+        FindingId::AnonFillsLimit => write!(out, "not cache: {size} are the processes' own memory"),
+        FindingId::ShmemLarge => {
+            write!(out, "{size} are tmpfs or shared memory: files there outlive the process")
+        }
+        FindingId::KernelLarge => {
+            write!(out, "{size} are the kernel's own memory")?;
+            finding.part.map_or(Ok(()), |part| write!(out, ", above all {}", name_of(part)))
+        }
+        FindingId::CachePresent => {
+            write!(out, "{size} of clean page cache were left: the kernel could not reclaim them")
+        }
+        FindingId::NoSwap => out.write_str("no swap: nothing could be moved out"),
+        FindingId::LimitAboveVictim => {
+            out.write_str("the limit is that of a pod or slice, not the container's")
+        }
+        FindingId::Bystander => {
+            out.write_str("the victim was chosen by its oom_score_adj: larger is ")?;
+            write_process(finding, &size, out)
+        }
+        FindingId::ProtectedLargest => {
+            out.write_str("the largest process is protected: ")?;
+            write_process(finding, &size, out)
+        }
+        FindingId::HeapFlagOverLimit => {
+            let option = match finding.option {
+                Some(HeapOption::Xmx) => "-Xmx",
+                Some(HeapOption::MaxRamPercentage) => "-XX:MaxRAMPercentage",
+                Some(HeapOption::MaxOldSpaceSize) => "--max-old-space-size",
+                None => "an option",
+            };
+            write!(out, "{option} allows a heap of {size}")?;
+            finding.percent.map_or(Ok(()), |percent| write!(out, "{percent} %"))?;
+            out.write_str(": little is left for the rest of the process")
+        }
+        FindingId::MemoryStays => {
+            write!(out, "{size} stay after the kill: the next one may follow soon")
+        }
+        FindingId::HostNotFull => {
+            write!(out, "the host need not have been full: 2^{} pages in a row", finding.order.unwrap_or(1))
+        }
+    }
+}
+
+fn write_process(finding: &Finding, size: &str, out: &mut String) -> fmt::Result {
+    write_task(finding.comm.as_deref(), finding.pid, out)?;
+    write!(out, " with {size}")?;
+    finding.oom_score_adj.map_or(Ok(()), |adj| write!(out, " (adj {adj})"))
+}
+
+fn name_of(part: Part) -> &'static str {
+    match part {
+        Part::KernelStack => "kernel stacks: many threads",
+        Part::Pagetables => "page tables",
+        Part::SlabReclaimable => "slab that can be reclaimed: dentries and inodes",
+        Part::SlabUnreclaimable => "slab that cannot be reclaimed",
+        Part::Sock => "buffers of sockets",
+        Part::Percpu => "memory for each processor",
+    }
 }
 
 /// Nanoseconds, in ms or s.
