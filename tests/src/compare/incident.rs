@@ -69,7 +69,32 @@ pub fn incident(line: &Line, logged: &LoggedKill, page: u64) -> Result<Split> {
         let because = line.get(&format!("missing.cgroup.memory.{key}"));
         ensure!(found.is_some() != because.is_some(), "field cgroup.memory.{key}: {because:?}");
     }
+    findings(line, logged)?;
     Ok(Split::Reported)
+}
+
+/// Which findings there must be, by the kernel's own figures, and which must not.
+fn findings(line: &Line, logged: &LoggedKill) -> Result<()> {
+    let list = line.get("findings").and_then(Value::as_array).cloned().unwrap_or_default();
+    let has = |id: &str| list.iter().any(|finding| finding.get("id") == Some(&id.into()));
+    let expect = |id: &str, expected: bool| {
+        ensure!(has(id) == expected, "finding {id}: expected {expected}: {}", line.text);
+        Ok(())
+    };
+    let limit = line.number("cgroup.limit_bytes").unwrap_or(u64::MAX);
+    let of = |v2: &str, v1: &str| logged.stats.get(v1).or(logged.stats.get(v2)).copied();
+    let share = |bytes: Option<u64>, percent: u64| bytes.is_some_and(|bytes| bytes >= limit / 100 * percent);
+    expect("anon_fills_limit", share(of("anon", "total_rss"), 90))?;
+    expect("shmem_large", share(of("shmem", "total_shmem"), 25))?;
+    expect("memory_stays", share(line.number("released.usage_bytes"), 50))?;
+    let largest = logged.rss_pages.iter().max_by_key(|(_, pages)| **pages);
+    let victim = line.number("victim.pid").and_then(|pid| u32::try_from(pid).ok());
+    let other = victim.zip(largest).is_some_and(|(victim, (pid, pages))| {
+        victim != *pid && logged.rss_pages.get(&victim).is_some_and(|own| own < pages)
+    });
+    // The kernel compares sizes at another time than oomtrace reads the victim's.
+    ensure!(!has("bystander") || other, "finding bystander: the victim is the largest: {}", line.text);
+    Ok(())
 }
 
 fn table(line: &Line, logged: &LoggedKill, page: u64) -> Result<()> {

@@ -11,11 +11,14 @@ use crate::compare::{Expected, ExpectedTrigger};
 use crate::counters::wall_clock_ns;
 use crate::hog::Hog;
 use crate::session::Session;
+use crate::tracer::Line;
+
+/// What others than the victim hold in a mix, and its threads.
+const SHARED: u64 = 12 * MIB;
+const THREADS: u64 = 500;
 
 /// A mix of all kinds, with the limit on the parent.
 pub(super) fn mix(session: &mut Session) -> Result<Outcome> {
-    const SHARED: u64 = 12 * MIB;
-    const THREADS: u64 = 500;
     const SENT: u64 = 2 * MIB;
     const BIG: u64 = 96 * MIB;
     let parent = session.cgroup(b"mix")?;
@@ -46,6 +49,12 @@ pub(super) fn mix(session: &mut Session) -> Result<Outcome> {
         // Others on this host took the reports.
         return Ok(Outcome::Passed);
     }
+    known_mix(&incident, sent, BIG)?;
+    Ok(Outcome::Passed)
+}
+
+/// Of each kind there is what was taken of it.
+fn known_mix(incident: &Line, sent: u64, limit: u64) -> Result<()> {
     let least = [
         ("shmem_bytes", Some(SHARED)),
         ("file_bytes", Some(SHARED)),
@@ -65,12 +74,44 @@ pub(super) fn mix(session: &mut Session) -> Result<Outcome> {
         );
     }
     ensure!(incident.number("process_table.count") == Some(2), "two processes: {}", incident.text);
+    let ids: Vec<&str> = incident
+        .get("findings")
+        .and_then(serde_json::Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|finding| finding.get("id")?.as_str())
+        .collect();
+    ensure!(!ids.contains(&"shmem_large") && !ids.contains(&"memory_stays"), "{ids:?}: {}", incident.text);
     let left = incident.number("released.usage_bytes");
     ensure!(
-        left.is_some_and(|left| (SHARED..BIG / 2).contains(&left)),
+        left.is_some_and(|left| (SHARED..limit / 2).contains(&left)),
         "what is left is the other's shared memory: {}",
         incident.text
     );
+    Ok(())
+}
+
+/// The smaller one dies because of its `oom_score_adj`, and shared memory of the larger one stays.
+pub(super) fn stands_out(session: &mut Session) -> Result<Outcome> {
+    let cgroup = session.cgroup(b"stands-out")?;
+    cgroup.limit(2 * LIMIT)?;
+    let mut larger = session.hog_in(&cgroup, b"hog-larger")?;
+    larger.ask(&format!("shmem {}", LIMIT + LIMIT / 4))?;
+    let mut victim = session.hog_in(&cgroup, b"hog-smaller")?;
+    victim.ask("adj 1000")?;
+    let (facts, released) = (victim.facts()?, wall_clock_ns());
+    victim.grow("anon")?;
+    victim.killed()?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, 2 * LIMIT), released)?;
+    let Some(kill) = session.check(&[expected])?.pop() else { return Ok(Outcome::Passed) };
+    let counts = session.check_incidents()?;
+    let incident = session.incident_of(&kill)?;
+    let has = |id: &str| incident.text.contains(&format!("{{\"id\":\"{id}\""));
+    ensure!(has("memory_stays"), "20 of 32 MiB stay: {}", incident.text);
+    if counts.reported > 0 {
+        ensure!(has("bystander") && has("shmem_large"), "the larger one, and its memory: {}", incident.text);
+        ensure!(!has("protected_largest") && !has("anon_fills_limit"), "neither of these: {}", incident.text);
+    }
     Ok(Outcome::Passed)
 }
 

@@ -122,5 +122,5 @@ impl Complete<'_> {
 
 fn host_swap_bytes() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalswap).saturating_mul(u64::from(info.mem_unit))
+    info.totalswap.saturating_mul(u64::from(info.mem_unit))
 }

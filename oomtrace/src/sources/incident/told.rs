@@ -77,6 +77,19 @@ impl More {
             heaps: command_line.map(|text| heaps(text, cut)).unwrap_or_default(),
         }
     }
+
+    fn facts(&self) -> Facts<'_> {
+        Facts {
+            swap_limit_bytes: self.swap_limit_bytes,
+            memsw_limit_bytes: self.memsw_limit_bytes,
+            victim_cgroup: self.victim_cgroup.as_deref(),
+            victim_rss_bytes: self.victim_rss_bytes,
+            selected: self.selected,
+            heaps: &self.heaps,
+            order: self.order,
+            ..Facts::default()
+        }
+    }
 }
 
 impl Run {
@@ -165,20 +178,14 @@ impl Run {
         let findings = findings(&Facts {
             scope: self.scope,
             limit_bytes: cgroup.as_ref().and_then(|cgroup| cgroup.limit_bytes),
-            swap_limit_bytes: self.more.swap_limit_bytes,
-            memsw_limit_bytes: self.more.memsw_limit_bytes,
             host_swap_bytes: Some(host_swap_bytes),
             memory: cgroup.as_ref().and_then(|cgroup| cgroup.memory.as_ref()),
             table: process_table.as_ref(),
             fired: cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.path.as_deref()),
-            victim_cgroup: self.more.victim_cgroup.as_deref(),
             container: self.container.as_ref().map(|container| container.id.as_str()),
             victim_pid: self.victim.pid,
-            victim_rss_bytes: self.more.victim_rss_bytes,
-            selected: self.more.selected,
-            heaps: &self.more.heaps,
             left_bytes: released.usage_bytes,
-            order: self.more.order,
+            ..self.more.facts()
         });
         let first = self.of.first().copied().unwrap_or_default();
         let named = u64::try_from(self.of.len()).unwrap_or(u64::MAX);
