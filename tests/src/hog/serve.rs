@@ -148,21 +148,21 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
             let names = words.get(1..).unwrap_or_default();
             return Ok(storm::kill_below(&path(first)?, names)?.to_string());
         }
+        "quit" => exit(0),
+        _ => return obey_other(verb, words),
+    }
+    Ok(String::new())
+}
+
+/// Other commands.
+fn obey_other(verb: &str, words: &[&str]) -> io::Result<String> {
+    let first = words.first();
+    match verb {
         "touch" => {
             storm::touch_for_ever(
                 &words.iter().map(|word| path(Some(word))).collect::<io::Result<Vec<_>>>()?,
             )?;
         }
-        "quit" => exit(0),
-        _ => return take_other(verb, words),
-    }
-    Ok(String::new())
-}
-
-/// Takes memory that is not a process's own.
-fn take_other(verb: &str, words: &[&str]) -> io::Result<String> {
-    let first = words.first();
-    match verb {
         "threads" => tasks::sleeping_threads(number(first)?)?,
         "descriptors" => memory::descriptors(number(first)?)?,
         "sockets" => return Ok(memory::sockets(number(first)?)?.to_string()),
