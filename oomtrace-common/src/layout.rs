@@ -17,6 +17,11 @@ pub const COMMAND_LINE_FULL: u32 = 1;
 /// Only the first argument.
 pub const COMMAND_LINE_PROGRAM: u32 = 2;
 
+/// Every signal that ends a process is reported.
+pub const FOLLOW_ALL: u32 = 1;
+/// Those that come from another cgroup, and those to the first process of a pid namespace.
+pub const FOLLOW_FROM_OUTSIDE: u32 = 2;
+
 /// The memory events of one cgroup that are reported, in the order of
 /// [`crate::record::MemcgLevel::events`] and of [`KernelLayout::mem_cgroup_events`].
 pub const MEMORY_EVENTS: [&str; 6] = ["low", "high", "max", "oom", "oom_kill", "oom_group_kill"];
@@ -59,7 +64,7 @@ layout! {
     /// How much of a victim's command line is copied: [`COMMAND_LINE_FULL`], [`COMMAND_LINE_PROGRAM`], or [`ABSENT`]
     /// for nothing.
     command_line,
-    /// Whether signals are reported that end processes: [`ABSENT`] where nobody wants them.
+    /// Which signals are reported that end processes: [`FOLLOW_ALL`], [`FOLLOW_FROM_OUTSIDE`], or [`ABSENT`] for none.
     follow_kills,
     /// Whether a part of the kernel stack is copied where no function hook sees the killer: [`ABSENT`] where `oom_control`
     /// could not be found in it.

@@ -10,11 +10,11 @@ use aya_ebpf::helpers::{
 };
 use oomtrace_common::{
     counter,
-    layout::ABSENT,
+    layout::{ABSENT, FOLLOW_FROM_OUTSIDE},
     record::{
         EXECUTABLE_NAME_LEN, HOW_CGROUP_KILL, HOW_KERNEL, HOW_KILL, HOW_PID_NAMESPACE_ENDED, HOW_TGKILL,
-        Header, KIND_SIGNAL_KILL, MemcgLevel, SIGNAL_GROUP_NS, SIGNAL_LEVELS, SIGTERM, SignalGroup,
-        SignalKey, SignalKill, Sigterm,
+        HOW_UNKNOWN, Header, KIND_SIGNAL_KILL, MemcgLevel, SIGNAL_GROUP_NS, SIGNAL_LEVELS, SIGTERM,
+        SignalGroup, SignalKey, SignalKill, Sigterm,
     },
 };
 
@@ -109,24 +109,22 @@ impl Generated {
             // What `kill(2)` passes since 7.3; the kernel itself makes the same of both.
             NO_INFO => HOW_KILL,
             PRIV => of_the_kernel(reader, self.task),
-            info => by_code(reader, info),
+            info => self.by_code(reader, info),
         }
     }
-}
 
-/// By `si_code`, which a sender cannot set to one of the kernel's.
-#[inline(always)]
-fn by_code(reader: &mut Reader, info: u64) -> u32 {
-    /// `offsetof(siginfo_t, si_code)`.
-    const SI_CODE: u32 = 8;
-    const SI_TKILL: i32 = -6;
-    let code = reader.u32(info, SI_CODE) as i32;
-    if code == SI_TKILL {
-        HOW_TGKILL
-    } else if code > 0 {
-        HOW_KERNEL
-    } else {
-        HOW_KILL
+    /// By `si_code`, which a sender can set to one of the kernel's only in a signal to itself.
+    #[inline(always)]
+    fn by_code(&self, reader: &mut Reader, info: u64) -> u32 {
+        /// `offsetof(siginfo_t, si_code)`.
+        const SI_CODE: u32 = 8;
+        const SI_TKILL: i32 = -6;
+        let code = reader.u32(info, SI_CODE) as i32;
+        if code > 0 {
+            let to_itself = reader.u32(self.task, layout!(task_tgid)) == (maps::caller() >> 32) as u32;
+            return if to_itself { HOW_UNKNOWN } else { HOW_KERNEL };
+        }
+        if code == SI_TKILL && self.group & 0xff == 0 { HOW_TGKILL } else { HOW_KILL }
     }
 }
 
@@ -223,6 +221,13 @@ fn report(of: &Generated, signal: u32, how: u32, place: Forgetful) {
     // SAFETY: a local of an integer.
     unsafe { memcg::id(&mut reader, &raw mut cgroup_id, css) };
     let first_process = u32::from(is_first(&mut reader, of.task));
+    if layout!(follow_kills) == FOLLOW_FROM_OUTSIDE {
+        let senders = reader.pointer(current(), layout!(task_cgroups));
+        let from_inside = css != 0 && reader.pointer(senders, layout!(css_set_memory)) == css;
+        if how == HOW_PID_NAMESPACE_ENDED || from_inside && first_process == 0 {
+            return;
+        }
+    }
     let key = SignalKey {
         cgroup_id,
         sender_tgid: (maps::caller() >> 32) as u32,

@@ -216,6 +216,44 @@ fn only_the_cgroups_own_counters_say_that_it_was_not_memory() {
     }
 }
 
+/// A container may make cgroups of its own, with limits that are never reached.
+#[test]
+fn how_full_a_container_was_its_own_cgroup_says() {
+    let nested = |paths: &[&str]| {
+        let mut enricher = enricher();
+        let mut record = sent_by("runc", "runc", 13);
+        let mut path = CONTAINER.to_owned();
+        let mut levels = vec![level(9, u64::MAX / 4096), MemcgLevel { events: [9; 6], ..level(10, 200) }];
+        for (id, name) in (100..).zip(paths) {
+            path = format!("{path}/{name}");
+            enricher.cgroup_changed(&CgroupChange {
+                time: BootTime(1),
+                id: CgroupId(id),
+                kind: CgroupChangeKind::Made,
+                path: path.clone().into(),
+            });
+            levels.push(level(id, 800));
+            record.target.memcg_id = id;
+        }
+        levels.reverse();
+        levels.truncate(SIGNAL_LEVELS);
+        record.level_count = u32::try_from(levels.len()).unwrap();
+        record.levels[..levels.len()].copy_from_slice(&levels);
+        enricher.signal_kill(&facts(&record)).unwrap().event
+    };
+    let id = &CONTAINER[8..];
+    for paths in [&["roomy"][..], &[id], &["a", id, "c"]] {
+        let event = nested(paths);
+        assert_eq!(event.container.as_ref().unwrap().id, id);
+        assert_eq!(event.cgroup.cgroup.path.as_deref(), Some(CONTAINER), "{paths:?}");
+        let words = oomtrace::outputs::encode::text::message(&Event::SignalKill(Box::new(event)));
+        assert!(!words.contains("NOT out of memory"), "{words}");
+    }
+    let event = nested(&["a", "b", "c", "d"]);
+    let why = event.missing.iter().find(|absence| absence.key == "cgroup").map(|absence| absence.reason);
+    assert_eq!((event.cgroup, why), (Default::default(), Some(Reason::TooDeep)));
+}
+
 #[test]
 fn a_container_that_calls_itself_a_killer_is_not_the_hosts() {
     for (comm, file, memcg, expected) in [

@@ -17,6 +17,8 @@ pub const HOW_CGROUP_KILL: u32 = 3;
 pub const HOW_PID_NAMESPACE_ENDED: u32 = 4;
 /// [`SignalKill::how`]: the kernel itself: a limit of processor time, memory that is broken, sysrq.
 pub const HOW_KERNEL: u32 = 5;
+/// [`SignalKill::how`]: not known. It says that the kernel sent it, and its own target may have said so.
+pub const HOW_UNKNOWN: u32 = 6;
 
 /// How many memory cgroups are read, from the target's up.
 pub const SIGNAL_LEVELS: usize = 4;

@@ -137,7 +137,7 @@ fn pinned_or_not(args: &Run, kernel: &Kernel) -> Result<(Option<PinDir>, TakeOve
     let options = Options {
         command_line: args.command_line,
         debug: args.debug,
-        follow_kills: args.signals != SignalChoice::Off,
+        signals: args.signals,
         ..options(args.hook, args.ring_size)
     };
     let layout = &kernel.resolved.layout;
@@ -196,7 +196,7 @@ fn options(hook: HookChoice, ring_size: RingSize) -> Options {
         hook,
         kill_ring_bytes: ring_size.0,
         cgroup_ring_bytes: CGROUP_RING_BYTES,
-        follow_kills: false,
+        signals: SignalChoice::Off,
         command_line: CommandLineChoice::default(),
         debug: false,
     }

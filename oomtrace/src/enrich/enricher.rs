@@ -38,6 +38,7 @@ use crate::{
         calendar::Calendar,
         clock::{self, ClockOffset},
         kernel_log::KernelLog,
+        meminfo::MemInfo,
         process::{self, ProcessFacts},
         root::Root,
         sysctl::Sysctl,
@@ -55,6 +56,8 @@ pub struct Enricher {
     hooks: Hooks,
     /// `vm.oom_kill_allocating_task`, if it can be read.
     kill_allocating_task: Option<Sysctl>,
+    /// `/proc/meminfo`, if it can be opened.
+    meminfo: Option<MemInfo>,
     /// The time of the latest event.
     latest: BootTime,
     last_victim: LastVictim,
@@ -78,6 +81,7 @@ impl Enricher {
         let sysctl = |root: &Root| Sysctl::open(&root.path("/proc/sys/vm/oom_kill_allocating_task")).ok();
         Self {
             kill_allocating_task: knowledge.root.as_ref().and_then(sysctl),
+            meminfo: knowledge.root.as_ref().and_then(|root| MemInfo::open(&root.path("/proc/meminfo")).ok()),
             on_stack: OomControlSearch::new(knowledge.oom_control),
             knowledge,
             runs: Runs::default(),

@@ -37,7 +37,8 @@ pub use oom::{
 };
 pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, Hooks, HooksState, LossReason, Lost, Start, Stop};
 pub use signal_kill::{
-    How, Killer, SenderContainer, Signal, SignalKill, SignalSender, SignalTarget, SigtermSender,
+    HostMemoryThen, How, Killer, SenderContainer, Signal, SignalKill, SignalSender, SignalTarget,
+    SigtermSender,
 };
 pub use victim_cgroup::{Tasks, VictimCgroup};
 

@@ -43,6 +43,9 @@ pub struct SignalKill {
     /// The target's memory cgroup, or the nearest above it that has a limit.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub cgroup: OomCgroup,
+    /// How full the host was: only of a killer that acts because memory is short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_memory: Option<HostMemoryThen>,
     /// The target's container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
@@ -147,6 +150,25 @@ impl Killer {
     pub fn is_for_memory(self) -> bool {
         matches!(self, Self::SystemdOomd | Self::Oomd | Self::Earlyoom | Self::Nohang)
     }
+}
+
+/// How full the host was shortly after a signal (`/proc/meminfo`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostMemoryThen {
+    /// How long after the signal it was read: what was given back by then is available already.
+    pub after_ns: u64,
+    /// `MemTotal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// `MemAvailable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available_bytes: Option<u64>,
+    /// `SwapTotal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_total_bytes: Option<u64>,
+    /// `SwapFree`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_free_bytes: Option<u64>,
 }
 
 /// Who got a signal.

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod files;
 pub mod identity;
 pub mod kernel_log;
+pub mod meminfo;
 pub mod process;
 pub mod protection;
 pub mod root;

@@ -6,7 +6,7 @@ mod lru;
 mod tasks;
 
 use oomtrace_common::layout::{
-    ABSENT, COMMAND_LINE_FULL, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
+    ABSENT, COMMAND_LINE_FULL, FOLLOW_ALL, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
 };
 
 use crate::{
@@ -164,7 +164,7 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         // The operator and the host decide these: see `sources::probe`.
         follow_signals: 1,
         command_line: COMMAND_LINE_FULL,
-        follow_kills: 1,
+        follow_kills: FOLLOW_ALL,
         copy_stack: 1,
         task_pid: s.needed("task_struct", &["pid"])?,
         task_tgid: s.needed("task_struct", &["tgid"])?,

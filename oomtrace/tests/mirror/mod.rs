@@ -167,6 +167,13 @@ strict! {
         systemd: Option<Systemd>,
     }
     struct SenderContainer { id: String, name: Option<String>, runtime: Runtime }
+    struct HostMemoryThen {
+        after_ns: u64,
+        total_bytes: Option<u64>,
+        available_bytes: Option<u64>,
+        swap_total_bytes: Option<u64>,
+        swap_free_bytes: Option<u64>,
+    }
     struct SigtermSender { pid: Option<u32>, comm: Option<String>, uid: Option<u32> }
     struct Trigger {
         pid: Option<u32>,
@@ -244,6 +251,7 @@ lines! {
         sigterm_before_ns: Option<u64>,
         sigterm_sender: Option<SigtermSender>,
         cgroup: Option<OomCgroup>,
+        host_memory: Option<HostMemoryThen>,
         container: Option<Container>,
         k8s: Option<K8s>,
         systemd: Option<Systemd>,

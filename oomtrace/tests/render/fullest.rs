@@ -96,6 +96,13 @@ pub fn fullest_signal(text: &str, many: usize) -> Event {
         sigterm_before_ns: Some(1 << 53),
         sigterm_sender: SigtermSender { pid: Some(u32::MAX), comm: t(), uid: Some(u32::MAX) },
         cgroup: fullest_cgroup(cgroup),
+        host_memory: Some(HostMemoryThen {
+            after_ns: 1 << 53,
+            total_bytes: Some(1 << 53),
+            available_bytes: Some(1 << 53),
+            swap_total_bytes: Some(1 << 53),
+            swap_free_bytes: Some(1 << 53),
+        }),
         container: kill.container,
         k8s: kill.k8s,
         systemd: kill.systemd,

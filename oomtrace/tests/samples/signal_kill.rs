@@ -41,6 +41,7 @@ pub fn signal_kill() -> SignalKill {
         sigterm_before_ns: Some(10_002_000_000),
         sigterm_sender: SigtermSender { pid: Some(4698), comm: Some("runc".into()), uid: Some(0) },
         cgroup: roomy,
+        host_memory: None,
         container: Some(container()),
         k8s: None,
         systemd: None,
@@ -87,6 +88,13 @@ pub fn signal_kill_for_memory() -> SignalKill {
             peak_bytes: Some(3221225472),
             ..signal_kill().cgroup
         },
+        host_memory: Some(HostMemoryThen {
+            after_ns: 310_000,
+            total_bytes: Some(8_323_305_472),
+            available_bytes: Some(291_504_128),
+            swap_total_bytes: Some(1_073_741_824),
+            swap_free_bytes: Some(4_194_304),
+        }),
         container: None,
         systemd: unit("app-firefox.scope", Some(1000)),
         missing: [("cgroup.limit_bytes", Reason::NoLimit), ("sender.executable", Reason::ProcTooSlow)]

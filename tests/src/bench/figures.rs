@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::cost::{Crowd, Memory, ProgramRuns};
 use crate::host;
 use crate::ratio::Ratio;
+use crate::signals::Signals;
 
 /// A build counts as worse if a figure is certainly worse by more than this factor.
 const WORSE: f64 = 1.05;
@@ -24,8 +25,8 @@ pub struct Turn {
     pub memory: Memory,
     /// Without a kill.
     pub wakeups: Option<u64>,
-    /// How much longer a signal takes than without the tracer.
-    pub signal_ns: f64,
+    /// What signals cost with the tracer, and without it just before.
+    pub signals: (Signals, Signals),
     /// From its replay.
     pub lines_per_second: Option<f64>,
 }
@@ -96,8 +97,8 @@ impl Figures {
             self.turns("memory (VmRSS), MiB", 1, "≤ 5", |turn| Some(mib(turn.memory.now))),
             self.turns("peak (VmHWM), MiB", 1, "≤ 8", |turn| Some(mib(turn.memory.peak))),
             self.turns(&wakeups, 0, "0", |turn| turn.wakeups.map(count)),
-            self.turns("a signal, ns more than without", 0, "", |turn| Some(turn.signal_ns)),
         ];
+        rows.extend(self.signal_rows());
         let tracepoints: BTreeSet<&String> =
             self.measured.iter().flat_map(|one| one.programs.keys()).collect();
         rows.extend(tracepoints.into_iter().map(|tracepoint| {
@@ -116,6 +117,28 @@ impl Figures {
         rows.extend(self.crowd_rows());
         rows.retain(|row| row.values.first().is_some_and(|values| !values.is_empty()));
         rows
+    }
+
+    fn signal_rows(&self) -> [Row; 4] {
+        let more = |of: fn(&Signals) -> f64| {
+            move |turn: &Turn| {
+                let (with, without) = &turn.signals;
+                Some((of(with) - of(without)).max(0.0))
+            }
+        };
+        let times = |of: fn(&Signals) -> f64| {
+            move |turn: &Turn| {
+                let (with, without) = &turn.signals;
+                (of(without) > 0.0).then(|| of(with) / of(without))
+            }
+        };
+        let (ignored, deadly) = (|cost: &Signals| cost.ignored, |cost: &Signals| cost.deadly);
+        [
+            self.turns("a signal, ns more than without", 0, "≤ 1000", more(ignored)),
+            self.turns("a signal, times that without", 2, "", times(ignored)),
+            self.turns("a SIGKILL, ns more than without", 0, "", more(deadly)),
+            self.turns("a SIGKILL, times that without", 2, "", times(deadly)),
+        ]
     }
 
     fn crowd_rows(&self) -> Vec<Row> {

@@ -9,8 +9,9 @@ use oomtrace_tests::cgroup::Cgroup;
 use crate::figures::{Figures, Measured, Turn};
 use crate::kills::Kills;
 use crate::replay::Recording;
+use crate::signals::Signals;
 use crate::subject::{self, Subject};
-use crate::{Arguments, cost, host, progress, signals};
+use crate::{Arguments, cost, host, progress};
 
 /// Measures every tracer.
 pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> Result<Figures> {
@@ -70,11 +71,11 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
 
 /// One turn of a tracer, from its start to its end.
 fn turn(subject: &Subject, kills: &mut Kills<'_>, count: u32, idle: Option<Duration>) -> Result<Turn> {
-    let signal_without = signals::cost_ns()?;
+    let without = Signals::measure()?;
     let mut running = subject.start(&[])?;
     host::pause(Duration::from_secs(1))?;
     let mut turn = Turn { attached: running.attached(), ..Turn::default() };
-    turn.signal_ns = (signals::cost_ns()? - signal_without).max(0.0);
+    turn.signals = (Signals::measure()?, without);
     turn.latencies = kills.latencies(&running, count)?;
     turn.memory = cost::memory(running.pid())?;
     if let Some(idle) = idle {

@@ -6,6 +6,7 @@
 
 mod docker;
 mod host_wide;
+mod killers;
 mod kubernetes;
 mod podman;
 mod rootless;
@@ -27,13 +28,14 @@ use world::World;
 type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 /// The service runs during all of them, except those of the whole machine.
-const CASES: [&[Case]; 8] = [
+const CASES: [&[Case]; 9] = [
     service::BEGIN,
     docker::CASES,
     kubernetes::CASES,
     podman::CASES,
     rootless::CASES,
     units::CASES,
+    killers::CASES,
     service::END,
     host_wide::CASES,
 ];

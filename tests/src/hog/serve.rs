@@ -86,6 +86,7 @@ fn obey_with_signals(words: &[&str]) -> io::Result<()> {
     match words {
         ["send", pid, signal] => signals::send(number_of(Some(pid))?, number_of(Some(signal))?),
         ["ignore-term"] => signals::ignore_term(),
+        ["as-kernel"] => signals::end_in_the_kernels_name(),
         ["exit", code] => exit(number_of(Some(code))?),
         ["processor-time"] => signals::use_up_processor_time(),
         ["namespace-of", others] => signals::end_a_namespace_of(number(Some(others))?),

@@ -98,6 +98,7 @@ pub(super) fn every_way(session: &mut Session) -> Result<Outcome> {
     by_a_timeout(&mut stage)?;
     with_its_namespace(session, &mut stage)?;
     by_its_own_limit(session, &mut stage)?;
+    in_the_kernels_name(session, &mut stage)?;
     let ended = by_itself(session, &stage)?;
     after_a_sigterm(session, &mut stage)?;
     // The last one: what came before it was decided before.
@@ -287,6 +288,25 @@ fn by_its_own_limit(session: &Session, stage: &mut Stage) -> Result<()> {
     hog.killed()?;
     let line = stage.line(hog.pid(), false)?;
     expect(&line, &[("how", json!("kernel")), ("sender", Value::Null), ("killer", Value::Null)])?;
+    a_second();
+    Ok(())
+}
+
+/// A process may say of its own signal that the kernel sent it.
+fn in_the_kernels_name(session: &Session, stage: &mut Stage) -> Result<()> {
+    let mut hog = session.hog_in(&stage.one, b"hog-forger")?;
+    hog.tell("signal as-kernel")?;
+    hog.killed()?;
+    let line = stage.line(hog.pid(), false)?;
+    expect(
+        &line,
+        &[
+            ("how", Value::Null),
+            ("missing.how", json!("unknown_value")),
+            ("killer", json!("inside")),
+            ("sender.pid", json!(hog.pid())),
+        ],
+    )?;
     a_second();
     Ok(())
 }

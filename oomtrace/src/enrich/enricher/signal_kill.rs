@@ -10,11 +10,11 @@ use crate::{
         oom,
     },
     event::{
-        Absence, CgroupVersion, How, Killer, Origin, Reason, SignalKill, SignalSender, SignalTarget,
-        SigtermSender, text_from_kernel,
+        Absence, CgroupVersion, Container, HostMemoryThen, How, Killer, OomCgroup, Origin, Reason,
+        SignalKill, SignalSender, SignalTarget, SigtermSender, text_from_kernel,
     },
-    facts::{CgroupId, Limit, Lineage, SignalKillFacts, SigtermFacts},
-    host::process,
+    facts::{BootTime, CgroupId, Limit, Lineage, SignalKillFacts, SigtermFacts},
+    host::{clock, process},
 };
 
 /// An event, and what decides whether it is printed.
@@ -52,6 +52,11 @@ impl Enricher {
         let whose = self.identify(seen(&ids, &lineage, path.as_deref()), facts.time, &mut absent);
         let target = self.signal_target(facts, path, &mut absent);
         let From { sender, killer, inside } = self.signal_sender(facts, (&whose, &target), &mut absent);
+        // At once: the killer is about to free memory.
+        let host_memory = match killer.filter(|killer| killer.is_for_memory()) {
+            Some(_) => absent.unless(self.host_memory(facts.time), "host_memory", Reason::NotRead),
+            None => None,
+        };
         absent.because("processes", Reason::NotRead);
         let before = |sigterm: &SigtermFacts| facts.time.0.checked_sub(sigterm.time.0);
         let stream = &self.knowledge.run.stream;
@@ -70,7 +75,8 @@ impl Enricher {
             killer_confirmed: None,
             sigterm_before_ns: facts.sigterm.as_ref().and_then(before),
             sigterm_sender: facts.sigterm.as_ref().map(sigterm_sender).unwrap_or_default(),
-            cgroup: self.signal_cgroup(&lineage, &mut absent),
+            cgroup: self.signal_cgroup(&lineage, whose.container.as_ref(), &mut absent),
+            host_memory,
             container: whose.container,
             k8s: whose.k8s,
             systemd: whose.systemd,
@@ -79,6 +85,17 @@ impl Enricher {
         };
         let paths = (0..lineage.levels.len()).map_while(|up| oom::cgroup::path_of(&lineage, up)).collect();
         Some(Signalled { event, inside, paths })
+    }
+
+    fn host_memory(&self, signalled: BootTime) -> Option<HostMemoryThen> {
+        let full = self.meminfo.as_ref()?.read().ok()?;
+        Some(HostMemoryThen {
+            after_ns: clock::boot_time().0.checked_sub(signalled.0)?,
+            total_bytes: full.total,
+            available_bytes: full.available,
+            swap_total_bytes: full.swap_total,
+            swap_free_bytes: full.swap_free,
+        })
     }
 
     fn signal_target(
@@ -102,18 +119,22 @@ impl Enricher {
         }
     }
 
-    /// The cgroup whose figures are told: the target's, or the nearest above it with a limit.
-    fn signal_cgroup(&self, lineage: &Lineage, absent: &mut Absent) -> crate::event::OomCgroup {
-        if lineage.levels.is_empty() {
-            absent.because("cgroup", UNREAD);
-            return crate::event::OomCgroup::default();
-        }
+    /// The cgroup whose figures are told.
+    fn signal_cgroup(
+        &self,
+        lineage: &Lineage,
+        container: Option<&Container>,
+        absent: &mut Absent,
+    ) -> OomCgroup {
+        let why = if lineage.levels.is_empty() { UNREAD } else { Reason::TooDeep };
+        let Some(index) = level_of_figures(lineage, container) else {
+            absent.because("cgroup", why);
+            return OomCgroup::default();
+        };
         if lineage.path_cut {
             absent.because("cgroup.path", Reason::CgroupPathUnknown);
         }
-        let limited = lineage.levels.iter().position(|level| matches!(level.max, Some(Limit::Bytes(_))));
-        let version = self.knowledge.version;
-        oom::cgroup::cgroup_of(&keys::CGROUP, lineage, limited.unwrap_or(0), version, absent)
+        oom::cgroup::cgroup_of(&keys::CGROUP, lineage, index, self.knowledge.version, absent)
     }
 
     fn signal_sender(
@@ -202,6 +223,22 @@ impl Enricher {
         }
         identity
     }
+}
+
+/// The level whose figures are told: the container's own, or the target's where it is in no container; the nearest above it with a
+/// limit if it has none. `None` if it was not read: in a cgroup that a container makes for itself, nobody knows how full the
+/// container is.
+fn level_of_figures(lineage: &Lineage, container: Option<&Container>) -> Option<usize> {
+    let names: Vec<&[u8]> =
+        lineage.path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+    let is_containers = |name: &&[u8]| {
+        container.is_some_and(|container| String::from_utf8_lossy(name).contains(&container.id))
+    };
+    // The outermost: a container may give its own id to a cgroup below.
+    let own = names.iter().position(is_containers).map_or(0, |at| names.len() - 1 - at);
+    let from_there = lineage.levels.get(own..).filter(|levels| !levels.is_empty())?;
+    let limited = from_there.iter().position(|level| matches!(level.max, Some(Limit::Bytes(_))));
+    Some(own + limited.unwrap_or(0))
 }
 
 fn sigterm_sender(sigterm: &SigtermFacts) -> SigtermSender {

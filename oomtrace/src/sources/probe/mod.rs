@@ -32,7 +32,9 @@ pub use takeover::{Replaced, TakeOver};
 
 use aya::maps::{MapData, PerCpuArray};
 use oomtrace_common::{
-    layout::{ABSENT, COMMAND_LINE_FULL, COMMAND_LINE_PROGRAM, KernelLayout},
+    layout::{
+        ABSENT, COMMAND_LINE_FULL, COMMAND_LINE_PROGRAM, FOLLOW_ALL, FOLLOW_FROM_OUTSIDE, KernelLayout,
+    },
     pinned::Pinned,
 };
 
@@ -41,6 +43,7 @@ use crate::{
     facts::Counters,
     host::{identity::UniqueId, process::CommandLineChoice},
     kernel::btf::Btf,
+    sources::signal_kills::SignalChoice,
 };
 
 /// What to attach, and the sizes.
@@ -52,8 +55,8 @@ pub struct Options {
     pub kill_ring_bytes: u32,
     /// Bytes of the ring of cgroup changes: a power of two, at least a page.
     pub cgroup_ring_bytes: u32,
-    /// Whether the programs report signals that end processes.
-    pub follow_kills: bool,
+    /// Which signals that end processes the programs report.
+    pub signals: SignalChoice,
     /// How much of a victim's command line the programs copy.
     pub command_line: CommandLineChoice,
     /// Let the programs log each event.
@@ -68,7 +71,11 @@ impl Options {
             CommandLineChoice::Program => COMMAND_LINE_PROGRAM,
             CommandLineChoice::None => ABSENT,
         };
-        let follow_kills = if self.follow_kills { layout.follow_kills } else { ABSENT };
+        let follow_kills = match self.signals {
+            SignalChoice::Auto => FOLLOW_FROM_OUTSIDE,
+            SignalChoice::All => FOLLOW_ALL,
+            SignalChoice::Off => ABSENT,
+        };
         KernelLayout { command_line, follow_kills, ..*layout }
     }
 }

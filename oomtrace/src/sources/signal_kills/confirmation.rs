@@ -2,7 +2,9 @@
 //!
 //! They confirm what unit and executable say, and prove nothing alone: who owns a cgroup may write them.
 
-use std::path::{Path, PathBuf};
+use std::{fs::File, path::Path};
+
+use rustix::io::Errno;
 
 use crate::{
     cgroups::memory_files::directory,
@@ -13,7 +15,13 @@ use crate::{
 const COUNTS: [&str; 2] = ["user.oomd_kill", "user.oomd_ooms"];
 
 /// The counts as they were when the signal was seen, of the target's cgroup and of those above it. `None` for other killers.
-pub(super) struct Confirmation(Option<Vec<(PathBuf, [Option<u64>; 2])>>);
+pub(super) struct Confirmation(Option<Vec<Counted>>);
+
+/// A cgroup's directory, held open: it is soon removed.
+struct Counted {
+    directory: File,
+    before: [Option<u64>; 2],
+}
 
 impl Confirmation {
     /// Reads the counts.
@@ -22,34 +30,44 @@ impl Confirmation {
             return Self(None);
         }
         let count = |path: &Vec<u8>| {
-            let dir = directory(mount?, path);
-            let counts = counts(&dir);
-            Some((dir, counts))
+            let directory = File::open(directory(mount?, path)).ok()?;
+            let before = counts(&directory);
+            Some(Counted { directory, before })
         };
         Self(Some(paths.iter().filter_map(count).collect()))
     }
 
     /// Reads them again, and says in the event whether one grew.
     pub(super) fn end(self, event: &mut SignalKill) {
-        let Some(before) = self.0 else { return };
-        let grew = |(dir, before): &(PathBuf, [Option<u64>; 2])| {
-            let now = counts(dir);
-            now.iter().zip(before).any(|(now, before)| now.is_some_and(|now| now > before.unwrap_or(0)))
-        };
-        if before.iter().any(grew) {
+        if self.0.is_none() {
+            return;
+        }
+        if self.grew() {
             event.killer_confirmed = Some(true);
         } else {
             event.missing.push(Absence::new("killer_confirmed", Reason::NotInCgroupFiles));
             event.missing.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         }
     }
+
+    fn grew(&self) -> bool {
+        let grew = |Counted { directory, before }: &Counted| {
+            let now = counts(directory);
+            now.iter().zip(before).any(|pair| matches!(pair, (Some(now), Some(before)) if now > before))
+        };
+        self.0.iter().flatten().any(grew)
+    }
 }
 
-fn counts(dir: &Path) -> [Option<u64>; 2] {
+/// 0 is what has not been counted yet; `None` what cannot be read.
+fn counts(directory: &File) -> [Option<u64>; 2] {
     COUNTS.map(|name| {
         let mut text = [0; 24];
-        let len = rustix::fs::getxattr(dir, name, &mut text[..]).ok()?;
-        str::from_utf8(text.get(..len)?).ok()?.trim_end_matches('\0').trim().parse().ok()
+        match rustix::fs::fgetxattr(directory, name, &mut text[..]) {
+            Ok(len) => str::from_utf8(text.get(..len)?).ok()?.trim_end_matches('\0').trim().parse().ok(),
+            Err(Errno::NODATA) => Some(0),
+            Err(_) => None,
+        }
     })
 }
 
@@ -66,6 +84,36 @@ mod tests {
             assert!(Confirmation::begin(killer, Some(Path::new("/")), &paths).0.is_none(), "{killer:?}");
         }
         let begun = Confirmation::begin(Some(Killer::SystemdOomd), Some(Path::new("/nowhere")), &paths).0;
-        assert_eq!(begun.unwrap(), [(PathBuf::from("/nowhere/a"), [None, None])]);
+        assert!(begun.unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_a_count_that_grew_confirms_it() {
+        let mount = tempfile::tempdir().unwrap();
+        let path = mount.path().join("a");
+        std::fs::create_dir(&path).unwrap();
+        let count = |text: &str| {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&path, COUNTS[0], text.as_bytes(), flags).unwrap();
+        };
+        let begin =
+            || Confirmation::begin(Some(Killer::Oomd), Some(mount.path()), &[b"/b".to_vec(), b"/a".to_vec()]);
+        let begun = begin();
+        assert!(!begun.grew());
+        count("1");
+        assert!(begun.grew(), "the first that was counted");
+        for (before, then, grew) in [("", "1", false), ("3", "3", false), ("3", "4", true), ("4", "x", false)]
+        {
+            count(before);
+            let begun = begin();
+            count(then);
+            assert_eq!(begun.grew(), grew, "{before} {then}");
+        }
+        // The container's cgroup is removed before the group of signals is complete.
+        count("4");
+        let begun = begin();
+        count("5");
+        std::fs::remove_dir(&path).unwrap();
+        assert!(begun.grew());
     }
 }

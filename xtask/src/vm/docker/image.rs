@@ -22,8 +22,8 @@ use crate::vm::{
 /// The release of Debian. It has systemd 252, Docker 20.10 and Podman 4.3.
 const SUITE: &str = "bookworm";
 /// Each of these is needed: for users' services (`dbus-user-session`, `libpam-systemd`), for users'
-/// containers (`uidmap`, `rootlesskit`), for pods (`catatonit`).
-const PACKAGES: [&str; 14] = [
+/// containers (`uidmap`, `rootlesskit`), for pods (`catatonit`), as killers of user space (`earlyoom`, `systemd-oomd`).
+const PACKAGES: [&str; 16] = [
     "systemd",
     "systemd-sysv",
     "dbus",
@@ -38,17 +38,23 @@ const PACKAGES: [&str; 14] = [
     "uidmap",
     "rootlesskit",
     "catatonit",
+    "earlyoom",
+    "systemd-oomd",
 ];
 /// The packages take half a gigabyte of this. The rest is for images and containers.
 const SIZE: &str = "2500M";
-/// Units that would wait: terminals for devices that only udev reports, the others for a network.
-const MASKED: [&str; 6] = [
+/// Units that would wait: terminals for devices that only udev reports, others for a network. And killers of user space: only the
+/// cases that are about them start them.
+const MASKED: [&str; 9] = [
     "serial-getty@.service",
     "getty@.service",
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "podman-auto-update.timer",
     "podman-restart.service",
+    "earlyoom.service",
+    "systemd-oomd.service",
+    "systemd-oomd.socket",
 ];
 const UNIT: &str = include_str!("guest.service");
 
@@ -145,6 +151,8 @@ fn build(store: &Store, home: &Path, root: &Path, kernel: &Path) -> Result<()> {
             "containerd",
             "podman",
             "crun",
+            "earlyoom",
+            "systemd-oomd",
         ]),
     )?;
     fs::write(home.join("versions"), format!("linux {version}\n{installed}"))?;

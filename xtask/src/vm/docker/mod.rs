@@ -162,7 +162,7 @@ fn emulator(store: &Store, image: &Image, disk: &Path, more: &str) -> Result<Com
         qemu.arg("-device").arg(format!("nvme-ns,bus=disks,drive={name},nsid={number}"));
     }
     let words = "console=ttyS0 mitigations=off no_timer_check tsc=reliable panic=-1 quiet nokaslr random.trust_cpu=on \
-                 root=/dev/nvme0n1 rw apparmor=0 selinux=0 nvme_core.io_timeout=600 SYSTEMD_COLORS=0 oomtrace.guest=1";
+                 root=/dev/nvme0n1 rw apparmor=0 selinux=0 nvme_core.io_timeout=600 psi=1 SYSTEMD_COLORS=0 oomtrace.guest=1";
     qemu.arg("-kernel").arg(&image.kernel).arg("-append").arg(format!("{words} {more}").trim());
     Ok(qemu)
 }

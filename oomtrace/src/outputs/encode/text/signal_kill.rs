@@ -4,7 +4,8 @@ use std::fmt::{self, Write};
 
 use super::{Palette, Size, plain, who, write_task};
 use crate::event::{
-    How, Killer, OomCgroup, SenderContainer, Signal, SignalKill, SignalSender, Systemd, name_of_user,
+    HostMemoryThen, How, Killer, OomCgroup, SenderContainer, Signal, SignalKill, SignalSender, Systemd,
+    name_of_user,
 };
 
 pub(super) fn write_signal_kill(event: &SignalKill, palette: &Palette, out: &mut String) -> fmt::Result {
@@ -28,7 +29,7 @@ pub(super) fn write_signal_kill(event: &SignalKill, palette: &Palette, out: &mut
         }
         out.write_str(if never_full { ", never at its limit" } else { "" })?;
     }
-    Ok(())
+    event.host_memory.as_ref().map_or(Ok(()), |host| write_host(host, out))
 }
 
 /// What was done to it, and by whom.
@@ -88,6 +89,17 @@ fn write_sender(event: &SignalKill, out: &mut String) -> fmt::Result {
         (kind, "") => write!(out, " ({kind})"),
         ("", place) => write!(out, " ({place})"),
         (kind, place) => write!(out, " ({kind}, {place})"),
+    }
+}
+
+/// How full the host was.
+fn write_host(host: &HostMemoryThen, out: &mut String) -> fmt::Result {
+    let (Some(total), Some(available)) = (host.total_bytes, host.available_bytes) else { return Ok(()) };
+    write!(out, "; the host had {} of {} available", Size(available), Size(total))?;
+    match (host.swap_total_bytes, host.swap_free_bytes) {
+        (Some(0), _) => out.write_str(" and no swap"),
+        (Some(total), Some(free)) => write!(out, ", {} of {} of swap free", Size(free), Size(total)),
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,154 @@
+//! Killers of user space, as Debian packages them, end a container: named as such, with how full the host and the cgroup were.
+
+use anyhow::{Context, Result, ensure};
+use oomtrace_tests::containers::expect;
+use oomtrace_tests::tracer::Line;
+use serde_json::{Value, json};
+
+use crate::Case;
+use crate::world::{World, of_docker, run};
+
+pub(crate) const CASES: &[Case] = &[
+    ("earlyoom_ends_a_container", earlyoom),
+    ("systemd_oomd_ends_a_container", systemd_oomd),
+    ("a_container_called_earlyoom_is_not_the_hosts", called_earlyoom),
+];
+
+/// Ends at a SIGTERM. Nobody else in the guest does this.
+const OBEDIENT: &str = "trap 'exit 3' TERM; while :; do sleep 0.1; done";
+
+/// A killer that runs as long as this lives.
+struct Started(&'static str);
+
+impl Started {
+    fn start(unit: &'static str) -> Result<Self> {
+        run("systemctl", &["unmask", unit])?;
+        let started = Self(unit);
+        run("systemctl", &["start", unit])?;
+        Ok(started)
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let Self(unit) = self;
+        let _ignored = run("systemctl", &["kill", "-s", "KILL", unit]);
+        let _ignored = run("systemctl", &["mask", "--now", unit]);
+    }
+}
+
+/// The host's memory as a line has it: shares of what the kernel says now.
+fn host_is_told(line: &Line) -> Result<()> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).context("MemTotal")?;
+    let total: u64 = total.trim().trim_end_matches(" kB").parse()?;
+    expect(
+        line,
+        &[
+            ("host_memory.total_bytes", json!(total * 1024)),
+            ("host_memory.swap_total_bytes", json!(0)),
+            ("host_memory.swap_free_bytes", json!(0)),
+        ],
+    )?;
+    let available = line.number("host_memory.available_bytes");
+    ensure!(
+        available.is_some_and(|bytes| (1..total * 1024).contains(&bytes)),
+        "field available_bytes: {}",
+        line.text
+    );
+    ensure!(line.number("host_memory.after_ns").is_some_and(|ns| ns > 0), "field after_ns: {}", line.text);
+    Ok(())
+}
+
+fn by(line: &Line, killer: &str, program: &str, id: &str, name: &str) -> Result<()> {
+    expect(
+        line,
+        &[
+            ("killer", json!(killer)),
+            ("severity", json!("error")),
+            ("how", json!("kill")),
+            ("sender.comm", json!(program.rsplit('/').next())),
+            ("sender.executable", json!(program)),
+            ("sender.systemd.unit", json!(format!("{killer}.service"))),
+            ("sender.container", Value::Null),
+            ("target.namespace_pid", json!(1)),
+            ("container", of_docker(id, name)),
+            ("cgroup.path", json!(line.get("target.cgroup.path"))),
+        ],
+    )?;
+    ensure!(line.number("cgroup.usage_bytes").is_some_and(|bytes| bytes > 0), "field usage: {}", line.text);
+    let message = line.get("message").and_then(Value::as_str).unwrap_or_default();
+    ensure!(
+        message.contains(killer) && !message.contains("NOT out of memory"),
+        "field message: {}",
+        line.text
+    );
+    host_is_told(line)
+}
+
+/// It takes memory for short whenever a hundredth is in use, and ends who the kernel too would end first.
+fn earlyoom(world: &mut World) -> Result<()> {
+    let id = world.docker("obedient", &["-m", "64m", "--oom-score-adj", "1000"], OBEDIENT)?;
+    std::fs::write("/etc/default/earlyoom", "EARLYOOM_ARGS=\"-m 99,1 -r 0\"\n")?;
+    let killer = Started::start("earlyoom.service")?;
+    let line = world.watch.signal_in(&id)?;
+    drop(killer);
+    expect(&line, &[("signal", json!("SIGTERM")), ("cgroup.limit_bytes", json!(64 << 20))])?;
+    by(&line, "earlyoom", "/usr/bin/earlyoom", &id, "obedient")?;
+    let code = run("docker", &["inspect", "-f", "{{.State.ExitCode}} {{.State.OOMKilled}}", &id])?;
+    ensure!(code == "3 false", "docker inspect: {code}");
+    run("docker", &["rm", "-f", &id]).map(drop)
+}
+
+/// A container that reads more than its limit has room for, again and again: its slice waits for memory.
+fn systemd_oomd(world: &mut World) -> Result<()> {
+    const SLICE: &str = "[Slice]\nManagedOOMMemoryPressure=kill\nManagedOOMMemoryPressureLimit=1%\n";
+    let dir = std::path::Path::new("/run/systemd/oomd.conf.d");
+    std::fs::create_dir_all(dir)?;
+    std::fs::write(dir.join("quick.conf"), "[OOM]\nDefaultMemoryPressureDurationSec=2s\n")?;
+    world.write_unit("pressed.slice", SLICE)?;
+    let script =
+        "dd if=/dev/zero of=/tmp/file bs=1M count=48; while :; do dd if=/tmp/file of=/dev/null bs=1M; done";
+    let under = ["--cgroup-parent", "pressed.slice", "-m", "32m"];
+    let id = world.docker("pressed", &under, script)?;
+    let killer = Started::start("systemd-oomd.service")?;
+    let line = world.watch.signal_in(&id)?;
+    drop(killer);
+    expect(
+        &line,
+        &[
+            ("signal", json!("SIGKILL")),
+            ("target.cgroup.path", json!(format!("/pressed.slice/docker-{id}.scope"))),
+            ("cgroup.limit_bytes", json!(32 << 20)),
+        ],
+    )?;
+    by(&line, "systemd-oomd", "/usr/lib/systemd/systemd-oomd", &id, "pressed")?;
+    let state = run("docker", &["inspect", "-f", "{{.State.ExitCode}} {{.State.OOMKilled}}", &id])?;
+    ensure!(state == "137 false", "docker inspect: {state}");
+    ensure!(world.watch.kills_in(&id) == 0, "no OOM killer of the kernel's");
+    run("docker", &["rm", "-f", &id]).map(drop)
+}
+
+/// A container with the host's pids runs a program of that name, and ends another container.
+fn called_earlyoom(world: &mut World) -> Result<()> {
+    let id = world.docker("quiet", &["-m", "64m"], OBEDIENT)?;
+    let pid = run("docker", &["inspect", "-f", "{{.State.Pid}}", &id])?;
+    let script = format!(
+        "/bin/busybox cp /bin/busybox /tmp/earlyoom; exec -a sh /tmp/earlyoom -c 'echo earlyoom >/proc/$$/comm; kill -9 {pid}; sleep 3600'"
+    );
+    let forger = world.docker("earlyoom.service", &["--pid", "host"], &script)?;
+    let line = world.watch.signal_in(&id)?;
+    expect(
+        &line,
+        &[
+            ("killer", json!("other")),
+            ("severity", json!("info")),
+            ("sender.comm", json!("earlyoom")),
+            ("sender.executable", json!("/tmp/earlyoom")),
+            ("sender.container.id", json!(forger)),
+            ("host_memory", Value::Null),
+            ("container", of_docker(&id, "quiet")),
+        ],
+    )?;
+    run("docker", &["rm", "-f", &id, &forger]).map(drop)
+}
