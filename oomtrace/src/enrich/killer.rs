@@ -23,6 +23,8 @@ pub struct Sender<'a> {
     pub party: Party<'a>,
     /// Its process id.
     pub pid: Option<u32>,
+    /// Its process id in its own pid namespace.
+    pub namespace_pid: Option<u32>,
     /// Its user.
     pub uid: Option<u32>,
     /// The file that it runs: its path, or its name alone.
@@ -79,7 +81,9 @@ pub fn killer(sender: &Sender<'_>, inside: Option<bool>, user: Option<u32>) -> O
         return Some(Killer::Inside);
     }
     sender.party.cgroup?;
-    if sender.party.container.is_some() {
+    // Also in a container that nobody knows as one.
+    let own_namespace = sender.namespace_pid.is_some_and(|pid| sender.pid != Some(pid));
+    if sender.party.container.is_some() || own_namespace {
         return Some(Killer::Other);
     }
     let name = file_name(sender.executable?);
@@ -136,8 +140,9 @@ mod tests {
 
     fn by(executable: &str, of: Option<&Systemd>, within: Option<&Container>) -> Option<Killer> {
         let party = Party { container: within, unit: of, cgroup: Some("/x") };
-        let sender = Sender { party, pid: Some(700), uid: Some(0), executable: Some(executable.as_bytes()) };
-        killer(&sender, Some(false), None)
+        let executable = Some(executable.as_bytes());
+        let (pid, namespace_pid) = (Some(700), Some(700));
+        killer(&Sender { party, pid, namespace_pid, uid: Some(0), executable }, Some(false), None)
     }
 
     #[test]
@@ -171,12 +176,21 @@ mod tests {
         assert_eq!(by("/usr/bin/earlyoom", Some(&own), Some(&within)), Some(Killer::Other));
         assert_eq!(by("/usr/bin/earlyoom", Some(&hers), None), Some(Killer::Other));
         assert_eq!(by("/usr/bin/runc", None, Some(&within)), Some(Killer::Other));
+        // In a pid namespace of its own, and in no container that is known.
+        let party = Party { unit: Some(&own), cgroup: Some("/x"), ..Party::default() };
+        let ids = (Some(700), Some(12), Some(0));
+        for executable in [&b"/usr/bin/earlyoom"[..], b"/usr/bin/runc", b"/usr/bin/kubelet"] {
+            let (pid, namespace_pid, uid) = ids;
+            let sender = Sender { party, pid, namespace_pid, uid, executable: Some(executable) };
+            assert_eq!(killer(&sender, Some(false), None), Some(Killer::Other));
+        }
     }
 
     #[test]
     fn a_users_runtime_ends_that_users_containers_alone() {
         let party = Party { cgroup: Some("/x"), ..Party::default() };
-        let sender = Sender { party, pid: Some(7), uid: Some(1000), executable: Some(b"/usr/bin/conmon") };
+        let executable = Some(&b"/usr/bin/conmon"[..]);
+        let sender = Sender { party, pid: Some(7), namespace_pid: Some(7), uid: Some(1000), executable };
         assert_eq!(killer(&sender, Some(false), Some(1000)), Some(Killer::Runtime));
         assert_eq!(killer(&sender, Some(false), Some(1001)), Some(Killer::Other));
         assert_eq!(killer(&sender, Some(false), None), Some(Killer::Other));

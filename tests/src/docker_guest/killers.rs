@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::containers::expect;
+use oomtrace_tests::patience::until;
 use oomtrace_tests::tracer::Line;
 use serde_json::{Value, json};
 
@@ -37,22 +38,28 @@ impl Drop for Started {
     }
 }
 
+/// A number of the kernel's file, in bytes.
+fn meminfo(key: &str) -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let kilobytes = value.with_context(|| key.to_owned())?.trim().trim_end_matches(" kB");
+    Ok(kilobytes.parse::<u64>()? * 1024)
+}
+
 /// The host's memory as a line has it: shares of what the kernel says now.
 fn host_is_told(line: &Line) -> Result<()> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).context("MemTotal")?;
-    let total: u64 = total.trim().trim_end_matches(" kB").parse()?;
+    let total = meminfo("MemTotal")?;
     expect(
         line,
         &[
-            ("host_memory.total_bytes", json!(total * 1024)),
+            ("host_memory.total_bytes", json!(total)),
             ("host_memory.swap_total_bytes", json!(0)),
             ("host_memory.swap_free_bytes", json!(0)),
         ],
     )?;
     let available = line.number("host_memory.available_bytes");
     ensure!(
-        available.is_some_and(|bytes| (1..total * 1024).contains(&bytes)),
+        available.is_some_and(|bytes| (1..total).contains(&bytes)),
         "field available_bytes: {}",
         line.text
     );
@@ -71,7 +78,6 @@ fn by(line: &Line, killer: &str, program: &str, id: &str, name: &str) -> Result<
             ("sender.executable", json!(program)),
             ("sender.systemd.unit", json!(format!("{killer}.service"))),
             ("sender.container", Value::Null),
-            ("target.namespace_pid", json!(1)),
             ("container", of_docker(id, name)),
             ("cgroup.path", json!(line.get("target.cgroup.path"))),
         ],
@@ -86,17 +92,34 @@ fn by(line: &Line, killer: &str, program: &str, id: &str, name: &str) -> Result<
     host_is_told(line)
 }
 
-/// It takes memory for short whenever a hundredth is in use, and ends who the kernel too would end first.
+/// So large that the host has little memory left, and enough again once it has ended.
+const LARGE: &str = "dd if=/dev/zero of=/dev/null bs=300M count=1000000; exit 3";
+
+/// Ends the largest process as soon as less memory is available than now, and a tenth more.
 fn earlyoom(world: &mut World) -> Result<()> {
-    let id = world.docker("obedient", &["-m", "64m", "--oom-score-adj", "1000"], OBEDIENT)?;
-    std::fs::write("/etc/default/earlyoom", "EARLYOOM_ARGS=\"-m 99,1 -r 0\"\n")?;
+    let id = world.docker("large", &["-m", "400m", "--oom-score-adj", "1000"], LARGE)?;
+    let scope = format!("/system.slice/docker-{id}.scope");
+    until("a container of 300 MiB", || {
+        let usage = std::fs::read_to_string(format!("/sys/fs/cgroup{scope}/memory.current"))?;
+        Ok((usage.trim().parse::<u64>()? > 300 << 20).then_some(()))
+    })?;
+    let (total, available) = (meminfo("MemTotal")?, meminfo("MemAvailable")?);
+    let enough = available * 100 / total + 10;
+    std::fs::write("/etc/default/earlyoom", format!("EARLYOOM_ARGS=\"-m {enough},1 -r 0\"\n"))?;
     let killer = Started::start("earlyoom.service")?;
-    let line = world.watch.signal_in(&id)?;
+    let line = world.watch.signal_to(&scope)?;
     drop(killer);
-    expect(&line, &[("signal", json!("SIGTERM")), ("cgroup.limit_bytes", json!(64 << 20))])?;
-    by(&line, "earlyoom", "/usr/bin/earlyoom", &id, "obedient")?;
-    let code = run("docker", &["inspect", "-f", "{{.State.ExitCode}} {{.State.OOMKilled}}", &id])?;
-    ensure!(code == "3 false", "docker inspect: {code}");
+    expect(
+        &line,
+        &[
+            ("signal", json!("SIGTERM")),
+            ("target.comm", json!("dd")),
+            ("cgroup.limit_bytes", json!(400 << 20)),
+        ],
+    )?;
+    by(&line, "earlyoom", "/usr/bin/earlyoom", &id, "large")?;
+    let state = run("docker", &["inspect", "-f", "{{.State.ExitCode}} {{.State.OOMKilled}}", &id])?;
+    ensure!(state == "3 false", "docker inspect: {state}");
     run("docker", &["rm", "-f", &id]).map(drop)
 }
 
@@ -118,6 +141,7 @@ fn systemd_oomd(world: &mut World) -> Result<()> {
         &line,
         &[
             ("signal", json!("SIGKILL")),
+            ("target.namespace_pid", json!(1)),
             ("target.cgroup.path", json!(format!("/pressed.slice/docker-{id}.scope"))),
             ("cgroup.limit_bytes", json!(32 << 20)),
         ],

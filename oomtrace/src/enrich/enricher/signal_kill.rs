@@ -186,6 +186,7 @@ impl Enricher {
         let known = Sender {
             party,
             pid: task.tgid,
+            namespace_pid: task.namespace_tgid,
             uid: task.uid,
             executable: executable.as_deref().or(facts.executable_name.as_deref()),
         };
