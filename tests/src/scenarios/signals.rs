@@ -396,8 +396,10 @@ pub(super) fn storm(session: &mut Session) -> Result<Outcome> {
     cgroup.limit(LIMIT)?;
     let (binary, hook) = session.program();
     let mut all = Tracer::start_with(binary, *hook, &["--signals", "all"])?;
+    let auto = Tracer::start_with(binary, *hook, &["--signals", "auto"])?;
     let mut sender = session.hog(b"hog-storm")?;
     all.freeze(true)?;
+    auto.freeze(true)?;
     sender.ask(&format!("signal storm {SIGNALS}"))?;
     let released = wall_clock_ns();
     let mut hog = session.hog_in(&cgroup, b"hog-for-memory")?;
@@ -416,5 +418,10 @@ pub(super) fn storm(session: &mut Session) -> Result<Outcome> {
         lost.text
     );
     session.line_of(hog.pid(), released)?;
+    // All of them within one cgroup: where nobody wants these, they take no room either, and are counted.
+    auto.freeze(false)?;
+    let lines = auto.stop()?;
+    let left_out = lines.last().and_then(|stop| stop.number("signals_left_out")).unwrap_or_default();
+    ensure!(left_out >= SIGNALS as u64, "field signals_left_out: of {SIGNALS} signals {left_out}");
     Ok(Outcome::Passed)
 }
