@@ -18,23 +18,24 @@ pub(crate) const CASES: &[Case] = &[
 /// Ends at a SIGTERM. Nobody else in the guest does this.
 const OBEDIENT: &str = "trap 'exit 3' TERM; while :; do sleep 0.1; done";
 
-/// A killer that runs as long as this lives.
-struct Started(&'static str);
+/// A killer's units, the service last. They run as long as this lives.
+struct Started(&'static [&'static str]);
 
 impl Started {
-    fn start(unit: &'static str) -> Result<Self> {
-        run("systemctl", &["unmask", unit])?;
-        let started = Self(unit);
-        run("systemctl", &["start", unit])?;
+    fn start(units: &'static [&'static str]) -> Result<Self> {
+        let started = Self(units);
+        for act in ["unmask", "start"] {
+            run("systemctl", &[&[act], units].concat())?;
+        }
         Ok(started)
     }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
-        let Self(unit) = self;
-        let _ignored = run("systemctl", &["kill", "-s", "KILL", unit]);
-        let _ignored = run("systemctl", &["mask", "--now", unit]);
+        let Self(units) = self;
+        let _ignored = run("systemctl", &[&["kill", "-s", "KILL"], *units].concat());
+        let _ignored = run("systemctl", &[&["mask", "--now"], *units].concat());
     }
 }
 
@@ -106,7 +107,7 @@ fn earlyoom(world: &mut World) -> Result<()> {
     let (total, available) = (meminfo("MemTotal")?, meminfo("MemAvailable")?);
     let enough = available * 100 / total + 10;
     std::fs::write("/etc/default/earlyoom", format!("EARLYOOM_ARGS=\"-m {enough},1 -r 0\"\n"))?;
-    let killer = Started::start("earlyoom.service")?;
+    let killer = Started::start(&["earlyoom.service"])?;
     let line = world.watch.signal_to(&scope)?;
     drop(killer);
     expect(
@@ -134,7 +135,7 @@ fn systemd_oomd(world: &mut World) -> Result<()> {
         "dd if=/dev/zero of=/tmp/file bs=1M count=48; while :; do dd if=/tmp/file of=/dev/null bs=1M; done";
     let under = ["--cgroup-parent", "pressed.slice", "-m", "32m"];
     let id = world.docker("pressed", &under, script)?;
-    let killer = Started::start("systemd-oomd.service")?;
+    let killer = Started::start(&["systemd-oomd.socket", "systemd-oomd.service"])?;
     let line = world.watch.signal_in(&id)?;
     drop(killer);
     expect(
@@ -158,7 +159,7 @@ fn called_earlyoom(world: &mut World) -> Result<()> {
     let id = world.docker("quiet", &["-m", "64m"], OBEDIENT)?;
     let pid = run("docker", &["inspect", "-f", "{{.State.Pid}}", &id])?;
     let script = format!(
-        "/bin/busybox cp /bin/busybox /tmp/earlyoom; exec -a sh /tmp/earlyoom -c 'echo earlyoom >/proc/$$/comm; kill -9 {pid}; sleep 3600'"
+        "/bin/busybox cp /bin/busybox /tmp/earlyoom; exec -a sh /tmp/earlyoom -c 'echo -n earlyoom >/proc/$$/comm; kill -9 {pid}; sleep 3600'"
     );
     let forger = world.docker("earlyoom.service", &["--pid", "host"], &script)?;
     let line = world.watch.signal_in(&id)?;
