@@ -1,10 +1,14 @@
 //! Processes that end by a signal which is not the OOM killer's: each way as what it is, and none for who is killed for memory.
 
+mod beside;
+
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+
+pub(super) use beside::{beside_kills, storm};
 
 use super::{MIB, Outcome};
 use crate::cgroup::{Cgroup, Version};
