@@ -128,6 +128,7 @@ pub fn shape<'a>(above: &[&'a [u8]], name: &'a [u8], below: Option<&[u8]>) -> Op
     match (above.len(), parent) {
         (0, _) => lxc_name(name.strip_prefix("lxc.payload.")?),
         (1, Some("lxc" | "lxc.payload")) => lxc_name(name),
+        // Any name below a name at the top: what is `/NAME/ID` too must stand above this.
         (1, Some(parent)) if is_free_id(parent) && is_free_id(name) && !looks_like_unit(name) => {
             Some(Shape::Perhaps { namespace: Some(parent), id: name })
         }

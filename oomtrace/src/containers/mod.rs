@@ -1,6 +1,7 @@
 //! From a cgroup to a container: takes a place in the cgroup tree, returns what the runtime's own files say
 //! about the container.
 //!
+//! - [`Runtime`]: which runtimes there are.
 //! - [`grammar`]: what the names of cgroups claim by their shape.
 //! - [`mod@unit`]: which systemd unit they belong to.
 //! - [`discover`]: where the runtimes keep their state.
@@ -24,6 +25,7 @@ pub mod labels;
 pub mod oci;
 pub mod owner;
 pub mod podman;
+mod runtime;
 pub mod unit;
 
 use std::path::{Path, PathBuf};
@@ -39,44 +41,7 @@ use files::{FileError, StateDir};
 use grammar::Shape;
 use labels::LabelKeys;
 use oci::RuntimeCgroup;
-
-/// A container runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Runtime {
-    /// Docker.
-    Docker,
-    /// containerd: `ctr`, nerdctl, Kubernetes.
-    Containerd,
-    /// CRI-O.
-    CriO,
-    /// Podman.
-    Podman,
-    /// LXC, Incus.
-    Lxc,
-    /// systemd-nspawn.
-    Nspawn,
-}
-
-impl Runtime {
-    /// The name in `container.runtime.name`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Runtime::Docker => "docker",
-            Runtime::Containerd => "containerd",
-            Runtime::CriO => "cri-o",
-            Runtime::Podman => "podman",
-            Runtime::Lxc => "lxc",
-            Runtime::Nspawn => "systemd-nspawn",
-        }
-    }
-
-    /// The runtime with this name, if it has files.
-    pub fn with_files(name: &str) -> Option<Self> {
-        [Runtime::Docker, Runtime::Containerd, Runtime::CriO, Runtime::Podman]
-            .into_iter()
-            .find(|runtime| runtime.name() == name)
-    }
-}
+pub use runtime::Runtime;
 
 /// The runtimes of this host.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The outputs: turn events into lines, and write them.
 //!
 //! A run has one durable output, standard output or a file. While it takes no lines, records stay in the
-//! ring, so that nothing is lost. There may be other outputs, which take what they can. `run/setup.rs` lists
+//! ring, so that nothing is lost. There may be other outputs, which take what they can. `run/beside.rs` lists
 //! them.
 
 mod durable;

@@ -1,7 +1,7 @@
 //! Builds a run: its sources, its outputs, and the knowledge that its events are enriched with.
 //!
-//! The two lists of a run are here: [`sources`] and [`outputs`]. A new source or output is one file and one
-//! line.
+//! The list of the sources is here: [`sources`]. The list of the outputs besides the durable one is in
+//! `beside.rs`.
 
 use crate::{
     cgroups::tree::{CgroupTree, TreeLimits},

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
+    containers::Runtime,
     event::{
         Event as Line, Gap, Kill, Killer, LossReason, Lost, MemcgOom, MemcgOomOutcome, OomKill, Scope,
         Signal, SignalKill, Verdict,
@@ -32,11 +33,11 @@ const KILLERS: [&str; Killer::ALL.len() + 1] = [
     "unknown",
 ];
 /// Runtimes that may have containers.
-const RUNTIMES: [&str; 6] = ["docker", "containerd", "cri-o", "podman", "lxc", "systemd-nspawn"];
+const RUNTIMES: [Runtime; Runtime::ALL.len()] = Runtime::ALL;
 /// The number of reasons for a loss.
 const REASONS: usize = LossReason::ALL.len();
 /// The version of the stored value.
-const KEPT: u64 = 0x6f6f_6d74_0002_0000 + REASONS as u64;
+const KEPT: u64 = 0x6f6f_6d74_0002_0000 + ((RUNTIMES.len() << 8) + REASONS) as u64;
 /// Its place in the store.
 const PLACE: usize = 0;
 
@@ -82,8 +83,9 @@ impl Totals {
             Line::Gap(gap) => self.saw_gap(gap),
             Line::Verdict(verdict) => self.saw_verdict(verdict),
             Line::Start(start) => {
-                let found =
-                    |name: &str| start.runtimes.iter().any(|found| found.split('=').next() == Some(name));
+                let found = |runtime: Runtime| {
+                    start.runtimes.iter().any(|found| found.split('=').next() == Some(runtime.name()))
+                };
                 self.present = RUNTIMES.map(found);
             }
             _ => {}
@@ -150,7 +152,7 @@ impl Totals {
 
     fn saw_verdict(&mut self, verdict: &Verdict) {
         let name = verdict.container.runtime.name.as_str();
-        let Some(at) = RUNTIMES.iter().position(|runtime| *runtime == name) else { return };
+        let Some(at) = RUNTIMES.iter().position(|runtime| runtime.name() == name) else { return };
         add(&mut self.missed, at, u64::from(verdict.missed == Some(true)));
         let flagged = u64::try_from(verdict.false_positive.len()).unwrap_or(u64::MAX);
         add(&mut self.false_positives, at, flagged);
@@ -224,7 +226,9 @@ impl Totals {
         );
         let by_runtime = |counts: ByRuntime| {
             let present = RUNTIMES.iter().zip(self.present).zip(counts).filter(|((_, present), _)| *present);
-            present.map(|((name, _), count)| (format!("{{runtime=\"{name}\"}}"), count)).collect::<Vec<_>>()
+            present
+                .map(|((runtime, _), count)| (format!("{{runtime=\"{}\"}}", runtime.name()), count))
+                .collect::<Vec<_>>()
         };
         page::counter(
             out,
