@@ -67,7 +67,8 @@ pub enum Command {
     Report(Report),
     /// Print what this host offers and what it lacks. Exits with 0 if `run` can work.
     Check(Check),
-    /// List the containers of this host with the names that a kill in them would have.
+    /// List the containers of this host with the names that a kill in them would have. Also a cgroup of a container in which no
+    /// process runs is listed.
     Containers(Containers),
     /// Make an OOM kill of a child process in a small cgroup, print the event, and compare it with the kernel's log.
     Simulate(Simulate),
@@ -117,7 +118,7 @@ pub struct Run {
     #[arg(long, value_name = "BYTES", value_parser = values::file_size, requires = "file")]
     pub file_max_size: Option<u64>,
     /// How many rotated files to keep.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=999), requires = "file_max_size")]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = values::within(1..=999u32), requires = "file_max_size")]
     pub file_keep: u32,
     /// Mode of files that are created, also of rotated ones: `640` lets their group read them.
     #[arg(long, value_name = "MODE", default_value = "600", value_parser = values::file_mode, requires = "file")]
@@ -130,7 +131,7 @@ pub struct Run {
     #[arg(long, value_name = "boot|TIME", value_parser = values::since)]
     pub since: Option<Since>,
     /// End after this many kills. Only `oom_kill` lines count, and not those of processes that were exiting already.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = values::within(1..=u64::MAX))]
     pub count: Option<u64>,
     /// End after this time: `30s`, `5m`, `2h`, `500ms`.
     #[arg(long, value_name = "TIME", value_parser = values::duration)]

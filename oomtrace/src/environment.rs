@@ -6,30 +6,60 @@
 
 use std::env;
 
-use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, builder::FalseyValueParser};
+use clap::{
+    Arg, ArgAction, Command, CommandFactory, FromArgMatches,
+    builder::FalseyValueParser,
+    error::{ContextKind, ContextValue},
+};
 
-use crate::cli::Cli;
+use crate::{cli::Cli, stderr::say};
 
 /// Values that leave a flag unset, as [`FalseyValueParser`] reads them.
 const OFF: [&str; 6] = ["0", "f", "false", "n", "no", "off"];
 
 /// Parses the command line and the environment. Ends the process with an error or a help text, as clap does.
 pub fn parse() -> Cli {
-    let matches = command().get_matches();
+    let arguments: Vec<String> =
+        env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let matches = command(&arguments).try_get_matches().unwrap_or_else(|error| end_with(&error, &arguments));
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-fn command() -> Command {
-    Cli::command()
-        .mut_args(by_environment)
+fn command(arguments: &[String]) -> Command {
+    let command = Cli::command()
         .mut_subcommand("run", |run| run.mut_args(by_environment))
-        .mut_subcommand("detach", |detach| detach.mut_arg("dir", |dir| named(dir, "OOMTRACE_PIN")))
+        .mut_subcommand("detach", |detach| detach.mut_arg("dir", |dir| named(dir, "OOMTRACE_PIN")));
+    // Without a command it is `run`. Variables for `run` are not in the way of the other commands.
+    let is_run = arguments.first().is_none_or(|first| first.starts_with('-'));
+    if is_run { command.mut_args(by_environment) } else { command }
+}
+
+/// Ends as clap does. If the wrong value is a variable's, the message names the variable.
+fn end_with(error: &clap::Error, arguments: &[String]) -> ! {
+    let option = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) => option.split(' ').next().unwrap_or_default(),
+        _ => "",
+    };
+    let long = option.strip_prefix("--").unwrap_or_default();
+    let short = if long == "output" { "-o" } else { option };
+    let typed = arguments.iter().any(|argument| argument.starts_with(option) || argument.starts_with(short));
+    let variable = variable(long);
+    let set = env::var_os(&variable).is_some_and(|value| !value.is_empty());
+    if error.use_stderr() && !long.is_empty() && !typed && set {
+        say(&format!("oomtrace: the environment variable {variable} sets this option:"));
+    }
+    error.exit()
+}
+
+/// The variable of an option.
+fn variable(long: &str) -> String {
+    format!("OOMTRACE_{}", long.to_uppercase().replace('-', "_"))
 }
 
 /// Gives the option its variable. Options that the help does not show have none.
 fn by_environment(option: Arg) -> Arg {
     let Some(long) = option.get_long().filter(|_| !option.is_hide_set()) else { return option };
-    let variable = format!("OOMTRACE_{}", long.to_uppercase().replace('-', "_"));
+    let variable = variable(long);
     if !matches!(option.get_action(), ArgAction::SetTrue) {
         return named(option, &variable);
     }

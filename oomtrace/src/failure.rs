@@ -192,7 +192,7 @@ impl From<ProbeError> for Failure {
                 .collect();
             let failure = Self::new(Code::Privilege, &error);
             return if missing.is_empty() {
-                failure.hint("all capabilities are present, but the kernel refuses: look for a seccomp profile or a security module")
+                failure.hint("the capabilities that are required are present, but the kernel refuses: look for a seccomp profile or a security module")
             } else {
                 failure.hint(format!("run it as root, or with {}", missing.join(" and ")))
             };

@@ -93,7 +93,7 @@ fn every_form_of_a_log_says_the_same() {
         let (code, lines, err) = log(&fs::read(fixture(form)).unwrap());
         assert_eq!((code, tids(&lines)), (0, vec![2990, 3001, 41]), "{form}: {err}");
         assert!(
-            err.contains("1 of these kills have no report") && err.contains("left out 1 reports"),
+            err.contains("only one line about 1 of these kills") && err.contains("left out 1 reports"),
             "{err}"
         );
         let said: Vec<Value> = lines.iter().map(facts).collect();
@@ -330,4 +330,12 @@ fn text_is_for_people() {
         text.starts_with("boot+0d 00:22:32.961 oom_kill ab12f4c09e7d (docker): python3[2990] rss 52.5 MiB"),
         "{text}"
     );
+}
+
+#[test]
+fn recorded_lines_are_for_another_command() {
+    let (code, lines, err) = log(b"{\"schema\":1,\"type\":\"stop\"}\n");
+    assert!(code == 65 && lines.is_empty() && err.contains("`oomtrace show FILE`"), "{code} {err}");
+    let (code, _, err) = log(b"{\"other\":1}\n");
+    assert!(code == 65 && err.contains("known are the formats"), "{code} {err}");
 }

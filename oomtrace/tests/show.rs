@@ -261,3 +261,12 @@ proptest! {
         prop_assert!(rescued.text == line.trim_end() && (rescued.follows_torn || torn.is_empty()));
     }
 }
+
+#[test]
+fn a_kernels_log_is_for_another_command() {
+    let (code, _, err) =
+        show(&[], "[    1.000001] hog invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0\n");
+    assert!(code == 65 && err.contains("`oomtrace log FILE`"), "{code} {err}");
+    let (code, _, err) = show(&[], "{\"half\": \n");
+    assert!(code == 65 && !err.contains("hint"), "{code} {err}");
+}

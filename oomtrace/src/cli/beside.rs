@@ -7,7 +7,10 @@ use clap::{
     builder::{PathBufValueParser, TypedValueParser},
 };
 
-use crate::outputs::metrics::{Address, SERIES};
+use crate::{
+    cli::values,
+    outputs::metrics::{Address, SERIES},
+};
 
 /// Outputs beside the lines.
 #[derive(Args, Clone, Debug, Default)]
@@ -25,7 +28,7 @@ pub struct Beside {
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<Address>,
     /// How many workloads get their own series. The others are counted in container="_other".
-    #[arg(long, value_name = "N", default_value_t = SERIES, value_parser = clap::value_parser!(u16).range(16..=4096))]
+    #[arg(long, value_name = "N", default_value_t = SERIES, value_parser = values::within(16..=4096u16))]
     pub metrics_series: u16,
 }
 

@@ -1,7 +1,9 @@
 //! Parses the values of options. An error is what is wrong with the value.
 
 use std::{
+    fmt::Display,
     num::{IntErrorKind, ParseIntError},
+    ops::RangeInclusive,
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -55,6 +57,26 @@ fn number<'a, T: FromStr<Err = ParseIntError>>(
     Ok((number, unit))
 }
 
+/// Parses a whole number in this range.
+pub(super) fn within<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr<Err = ParseIntError> + PartialOrd + Display + Clone,
+{
+    move |text| {
+        let (least, most) = (range.start(), range.end());
+        let number = match number(text, "a whole number, as in 5") {
+            Ok((number, "")) => number,
+            Ok(_) => return Err("a whole number, as in 5".into()),
+            Err(error) => return Err(error.into()),
+        };
+        match number {
+            number if number < *least => Err(format!("at least {least}")),
+            number if number > *most => Err(format!("at most {most}")),
+            number => Ok(number),
+        }
+    }
+}
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit): (u64, _) = number(text, "a time is a number and a unit, as in 30s")?;
     let unit_ms: u64 = match unit {
@@ -72,7 +94,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn since(text: &str) -> Result<Since, String> {
     match text {
         "boot" => Ok(Since::Boot),
-        ago => duration(ago).map(Since::Ago),
+        ago => duration(ago)
+            .map(Since::Ago)
+            .map_err(|error| format!("{error}; `boot` is all since the host's boot")),
     }
 }
 

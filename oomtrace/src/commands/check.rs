@@ -136,7 +136,7 @@ fn capabilities(root: &Root) -> Finding {
     };
     let lacks: Vec<String> =
         missing.iter().map(|capability| format!("no {}: {}", capability.name, capability.without)).collect();
-    let detail = if lacks.is_empty() { "all that are used".into() } else { lacks.join("; ") };
+    let detail = if lacks.is_empty() { "all that are required".into() } else { lacks.join("; ") };
     Finding { name, state, detail }
 }
 

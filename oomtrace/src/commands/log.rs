@@ -72,16 +72,17 @@ impl Lines {
         Self { render, filter, line: Vec::new() }
     }
 
-    fn print(&mut self, event: &Event) -> Result<(), Ended> {
+    /// Returns whether the filter takes the event.
+    fn print(&mut self, event: &Event) -> Result<bool, Ended> {
         if !self.filter.takes(event) {
-            return Ok(());
+            return Ok(false);
         }
         let written = self
             .render
             .line(event, &mut self.line)
             .map_err(io::Error::from)
             .and_then(|()| io::stdout().lock().write_all(&self.line));
-        written.map_err(|error| match error.kind() {
+        written.map(|()| true).map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => Ended::Closed,
             _ => Ended::Failure(not_written(&error)),
         })

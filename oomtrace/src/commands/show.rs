@@ -47,7 +47,13 @@ pub(super) fn said(tally: &Tally, unreadable: &[String]) -> Result<(), Failure> 
         return Err(Failure::message(Code::RunTime, unreadable.join("; ")));
     }
     match tally.not_understood() {
-        Some(what) => Err(Failure::message(Code::Data, format!("not understood: {what}"))),
+        Some(what) => {
+            let failure = Failure::message(Code::Data, format!("not understood: {what}"));
+            Err(match tally.kernel_log {
+                true => failure.hint("kills of a kernel's log are printed by `oomtrace log FILE`"),
+                false => failure,
+            })
+        }
         None => Ok(()),
     }
 }

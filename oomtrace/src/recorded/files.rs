@@ -76,7 +76,10 @@ impl Files {
                         }
                         self.line(&line, take).map_err(Ended::Taker)?;
                     }
-                    None => self.tally.unknown(file, lines.number()),
+                    None => {
+                        self.tally.kernel_log |= is_kernel_log(lines.line());
+                        self.tally.unknown(file, lines.number());
+                    }
                 },
             }
         }
@@ -102,4 +105,10 @@ impl Files {
         };
         take(&mut self.tally, line, inside)
     }
+}
+
+/// Whether it looks like a line of a kernel's log.
+fn is_kernel_log(line: &[u8]) -> bool {
+    let contains = |part: &[u8]| line.windows(part.len()).any(|window| window == part);
+    line.starts_with(b"[") || contains(b" kernel: ") || contains(b" invoked oom-killer: ")
 }

@@ -19,6 +19,9 @@ pub use service::Service;
 pub use tally::Tally;
 pub use twice::Twice;
 
+/// How each line begins.
+pub const BEGINS: &[u8] = b"{\"schema\":";
+
 /// What is read of a line; oomtrace's own have less than 4096 bytes.
 const LINE_BYTES: usize = 64 << 10;
 
@@ -74,7 +77,6 @@ pub struct HostName<'a> {
 impl<'a> Recorded<'a> {
     /// Reads a line; `None` if it is none of oomtrace's, or torn.
     pub fn of(line: &'a [u8]) -> Option<Self> {
-        const BEGINS: &[u8] = b"{\"schema\":";
         if let Some(whole) = Self::whole(line, false) {
             return Some(whole);
         }

@@ -20,6 +20,8 @@ pub struct Tally {
     pub without_time: u64,
     /// Lines of a type, of a version or with a word that is not known here.
     pub other_version: u64,
+    /// Some of what is not understood looks like a kernel's log.
+    pub kernel_log: bool,
     /// How often a later event of a stream has an earlier time.
     steps: u64,
     unknown: u64,

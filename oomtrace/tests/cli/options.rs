@@ -51,11 +51,13 @@ fn options_come_from_the_environment_too() {
         for arguments in [&["run"][..], &[]] {
             let (code, _, err) = run_with(&[(variable, "?")], arguments);
             assert!(code == 2 && err.contains(option), "{variable} {arguments:?}: {code} {err}");
+            assert!(err.contains(variable), "the variable is named: {err}");
         }
     }
     // The command line has priority, and an empty variable counts as unset.
     let (code, _, err) = run_with(&[("OOMTRACE_RING_SIZE", "?")], &["run", "--ring-size", "7"]);
     assert!(code == 2 && err.contains("'7'") && !err.contains("'?'"), "{err}");
+    assert!(!err.contains("OOMTRACE_"), "the variable is not the cause: {err}");
     let empty = [("OOMTRACE_OUTPUT", ""), ("OOMTRACE_PIN", ""), ("OOMTRACE_NO_VERDICT", "")];
     assert_eq!(run_with(&empty, &["run", "--file", "-"]), run(&["run", "--file", "-"]));
     // A flag can be set with 1, and conflicts between options still apply: --debug conflicts with --pin.
@@ -66,9 +68,26 @@ fn options_come_from_the_environment_too() {
 }
 
 #[test]
+fn a_wrong_number_is_explained() {
+    for (arguments, says) in [
+        (&["--file", "x", "--file-max-size", "1MiB", "--file-keep", "x"][..], "a whole number, as in 5"),
+        (&["--file", "x", "--file-max-size", "1MiB", "--file-keep", "1000"], "at most 999"),
+        (&["--count", "0"], "at least 1"),
+        (&["--count", "1.5"], "a whole number, as in 5"),
+        (&["--metrics-series", "15"], "at least 16"),
+        (&["--since", "yesterday"], "`boot` is all since the host's boot"),
+    ] {
+        let (code, _, err) = run(arguments);
+        assert!(code == 2 && err.contains(says), "{arguments:?}: {code} {err}");
+    }
+}
+
+#[test]
 fn other_commands_are_not_in_the_way_of_the_environment() {
     let set = [("OOMTRACE_FILE", "/nonexistent/oom.jsonl"), ("OOMTRACE_PIN", "/nonexistent/pins")];
     assert_eq!(run_with(&set, &["schema"]), run(&["schema"]));
+    let wrong = [("OOMTRACE_OUTPUT", "?"), ("OOMTRACE_RING_SIZE", "?")];
+    assert_eq!(run_with(&wrong, &["schema"]), run(&["schema"]));
     assert_eq!(
         run_with(&set, &["man", "run"]),
         run(&["man", "run"]),

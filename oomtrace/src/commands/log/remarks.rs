@@ -8,10 +8,11 @@ pub(super) fn say_all(tally: &Tally, unreported: u64) {
     if unreported > 0 {
         let suppressed = match tally.suppressed {
             0 => String::new(),
-            count => format!("; it says that it left out {count} reports"),
+            count => format!("; in the whole log it says that it left out {count} reports"),
         };
         say(&format!(
-            "oomtrace: {unreported} of these kills have no report: the kernel writes ten in five seconds{suppressed}"
+            "oomtrace: the kernel wrote only one line about {unreported} of these kills, without cgroup, container and trigger: it \
+             writes ten full reports in five seconds{suppressed}"
         ));
     }
     for (count, what) in [

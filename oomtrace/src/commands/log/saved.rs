@@ -22,9 +22,12 @@ use crate::{
 /// The formats that can be read: the hint when a log has another.
 const FORMS: &str = "known are the formats of dmesg, `journalctl -k` (-o short…, export, json) and syslog";
 
+/// The hint when lines of `run` were given.
+const RECORDED: &str = "lines that `oomtrace run` wrote are printed by `oomtrace show FILE`";
+
 pub(super) fn print(files: &[PathBuf], lines: &mut Lines) -> Result<(), Ended> {
     let mut enricher = enricher();
-    let mut incomplete = Vec::new();
+    let (mut incomplete, mut recorded) = (Vec::new(), false);
     for file in files {
         // Each read of the device returns one record, and it has no end.
         if is_device(file) {
@@ -33,11 +36,18 @@ pub(super) fn print(files: &[PathBuf], lines: &mut Lines) -> Result<(), Ended> {
         }
         let name = saved::name(file);
         let input = saved::open(file).map_err(|error| unreadable(&name, &error))?;
-        print_one(&name, input, &mut enricher, lines, &mut incomplete)?;
+        let tally = print_one(&name, input, &mut enricher, lines)?;
+        if tally.is_incomplete() {
+            incomplete.push(format!("{name}: {}", remarks::not_understood(&tally)));
+        }
+        recorded |= tally.unread.recorded;
     }
     match incomplete.is_empty() {
         true => Ok(()),
-        false => Err(Failure::message(Code::Data, incomplete.join("; ")).hint(FORMS).into()),
+        false => {
+            let hint = if recorded { RECORDED } else { FORMS };
+            Err(Failure::message(Code::Data, incomplete.join("; ")).hint(hint).into())
+        }
     }
 }
 
@@ -51,22 +61,18 @@ fn print_one(
     input: impl BufRead,
     enricher: &mut Enricher,
     lines: &mut Lines,
-    incomplete: &mut Vec<String>,
-) -> Result<(), Ended> {
+) -> Result<Tally, Ended> {
     let mut log = SavedLog::new(input, ClockOffset::sample().unix_ns(clock::boot_time()));
     let mut unreported = 0;
     for found in &mut log {
         let SavedKill { kill, stamp, host } = found.map_err(|error| unreadable(name, &error))?;
-        unreported += u64::from(kill.report.is_none());
         let origin = origin(stamp, host);
-        lines.print(&Event::OomKill(Box::new(enricher.logged_kill(&kill, &origin))))?;
+        let printed = lines.print(&Event::OomKill(Box::new(enricher.logged_kill(&kill, &origin))))?;
+        unreported += u64::from(printed && kill.report.is_none());
     }
     let tally: Tally = log.tally();
     remarks::say_all(&tally, unreported);
-    if tally.is_incomplete() {
-        incomplete.push(format!("{name}: {}", remarks::not_understood(&tally)));
-    }
-    Ok(())
+    Ok(tally)
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Failure {

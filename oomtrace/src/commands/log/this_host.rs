@@ -41,8 +41,9 @@ pub(super) fn print(lines: &mut Lines) -> Result<(), Ended> {
             None => (kills.end(), true),
         };
         if let Some((kill, ())) = complete {
-            unreported += u64::from(kill.report.is_none());
-            lines.print(&Event::OomKill(Box::new(enricher.logged_kill(&kill, &LogOrigin::ThisBoot))))?;
+            let printed =
+                lines.print(&Event::OomKill(Box::new(enricher.logged_kill(&kill, &LogOrigin::ThisBoot))))?;
+            unreported += u64::from(printed && kill.report.is_none());
         }
         if last {
             break;

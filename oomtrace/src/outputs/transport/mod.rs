@@ -110,10 +110,16 @@ impl SinkError {
 /// A hint for a failed write.
 fn write_hint(errno: Errno) -> &'static str {
     match errno {
-        Errno::NOSPC | Errno::DQUOT => "free space there: kills wait in the kernel's ring until then",
+        Errno::NOSPC | Errno::DQUOT => {
+            "free space there: while this run goes on, kills wait in the kernel's ring"
+        }
         Errno::FBIG => "raise the limit on file sizes (ulimit -f), or rotate the file and send SIGHUP",
-        Errno::AGAIN => "its reader does not keep up: kills wait in the kernel's ring until it reads",
-        Errno::PIPE => "its reader is gone: kills wait in the kernel's ring until one opens it",
-        _ => "kills wait in the kernel's ring until it can be written",
+        Errno::AGAIN => {
+            "its reader does not keep up: while this run goes on, kills wait in the kernel's ring"
+        }
+        Errno::PIPE => {
+            "its reader is gone: while this run goes on, kills wait in the kernel's ring until one opens it"
+        }
+        _ => "while this run goes on, kills wait in the kernel's ring until it can be written",
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     facts::kernel_log::saved::{Prefixes, SavedLine, Stamp},
+    recorded,
     saved::{self, Lines},
 };
 
@@ -26,6 +27,8 @@ pub struct Unread {
     pub first_unknown: Option<u64>,
     /// Lines that are longer than what is read of a line.
     pub long: u64,
+    /// Some are lines that `oomtrace run` wrote.
+    pub recorded: bool,
 }
 
 /// What was read from the log.
@@ -95,6 +98,7 @@ impl<R: BufRead> Reader<R> {
         let (line, number) = (self.lines.line(), self.lines.number());
         if line.starts_with(b"{") {
             let entry = serde_json::from_slice(line).ok().and_then(entry);
+            self.unread.recorded |= entry.is_none() && line.starts_with(recorded::BEGINS);
             return Ok(Some(entry.unwrap_or_else(|| self.unread.unknown(number))));
         }
         if let Some(line) = self.prefixes.parse(line) {

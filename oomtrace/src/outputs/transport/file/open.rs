@@ -146,7 +146,11 @@ pub(super) fn ends_in_a_line(fd: &OwnedFd) -> io::Result<bool> {
 fn open_hint(path: &Path, errno: Errno) -> &'static str {
     match errno {
         Errno::ISDIR => "it is a directory: name a file in it",
-        Errno::NOENT => "its directory does not exist: make it first",
+        // /proc and /sys exist and say this of each new file.
+        Errno::NOENT => match path.parent() {
+            Some(dir) if dir.is_dir() => "no file can be created in its directory: choose another place",
+            _ => "its directory does not exist: make it first",
+        },
         Errno::NOTDIR => "a part of its path is not a directory",
         Errno::ACCESS | Errno::PERM => "no permission: choose another place, or run as its owner",
         Errno::ROFS => "its file system is read-only: choose another place",
