@@ -43,8 +43,8 @@ const STACK_BYTES: usize = 128 << 10;
 enum Note {
     /// A victim.
     Victim { run: Box<Run>, victim: LastVictim, room: room::Part },
-    /// A process that shares the memory of the victim `of`.
-    Sharer { stream: Option<String>, of: u64, victim: LastVictim, room: room::Part },
+    /// A process that shares the memory of the victim `of`. It takes no room: the thread keeps few of them.
+    Sharer { stream: Option<String>, of: u64, victim: LastVictim },
 }
 
 /// What became of a run.
@@ -113,13 +113,19 @@ impl Incidents {
         Ok(Self { notes, ended, wake, call, room: Room::default() })
     }
 
-    /// Sends a note to the thread. Returns false if there is no room.
-    fn send(&mut self, cgroup: &str, bytes: usize, note: impl FnOnce(room::Part) -> Note) -> bool {
-        let Some(part) = self.room.take(cgroup, bytes) else { return false };
-        let sent = self.notes.try_send(note(part.clone())).is_ok();
+    /// Sends a victim to the thread. Returns false if there is no room.
+    fn victim(&mut self, run: Run, victim: LastVictim) -> bool {
+        let Some(room) = self.room.take(&run.key(), run.bytes()) else { return false };
+        let part = room.clone();
+        let sent = self.send(Note::Victim { run: Box::new(run), victim, room });
         if !sent {
             self.room.give_back(&part);
         }
+        sent
+    }
+
+    fn send(&self, note: Note) -> bool {
+        let sent = self.notes.try_send(note).is_ok();
         // This fails only if the thread is woken already.
         let _ignored = rustix::io::write(&*self.call, &1u64.to_ne_bytes());
         sent
@@ -149,13 +155,11 @@ impl Source for Incidents {
             Event::OomKill(kill)
                 if kill.envelope.seq.is_some() && kill.oom.kill != Some(Kill::AlreadyExiting) =>
             {
-                let run = Run::of(kill, enricher.tree());
-                self.send(&run.key(), run.bytes(), |room| Note::Victim { run: Box::new(run), victim, room })
+                self.victim(Run::of(kill, enricher.tree()), victim)
             }
             Event::SharedMmKill(kill) => {
                 let Some(of) = kill.of.first().copied() else { return };
-                let stream = kill.envelope.stream.clone();
-                self.send("sharer", size_of::<Note>() + 64, |room| Note::Sharer { stream, of, victim, room })
+                self.send(Note::Sharer { stream: kill.envelope.stream.clone(), of, victim })
             }
             _ => return,
         };

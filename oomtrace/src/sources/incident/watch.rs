@@ -70,6 +70,18 @@ impl Pending {
         self.look_at_usage();
     }
 
+    /// Adds a victim. Of processes that only share a victim's memory and are not waited for, one is enough.
+    fn take(&mut self, victim: Victim, room: Option<Part>) {
+        let is_one_more = matches!(victim.end, End::Unknown(_)) && room.is_none();
+        if !is_one_more || !self.victims.iter().any(|known| matches!(known.end, End::Unknown(_))) {
+            self.victims.push(victim);
+        }
+        self.room.extend(room);
+        self.last = Instant::now();
+        self.left = None;
+        self.look_at_usage();
+    }
+
     /// Reads the usage as soon as no victim is there any more.
     fn look_at_usage(&mut self) {
         if self.left.is_none() && !self.waits() {
@@ -164,32 +176,24 @@ fn take(note: Note, host: &Host, pending: &mut Vec<Pending>) {
     let (at, victim, room) = match note {
         Note::Victim { run, victim, room } => {
             let same = |one: &Pending| one.run.id == run.id && one.run.stream == run.stream;
-            let at = match pending.iter().position(same) {
-                Some(at) => {
-                    if let Some(one) = pending.get_mut(at) {
-                        one.run.add(&run);
-                    }
-                    Some(at)
-                }
+            let at = pending.iter().position(same);
+            match at.and_then(|at| pending.get_mut(at)) {
+                Some(one) => one.run.add(&run),
                 None => {
                     let open = pending.iter().filter(|one| one.files.is_ok()).count();
                     pending.push(begin(run, host, open < OPEN_MAX));
-                    pending.len().checked_sub(1)
                 }
-            };
-            (at, watch(&victim), room)
+            }
+            (at.or(pending.len().checked_sub(1)), watch(&victim), Some(room))
         }
-        Note::Sharer { stream, of, victim, room } => {
+        Note::Sharer { stream, of, victim } => {
             let at = pending.iter().position(|one| one.run.has(stream.as_deref(), of));
-            (at, watch(&victim), room)
+            (at, watch(&victim), None)
         }
     };
-    let Some(one) = at.and_then(|at| pending.get_mut(at)) else { return };
-    one.room.push(room);
-    one.victims.push(victim);
-    one.last = Instant::now();
-    one.left = None;
-    one.look_at_usage();
+    if let Some(one) = at.and_then(|at| pending.get_mut(at)) {
+        one.take(victim, room);
+    }
 }
 
 /// Begins a run: reads at once what is being released.
