@@ -57,7 +57,7 @@ pub struct Cli {
 pub enum Command {
     /// Trace OOM kills and print a line for each. This is the default.
     Run(Box<Run>),
-    /// Print the OOM kills that the kernel's log reports: this host's since its boot, or a saved log. Needs no eBPF.
+    /// Print the OOM kills that the kernel's log reports: of this host as far back as the log reaches, or of a saved log. Needs no eBPF.
     Log(Log),
     /// Print recorded events as text: files that `run` wrote, also rotated and compressed ones.
     Show(Show),
