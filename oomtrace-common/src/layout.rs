@@ -161,6 +161,12 @@ layout! {
     css_cgroup,
     /// `cgroup_subsys_state.parent`.
     css_parent,
+    /// `cgroup_subsys_state.children`: only for the sampler, as the next two.
+    css_children,
+    /// `cgroup_subsys_state.sibling`.
+    css_sibling,
+    /// `cgroup_subsys_state.flags`.
+    css_flags,
     /// `cgroup.kn`.
     cgroup_kn,
     /// `cgroup.root`.

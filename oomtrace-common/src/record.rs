@@ -6,6 +6,7 @@
 
 mod memory;
 mod own;
+pub mod sample;
 mod signal;
 mod stack;
 

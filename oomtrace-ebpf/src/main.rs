@@ -13,6 +13,7 @@ mod mark;
 mod memcg;
 mod memory;
 mod run;
+mod sampler;
 mod signal;
 mod signal_kill;
 mod stack;
@@ -194,6 +195,13 @@ pub fn mem_cgroup_oom_synchronize_fexit(_: FExitContext) -> i32 {
 #[kretprobe]
 pub fn mem_cgroup_oom_synchronize_kretprobe(_: RetProbeContext) -> u32 {
     hang::ends();
+    0
+}
+
+/// Never attached: user space runs it with `BPF_PROG_TEST_RUN`. Each run walks a part of the tree of memory cgroups.
+#[raw_tracepoint(tracepoint = "sample_cgroups")]
+pub fn sample_cgroups(_: RawTracePointContext) -> i32 {
+    sampler::goes_on();
     0
 }
 

@@ -13,6 +13,7 @@ use oomtrace_common::{
     record::{
         COMMAND_LINE_LEN, CgroupChange, OomControl, OomKill, PATH_LEN, STACK_LEN, SignalGroup, SignalKey,
         Sigterm,
+        sample::Walked,
     },
 };
 
@@ -94,6 +95,14 @@ pub static WAITERS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0)
 /// Preallocated too. A cgroup whose entry was replaced is reported again.
 #[map]
 pub static HANGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+
+/// Where the walk of the sampler is, and what it has found.
+#[map]
+pub static WALKED: Array<Walked> = Array::with_max_entries(1, 0);
+
+/// Sizes of LRU lists of the walk, before they are added up.
+#[map]
+pub static WALKED_LISTS: Array<Lists> = Array::with_max_entries(1, 0);
 
 /// A kill record, and the parts of which it is built.
 #[repr(C)]

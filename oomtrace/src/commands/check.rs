@@ -1,5 +1,7 @@
 //! `oomtrace check`: what this host offers and lacks, found by trying.
 
+mod sampler;
+
 use serde::Serialize;
 
 use crate::{
@@ -68,6 +70,7 @@ pub fn check(args: &Check) -> Result<(), Failure> {
             findings.push(btf(&kernel));
             findings.push(mark_victim(&kernel));
             findings.push(memory_cgroups(&kernel));
+            findings.extend(sampler::finding(&kernel));
             match attach(&kernel, HookChoice::Auto, RingSize::default()) {
                 Ok(mut probe) => {
                     let ftrace = ftrace_enabled(&root) != Some(false);

@@ -12,6 +12,7 @@ mod parts;
 mod recording;
 mod records;
 mod ring_fill;
+mod sample;
 mod signal_kill;
 
 use oomtrace_common::record::{
@@ -30,6 +31,7 @@ pub use records::{
     TasksFacts,
 };
 pub use ring_fill::RingFill;
+pub use sample::{Removed, SampleFacts, removed};
 pub use signal_kill::{SignalKillFacts, SigtermFacts};
 
 use crate::event::{Evidence, MemoryEvents};

@@ -9,6 +9,8 @@ use oomtrace_common::layout::{
     ABSENT, COMMAND_LINE_FULL, FOLLOW_ALL, KernelLayout, MARK_VICTIM_PID, MARK_VICTIM_TASK, MEMORY_EVENTS,
 };
 
+use oomtrace_common::record::sample::CSS_DYING;
+
 use crate::{
     facts::OomControlLayout,
     kernel::btf::{Btf, TypeId},
@@ -25,12 +27,15 @@ const PIDS: &str = "pids_cgrp_id";
 /// How many LRU lists there are.
 const LISTS: &str = "NR_LRU_LISTS";
 
+/// The flag of a removed cgroup.
+const DYING: &str = "CSS_DYING";
+
 /// An enumerator of the allocation flags' numbers, which newer kernels have.
 pub(super) const GFP: &str = "___GFP_DMA_BIT";
 
 /// The types and enumerators that a start needs, so that one pass through all types finds them. Other names are found
 /// too, each in a pass of its own.
-pub const NAMES: [&str; 37] = [
+pub const NAMES: [&str; 38] = [
     "task_struct",
     "pid",
     "upid",
@@ -52,6 +57,7 @@ pub const NAMES: [&str; 37] = [
     MEMORY,
     PIDS,
     LISTS,
+    DYING,
     "PIDTYPE_TGID",
     "MM_FILEPAGES",
     "MM_ANONPAGES",
@@ -215,6 +221,9 @@ pub fn resolve(btf: &Btf, memory_hierarchy_id: Option<u32>) -> Result<Resolved, 
         pids_cgroup_watermark: tasks.watermark,
         css_cgroup: memcg.needed(&mut s, "cgroup_subsys_state", "cgroup")?,
         css_parent: memcg.needed(&mut s, "cgroup_subsys_state", "parent")?,
+        css_children: memcg.of_css(&mut s, "children"),
+        css_sibling: memcg.of_css(&mut s, "sibling"),
+        css_flags: memcg.css_flags(&mut s),
         cgroup_kn: memcg.needed(&mut s, "cgroup", "kn")?,
         cgroup_root: memcg.needed(&mut s, "cgroup", "root")?,
         cgroup_root_hierarchy_id: memcg.needed(&mut s, "cgroup_root", "hierarchy_id")?,
@@ -331,6 +340,20 @@ impl Memcg {
 
     fn wanted(&self, s: &mut Structures<'_>, paths: &[&str]) -> u32 {
         if self.there { s.wanted("mem_cgroup", paths) } else { ABSENT }
+    }
+
+    /// A member that only the sampler needs.
+    fn of_css(&self, s: &mut Structures<'_>, path: &str) -> u32 {
+        if self.there { s.wanted("cgroup_subsys_state", &[path]) } else { ABSENT }
+    }
+
+    /// The flags, if the one that is looked for has the number that is looked for.
+    fn css_flags(&self, s: &mut Structures<'_>) -> u32 {
+        match value(s.btf, DYING) {
+            Some(bit) if bit == i64::from(CSS_DYING) => self.of_css(s, "flags"),
+            _ if self.there => s.lack(format!("{DYING} as oomtrace knows it")),
+            _ => ABSENT,
+        }
     }
 
     fn optional(&self, s: &mut Structures<'_>, path: &str) -> u32 {

@@ -45,8 +45,8 @@ const STRUCTURES: [&str; 28] = [
     "qspinlock",
 ];
 /// One enumerator of each enumeration that the layout is read from.
-const ENUMERATIONS: [&str; 5] =
-    ["PIDTYPE_TGID", "MM_FILEPAGES", "memory_cgrp_id", "MEMCG_LOW", "NR_LRU_LISTS"];
+const ENUMERATIONS: [&str; 6] =
+    ["PIDTYPE_TGID", "MM_FILEPAGES", "memory_cgrp_id", "MEMCG_LOW", "NR_LRU_LISTS", "CSS_DYING"];
 
 /// A type.
 #[derive(Clone, Debug, Default)]

@@ -135,7 +135,15 @@ pub(super) fn cache(path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-fn memory_file() -> io::Result<OwnedFd> {
+/// Writes `bytes` into a file that is there already. Its pages belong to this process's cgroup, and stay after its end.
+pub(super) fn pour(path: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    let chunk = [1; STEP];
+    (0..bytes).step_by(STEP).try_for_each(|_| file.write_all(&chunk))
+}
+
+/// A file of memory, which is gone with the last descriptor of it.
+pub fn memory_file() -> io::Result<OwnedFd> {
     // SAFETY: a name ended by NUL.
     let fd = unsafe { libc::memfd_create(c"hog".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {

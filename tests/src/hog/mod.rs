@@ -13,6 +13,8 @@ mod signals;
 mod storm;
 mod tasks;
 
+pub use memory::memory_file;
+
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -227,6 +229,11 @@ impl Hog {
     /// [`Fuse`](crate::fuse::Fuse), is gone.
     pub fn lock_memory(&mut self, file: &Path) -> Result<()> {
         self.ask(&format!("lock {}", word(file.as_os_str().as_bytes()))).map(drop)
+    }
+
+    /// Writes this much into a file that is there already.
+    pub fn pour(&mut self, file: &Path, bytes: u64) -> Result<()> {
+        self.ask(&format!("pour {} {bytes}", word(file.as_os_str().as_bytes()))).map(drop)
     }
 
     /// Waits until SIGKILL has ended it.

@@ -114,6 +114,7 @@ fn obey(verb: &str, words: &[&str]) -> io::Result<String> {
         "adj" => std::fs::write("/proc/self/oom_score_adj", first.ok_or_else(|| wrong("nothing"))?)?,
         "signal" => obey_with_signals(words)?,
         "threads" => tasks::start_threads(number(first)?)?,
+        "pour" => memory::pour(&path(first)?, number(words.get(1))?)?,
         "mlock" => memory::take_locked(number(first)?)?,
         "uid" => tasks::become_user(number(first)?)?,
         "node" => tasks::bind_to_node(number(first)?)?,

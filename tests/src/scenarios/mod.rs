@@ -13,6 +13,7 @@ mod names;
 mod nobody_killed;
 mod on_stack;
 mod pinned;
+mod removed;
 mod signals;
 mod tasks;
 
@@ -113,6 +114,7 @@ const ALL: &[Scenario] = &[
     guest_only("clock_set", clock::set_while_a_kill_waits),
     guest_only("no_killable_process", nobody_killed::no_killable_process),
     guest_only("oom_kill_disable", nobody_killed::oom_kill_disable),
+    guest_only("removed_cgroup_holds_memory", removed::holds_memory),
     anywhere("pinned", pinned::pinned),
     anywhere("signals", signals::every_way),
     anywhere("signals_beside_kills", signals::beside_kills),

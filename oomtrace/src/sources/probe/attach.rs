@@ -304,7 +304,7 @@ fn aya_types() -> Result<AyaBtf, ProbeError> {
     AyaBtf::from_sys_fs().map_err(|error| ProbeError::maps(&error))
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
@@ -318,7 +318,7 @@ where
     program.try_into().map_err(|error| load_error(name, &error))
 }
 
-fn load_error(program: &str, error: &ProgramError) -> ProbeError {
+pub(super) fn load_error(program: &str, error: &ProgramError) -> ProbeError {
     let mut verifier = false;
     let (reason, os) = match error {
         ProgramError::LoadError { io_error, verifier_log } => {

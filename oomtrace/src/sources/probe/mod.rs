@@ -16,6 +16,7 @@ mod missed;
 mod object;
 mod pin;
 mod ring;
+mod sampler;
 mod signals;
 mod takeover;
 
@@ -27,6 +28,7 @@ pub use missed::MissedRuns;
 use pin::Handover;
 pub use pin::{DEFAULT_DIR, Generation, PinDir};
 pub use ring::Ring;
+pub use sampler::{Sampler, WalkError};
 pub use signals::{SignalGroups, Signals};
 pub use takeover::{Replaced, TakeOver};
 

@@ -1,0 +1,169 @@
+//! Walks over the tree of all memory cgroups with a program that is attached to nothing: it runs when it is told to
+//! (`BPF_PROG_TEST_RUN`), a bounded number of cgroups a call. It reads no file and allocates nothing in the kernel.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use aya::{
+    Pod,
+    maps::{Array, MapData},
+    programs::RawTracePoint,
+};
+use oomtrace_common::{
+    layout::KernelLayout,
+    record::sample::{STEPS, Sample, WALK_DONE, WALK_GOES_ON, Walked},
+};
+use zerocopy::FromZeros;
+
+use crate::{
+    host::process::CommandLineChoice,
+    sources::{
+        probe::{HookChoice, Options, ProbeError, attach, error::chain, object},
+        signal_kills::SignalChoice,
+    },
+};
+
+/// The program, and the map with its state.
+const PROGRAM: &str = "sample_cgroups";
+const MAP: &str = "WALKED";
+
+/// How often a walk starts again, if the cgroup at which it stopped is freed before it goes on.
+const ATTEMPTS: u32 = 3;
+
+/// A walk that did not get to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// The kernel refuses to run the program.
+    #[error("the kernel refuses to run the program that reads memory cgroups")]
+    Run(#[source] io::Error),
+    /// The kernel refuses the map.
+    #[error("the map of the program that reads memory cgroups: {0}")]
+    Map(String),
+    /// Cgroups were freed faster than they were read.
+    #[error("the memory cgroups changed while they were read, {ATTEMPTS} times")]
+    Changed,
+    /// There are more than the caller has room for.
+    #[error("there are more than {0} memory cgroups")]
+    TooMany(usize),
+}
+
+/// The state of a walk.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Value(Walked);
+
+// SAFETY: integers without padding, of which every bit pattern is valid: `oomtrace_common` asserts both.
+unsafe impl Pod for Value {}
+
+/// Walks over the memory cgroups.
+pub struct Sampler {
+    program: OwnedFd,
+    walked: Array<MapData, Value>,
+}
+
+impl Sampler {
+    /// Loads the program. No other program of oomtrace is loaded or touched.
+    ///
+    /// # Errors
+    /// With the kernel's reason, if it refuses the program.
+    pub fn load(layout: &KernelLayout) -> Result<Self, ProbeError> {
+        let mut ebpf = object::load(&smallest(), layout)?;
+        let map = ebpf.take_map(MAP).ok_or_else(|| ProbeError::Counters(format!("no map {MAP}")))?;
+        let walked = Array::try_from(map).map_err(|error| ProbeError::Counters(chain(&error).0))?;
+        let program: &mut RawTracePoint = attach::program(&mut ebpf, PROGRAM)?;
+        program.load().map_err(|error| attach::load_error(PROGRAM, &error))?;
+        let fd = program.fd().map_err(|error| attach::load_error(PROGRAM, &error))?;
+        let program =
+            fd.as_fd().try_clone_to_owned().map_err(|error| ProbeError::Counters(error.to_string()))?;
+        Ok(Self { program, walked })
+    }
+
+    /// Passes each memory cgroup to `take`, each before those below it, at most `most` of them. If it has to begin again, it calls
+    /// `again` first.
+    ///
+    /// # Errors
+    /// If it did not get to the end. What was taken until then is not all.
+    pub fn walk<T>(
+        &mut self,
+        most: usize,
+        to: &mut T,
+        again: impl Fn(&mut T),
+        take: impl Fn(&mut T, &Sample),
+    ) -> Result<(), WalkError> {
+        for _ in 0..ATTEMPTS {
+            again(to);
+            if self.attempt(most, |sample| take(to, sample))? {
+                return Ok(());
+            }
+        }
+        Err(WalkError::Changed)
+    }
+
+    /// One walk. Returns false if it has lost its way.
+    fn attempt(&mut self, most: usize, mut take: impl FnMut(&Sample)) -> Result<bool, WalkError> {
+        self.walked
+            .set(0, Value(Walked::new_zeroed()), 0)
+            .map_err(|error| WalkError::Map(chain(&error).0))?;
+        let mut taken = 0;
+        // Each cgroup is passed twice at most: on the way down and on the way up.
+        for _ in 0..=2 * most / STEPS + 1 {
+            self.run().map_err(WalkError::Run)?;
+            let Value(walked) = self.walked.get(&0, 0).map_err(|error| WalkError::Map(chain(&error).0))?;
+            if !matches!(walked.cursor.state, WALK_GOES_ON | WALK_DONE) {
+                return Ok(false);
+            }
+            let count = usize::try_from(walked.cursor.count).unwrap_or(0);
+            for sample in walked.samples.get(..count).unwrap_or_default() {
+                if taken == most {
+                    return Err(WalkError::TooMany(most));
+                }
+                take(sample);
+                taken += 1;
+            }
+            if walked.cursor.state == WALK_DONE {
+                return Ok(true);
+            }
+        }
+        Err(WalkError::TooMany(most))
+    }
+
+    fn run(&self) -> io::Result<()> {
+        const BPF_PROG_TEST_RUN: libc::c_long = 10;
+        /// The start of `union bpf_attr` for this command (include/uapi/linux/bpf.h), up to `batch_size`.
+        #[repr(C)]
+        #[derive(Default)]
+        struct TestRun {
+            prog_fd: u32,
+            retval: u32,
+            data: [u64; 3],
+            repeat: u32,
+            duration: u32,
+            ctx_size: [u32; 2],
+            ctx: [u64; 2],
+            flags: u32,
+            cpu: u32,
+            batch_size: u32,
+            reserved: u32,
+        }
+        let prog_fd = u32::try_from(self.program.as_raw_fd()).map_err(io::Error::other)?;
+        let mut attributes = TestRun { prog_fd, ..TestRun::default() };
+        let size = size_of::<TestRun>();
+        // SAFETY: the attributes live through the call, which writes into them only. They point to nothing.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// The other maps of the object are not used, and are gone when it is loaded.
+fn smallest() -> Options {
+    Options {
+        hook: HookChoice::None,
+        kill_ring_bytes: 64 << 10,
+        cgroup_ring_bytes: 64 << 10,
+        signals: SignalChoice::Off,
+        command_line: CommandLineChoice::None,
+        debug: false,
+    }
+}

@@ -1,0 +1,97 @@
+//! What removed cgroups still hold, which no directory shows.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{MIB, Outcome};
+use crate::hog;
+use crate::session::Session;
+
+/// In the memory of a file that outlives the cgroup.
+const HELD: u64 = 64 * MIB;
+const CGROUPS: usize = 300;
+
+/// A cgroup with memory in a file that another process keeps open is removed. It is found, among hundreds of cgroups, with what it
+/// holds; a removed one below it is not counted twice.
+pub(super) fn holds_memory(session: &mut Session) -> Result<Outcome> {
+    let before = Walk::of(session)?;
+    let file = hog::memory_file().context("a memory file")?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    let parent = session.cgroup(b"removed")?;
+    parent.allow_children()?;
+    let child = parent.child(b"below")?;
+    let mut others = Vec::new();
+    for number in 0..CGROUPS {
+        others.push(session.cgroup(format!("other-{number}").as_bytes())?);
+    }
+    let mut hog = session.hog_in(&child, b"hog-removed")?;
+    hog.pour(path.as_ref(), HELD)?;
+    hog.tell("quit")?;
+    drop(hog);
+    let usage = parent.usage()?;
+    ensure!(usage >= HELD, "the cgroup holds {usage} bytes");
+    child.remove()?;
+    parent.remove()?;
+    let after = Walk::of(session)?;
+    let grew = after.bytes.saturating_sub(before.bytes);
+    let above = session.scratch().usage()?;
+    // Newer kernels give what a removed cgroup holds to the cgroup above it.
+    if grew != 0 || above < HELD {
+        let said = (before.bytes, after.bytes);
+        ensure!(
+            (HELD..2 * HELD).contains(&grew),
+            "removed cgroups held {} bytes, and then {}",
+            said.0,
+            said.1
+        );
+        ensure!(after.removed > 0, "no removed cgroup holds them");
+    }
+    let counted = counted(session)?;
+    ensure!(after.cgroups == counted, "{} cgroups, and the kernel counts {counted}", after.cgroups);
+    drop(file);
+    Ok(Outcome::Passed)
+}
+
+/// What `oomtrace check` says of all memory cgroups.
+struct Walk {
+    cgroups: u64,
+    removed: u64,
+    bytes: u64,
+}
+
+impl Walk {
+    fn of(session: &Session) -> Result<Self> {
+        let (binary, _) = session.program();
+        let output = Command::new(binary).args(["check", "-o", "json"]).output().context("oomtrace check")?;
+        let report: Value = serde_json::from_slice(&output.stdout).context("the report of check")?;
+        let findings = report.get("findings").and_then(Value::as_array).context("no findings")?;
+        let finding =
+            findings.iter().find(|finding| finding.get("name").is_some_and(|name| name == "cgroup walk"));
+        let detail = finding.and_then(|finding| finding.get("detail")).and_then(Value::as_str);
+        let detail = detail.context("nothing about cgroups")?;
+        let mut numbers =
+            detail.split(|char: char| !char.is_ascii_digit()).filter_map(|word| word.parse().ok());
+        let mut number = || numbers.next().with_context(|| format!("no number: {detail}"));
+        let (cgroups, _time, removed, bytes) = (number()?, number()?, number()?, number()?);
+        Ok(Self { cgroups, removed, bytes })
+    }
+}
+
+/// The memory cgroups that the kernel counts, removed ones included. Newer kernels count those of v2 in `cgroup.stat`.
+fn counted(session: &Session) -> Result<u64> {
+    let table = fs::read_to_string("/proc/cgroups")?;
+    if let Some(row) = table.lines().find_map(|line| line.strip_prefix("memory\t")) {
+        return row.split('\t').nth(1).context("no number")?.parse().context("a number of cgroups");
+    }
+    let file = session.hierarchy.mount.join("cgroup.stat");
+    let stat = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let count = |name: &str| {
+        let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.with_context(|| format!("no {name} in {stat}"))?.parse::<u64>().context("a number of cgroups")
+    };
+    Ok(count("nr_subsys_memory")? + count("nr_dying_subsys_memory")?)
+}
