@@ -20,8 +20,9 @@ impl Timeline {
         let count = |span: i64| usize::try_from(last.div_euclid(span) - first.div_euclid(span) + 1).ok();
         let fits = |span: &&i64| count(**span).is_some_and(|count| count <= bars);
         // Beyond centuries each bar is as long as it must be.
-        let most = i64::try_from(bars).ok()?.max(1);
-        let hours = SPANS.iter().find(fits).copied().unwrap_or((last - first) / most + 1);
+        let most = i64::try_from(bars).ok()?.max(2);
+        // The first one may begin before the first kill.
+        let hours = SPANS.iter().find(fits).copied().unwrap_or((last - first) / (most - 1) + 1);
         let mut timeline = Self { first: first.div_euclid(hours) * hours, hours, kills: Vec::new() };
         for (hour, count) in kills {
             let place = usize::try_from((hour - timeline.first) / hours).ok()?;
@@ -87,7 +88,7 @@ mod tests {
             let kills = BTreeMap::from([(one, 1), (other, 1)]);
             let timeline = Timeline::of(&kills, 10).unwrap();
             assert!(timeline.bars().len() <= 10, "{one} {other}: {timeline:?}");
-            assert_eq!(timeline.kills.iter().sum::<u64>(), 2);
+            assert_eq!(timeline.kills.iter().sum::<u64>(), kills.values().sum::<u64>());
         }
         assert!(Timeline::of(&BTreeMap::new(), 10).is_none());
     }
