@@ -32,7 +32,7 @@ impl Beside {
         if let Some(path) = &args.metrics_file {
             metrics = metrics.to_file(path.clone()).map_err(|error| {
                 let hint =
-                    "name a file in an existing, writable directory; a sandbox may need ReadWritePaths=";
+                    "name a file in an existing, writable directory; in a unit, ReadWritePaths= may have to name it";
                 Failure::message(Code::RunTime, format!("cannot write {}: {error}", path.display()))
                     .hint(hint)
             })?;
