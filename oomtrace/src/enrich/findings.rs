@@ -136,7 +136,11 @@ fn of_table(facts: &Facts<'_>) -> [Option<Finding>; 2] {
         ..Finding::of_bytes(id, largest.rss_bytes)
     };
     let is_other = facts.victim_pid.is_some_and(|victim| victim != largest.pid);
-    let is_larger = facts.victim_rss_bytes.is_some_and(|victim| victim < largest.rss_bytes);
+    // Of the table too, if it has the victim: processes that share memory have the same size there.
+    let in_table =
+        facts.table.and_then(|table| table.largest.iter().find(|row| Some(row.pid) == facts.victim_pid));
+    let is_larger = facts.victim_rss_bytes.is_some_and(|victim| victim < largest.rss_bytes)
+        && in_table.is_none_or(|victim| victim.rss_bytes < largest.rss_bytes);
     let bystander = facts.selected && is_other && is_larger;
     [
         bystander.then(|| finding(FindingId::Bystander)),

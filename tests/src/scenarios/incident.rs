@@ -31,6 +31,8 @@ pub(super) fn mix(session: &mut Session) -> Result<Outcome> {
     other.ask(&format!("shmem {SHARED}"))?;
     let mut hog = session.hog_in(&cgroup, b"hog-mix")?;
     hog.ask("adj 1000")?;
+    // Its threads must not end while it is in the OOM killer.
+    hog.ask("one-processor")?;
     let file = std::env::temp_dir().join(format!("oomtrace-test-{}-cache", std::process::id()));
     hog.cache(&file, 8 * MIB)?;
     hog.ask(&format!("threads {THREADS}"))?;
@@ -147,7 +149,8 @@ pub(super) fn triggered_by_another(session: &mut Session) -> Result<Outcome> {
 
 /// Kills at once: the kernel reports ten of them.
 pub(super) fn at_once(session: &mut Session) -> Result<Outcome> {
-    let kills = if session.guest() { 30 } else { 100 };
+    // All together must not fill a guest.
+    let kills = if session.guest() { 12 } else { 100 };
     let mut hogs = Vec::new();
     for number in 0..kills {
         let cgroup = session.cgroup(format!("at-once-{number}").as_bytes())?;

@@ -148,6 +148,25 @@ fn a_bystander_is_not_the_largest() {
 }
 
 #[test]
+fn who_shares_memory_with_the_victim_is_not_larger() {
+    let mut table = table(7, 0);
+    table.largest.push(TableRow { pid: 8, ..table.largest.first().unwrap().clone() });
+    let found = |rss| {
+        let mut table = table.clone();
+        table.largest.last_mut().unwrap().rss_bytes = rss;
+        let facts = Facts {
+            table: Some(&table),
+            victim_pid: Some(8),
+            victim_rss_bytes: Some(1),
+            selected: true,
+            ..Facts::default()
+        };
+        ids(&facts)
+    };
+    assert_eq!((found(700), found(699)), (vec![], vec![FindingId::Bystander]));
+}
+
+#[test]
 fn the_largest_is_protected_from_minus_900() {
     let found = |adj| ids(&Facts { table: Some(&table(7, adj)), ..Facts::default() });
     assert_eq!((found(-900), found(-899)), (vec![FindingId::ProtectedLargest], vec![]));
