@@ -1,4 +1,5 @@
-//! Killers of user space, as Debian packages them, end a container: named as such, with how full the host and the cgroup were.
+//! Killers of user space, as Debian packages them, end a container: named as such, with how full the host and the cgroup were. And
+//! runtimes.
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::containers::expect;
@@ -6,13 +7,14 @@ use oomtrace_tests::patience::until;
 use oomtrace_tests::tracer::Line;
 use serde_json::{Value, json};
 
-use crate::Case;
 use crate::world::{World, of_docker, run};
+use crate::{Case, say};
 
 pub(crate) const CASES: &[Case] = &[
     ("earlyoom_ends_a_container", earlyoom),
     ("systemd_oomd_ends_a_container", systemd_oomd),
     ("a_container_called_earlyoom_is_not_the_hosts", called_earlyoom),
+    ("docker_and_podman_end_what_hears_no_sigterm", deaf),
 ];
 
 /// Ends at a SIGTERM. Nobody else in the guest does this.
@@ -151,6 +153,8 @@ fn systemd_oomd(world: &mut World) -> Result<()> {
     let state = run("docker", &["inspect", "-f", "{{.State.ExitCode}} {{.State.OOMKilled}}", &id])?;
     ensure!(state == "137 false", "docker inspect: {state}");
     ensure!(world.watch.kills_in(&id) == 0, "no OOM killer of the kernel's");
+    // Whether its own count was read in time depends on who is faster.
+    say(&format!("says {}: killer_confirmed={:?}", world.case, line.get("killer_confirmed")));
     run("docker", &["rm", "-f", &id]).map(drop)
 }
 
@@ -176,4 +180,47 @@ fn called_earlyoom(world: &mut World) -> Result<()> {
         ],
     )?;
     run("docker", &["rm", "-f", &id, &forger]).map(drop)
+}
+
+/// What hears no SIGTERM.
+const DEAF: &str = "trap '' TERM; while :; do sleep 1; done";
+
+fn by_the_runtime(line: &Line, id: &str, stopped: bool) -> Result<()> {
+    expect(
+        line,
+        &[
+            ("signal", json!("SIGKILL")),
+            ("how", json!("kill")),
+            ("killer", json!("runtime")),
+            ("severity", json!("info")),
+            ("target.namespace_pid", json!(1)),
+            ("container.id", json!(id)),
+            ("cgroup.limit_bytes", json!(64 << 20)),
+            ("host_memory", Value::Null),
+        ],
+    )?;
+    let before = line.number("sigterm_before_ns");
+    ensure!(before.is_some() == stopped, "field sigterm_before_ns: {}", line.text);
+    let message = line.get("message").and_then(Value::as_str).unwrap_or_default();
+    ensure!(message.contains("NOT out of memory"), "field message: {}", line.text);
+    Ok(())
+}
+
+fn deaf(world: &mut World) -> Result<()> {
+    for (name, act) in [("killed", &["kill"][..]), ("stopped", &["stop", "-t", "1"])] {
+        let id = world.docker(name, &["-m", "64m"], DEAF)?;
+        run("docker", &[act, &[&id]].concat())?;
+        by_the_runtime(&world.watch.signal_in(&id)?, &id, name == "stopped")?;
+        let state = run("docker", &["inspect", "-f", "{{.State.ExitCode}} {{.State.OOMKilled}}", &id])?;
+        ensure!(state == "137 false", "docker inspect: {state}");
+        run("docker", &["rm", "-f", &id])?;
+    }
+    let options =
+        ["run", "-d", "--network", "none", "-m", "64m", crate::podman::IMAGE, "/bin/sh", "-c", DEAF];
+    let id = run("podman", &options)?;
+    run("podman", &["stop", "-t", "1", &id])?;
+    by_the_runtime(&world.watch.signal_in(&id)?, &id, true)?;
+    let state = run("podman", &["inspect", "-f", "{{.State.ExitCode}} {{.State.OOMKilled}}", &id])?;
+    ensure!(state == "137 false", "podman inspect: {state}");
+    run("podman", &["rm", "-f", &id]).map(drop)
 }
