@@ -249,6 +249,20 @@ fn how_full_a_container_was_its_own_cgroup_says() {
         let words = oomtrace::outputs::encode::text::message(&Event::SignalKill(Box::new(event)));
         assert!(!words.contains("NOT out of memory"), "{words}");
     }
+    // Podman's own has the limit, and one that the container made below it has not.
+    let podman = Knowledge::none("a", CgroupVersion::V2);
+    let mut enricher = Enricher::new(podman);
+    let scope = format!("/machine.slice/libpod-{id}.scope");
+    let paths = [scope.clone(), format!("{scope}/container"), format!("{scope}/container/container")];
+    for (id, path) in (20..).zip(&paths) {
+        let (time, kind) = (BootTime(1), CgroupChangeKind::Made);
+        enricher.cgroup_changed(&CgroupChange { time, id: CgroupId(id), kind, path: path.clone().into() });
+    }
+    let mut record = sent_by("crun", "crun", 13);
+    (record.target.memcg_id, record.level_count) = (22, 3);
+    record.levels[..3].copy_from_slice(&[level(22, 100), level(21, 200), level(20, u64::MAX / 4096)]);
+    let event = enricher.signal_kill(&facts(&record)).unwrap().event;
+    assert_eq!(event.cgroup.cgroup.path.as_ref(), Some(&paths[1]));
     let event = nested(&["a", "b", "c", "d"]);
     let why = event.missing.iter().find(|absence| absence.key == "cgroup").map(|absence| absence.reason);
     assert_eq!((event.cgroup, why), (Default::default(), Some(Reason::TooDeep)));

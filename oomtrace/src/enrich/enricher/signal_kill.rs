@@ -152,6 +152,11 @@ impl Enricher {
         let path = task.memcg.and_then(|id| self.knowledge.tree.path_of(id));
         let identity = self.identity_of_sender(task.memcg, path.as_deref(), facts, absent);
         let executable = match executable {
+            // A runtime that runs a copy of itself from a mount of its own (crun): its path is that mount.
+            Ok(path) if path == b"/" => {
+                absent.because("sender.executable", Reason::NotRead);
+                None
+            }
             Ok(path) => Some(path),
             Err(reason) => {
                 absent.because("sender.executable", not_in_proc(&reason));
@@ -236,7 +241,14 @@ fn level_of_figures(lineage: &Lineage, container: Option<&Container>) -> Option<
         container.is_some_and(|container| String::from_utf8_lossy(name).contains(&container.id))
     };
     // The outermost: a container may give its own id to a cgroup below.
-    let own = names.iter().position(is_containers).map_or(0, |at| names.len() - 1 - at);
+    let is_podmans = |at: usize| {
+        names.get(at).is_some_and(|name| name.starts_with(b"libpod-"))
+            && names.get(at + 1) == Some(&&b"container"[..])
+    };
+    let own = names.iter().position(is_containers).map_or(0, |at| {
+        // Podman puts the container's processes, and its limit, one below.
+        names.len() - 1 - at - usize::from(is_podmans(at))
+    });
     let from_there = lineage.levels.get(own..).filter(|levels| !levels.is_empty())?;
     let limited = from_there.iter().position(|level| matches!(level.max, Some(Limit::Bytes(_))));
     Some(own + limited.unwrap_or(0))
