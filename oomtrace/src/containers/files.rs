@@ -176,6 +176,14 @@ mod tests {
         assert!(process_file(&Root::host(), "self", "exe").is_none());
     }
 
+    /// `/dev` is a mount on each host.
+    #[test]
+    fn below_a_home_no_mount_is_crossed() {
+        let null = Path::new("dev/null");
+        assert!(matches!(StateDir::of_user("/", "").read(null, 4), Err(FileError::Astray)));
+        assert!(matches!(StateDir::system("/").read(null, 4), Err(FileError::NotRegular)));
+    }
+
     #[test]
     fn links_of_the_operator_are_followed_and_no_others() {
         let dir = tempfile::tempdir().unwrap();

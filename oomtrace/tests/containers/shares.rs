@@ -122,6 +122,14 @@ fn the_innermost_and_the_outermost_of_a_users_containers_are_found() {
         (container.name.as_deref(), container.nested.as_slice()),
         (Some("outer"), &[C.into(), B.into()][..])
     );
+    // Her Docker says that its container is exactly there.
+    let docker = "/home/eve/.local/share/docker";
+    host.docker_at(docker, A, "inner");
+    let parent = format!("/user.slice/libpod-{B}.scope/libpod-{C}.scope/docker");
+    let config = json!({"CgroupParent": parent}).to_string();
+    host.write(&format!("{docker}/containers/{A}/hostconfig.json"), config);
+    let identity = host.identify(&[], format!("{EVE}/libpod-{B}.scope/libpod-{C}.scope/docker/{A}"));
+    assert_eq!(name(&identity), Some(("docker", A, Some("inner"))));
 }
 
 #[test]

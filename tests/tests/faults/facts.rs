@@ -12,7 +12,7 @@ use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer::at;
 use serde_json::Value;
 
-use crate::world::{World, comm, text};
+use crate::world::{Dir, World, comm, path, text};
 
 /// `--count` counts kills, but not processes that die with a victim because they share its memory.
 pub fn count_counts_kills(world: &World) -> Result<()> {
@@ -144,6 +144,27 @@ pub fn pids_of_another_namespace(world: &World) -> Result<()> {
     let ended = unsafe { libc::kill(libc::pid_t::try_from(tracer)?, libc::SIGTERM) };
     ensure!(ended == 0, "end the tracer: {}", std::io::Error::last_os_error());
     until("the end of unshare", || Ok(run.child.try_wait()?)).map(drop)
+}
+
+/// With `--command-line none`, the victim's command line does not even get into the ring: nothing of it is in
+/// the recording.
+pub fn an_unwanted_command_line_is_not_copied(world: &World) -> Result<()> {
+    let own = std::env::current_exe()?;
+    let own = path(&own)?.as_bytes();
+    for (choice, copied) in [("full", true), ("none", false)] {
+        let dir = Dir::make()?;
+        let record = dir.0.join("record");
+        let mut run = world.run(&["--command-line", choice, "--record", path(&record)?], |_| {})?;
+        ensure!(text(&run.line()?, "type") == "start", "no start line");
+        let name = world.kill_one()?;
+        run.lines_until(&name)?;
+        run.stop()?;
+        let record = fs::read(&record)?;
+        let has = |what: &[u8]| record.windows(what.len()).any(|bytes| bytes == what);
+        ensure!(has(name.as_bytes()), "{choice}: the kill is not in the recording");
+        ensure!(has(own) == copied, "{choice}: the victim's command line was copied: {}", has(own));
+    }
+    Ok(())
 }
 
 /// The tracer must leave no core file, because its memory contains command lines of others. The files in

@@ -18,6 +18,8 @@ use crate::world::{Dir, World, all_told, comm, file_tells, lines_of, path, start
 
 /// How long an output stays blocked.
 const FAULT: Duration = Duration::from_secs(3);
+/// How long a run may take to end: two seconds, and one more for a busy machine.
+const END: Duration = Duration::from_secs(3);
 
 /// The disk is full for three seconds: no line is torn or lost.
 pub fn full_disk(world: &World) -> Result<()> {
@@ -100,13 +102,16 @@ pub fn blocked_pipe_and_a_small_ring(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// A run that is asked to end must end, with or without a reader, and report what is left.
+/// A run that is asked to end must end soon, with or without a reader, and report what is left.
 pub fn ended_while_blocked(world: &World) -> Result<()> {
     let mut run = world.run(&[], small_pipe)?;
     run.line()?;
     world.kill(20)?;
+    let began = Instant::now();
     run.signal(libc::SIGTERM)?;
     let status = until("the end", || Ok(run.child.try_wait()?))?;
+    let took = began.elapsed();
+    ensure!(took < END, "SIGTERM took {took:?}");
     let mut said = String::new();
     if let Some(mut stderr) = run.child.stderr.take() {
         stderr.read_to_string(&mut said)?;
