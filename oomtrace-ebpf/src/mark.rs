@@ -68,6 +68,52 @@ pub fn mark_victim_by_pid<C: EbpfContext>(ctx: &C, pid: u32) {
     victim(ctx, task, pid);
 }
 
+/// Of a victim of which only the id is known.
+///
+/// # Safety
+/// `to` points to a record.
+#[inline(always)]
+unsafe fn only_pid(to: *mut OomKill, pid: u32) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        (*to).flags |= FLAG_PID_ONLY;
+        (*to).stack.task = 0;
+        (*to).stack.leader = 0;
+        (*to).victim.present = task_fact::IDS;
+        (*to).victim.tid = pid;
+        (*to).victim.tgid = 0;
+        (*to).memory.present = 0;
+        (*to).command_line_len = 0;
+        (*to).lineage.flags = 0;
+        (*to).lineage.path_len = 0;
+        (*to).lineage.level_count = 0;
+        (*to).tasks.present = 0;
+        (*to).lru.present = 0;
+    }
+}
+
+/// What a function hook read of the run that killed the victim.
+///
+/// # Safety
+/// `to` points to a record, and `run` to the run.
+#[inline(always)]
+unsafe fn of_run(to: *mut OomKill, run: *mut Run, seq: u64, is_hooked: bool) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        (*to).run = 0;
+        (*to).oom.source = SOURCE_NONE;
+        if is_hooked {
+            if (*run).first == 0 {
+                (*run).first = seq;
+            }
+            (*to).run = (*run).first;
+            (*to).oom = (*run).oom;
+            // The score belongs to the chosen task, not to those that are killed with it.
+            (*run).oom.present &= !oc_fact::CHOSEN_POINTS;
+        }
+    }
+}
+
 /// Builds and sends the record of a victim; `task` is 0 if only `pid` is known.
 #[inline(always)]
 fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
@@ -90,19 +136,7 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
 
         let mm = reader.pointer(task, layout!(task_mm));
         if task == 0 {
-            (*to).flags |= FLAG_PID_ONLY;
-            (*to).stack.task = 0;
-            (*to).stack.leader = 0;
-            (*to).victim.present = task_fact::IDS;
-            (*to).victim.tid = pid;
-            (*to).victim.tgid = 0;
-            (*to).memory.present = 0;
-            (*to).command_line_len = 0;
-            (*to).lineage.flags = 0;
-            (*to).lineage.path_len = 0;
-            (*to).lineage.level_count = 0;
-            (*to).tasks.present = 0;
-            (*to).lru.present = 0;
+            only_pid(to, pid);
         } else {
             (*to).stack.task = task;
             (*to).stack.leader = reader.pointer(task, layout!(task_group_leader));
@@ -119,17 +153,7 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
             lru::facts(&mut reader, &raw mut (*to).lru, &raw mut (*scratch).lists, css);
         }
 
-        (*to).run = 0;
-        (*to).oom.source = SOURCE_NONE;
-        if is_hooked(run, at) {
-            if (*run).first == 0 {
-                (*run).first = seq;
-            }
-            (*to).run = (*run).first;
-            (*to).oom = (*run).oom;
-            // The score belongs to the chosen task, not to those that are killed with it.
-            (*run).oom.present &= !oc_fact::CHOSEN_POINTS;
-        }
+        of_run(to, run, seq, is_hooked(run, at));
         (*run).marked_by = caller;
         (*run).marked_ns = bpf_ktime_get_boot_ns();
         (*run).victim = seq;
