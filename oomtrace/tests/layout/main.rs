@@ -361,10 +361,9 @@ fn the_lists_are_read_on_a_few_nodes() {
 fn tasks_are_counted_where_the_controller_is() {
     let mut without = types("6.12");
     assert!(without.rename_enumerator("pids_cgrp_id", "gone"));
-    let resolved = layout(&without).unwrap();
-    assert_eq!(resolved.absent, ["css_set.subsys[pids_cgrp_id]"]);
-    let (set, count) = (resolved.layout.css_set_pids, resolved.layout.pids_cgroup_counter);
-    assert_eq!((set, count), (ABSENT, ABSENT));
+    let Resolved { layout: found, absent } = layout(&without).unwrap();
+    assert_eq!(absent, ["css_set.subsys[pids_cgrp_id]"]);
+    assert_eq!((found.css_set_pids, found.pids_cgroup_counter), (ABSENT, ABSENT));
     let mut without = types("6.12");
     let pids = without.named(STRUCT, "pids_cgroup").unwrap();
     assert!(without.rename_member(pids, "css", "gone"));
