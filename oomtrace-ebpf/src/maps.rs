@@ -12,8 +12,7 @@ use oomtrace_common::{
     counter, pinned,
     record::{
         COMMAND_LINE_LEN, CgroupChange, OomControl, OomKill, PATH_LEN, STACK_LEN, SignalGroup, SignalKey,
-        Sigterm,
-        sample::Walked,
+        Sigterm, sample::Walked,
     },
 };
 

@@ -12,7 +12,9 @@ use oomtrace_common::{
     layout::ABSENT,
     record::{
         MAX_LEVELS,
-        sample::{Cursor, STEPS, Sample, WALK_DONE, WALK_GOES_ON, WALK_LOST, WALK_STARTS, Walked, sample_fact},
+        sample::{
+            Cursor, STEPS, Sample, WALK_DONE, WALK_GOES_ON, WALK_LOST, WALK_STARTS, Walked, sample_fact,
+        },
     },
 };
 
@@ -167,7 +169,10 @@ unsafe fn sample(reader: &mut Reader, to: *mut Sample, lists: *mut Lists, css: u
         fact(reader.copy(&raw mut (*to).usage_pages, memcg, layout!(mem_cgroup_usage)), sample_fact::USAGE);
         fact(reader.copy(&raw mut (*to).max_pages, memcg, layout!(mem_cgroup_max)), sample_fact::MAX);
         fact(reader.copy(&raw mut (*to).peak_pages, memcg, layout!(mem_cgroup_watermark)), sample_fact::PEAK);
-        fact(reader.copy(&raw mut (*to).swap_pages, memcg, layout!(mem_cgroup_swap_usage)), sample_fact::SWAP);
+        fact(
+            reader.copy(&raw mut (*to).swap_pages, memcg, layout!(mem_cgroup_swap_usage)),
+            sample_fact::SWAP,
+        );
         let events = layout!(mem_cgroup_events[2]);
         fact(reader.copy(&raw mut (*to).max_events, memcg, events), sample_fact::MAX_EVENTS);
         let kills = layout!(mem_cgroup_events[4]);
