@@ -67,9 +67,12 @@ fn the_card_of_a_kill() {
     where          container api-service (docker), image api:v2.0, restarted 3 times before, cgroup /docker/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
     trigger        the victim itself asked for the memory
     shared mm kill api-service (docker): python3[2995] shares the memory of the victim of event 42 and died too
-    incident       api-service (docker): killed python3[2990] (event 42); 49.9 MiB of 50.0 MiB: anon 41.0 MiB, tmpfs or shared memory 8.0 MiB, page cache 460.0 KiB, kernel 560.0 KiB; free after 10.2 ms, 8.6 MiB left
+    incident       api-service (docker): killed python3[2990] (event 42); 49.9 MiB of 50.0 MiB: anon 45.0 MiB, tmpfs or shared memory 4.0 MiB, page cache 460.0 KiB, kernel 560.0 KiB; free after 10.2 ms, 8.6 MiB left
                    of the kernel: kernel stacks 144.0 KiB, page tables 252.0 KiB, slab that can be reclaimed 88.0 KiB, other slab 75.7 KiB, sockets 0 B, percpu 288 B
                    2 processes with 55.5 MiB: python3[2990] 52.5 MiB, sh[2967] 3.0 MiB
+                   - not cache: 45.0 MiB are the processes' own memory
+                   - no swap: nothing could be moved out
+                   - -Xmx allows a heap of 50.0 MiB: little is left for the rest of the process
     verdict        api-service (docker): docker says of event 42: not OOM-killed, exit code 0, running: it missed the kill; flags b42716fe5dc3ba9807f4e2c6a1b8d5f3e0c9a7b4d2f1e6c8a3b5d7e90c4f21ba too, which had no kill
     again          3 kills of this service in these files since 2026-11-21 03:01:00; the one before: 2026-11-21 03:01:00; the next: 2026-11-21 03:03:00
     losses         lines of this stream that report losses: 1 (see `oomtrace report`)
@@ -89,7 +92,7 @@ fn a_kill_of_which_little_is_known() {
     where          pod shop/api-7d9f/api, container api-service (containerd), image api:v2.0, restarted 3 times before, unit containerd.service, cgroup /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
     trigger        kubelet[3001] asked for the memory, in /system.slice/kubelet.service
     again          the only kill of this service in these files
-    not known      oom.domain_bytes (no_function_hook), victim.command_line (memory_released), victim.executable (proc_busy: "pid 2988"), victim.oom_score_bytes (no_function_hook)
+    not known      oom.domain_bytes (no_function_hook), victim.cgroup.tasks.cgroup.path (other_hierarchy), victim.cgroup.tasks.limit (no_limit), victim.command_line (memory_released), victim.executable (proc_busy: "pid 2988"), victim.oom_score_bytes (no_function_hook)
     "#);
 }
 

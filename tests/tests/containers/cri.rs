@@ -58,7 +58,8 @@ impl PodCgroup {
 
 /// The `k8s` that oomtrace must report.
 fn k8s(pod: &str, container: Option<&str>) -> Value {
-    let mut k8s = json!({"namespace": {"name": "shop"}, "pod": {"name": pod, "uid": UID}});
+    let pod = json!({"name": pod, "uid": UID});
+    let mut k8s = json!({"namespace": {"name": "shop"}, "pod": pod, "qos": "burstable"});
     if let (Some(name), Some(k8s)) = (container, k8s.as_object_mut()) {
         k8s.insert("container".into(), json!({"name": name, "restart_count": RESTARTS}));
     }
