@@ -127,11 +127,20 @@ pub fn service_manager(world: &World) -> Result<()> {
         while hear().is_ok() {}
         run.signal(libc::SIGCONT)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        ensure!(hear()? == "WATCHDOG=1", "no sign of life after SIGCONT");
+        // Kills of others on this host change the status too.
+        let but_status = || {
+            loop {
+                let said = hear()?;
+                if !said.starts_with("STATUS=") {
+                    return Ok::<_, anyhow::Error>(said);
+                }
+            }
+        };
+        ensure!(but_status()? == "WATCHDOG=1", "no sign of life after SIGCONT");
         run.stop()?;
-        let mut last = hear()?;
+        let mut last = but_status()?;
         while last == "WATCHDOG=1" {
-            last = hear()?;
+            last = but_status()?;
         }
         ensure!(last == "STOPPING=1", "{last:?}");
     }
