@@ -75,7 +75,8 @@ pub(super) fn namespace_ends(session: &mut Session) -> Result<Outcome> {
     let released = wall_clock_ns();
     hog.end_a_namespace()?;
     let tids = session.logged_tids()?;
-    ensure!(tids.len() == 1, "the kernel killed {tids:?}, not one");
+    // On a busy host more than one: the killer may run again before the first victim's memory is free.
+    ensure!(!tids.is_empty(), "the kernel killed nobody");
     for tid in tids {
         session.line_of(tid, released)?;
     }
