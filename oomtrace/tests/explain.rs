@@ -96,6 +96,16 @@ fn a_kill_of_which_little_is_known() {
     "#);
 }
 
+/// As the kernel's log has it: without the ids of cgroups.
+#[test]
+fn a_limit_of_its_own_cgroup_is_known_by_the_path_too() {
+    let mut kill = kill(1, 0);
+    kill.victim.cgroup.id = None;
+    kill.oom.cgroup.as_mut().unwrap().cgroup.id = None;
+    let (_, out, _) = explain(&json(kill), &[]);
+    assert!(out.contains("the victim's own cgroup reached its limit"), "{out}");
+}
+
 #[test]
 fn without_a_number_it_is_the_last_that_the_filters_take() {
     let (_, out, _) = explain(&lines(), &[]);

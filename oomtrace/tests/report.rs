@@ -118,6 +118,16 @@ fn a_kill_in_a_pod_is_counted_for_its_container_in_the_namespace() {
     assert!(!line.contains("50.0 MiB"), "the pod's limit is not the container's: {line}");
 }
 
+/// As the kernel's log has it: without the ids of cgroups.
+#[test]
+fn a_limit_of_its_own_cgroup_is_known_by_the_path_too() {
+    let mut kill = kill(1, 0);
+    kill.victim.cgroup.id = None;
+    kill.oom.cgroup.as_mut().unwrap().cgroup.id = None;
+    let (_, out) = report_of(&json(kill), &[]);
+    assert!(out.contains("50.0 MiB") && !out.contains("by a limit above it"), "{out}");
+}
+
 #[test]
 fn a_line_written_twice_is_counted_once() {
     let (code, out) = report_of(&(json(kill(1, 0)) + &json(kill(1, 0)) + &json(kill(2, 0))), &[]);

@@ -298,6 +298,29 @@ pub struct Cgroup {
     pub id: Option<String>,
 }
 
+impl Cgroup {
+    /// Whether both are the same cgroup.
+    pub fn is_same(&self, other: &Self) -> bool {
+        is_same_cgroup(self.names(), other.names())
+    }
+
+    /// Its id and its path.
+    fn names(&self) -> (Option<&str>, Option<&str>) {
+        (self.id.as_deref(), self.path.as_deref())
+    }
+}
+
+/// Whether these ids and paths are of the same cgroup. Paths are compared if an id is not known: the kernel's log has none.
+pub fn is_same_cgroup(
+    (id, path): (Option<&str>, Option<&str>),
+    (other_id, other_path): (Option<&str>, Option<&str>),
+) -> bool {
+    match (id, other_id) {
+        (Some(id), Some(other)) => id == other,
+        _ => path.is_some() && path == other_path,
+    }
+}
+
 /// The name of a variant without fields, as in a line.
 fn word(variant: impl Serialize) -> String {
     serde_json::to_value(variant).ok().as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()

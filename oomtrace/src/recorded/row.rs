@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use crate::event::is_same_cgroup;
+
 /// A line of any type: keys that the type does not have are absent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, bound(deserialize = "'de: 'a"))]
@@ -87,6 +89,19 @@ pub struct Cgroup<'a> {
     pub limit_bytes: Option<u64>,
     /// The highest use.
     pub peak_bytes: Option<u64>,
+}
+
+impl Cgroup<'_> {
+    /// Whether both are the same cgroup.
+    pub fn is_same(&self, other: &Self) -> bool {
+        is_same_cgroup(self.names(), other.names())
+    }
+
+    /// Its id and its path, of these what is known.
+    fn names(&self) -> (Option<&str>, Option<&str>) {
+        let [id, path] = [&self.id, &self.path].map(|name| Some(&**name).filter(|name| !name.is_empty()));
+        (id, path)
+    }
 }
 
 /// A container.

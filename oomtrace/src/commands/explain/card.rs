@@ -116,7 +116,7 @@ fn why(kill: &OomKill) -> String {
         None => "its limit is not known".into(),
     };
     match (&kill.oom.cgroup, kill.oom.scope) {
-        (Some(cgroup), _) if is_own(kill, cgroup) => {
+        (Some(cgroup), _) if cgroup.cgroup.is_same(&kill.victim.cgroup.cgroup()) => {
             format!("the victim's own cgroup reached its limit: {}", limit(cgroup))
         }
         (Some(cgroup), _) => {
@@ -130,10 +130,6 @@ fn why(kill: &OomKill) -> String {
         (None, Some(Scope::Memcg)) => "a cgroup reached its limit; which one is not known".into(),
         (None, None) => "not known".into(),
     }
-}
-
-fn is_own(kill: &OomKill, cgroup: &OomCgroup) -> bool {
-    cgroup.cgroup.id.is_some() && cgroup.cgroup.id == kill.victim.cgroup.id
 }
 
 /// What follows from the facts of this line, and only from these.
@@ -239,7 +235,7 @@ fn trigger(kill: &OomKill) -> String {
     }
     text += " asked for the memory";
     match &trigger.cgroup.path {
-        Some(path) if kill.victim.cgroup.path.as_ref() != Some(path) => {
+        Some(path) if !trigger.cgroup.is_same(&kill.victim.cgroup.cgroup()) => {
             text += &format!(", in {}", plain(path))
         }
         _ => {}

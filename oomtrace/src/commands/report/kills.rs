@@ -58,7 +58,7 @@ impl Kills {
             "memcg" => {
                 let own = row.victim.as_ref().and_then(|victim| victim.cgroup.as_ref());
                 let (Some(own), Some(fired)) = (own, &oom.cgroup) else { return };
-                if own.id.is_empty() || own.id != fired.id {
+                if !own.is_same(fired) {
                     self.by_limit_above += 1;
                     return;
                 }

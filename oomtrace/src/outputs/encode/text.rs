@@ -121,7 +121,7 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
                 Some(bytes) => write!(out, ", limit {}", Size(bytes))?,
                 None => out.write_str(", limit unknown")?,
             }
-            if is_same(&limit.cgroup, &own) {
+            if limit.cgroup.is_same(&own) {
                 out.write_str(" of its cgroup")?;
             } else if is_of(&limit.cgroup, event.container.as_ref()) {
                 out.write_str(" of its container")?;
@@ -152,14 +152,6 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
     }
     // Verdicts and shared-memory kills refer to this number.
     event.envelope.seq.map_or(Ok(()), |seq| write!(out, " (event {seq})"))
-}
-
-/// Whether both are the same cgroup. Paths are compared if an id is not known.
-fn is_same(one: &Cgroup, other: &Cgroup) -> bool {
-    match (&one.id, &other.id) {
-        (Some(one), Some(other)) => one == other,
-        _ => one.path.is_some() && one.path == other.path,
-    }
 }
 
 /// Whether this is the container's own cgroup.
@@ -202,7 +194,7 @@ fn write_trigger(trigger: &Trigger, here: &Cgroup, out: &mut String) -> fmt::Res
         (comm, pid) => write_task(comm.as_deref(), pid, out)?,
     }
     match &trigger.cgroup.path {
-        Some(path) if !is_same(&trigger.cgroup, here) => write!(out, " in {}", plain(path)),
+        Some(path) if !trigger.cgroup.is_same(here) => write!(out, " in {}", plain(path)),
         _ => Ok(()),
     }
 }
