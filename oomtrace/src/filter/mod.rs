@@ -67,7 +67,7 @@ impl Filter {
             }
             Event::SharedMmKill(kill) => {
                 // The line of the victim with which it died came before and has the scope.
-                (self.scope.is_empty() || self.has_kept(event, &kill.of))
+                (self.scope.is_empty() || self.has_kept(event))
                     && self.takes_of(owner, kill.victim.comm.as_deref())
             }
             Event::MemcgOom(_) => self.takes_scope(Scope::Memcg) && self.takes_of(owner, None),
@@ -75,8 +75,7 @@ impl Filter {
             Event::SignalKill(kill) => {
                 self.scope.is_empty() && self.takes_of(owner, kill.target.comm.as_deref())
             }
-            Event::Incident(incident) => !self.is_about_kills() || self.has_kept(event, &incident.of),
-            Event::Verdict(verdict) => !self.is_about_kills() || self.has_kept(event, &verdict.of),
+            Event::Incident(_) | Event::Verdict(_) => !self.is_about_kills() || self.has_kept(event),
             _ => true,
         };
         matches && self.takes_kind(event.kind())
@@ -127,8 +126,8 @@ impl Filter {
     }
 
     /// Whether a kill to which the event refers was printed.
-    fn has_kept(&self, event: &Event, of: &[u64]) -> bool {
-        of.iter().any(|seq| self.kept.contains(&name_of(event, *seq)))
+    fn has_kept(&self, event: &Event) -> bool {
+        event.of().iter().any(|seq| self.kept.contains(&name_of(event, *seq)))
     }
 }
 

@@ -49,6 +49,12 @@ impl Records {
         Ok(Self::from_fd(open(root.path("/dev/kmsg"), flags, Mode::empty())?))
     }
 
+    fn open_at_end(root: &Root) -> io::Result<Self> {
+        let records = Self::open(root)?;
+        seek(&records.log, SeekFrom::End(0))?;
+        Ok(records)
+    }
+
     /// Records of any descriptor that returns one record for each `read(2)` and does not block.
     pub fn from_fd(log: OwnedFd) -> Self {
         Self { log, buffer: vec![0; RECORD_BYTES].into_boxed_slice(), overruns: 0 }
@@ -87,9 +93,7 @@ const TURNS_OF_A_LOG: usize = 20;
 impl KernelLog {
     /// Opens `/dev/kmsg` at its end.
     pub fn open(root: &Root) -> io::Result<Self> {
-        let records = Records::open(root)?;
-        seek(&records.log, SeekFrom::End(0))?;
-        Ok(Self::new(records))
+        Records::open_at_end(root).map(Self::new)
     }
 
     /// Opens `/dev/kmsg` and reads the records since its clock read `since_ns`.
@@ -167,9 +171,7 @@ pub struct ReportLog {
 impl ReportLog {
     /// Opens `/dev/kmsg` at its end, on a kernel with pages of this size.
     pub fn open(root: &Root, page_bytes: u64) -> io::Result<Self> {
-        let records = Records::open(root)?;
-        seek(&records.log, SeekFrom::End(0))?;
-        Ok(Self { records, reports: RunReports::new(page_bytes) })
+        Ok(Self { records: Records::open_at_end(root)?, reports: RunReports::new(page_bytes) })
     }
 
     /// Reads the log for one turn. Returns true at its end, false if there may be more.
