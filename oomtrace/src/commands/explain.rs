@@ -7,7 +7,7 @@ use std::convert::Infallible;
 
 use crate::{
     cli::Explain,
-    commands::{print::print, show},
+    commands::{print::print, recorded},
     failure::{Code, Failure},
     filter::Filter,
 };
@@ -18,9 +18,9 @@ use search::Search;
 /// # Errors
 /// If no such kill is in the files, a file cannot be read, or a part of it was not understood: after the card was printed.
 pub fn explain(args: &Explain) -> Result<(), Failure> {
-    let mut search = Search::new(Filter::from(&args.filters), args.event);
-    let mut files = show::between(args.since, args.until);
-    let read: Result<_, Infallible> = files.read(&args.files, |tally, line, inside| {
+    let mut search = Search::new(Filter::from(&args.lines.filters), args.event);
+    let mut files = recorded::reader(&args.lines);
+    let read: Result<_, Infallible> = files.read(&args.lines.files, |tally, line, inside| {
         if inside && !search.see(line) {
             tally.other_version += 1;
         }
@@ -34,7 +34,7 @@ pub fn explain(args: &Explain) -> Result<(), Failure> {
         let _infallible = card::write(found, &mut text);
         print(|out| out.write_all(text.as_bytes()))?;
     }
-    show::said(&files.tally, &unreadable)?;
+    recorded::said(&files.tally, &unreadable)?;
     found.map(drop).ok_or_else(|| {
         Failure::message(
             Code::RunTime,

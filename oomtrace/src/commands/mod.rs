@@ -7,6 +7,7 @@ pub mod explain;
 pub mod log;
 pub mod print;
 pub mod read_files;
+mod recorded;
 pub mod replay;
 pub mod report;
 pub mod run;

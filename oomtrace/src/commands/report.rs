@@ -12,7 +12,7 @@ use std::fs;
 
 use crate::{
     cli::Report,
-    commands::{print::print, show},
+    commands::{print::print, recorded},
     failure::{Code, Failure},
     filter::Filter,
 };
@@ -23,10 +23,10 @@ use totals::Totals;
 /// # Errors
 /// If a file cannot be read or the page cannot be written, or a part of a file was not understood: after all else was reported.
 pub fn report(args: &Report) -> Result<(), Failure> {
-    let mut filter = Filter::from(&args.filters);
+    let mut filter = Filter::from(&args.lines.filters);
     let mut totals = Totals::default();
-    let mut files = show::between(args.since, args.until);
-    let read: Result<_, std::convert::Infallible> = files.read(&args.files, |tally, line, inside| {
+    let mut files = recorded::reader(&args.lines);
+    let read: Result<_, std::convert::Infallible> = files.read(&args.lines.files, |tally, line, inside| {
         // A filter looks into the whole event, which takes longer.
         let event = filter.is_about_kills().then(|| line.event()).flatten();
         let takes = match &event {
@@ -52,5 +52,5 @@ pub fn report(args: &Report) -> Result<(), Failure> {
         })?,
         None => print(|out| out.write_all(page.as_bytes()))?,
     }
-    show::said(&files.tally, &unreadable)
+    recorded::said(&files.tally, &unreadable)
 }

@@ -3,12 +3,11 @@
 mod printer;
 
 use crate::{
-    cli::{Show, values::Moment},
-    commands::{print::not_written, render, terminal},
-    failure::{Code, Failure},
+    cli::Show,
+    commands::{print::not_written, recorded, render, terminal},
+    failure::Failure,
     filter::Filter,
-    host::clock::{self, ClockOffset},
-    recorded::{Files, Recorded, Tally},
+    recorded::{Recorded, Tally},
 };
 use printer::{Ended, Printer};
 
@@ -17,44 +16,19 @@ use printer::{Ended, Printer};
 /// # Errors
 /// If a file cannot be read, or a part of it was not understood: after all else was shown.
 pub fn show(args: &Show) -> Result<(), Failure> {
-    let live = args.files.iter().any(|file| file.as_os_str() == "-");
+    let live = args.lines.files.iter().any(|file| file.as_os_str() == "-");
     let mut shown = Shown {
         printer: Printer::new(render(Some(args.output), terminal()), live),
-        filter: Filter::from(&args.filters),
+        filter: Filter::from(&args.lines.filters),
     };
-    let mut files = between(args.since, args.until);
+    let mut files = recorded::reader(&args.lines);
     let unreadable = files
-        .read(&args.files, |tally, line, inside| shown.line(tally, line, inside))
+        .read(&args.lines.files, |tally, line, inside| shown.line(tally, line, inside))
         .and_then(|unreadable| shown.printer.flush().map(|()| unreadable));
     match unreadable {
-        Ok(unreadable) => said(&files.tally, &unreadable),
+        Ok(unreadable) => recorded::said(&files.tally, &unreadable),
         Err(Ended::Output(error)) => Err(not_written(&error)),
         Err(Ended::Closed) => Ok(()),
-    }
-}
-
-/// A reader of the lines between two moments.
-pub(super) fn between(since: Option<Moment>, until: Option<Moment>) -> Files {
-    let now = ClockOffset::sample().unix_ns(clock::boot_time());
-    let time = |moment: Moment| clock::rfc3339(moment.unix_ns(now));
-    Files::new(since.map(time), until.map(time))
-}
-
-/// Reports what was left out on standard error, and fails with what could not be read or was not understood.
-pub(super) fn said(tally: &Tally, unreadable: &[String]) -> Result<(), Failure> {
-    tally.say();
-    if !unreadable.is_empty() {
-        return Err(Failure::message(Code::RunTime, unreadable.join("; ")));
-    }
-    match tally.not_understood() {
-        Some(what) => {
-            let failure = Failure::message(Code::Data, format!("not understood: {what}"));
-            Err(match tally.kernel_log {
-                true => failure.hint("kills of a kernel's log are printed by `oomtrace log FILE`"),
-                false => failure,
-            })
-        }
-        None => Ok(()),
     }
 }
 

@@ -91,10 +91,7 @@ fn related(event: &Event, out: &mut String) -> fmt::Result {
 
 fn killed(kill: &OomKill) -> String {
     let victim = &kill.victim;
-    let mut text = victim.comm.as_deref().map_or("?".into(), plain).into_owned();
-    if let Some(pid) = victim.pid {
-        text += &format!("[{pid}]");
-    }
+    let mut text = process(victim.comm.as_deref(), victim.pid);
     if let Some(line) = &victim.command_line {
         text += &format!(", command line {}", plain(line));
     } else if let Some(executable) = &victim.executable {
@@ -107,6 +104,11 @@ fn killed(kill: &OomKill) -> String {
         text += &format!(", oom_score_adj {adj}");
     }
     text
+}
+
+fn process(comm: Option<&str>, pid: Option<u32>) -> String {
+    let name = comm.map_or("?".into(), plain);
+    pid.map_or_else(|| name.to_string(), |pid| format!("{name}[{pid}]"))
 }
 
 /// What ran out.
@@ -229,10 +231,7 @@ fn trigger(kill: &OomKill) -> String {
     if trigger.pid.is_some() && trigger.pid == kill.victim.pid {
         return "the victim itself asked for the memory".into();
     }
-    let mut text = trigger.comm.as_deref().map_or("?".into(), plain).into_owned();
-    if let Some(pid) = trigger.pid {
-        text += &format!("[{pid}]");
-    }
+    let mut text = process(trigger.comm.as_deref(), trigger.pid);
     text += " asked for the memory";
     match &trigger.cgroup.path {
         Some(path) if !trigger.cgroup.is_same(&kill.victim.cgroup.cgroup()) => {
