@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::tracer::{Line, Tracer};
 
 /// Uses more memory than any limit here, as a buffer.
 pub const EAT: &str = "dd if=/dev/zero of=/dev/null bs=256M count=1";
+/// Hears no SIGTERM.
+pub const DEAF: &str = "trap '' TERM; while :; do sleep 1; done";
 /// The name of the image of all containers: a static busybox, which can run out of memory.
 pub const IMAGE: &str = "oomtrace-test:1";
 
@@ -128,6 +130,27 @@ fn is_of(line: &Line, kill: &Line) -> bool {
 
 fn is_in(line: &Line, part: &str) -> bool {
     line.get("victim.cgroup.path").and_then(Value::as_str).is_some_and(|path| path.contains(part))
+}
+
+/// The line says that a runtime ended the first process of this container, which was never full.
+pub fn expect_end_by_runtime(line: &Line, id: &str, limit_bytes: u64) -> Result<()> {
+    expect(
+        line,
+        &[
+            ("signal", json!("SIGKILL")),
+            ("how", json!("kill")),
+            ("killer", json!("runtime")),
+            ("severity", json!("info")),
+            ("target.namespace_pid", json!(1)),
+            ("container.id", json!(id)),
+            ("cgroup.limit_bytes", json!(limit_bytes)),
+            ("cgroup.events.oom_kill", json!(0)),
+            ("host_memory", Value::Null),
+        ],
+    )?;
+    let message = line.get("message").and_then(Value::as_str).unwrap_or_default();
+    ensure!(message.contains("NOT out of memory"), "field message: {}", line.text);
+    Ok(())
 }
 
 /// Fails unless the line has these values at their dotted paths. Null means that the key must be absent.

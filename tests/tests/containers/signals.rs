@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::Scratch;
-use oomtrace_tests::containers::expect;
+use oomtrace_tests::containers::{DEAF, expect, expect_end_by_runtime};
 use oomtrace_tests::tracer::Line;
 use serde_json::{Value, json};
 
@@ -19,29 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ("signals_cri_stop", cri_stop),
 ];
 
-/// What hears no SIGTERM.
-const DEAF: &str = "trap '' TERM; while :; do sleep 1; done";
 const LIMIT_BYTES: u64 = 32 << 20;
-
-/// A runtime ended the first process of a container that was never full.
-fn by_a_runtime(line: &Line, id: &str) -> Result<()> {
-    expect(
-        line,
-        &[
-            ("signal", json!("SIGKILL")),
-            ("how", json!("kill")),
-            ("killer", json!("runtime")),
-            ("severity", json!("info")),
-            ("target.namespace_pid", json!(1)),
-            ("container.id", json!(id)),
-            ("cgroup.limit_bytes", json!(LIMIT_BYTES)),
-            ("cgroup.events.oom_kill", json!(0)),
-        ],
-    )?;
-    let message = line.get("message").and_then(Value::as_str).unwrap_or_default();
-    ensure!(message.contains("NOT out of memory"), "field message: {}", line.text);
-    Ok(())
-}
 
 /// The grace of one second ran out between SIGTERM and SIGKILL.
 fn after_its_grace(line: &Line) -> Result<()> {
@@ -62,7 +40,7 @@ fn docker_kill(world: &mut World) -> Result<()> {
     let id = world.docker.run("killed", &["-m", LIMIT], "exec sleep 600")?;
     world.docker.cli(&["kill", &id])?;
     let line = world.watch.signal_in(&id)?;
-    by_a_runtime(&line, &id)?;
+    expect_end_by_runtime(&line, &id, LIMIT_BYTES)?;
     expect(&line, &[("sigterm_before_ns", Value::Null), ("container.name", json!("killed"))])?;
     state_of_docker(world, &id)?;
     world.docker.remove(&[&id])
@@ -72,7 +50,7 @@ fn docker_stop(world: &mut World) -> Result<()> {
     let id = world.docker.run("deaf", &["-m", LIMIT], DEAF)?;
     world.docker.cli(&["stop", "-t", "1", &id])?;
     let line = world.watch.signal_in(&id)?;
-    by_a_runtime(&line, &id)?;
+    expect_end_by_runtime(&line, &id, LIMIT_BYTES)?;
     after_its_grace(&line)?;
     state_of_docker(world, &id)?;
     world.docker.remove(&[&id])
@@ -82,7 +60,7 @@ fn podman_stop(world: &mut World) -> Result<()> {
     let id = podman::run(world, "deaf", &[], DEAF)?;
     podman::podman(world.dir(), &["stop", "-t", "1", &id])?;
     let line = world.watch.signal_in(&id)?;
-    by_a_runtime(&line, &id)?;
+    expect_end_by_runtime(&line, &id, LIMIT_BYTES)?;
     after_its_grace(&line)?;
     let format = ["container", "inspect", "--format", "{{json .State}}", &id];
     let state: Value = serde_json::from_str(&podman::podman(world.dir(), &format)?)?;
@@ -110,7 +88,7 @@ fn cri_stop(world: &mut World) -> Result<()> {
     let id = client.run(&pod, &sandbox, &wanted)?;
     client.stop(&id, 1)?;
     let line = world.watch.signal_in(&id)?;
-    by_a_runtime(&line, &id)?;
+    expect_end_by_runtime(&line, &id, LIMIT_BYTES)?;
     after_its_grace(&line)?;
     expect(&line, &[("k8s.pod.name", json!("deaf")), ("k8s.container.name", json!("api"))])?;
     let status = client.status(&id)?;
