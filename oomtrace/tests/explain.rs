@@ -7,7 +7,7 @@ mod samples;
 
 use std::{fs, process::Command};
 
-use oomtrace::event::{Event, OomKill, Origin, Scope};
+use oomtrace::event::{Absence, Event, OomKill, Origin, Reason, Scope};
 use tempfile::TempDir;
 
 /// Exit code, standard output and standard error for these lines.
@@ -104,6 +104,15 @@ fn a_limit_of_its_own_cgroup_is_known_by_the_path_too() {
     kill.oom.cgroup.as_mut().unwrap().cgroup.id = None;
     let (_, out, _) = explain(&json(kill), &[]);
     assert!(out.contains("the victim's own cgroup reached its limit"), "{out}");
+}
+
+#[test]
+fn a_time_since_boot_is_no_time_of_the_calendar() {
+    let mut kill = kill(1, 0);
+    kill.envelope.time = "1970-01-01T00:01:40.000000000Z".into();
+    kill.missing.push(Absence::new("time", Reason::LogSinceBoot));
+    let (_, out, _) = explain(&json(kill), &[]);
+    assert!(out.contains(" at boot+0d 00:01:40.000 (event 1)"), "{out}");
 }
 
 #[test]

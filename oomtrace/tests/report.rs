@@ -129,6 +129,15 @@ fn a_limit_of_its_own_cgroup_is_known_by_the_path_too() {
 }
 
 #[test]
+fn a_time_since_boot_is_no_time_of_the_calendar() {
+    let mut kill = kill(1, 0);
+    kill.envelope.origin = Origin::Kmsg;
+    kill.envelope.time = "1970-01-01T00:01:40.000000000Z".into();
+    let (_, out) = report_of(&json(kill), &[]);
+    assert!(out.starts_with("at unknown times: 1 line\n1 OOM kill ") && !out.contains("1970"), "{out}");
+}
+
+#[test]
 fn a_line_written_twice_is_counted_once() {
     let (code, out) = report_of(&(json(kill(1, 0)) + &json(kill(1, 0)) + &json(kill(2, 0))), &[]);
     assert_eq!(code, 0);

@@ -2,10 +2,12 @@
 
 use std::fmt::{self, Write};
 
+use anstyle::Style;
+
 use super::search::{Found, History};
 use crate::{
     event::{Event, Kill, OomCgroup, OomKill, Scope},
-    outputs::encode::text::{Palette, Size, line, plain},
+    outputs::encode::text::{Palette, Size, line, plain, time},
 };
 
 /// Where the text of a row begins.
@@ -22,7 +24,13 @@ pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
     if let Some(host) = &envelope.host.name {
         write!(out, " on {}", plain(host))?;
     }
-    write!(out, " at {} UTC", second(&envelope.time))?;
+    match time::inexact(&kill.missing) {
+        None => write!(out, " at {} UTC", second(&envelope.time))?,
+        inexact => {
+            out.write_str(" at ")?;
+            time::write_moment(&envelope.time, inexact, Style::new(), out)?;
+        }
+    }
     if let Some(seq) = envelope.seq {
         write!(out, " (event {seq})")?;
     }

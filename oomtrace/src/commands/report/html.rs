@@ -62,9 +62,8 @@ fn head(totals: &Totals, out: &mut String) -> fmt::Result {
     writeln!(out, "<h1>OOM kills</h1>")?;
     writeln!(
         out,
-        "<p class=\"soft\">{} to {} UTC, {}</p>",
-        Escaped(minute(&totals.first)),
-        Escaped(minute(&totals.last)),
+        "<p class=\"soft\">{}, {}</p>",
+        Escaped(totals.period.text()),
         number(totals.lines, "line", "lines")
     )?;
     let losses = &totals.tracer;
@@ -152,8 +151,8 @@ fn row(service: &Service, kills: &Kills, out: &mut String) -> fmt::Result {
         Escaped(plain(&service.name)),
         Escaped(plain(&service.kind)),
         kills.kills,
-        Escaped(minute(&kills.first)),
-        Escaped(minute(&kills.last)),
+        Escaped(minute(&kills.period.first)),
+        Escaped(minute(&kills.period.last)),
         limit(kills),
         kills.peak_bytes.map(|bytes| Size(bytes).to_string()).unwrap_or_default(),
         Escaped(largest(kills)),
@@ -179,7 +178,7 @@ fn hosts(totals: &Totals, most: usize, out: &mut String) -> fmt::Result {
             Escaped(plain(&host.name)),
             host.ran_out,
             host.kills,
-            Escaped(minute(&host.last_ran_out))
+            Escaped(minute(&host.ran_out_at.last))
         )?;
     }
     writeln!(out, "</table></div>")?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::timeline::Period;
 use crate::recorded::Row;
 
 /// Hosts of one service that are told apart.
@@ -12,8 +13,7 @@ const HOSTS: usize = 256;
 pub(super) struct Kills {
     pub(super) kills: u64,
     /// Time of the first and of the last.
-    pub(super) first: String,
-    pub(super) last: String,
+    pub(super) period: Period,
     /// The smallest and the largest limit of its own cgroup at a kill by that limit.
     pub(super) limits: Option<(u64, u64)>,
     /// The highest use that the kernel kept for that cgroup.
@@ -30,14 +30,9 @@ pub(super) struct Kills {
 
 impl Kills {
     /// Adds a kill.
-    pub(super) fn add(&mut self, row: &Row<'_>, time: &str, host: usize) {
+    pub(super) fn add(&mut self, row: &Row<'_>, time: Option<&str>, host: usize) {
         self.kills += 1;
-        if self.first.is_empty() || time < &*self.first {
-            time.clone_into(&mut self.first);
-        }
-        if time > &*self.last {
-            time.clone_into(&mut self.last);
-        }
+        self.period.see(time);
         if self.hosts.len() < HOSTS {
             self.hosts.insert(host);
         }

@@ -41,13 +41,7 @@ fn summary(totals: &Totals, out: &mut String) -> fmt::Result {
         return writeln!(out, "no lines of oomtrace");
     }
     let hosts = totals.hosts.iter().filter(|host| host.kills > 0).count();
-    writeln!(
-        out,
-        "{} to {} UTC: {}",
-        minute(&totals.first),
-        minute(&totals.last),
-        number(totals.lines, "line", "lines")
-    )?;
+    writeln!(out, "{}: {}", totals.period.text(), number(totals.lines, "line", "lines"))?;
     write!(out, "{}", number(totals.kills, "OOM kill", "OOM kills"))?;
     if totals.kills > 0 {
         write!(out, " on {}", number(hosts as u64, "host", "hosts"))?;
@@ -123,7 +117,7 @@ fn services(totals: &Totals, most: usize, out: &mut String) -> fmt::Result {
             out,
             "{name:width$}  {:>6}  {:16}  {:>21}  {:>9}  {}{}",
             kills.kills,
-            minute(&kills.last),
+            minute(&kills.period.last),
             limit(kills),
             kills.peak_bytes.map(|bytes| Size(bytes).to_string()).unwrap_or_default(),
             largest(kills),
@@ -199,7 +193,7 @@ fn hosts(totals: &Totals, most: usize, out: &mut String) -> fmt::Result {
             plain(&host.name),
             host.ran_out,
             number(host.kills, "kill", "kills"),
-            minute(&host.last_ran_out)
+            minute(&host.ran_out_at.last)
         )?;
     }
     if hosts.len() > most {

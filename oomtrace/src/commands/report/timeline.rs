@@ -61,6 +61,34 @@ impl Timeline {
     }
 }
 
+/// From the first time to the last. Both are empty where no line has a time of the calendar.
+#[derive(Debug, Default)]
+pub(super) struct Period {
+    pub(super) first: String,
+    pub(super) last: String,
+}
+
+impl Period {
+    /// Takes in a time; `None` is not of the calendar.
+    pub(super) fn see(&mut self, time: Option<&str>) {
+        let Some(time) = time else { return };
+        if self.first.is_empty() || time < &*self.first {
+            time.clone_into(&mut self.first);
+        }
+        if time > &*self.last {
+            time.clone_into(&mut self.last);
+        }
+    }
+
+    /// `FIRST to LAST UTC`.
+    pub(super) fn text(&self) -> String {
+        match &*self.first {
+            "" => "at unknown times".into(),
+            first => format!("{} to {} UTC", minute(first), minute(&self.last)),
+        }
+    }
+}
+
 /// Date, hour and minute of an RFC 3339 time.
 pub(super) fn minute(time: &str) -> String {
     time.get(..16).unwrap_or(time).replace('T', " ")

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{counts::Counts, kills::Kills};
+use super::{counts::Counts, kills::Kills, timeline::Period};
 use crate::{
     event::Event,
     recorded::{Recorded, Row, Service},
@@ -21,8 +21,7 @@ pub(super) struct Totals {
     /// Lines that were counted.
     pub(super) lines: u64,
     /// Time of the first and of the last.
-    pub(super) first: String,
-    pub(super) last: String,
+    pub(super) period: Period,
     pub(super) kills: u64,
     /// Of these, found in the kernel's log.
     pub(super) from_log: u64,
@@ -54,8 +53,8 @@ pub(super) struct Host {
     pub(super) kills: u64,
     /// Kills because it, or a part of its nodes, ran out.
     pub(super) ran_out: u64,
-    /// When it last ran out.
-    pub(super) last_ran_out: String,
+    /// When it ran out.
+    pub(super) ran_out_at: Period,
     /// What was lost there.
     pub(super) lost: u64,
 }
@@ -91,7 +90,6 @@ impl Totals {
     /// Counts a line. Returns whether it was understood.
     pub(super) fn add(&mut self, line: &Recorded<'_>) -> bool {
         let Ok(row) = serde_json::from_str::<Row<'_>>(line.text) else { return false };
-        let time = &*line.head.time;
         let understood = match &*line.head.r#type {
             "oom_kill" => self.add_kill(line, &row),
             "shared_mm_kill" => {
@@ -123,26 +121,19 @@ impl Totals {
         };
         if understood {
             self.lines += 1;
-            if line.has_calendar_time() {
-                if self.first.is_empty() || time < &*self.first {
-                    time.clone_into(&mut self.first);
-                }
-                if time > &*self.last {
-                    time.clone_into(&mut self.last);
-                }
-            }
+            self.period.see(calendar_time(line));
         }
         understood
     }
 
     fn add_kill(&mut self, line: &Recorded<'_>, row: &Row<'_>) -> bool {
-        let time = &*line.head.time;
-        let Ok(moment) = time.parse::<jiff::Timestamp>() else { return false };
+        let time = calendar_time(line);
+        let Ok(moment) = line.head.time.parse::<jiff::Timestamp>() else { return false };
         self.kills += 1;
         self.from_log += u64::from(line.head.origin == "kmsg");
         let scope = row.oom.as_ref().map(|oom| &*oom.scope).filter(|scope| !scope.is_empty());
         self.scopes.add(scope.unwrap_or("unknown").to_owned(), 1);
-        if line.has_calendar_time() {
+        if time.is_some() {
             let hour = moment.as_second().div_euclid(3600);
             if self.hours.len() < HOURS || self.hours.contains_key(&hour) {
                 *self.hours.entry(hour).or_default() += 1;
@@ -155,9 +146,7 @@ impl Totals {
             host.kills += 1;
             if matches!(scope, Some("host" | "cpuset" | "mempolicy")) {
                 host.ran_out += 1;
-                if time > &*host.last_ran_out {
-                    time.clone_into(&mut host.last_ran_out);
-                }
+                host.ran_out_at.see(time);
             }
         }
         let service = Service::of(row);
@@ -222,4 +211,9 @@ impl Tracer {
         }
         true
     }
+}
+
+/// When it happened; `None` if only the time since boot is known.
+fn calendar_time<'a>(line: &'a Recorded<'_>) -> Option<&'a str> {
+    Some(&*line.head.time).filter(|_| line.has_calendar_time())
 }

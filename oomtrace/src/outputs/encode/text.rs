@@ -6,7 +6,7 @@
 mod incident;
 mod signal_kill;
 
-mod time;
+pub(crate) mod time;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
