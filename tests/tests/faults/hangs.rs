@@ -20,6 +20,8 @@ use crate::world::{Dir, Run, World, all_told, comm, text};
 /// Two seconds, and some more for a busy machine to start and reap a process.
 const END: Duration = Duration::from_millis(2500);
 const KILLS: usize = 4;
+/// In this time a user's share of time comes back, of which a busy machine uses more for each kill.
+const REFILL: Duration = Duration::from_secs(1);
 
 /// The cgroup of one of the user's containers.
 fn container(user: &User, number: usize) -> Result<Cgroup> {
@@ -40,12 +42,13 @@ fn ends_soon(run: Run) -> Result<(Vec<Value>, String)> {
     Ok(ended)
 }
 
-/// Makes kills in her containers while her home does not answer. Returns the lines and the messages of the
+/// Makes kills in her containers while her home does not answer, with a pause after each. Returns the lines and the messages of the
 /// tracer.
 fn kills_at_home(
     world: &World,
     user: &User,
     mut run: Run,
+    pause: Duration,
     look: impl FnOnce(u32) -> Result<()>,
 ) -> Result<(Vec<Value>, String)> {
     run.line()?;
@@ -53,6 +56,7 @@ fn kills_at_home(
     for number in 1..=KILLS {
         let container = container(user, number)?;
         names.push(world.kill_another(&container, |_| Ok(()))?);
+        std::thread::sleep(pause);
     }
     // A kill that is not hers.
     names.extend(world.kill(1)?);
@@ -84,7 +88,7 @@ pub fn home_that_never_answers(world: &World) -> Result<()> {
     let home = Fuse::mount(user.home(), user.uid())?;
     home.be_silent();
     let run = run_that_knows(&user, world)?;
-    let (lines, _) = kills_at_home(world, &user, run, |_| Ok(()))?;
+    let (lines, _) = kills_at_home(world, &user, run, REFILL, |_| Ok(()))?;
     let whys = whys(&lines);
     ensure!(whys.len() == KILLS && whys.iter().all(|why| why.contains("of type fuse")), "missing: {whys:?}");
     ensure!(home.waiting() == 0, "{} requests to its server", home.waiting());
@@ -127,7 +131,7 @@ pub fn home_that_hangs_its_reader(world: &World) -> Result<()> {
     server.be_silent();
     let run = run_that_knows(&user, world)?;
     let tracer = run.child.id();
-    let (lines, said) = kills_at_home(world, &user, run, hangs_and_holds_nothing)?;
+    let (lines, said) = kills_at_home(world, &user, run, Duration::ZERO, hangs_and_holds_nothing)?;
     ensure!(server.waiting() > 0, "nobody asked its server");
     ensure!(said.contains("a reader given up (1 so far"), "stderr: {said}");
     let whys = whys(&lines);
