@@ -195,14 +195,19 @@ impl CgroupTree {
                     self.store.rename(slot, &names);
                     self.enqueue(slot, change.id);
                 }
-                None => self.insert(&names, change.id, change.time),
+                None => {
+                    let slot = self.insert(&names, change.id, change.time);
+                    if let Some(slot) = slot.filter(|_| change.kind == CgroupChangeKind::Made) {
+                        self.store.saw_made(slot);
+                    }
+                }
             }
         }
         self.forget(change.time);
     }
 
-    fn insert(&mut self, names: &[&[u8]], id: CgroupId, now: BootTime) {
-        let Some((name, above)) = names.split_last() else { return };
+    fn insert(&mut self, names: &[&[u8]], id: CgroupId, now: BootTime) -> Option<Slot> {
+        let (name, above) = names.split_last()?;
         if let Some(known) = self.store.slot_of(id)
             && (self.store.slot_at(names) != Some(known) || self.store.is_dead(known))
         {
@@ -211,7 +216,7 @@ impl CgroupTree {
             self.store.forget(known);
         }
         let parent = self.store.parent_for(above);
-        self.insert_at(parent, name, id, now);
+        self.insert_at(parent, name, id, now)
     }
 
     /// Adds the cgroup `name` of `parent`. An older one with the same name or id is gone.
@@ -267,6 +272,11 @@ impl CgroupTree {
                 dead.pop_front();
             }
         }
+    }
+
+    /// Whether this cgroup was made while changes were followed.
+    pub fn was_seen_made(&self, id: CgroupId) -> bool {
+        self.store.slot_of(id).is_some_and(|slot| self.store.was_seen_made(slot))
     }
 
     /// The path of a cgroup that exists or was removed recently.
