@@ -147,6 +147,11 @@ impl CgroupTree {
         Live { store: &self.store, at: 0 }
     }
 
+    /// The cgroups that exist, from a place on: the place of each, its id, and the id of the one above it.
+    pub fn live_from(&self, place: usize) -> impl Iterator<Item = (usize, CgroupId, Option<CgroupId>)> {
+        self.store.live_from(place).map(|(at, slot, id)| (at, id, self.store.parent_id(slot)))
+    }
+
     /// The known containers, running or gone: cgroups whose runtime's files were found.
     pub fn containers(&self) -> impl Iterator<Item = KnownContainer<'_>> {
         self.store.with_facts().filter_map(|known| self.container(known))

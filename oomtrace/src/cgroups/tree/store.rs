@@ -142,6 +142,11 @@ impl Store {
         })
     }
 
+    /// The id of the cgroup above this one, if it was seen.
+    pub fn parent_id(&self, slot: Slot) -> Option<CgroupId> {
+        self.node(self.node(slot)?.parent).filter(|node| node.state != State::Bare).map(|node| node.id)
+    }
+
     /// Cgroups with facts, removed or not.
     pub fn with_facts(&self) -> impl Iterator<Item = (Slot, CgroupId, &Facts)> {
         (0u32..).zip(&self.nodes).filter_map(|(at, node)| {
