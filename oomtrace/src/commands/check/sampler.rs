@@ -27,7 +27,10 @@ pub(super) fn finding(kernel: &Kernel) -> Option<Finding> {
             let held = match removed(&samples) {
                 None => "this kernel does not say which are removed".to_owned(),
                 Some(Removed { cgroups, bytes }) => {
-                    format!("{cgroups} removed ones, in no directory, still hold {bytes} bytes")
+                    format!(
+                        "{cgroups} removed ones still hold {} MiB, and no directory shows them",
+                        bytes >> 20
+                    )
                 }
             };
             finding(State::Ok, format!("{} memory cgroups read in {took} µs; {held}", samples.len()))
