@@ -28,7 +28,7 @@ pub static CGROUPS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
 
 /// Signals that end processes: a ring of their own, so that a storm of them pushes out nothing else.
 #[map]
-pub static SIGNALS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
+pub static SIGNALS: RingBuf = RingBuf::with_byte_size(128 << 10, 0);
 
 /// Signals that belong together, counted. The oldest make room.
 #[map]

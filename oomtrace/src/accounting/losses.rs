@@ -186,13 +186,9 @@ mod tests {
     use super::*;
 
     fn counters(ring_full: u64) -> Counters {
-        counter(counter::RING_FULL, ring_full)
-    }
-
-    fn counter(index: u32, value: u64) -> Counters {
         let mut counters = Counters::default();
-        if let Some(counter) = usize::try_from(index).ok().and_then(|index| counters.0.get_mut(index)) {
-            *counter = value;
+        if let Some(value) = counters.0.get_mut(1) {
+            *value = ring_full;
         }
         counters
     }
@@ -215,7 +211,11 @@ mod tests {
         let mut losses = Losses::default();
         losses.saw(1);
         losses.saw(3);
-        losses.counted(&counter(counter::UNNUMBERED_RING_FULL, 2));
+        let mut counters = Counters::default();
+        if let Some(value) = counters.0.get_mut(9) {
+            *value = 2;
+        }
+        losses.counted(&counters);
         assert_eq!(losses.unreported(), [(LossReason::UnnumberedRingFull, 2), (LossReason::Unexplained, 1)]);
     }
 

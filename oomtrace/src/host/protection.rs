@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 
 /// The lowest real-time priority: before all ordinary tasks, after all other real-time ones.
 const PRIORITY: libc::c_int = 1;
@@ -37,18 +37,30 @@ pub fn outlive_rotation() {
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
 }
 
-/// Returns memory to the kernel that only the start needed, and locks the rest. Returns what was refused.
+/// Locks the memory of this process. Returns what was refused.
 pub fn lock_memory() -> Option<String> {
-    // Before it is locked: the kernel drops no page that is locked.
-    // SAFETY: the function takes no pointer; it returns free heap pages to the kernel.
-    unsafe { libc::malloc_trim(0) };
-    release_start_pages();
     // Pages are locked when they are first used, so memory that is only reserved stays free.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     let why = std::io::Error::from(mlockall(flags).err()?).kind();
     Some(format!(
         "memory is not locked ({why}; it needs CAP_IPC_LOCK, or a higher RLIMIT_MEMLOCK): lines may be late while memory is short"
     ))
+}
+
+/// When the start is over: returns memory to the kernel that only the start needed, and locks the rest again. Returns
+/// what was refused.
+pub fn release_start() -> Option<String> {
+    // The kernel drops no page that is locked. This fails for no process.
+    let _unlocked = munlockall();
+    release_heap();
+    release_start_pages();
+    lock_memory()
+}
+
+/// Returns free heap pages to the kernel. What is allocated later then takes only the pages that it writes.
+pub fn release_heap() {
+    // SAFETY: the function takes no pointer.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// Releases the program's own pages. Most of them are needed only at the start. Other pages are read again

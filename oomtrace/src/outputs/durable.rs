@@ -39,6 +39,12 @@ impl Durable {
         }
     }
 
+    /// Makes the line of an event and drops it.
+    pub(crate) fn rehearse(&mut self, event: &Event) {
+        let _no_line = self.render.line(event, &mut self.line);
+        self.line.clear();
+    }
+
     /// Whether lines are kept that could not be written.
     pub fn is_blocked(&self) -> bool {
         self.sink.waits_for().is_some()

@@ -20,7 +20,7 @@ use crate::{
     event::Start,
     failure::{Code, Failure},
     outputs::transport::SinkError,
-    run::{notify::Notify, reporter::Reporter, warm::warm},
+    run::{notify::Notify, reporter::Reporter, warm::settle},
     sources::{
         Next, Source,
         kills::Records,
@@ -142,7 +142,6 @@ impl Session {
         self.account.begin(self.counts.handed_over(), || self.counts.read())?;
         self.hand_over()?;
         self.turns.begin(&mut self.enricher, &mut self.account);
-        warm(self.enricher.version());
         if let Some(mount) = &self.mount {
             self.account.know_cgroups(mount, self.enricher.tree(), || self.counts.read())?;
         }
@@ -161,6 +160,7 @@ impl Session {
         let mut terminate = on(SignalKind::terminate())?;
         let mut hangup = on(SignalKind::hangup())?;
         let unreadable = self.replaced(&start, replaced)?;
+        let known = start.limits.clone();
         self.first(start, unreadable)?;
         self.turns.listen()?;
         let reader = self.reporter.outputs().durable().sink().only_reader();
@@ -169,6 +169,7 @@ impl Session {
         let asked = asked.iter().map(wakeups).collect::<Result<Vec<_>, _>>()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (mut watchdog, mut alarm) = (self.notify.ticks(), Alarm::new()?);
+        settle(self.enricher.version(), self.reporter.outputs().durable(), &known);
         self.notify.ready();
         let reason = loop {
             self.notify.alive();

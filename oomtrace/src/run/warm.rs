@@ -1,5 +1,6 @@
-//! Turns an invented kill into a line and drops it. The pages of the program and of the heap that this
-//! touches stay in locked memory, so none of them must be read from a disk at an OOM.
+//! The end of the start: gives back the memory that only the start needed, then turns an invented kill into a line and
+//! drops it. The pages of the program and of the heap that this touches stay in locked memory, so none of them must be
+//! read from a disk at an OOM.
 
 use oomtrace_common::record::{KIND_OOM_KILL, MemcgLevel, OomKill, SOURCE_STACK, oc_fact};
 use zerocopy::{FromZeros, IntoBytes};
@@ -8,22 +9,27 @@ use crate::{
     accounting::Account,
     enrich::enricher::{Enricher, Knowledge},
     event::CgroupVersion,
-    host::identity,
-    outputs::encode::{Render, text::Palette},
+    host::{identity, protection},
+    outputs::Durable,
     sources::{Next, kills::Records},
+    stderr::say,
 };
 
+/// Leaves the memory as a kill needs it. `known` is what the run cannot do, as it was reported.
+pub fn settle(version: CgroupVersion, durable: &mut Durable, known: &[String]) {
+    if let Some(refused) = protection::release_start().filter(|refused| !known.contains(refused)) {
+        say(&format!("oomtrace: {refused}"));
+    }
+    warm(version, durable);
+}
+
 /// Makes the line of an invented kill and drops it.
-pub fn warm(version: CgroupVersion) {
+fn warm(version: CgroupVersion, durable: &mut Durable) {
     let mut enricher = Enricher::new(Knowledge::none("warm", version));
     let mut account = Account::new(None, enricher.is_v1());
     let records = Records::new(identity::page_bytes(), None);
-    let mut line = Vec::new();
     if let Next::Event(event) = records.event(&record(), None, &mut enricher, &mut account) {
-        for render in [Render::Json, Render::Text(Palette::default())] {
-            // The line is dropped in any case.
-            let _no_line = render.line(&event, &mut line);
-        }
+        durable.rehearse(&event);
     }
 }
 
@@ -57,7 +63,6 @@ mod tests {
     #[test]
     fn it_is_a_kill_that_is_read_and_becomes_a_line() {
         for version in [CgroupVersion::V1, CgroupVersion::V2] {
-            warm(version);
             let mut enricher = Enricher::new(Knowledge::none("warm", version));
             let mut account = Account::new(None, enricher.is_v1());
             let next = Records::new(4096, None).event(&record(), None, &mut enricher, &mut account);

@@ -20,7 +20,7 @@ mod watch;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use evidence::Evidence;
 use room::{NOTES_MAX, Room};
@@ -58,7 +58,8 @@ struct Ended {
 /// Incidents that are not complete yet.
 #[derive(Debug)]
 pub struct Incidents {
-    notes: SyncSender<Note>,
+    /// Boxed: all places are made at the start, and most stay empty.
+    notes: SyncSender<Box<Note>>,
     ended: Receiver<Ended>,
     /// Becomes readable when a run is complete.
     wake: Arc<OwnedFd>,
@@ -102,7 +103,8 @@ impl Incidents {
         let has_kernel_pids = identity::is_first_pid_namespace(root, "self");
         let host = Host { root: root.clone(), log, mount, v1, has_kernel_pids };
         let (notes, theirs) = sync_channel(NOTES_MAX);
-        let (to, ended) = sync_channel(NOTES_MAX);
+        // The room of the victims bounds it.
+        let (to, ended) = channel();
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let call = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let line = Line { notes: theirs, call: Arc::clone(&call), to, wake: Arc::clone(&wake) };
@@ -125,7 +127,7 @@ impl Incidents {
     }
 
     fn send(&self, note: Note) -> bool {
-        let sent = self.notes.try_send(note).is_ok();
+        let sent = self.notes.try_send(Box::new(note)).is_ok();
         // This fails only if the thread is woken already.
         let _ignored = rustix::io::write(&*self.call, &1u64.to_ne_bytes());
         sent
@@ -171,14 +173,14 @@ impl Source for Incidents {
 
 /// How the thread and the loop talk.
 struct Line {
-    notes: Receiver<Note>,
+    notes: Receiver<Box<Note>>,
     call: Arc<OwnedFd>,
-    to: SyncSender<Ended>,
+    to: Sender<Ended>,
     wake: Arc<OwnedFd>,
 }
 
 impl Line {
-    /// Sends what became of a run, after waiting for room. Returns false if the receiver is gone.
+    /// Sends what became of a run. Returns false if the receiver is gone.
     fn send(&self, ended: Ended) -> bool {
         let sent = self.to.send(ended).is_ok();
         // This fails only if the reader is woken already.

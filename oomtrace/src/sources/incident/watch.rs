@@ -106,7 +106,7 @@ pub(super) fn watch(line: &Line, mut host: Host) {
         loop {
             use std::sync::mpsc::TryRecvError;
             match line.notes.try_recv() {
-                Ok(note) => take(note, &host, &mut pending),
+                Ok(note) => take(*note, &host, &mut pending),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }

@@ -18,10 +18,10 @@ mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::event::{EventfdFlags, eventfd};
-use shares::{Killed, PENDING_MAX, Waiting, key};
+use shares::{Killed, Waiting, key};
 
 use crate::{
     accounting::Account,
@@ -129,7 +129,7 @@ impl Answer {
 /// Verdicts that are not there yet.
 #[derive(Debug)]
 pub struct Verdicts {
-    notes: SyncSender<Box<Note>>,
+    notes: Sender<Box<Note>>,
     answers: Receiver<Box<Answer>>,
     /// Becomes readable when there is an answer.
     wake: Arc<OwnedFd>,
@@ -144,8 +144,9 @@ impl Verdicts {
     /// # Errors
     /// If no thread can be started.
     pub fn start() -> std::io::Result<Self> {
-        let (notes, theirs) = sync_channel(PENDING_MAX);
-        let (to, answers) = sync_channel(PENDING_MAX);
+        // What is waited for is bounded, so both queues are.
+        let (notes, theirs) = channel();
+        let (to, answers) = channel();
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let answer = Answers { to, wake: Arc::clone(&wake) };
         std::thread::Builder::new()
@@ -201,7 +202,7 @@ impl Verdicts {
             root: root.clone(),
             bytes,
         };
-        let taken = self.notes.try_send(Box::new(note)).is_ok();
+        let taken = self.notes.send(Box::new(note)).is_ok();
         if !taken {
             self.waiting.remove(&key, bytes);
         }
@@ -263,13 +264,12 @@ impl Source for Verdicts {
 
 /// Where the thread sends its answers.
 struct Answers {
-    // A box: the channel has room for all of them from the start.
-    to: SyncSender<Box<Answer>>,
+    to: Sender<Box<Answer>>,
     wake: Arc<OwnedFd>,
 }
 
 impl Answers {
-    /// Sends an answer, after waiting for room. Returns false if the receiver is gone.
+    /// Sends an answer. Returns false if the receiver is gone.
     fn send(&self, answer: Answer) -> bool {
         let sent = self.to.send(Box::new(answer)).is_ok();
         // This fails only if the reader is woken already.
@@ -334,8 +334,8 @@ mod tests {
 
     #[test]
     fn a_kill_in_a_users_container_is_none_in_the_hosts_of_that_id() {
-        let (notes, _theirs) = sync_channel(1);
-        let (_answer, answers) = sync_channel(1);
+        let (notes, _theirs) = channel();
+        let (_answer, answers) = channel();
         let wake =
             Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap_or_else(|error| unreachable!("{error}")));
         let mut killed = Killed::default();

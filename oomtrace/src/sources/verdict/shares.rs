@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::event::Container;
 
 /// The most kills that wait for a verdict.
-pub(super) const PENDING_MAX: usize = 1024;
+const PENDING_MAX: usize = 1024;
 /// The most of these in one container, and in all containers of one user's own runtimes.
 const OF_CONTAINER_MAX: usize = 64;
 const OF_USER_MAX: usize = 16;
