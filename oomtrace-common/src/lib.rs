@@ -12,4 +12,4 @@ pub mod pinned;
 pub mod record;
 
 /// The version of everything in this crate. Pinned maps of another version are never read.
-pub const WIRE_VERSION: u32 = 5;
+pub const WIRE_VERSION: u32 = 6;

@@ -4,10 +4,7 @@
 //! waits again if it was not enough. All of this is one hang, reported once.
 
 use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, generated::bpf_get_current_task};
-use oomtrace_common::{
-    counter,
-    record::{OUTCOME_KILL_DISABLED, OomControl, oc_fact},
-};
+use oomtrace_common::record::{OUTCOME_KILL_DISABLED, OomControl, oc_fact};
 
 use crate::{
     maps, memcg,
@@ -58,7 +55,6 @@ pub fn starts(source: u32, handle: u64) {
             unkilled::report(&mut reader, 0, OUTCOME_KILL_DISABLED, memcg, &raw const oom);
         }
     }
-    maps::count(counter::READ_FAILED, reader.failed());
 }
 
 /// Records that a task waits in cgroup `id`. Returns whether this starts a hang. If several start one at

@@ -172,8 +172,7 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
         (*to).header = Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: (*run).marked_ns };
         bpf_ringbuf_output((&raw const maps::KILLS).cast_mut().cast(), to.cast(), size, 0)
     };
-    maps::count(if status < 0 { counter::RING_FULL } else { counter::EMITTED }, 1);
-    maps::count(counter::READ_FAILED, reader.failed());
+    maps::count(counter::RING_FULL, u64::from(status < 0));
     debug!(ctx, "mark_victim: seq {} status {} failed reads {}", seq, status, reader.failed());
 }
 

@@ -204,7 +204,5 @@ pub fn changed(kind: u32, cgroup: u64, path: u64) {
         (*to).header = Header { kind, len: size as u32, seq: 0, boot_time_ns: bpf_ktime_get_boot_ns() };
         bpf_ringbuf_output((&raw const maps::CGROUPS).cast_mut().cast(), to.cast(), size, 0)
     };
-    let counter = if status < 0 { counter::CGROUP_RING_FULL } else { counter::CGROUP_EMITTED };
-    maps::count(counter, 1);
-    maps::count(counter::READ_FAILED, reader.failed());
+    maps::count(counter::CGROUP_RING_FULL, u64::from(status < 0));
 }

@@ -1,6 +1,6 @@
 //! The only access to kernel memory.
 //!
-//! Reads have no branch: a failed read leaves zeros and is counted, and a read at an invalid address fails
+//! Reads have no branch: a failed read leaves zeros, and a read at an invalid address fails
 //! too. So the verifier has a single path, and no loop forks at each fact.
 
 use core::ffi::c_void;

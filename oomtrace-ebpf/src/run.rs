@@ -2,10 +2,7 @@
 //!
 //! All of this runs under the kernel's single `oom_lock`, so nothing here races with itself.
 
-use oomtrace_common::{
-    counter,
-    record::{MESSAGE_LEN, OUTCOME_NO_KILLABLE_PROCESS, OomControl, SOURCE_NONE, oc_fact},
-};
+use oomtrace_common::record::{MESSAGE_LEN, OUTCOME_NO_KILLABLE_PROCESS, OomControl, SOURCE_NONE, oc_fact};
 
 use crate::{
     maps::{self, Run},
@@ -60,7 +57,6 @@ pub fn chooses(source: u32, oc: u64, message: u64) {
             (*run).oom.present |= oc_fact::MESSAGE;
         }
     }
-    maps::count(counter::READ_FAILED, reader.failed());
 }
 
 /// Clears everything from an earlier run.
@@ -109,7 +105,6 @@ pub fn ends() {
         (*run).by = maps::NOBODY;
         (*run).marked_by = maps::NOBODY;
     }
-    maps::count(counter::READ_FAILED, reader.failed());
 }
 
 /// # Safety
@@ -140,5 +135,4 @@ unsafe fn oom_control(run: *mut Run, source: u32, oc: u64) {
         present |= reader.copy(&raw mut (*to).constraint, oc, layout!(oc_constraint)) * oc_fact::CONSTRAINT;
         (*to).present = present;
     }
-    maps::count(counter::READ_FAILED, reader.failed());
 }

@@ -153,6 +153,4 @@ fn shared_mm_kill(reader: &mut Reader, task: u64, of: u64) {
         task::facts(reader, &raw mut (*to).task, task);
     }
     entry.submit(0);
-    maps::count(counter::EMITTED, 1);
-    maps::count(counter::READ_FAILED, reader.failed());
 }

@@ -64,7 +64,6 @@ pub fn signal(signal: u32, of: Generated) {
     let Some(place) = Forgetful::of_this_cpu() else { return };
     let mut reader = Reader::default();
     let how = if signal == SIGTERM { of.sigterm(&mut reader) } else { of.how(&mut reader) };
-    maps::count(counter::READ_FAILED, reader.failed());
     // To the verifier, all ways to here are one from here on: it goes through what follows once.
     let what = place.forgotten(how | (signal << 8));
     let (how, signal) = (what & 0xff, what >> 8);
@@ -240,7 +239,6 @@ fn report(of: &Generated, signal: u32, how: u32, place: Forgetful) {
     if !joins(&key, now) {
         send(&mut reader, of, &key, now);
     }
-    maps::count(counter::READ_FAILED, reader.failed());
 }
 
 /// Counts a signal: true if its group has begun already.
@@ -289,7 +287,6 @@ fn send(reader: &mut Reader, of: &Generated, key: &SignalKey, now: u64) {
         sigterm_before(&raw mut (*to).sigterm, (*to).target.tgid);
     }
     entry.submit(0);
-    maps::count(counter::SIGNAL_EMITTED, 1);
 }
 
 /// The sender's parent, and the file that the sender runs.

@@ -88,7 +88,6 @@ pub fn memcg_call_ends(source: u32, returned: u64) {
             report(&mut reader, 0, OUTCOME_RELIEVED, call.memcg, &raw const oom);
         }
     }
-    maps::count(counter::READ_FAILED, reader.failed());
 }
 
 /// Sends the record of a memory cgroup that ran out without a victim. `seq` is 0 outside `oom_lock`.
@@ -123,5 +122,4 @@ pub unsafe fn report(reader: &mut Reader, seq: u64, outcome: u32, memcg: u64, oo
             Header { kind: KIND_MEMCG_OOM, len: size as u32, seq, boot_time_ns: bpf_ktime_get_boot_ns() };
     }
     entry.submit(0);
-    maps::count(counter::EMITTED, 1);
 }

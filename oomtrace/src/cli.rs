@@ -69,10 +69,11 @@ pub enum Command {
     Report(Report),
     /// Print what this host offers and what it lacks. Exits with 0 if `run` can work.
     Check(Check),
-    /// List the containers of this host with the names that a kill in them would have. Also a cgroup of a container in which no
-    /// process runs is listed.
+    /// List the containers of this host with the names that a kill in them would have. A container without a running process is listed
+    /// too, if its cgroup exists.
     Containers(Containers),
-    /// Make an OOM kill of a child process in a small cgroup, print the event, and compare it with the kernel's log.
+    /// Make an OOM kill of a child process in a small cgroup, print the event, and compare it with the kernel's log, on standard error.
+    /// Exits with 1 if a fact differs. Needs root.
     Simulate(Simulate),
     /// Detach and remove the programs that `run --pin` left attached.
     Detach {

@@ -18,6 +18,7 @@ pub mod event;
 pub mod facts;
 pub mod failure;
 pub mod filter;
+pub mod history;
 pub mod host;
 pub mod kernel;
 pub mod outputs;

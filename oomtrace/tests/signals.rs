@@ -178,13 +178,14 @@ fn what_is_not_known_is_not_guessed() {
 
 #[test]
 fn the_last_hop_is_told_with_how_full_the_container_was() {
-    let Signalled { event, inside, paths } = told(&sent_by("runc", "runc", 13));
+    let Signalled { event, inside, cgroups } = told(&sent_by("runc", "runc", 13));
     assert_eq!((event.killer, inside), (Some(Killer::Runtime), Some(false)));
     assert_eq!(event.sender.systemd.as_ref().unwrap().unit, "containerd.service");
     assert_eq!(event.sigterm_before_ns, Some(10_000_000_000));
     assert_eq!(event.cgroup.cgroup.path.as_deref(), Some(CONTAINER));
     assert_eq!((event.cgroup.usage_bytes, event.cgroup.limit_bytes), (Some(409_600), Some(819_200)));
-    assert_eq!(paths, [CONTAINER.as_bytes(), b"/docker"]);
+    let seen: Vec<_> = cgroups.iter().map(|one| (one.id.0, &*one.path, one.seen_made)).collect();
+    assert_eq!(seen, [(10, CONTAINER.as_bytes(), true), (9, b"/docker", true)]);
     let why =
         |key: &str| event.missing.iter().find(|absence| absence.key == key).map(|absence| absence.reason);
     assert_eq!(why("sender.executable"), Some(Reason::ProcessGone));

@@ -127,6 +127,8 @@ impl Session {
             Version::V1 => "v1",
         };
         ensure!(told == right, "field cgroup_version: expected {right}, oomtrace {told}: {}", line.text);
+        let sampler = self.tracer.attached_as("sample_cgroups");
+        ensure!(sampler == "test_run", "not all memory cgroups can be read: {}", line.text);
         Ok(())
     }
 

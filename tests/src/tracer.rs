@@ -206,10 +206,14 @@ impl Tracer {
 
     /// How it reads the OOM killer's state, from its start line.
     pub fn attached(&self) -> String {
+        self.attached_as("oom_kill_process")
+    }
+
+    /// How a program of this name runs, from its start line.
+    pub fn attached_as(&self, name: &str) -> String {
         let hooks = self.start.get("hooks").and_then(Value::as_array);
-        let killer =
-            hooks.into_iter().flatten().find(|hook| at(hook, "name") == Some(&"oom_kill_process".into()));
-        let how = killer.and_then(|hook| at(hook, "attached")).and_then(Value::as_str);
+        let hook = hooks.into_iter().flatten().find(|hook| at(hook, "name") == Some(&name.into()));
+        let how = hook.and_then(|hook| at(hook, "attached")).and_then(Value::as_str);
         how.unwrap_or("none").to_owned()
     }
 

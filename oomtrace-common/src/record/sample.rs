@@ -3,7 +3,7 @@
 use super::Lru;
 
 /// How many edges of the tree one call walks, and so how many cgroups it finds at most.
-pub const STEPS: usize = 64;
+pub const STEPS: usize = 16;
 
 /// [`Cursor::state`]: the walk starts at the next call.
 pub const WALK_STARTS: u32 = 0;

@@ -186,9 +186,13 @@ mod tests {
     use super::*;
 
     fn counters(ring_full: u64) -> Counters {
+        counter(counter::RING_FULL, ring_full)
+    }
+
+    fn counter(index: u32, value: u64) -> Counters {
         let mut counters = Counters::default();
-        if let Some(value) = counters.0.get_mut(1) {
-            *value = ring_full;
+        if let Some(counter) = usize::try_from(index).ok().and_then(|index| counters.0.get_mut(index)) {
+            *counter = value;
         }
         counters
     }
@@ -211,11 +215,7 @@ mod tests {
         let mut losses = Losses::default();
         losses.saw(1);
         losses.saw(3);
-        let mut counters = Counters::default();
-        if let Some(value) = counters.0.get_mut(9) {
-            *value = 2;
-        }
-        losses.counted(&counters);
+        losses.counted(&counter(counter::UNNUMBERED_RING_FULL, 2));
         assert_eq!(losses.unreported(), [(LossReason::UnnumberedRingFull, 2), (LossReason::Unexplained, 1)]);
     }
 

@@ -56,7 +56,22 @@ impl MemoryFiles {
 
     /// The memory that is charged to the cgroup.
     pub fn usage_bytes(&self) -> Option<u64> {
-        self.text(usage_file(self.v1))?.trim().parse().ok()
+        self.number(usage_file(self.v1))
+    }
+
+    /// The most memory that was ever charged to the cgroup, unless that was set back. Only v1, and v2 since 5.19.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        self.number(if self.v1 { "memory.max_usage_in_bytes" } else { "memory.peak" })
+    }
+
+    /// The swap that is charged: on v1 memory and swap together, on v2 swap alone.
+    pub fn swap_bytes(&self) -> Option<u64> {
+        self.number(if self.v1 { "memory.memsw.usage_in_bytes" } else { "memory.swap.current" })
+    }
+
+    /// v2: how often an allocation in the cgroup or below was about to go over a limit.
+    pub fn max_events(&self) -> Option<u64> {
+        if self.v1 { None } else { self.counter("memory.events", "max") }
     }
 
     /// The kills that the kernel counted: on v2 in the cgroup and below, on v1 in the cgroup alone.
@@ -79,6 +94,10 @@ impl MemoryFiles {
 
     fn text(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.directory.join(name)).ok()
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.text(name)?.trim().parse().ok()
     }
 
     fn counter(&self, name: &str, key: &str) -> Option<u64> {

@@ -147,6 +147,11 @@ impl CgroupTree {
         Live { store: &self.store, at: 0 }
     }
 
+    /// The cgroups that exist, from a place on: the place of each, its id, and the id of the one above it.
+    pub fn live_from(&self, place: usize) -> impl Iterator<Item = (usize, CgroupId, Option<CgroupId>)> {
+        self.store.live_from(place).map(|(at, slot, id)| (at, id, self.store.parent_id(slot)))
+    }
+
     /// The known containers, running or gone: cgroups whose runtime's files were found.
     pub fn containers(&self) -> impl Iterator<Item = KnownContainer<'_>> {
         self.store.with_facts().filter_map(|known| self.container(known))
@@ -195,14 +200,19 @@ impl CgroupTree {
                     self.store.rename(slot, &names);
                     self.enqueue(slot, change.id);
                 }
-                None => self.insert(&names, change.id, change.time),
+                None => {
+                    let slot = self.insert(&names, change.id, change.time);
+                    if let Some(slot) = slot.filter(|_| change.kind == CgroupChangeKind::Made) {
+                        self.store.saw_made(slot);
+                    }
+                }
             }
         }
         self.forget(change.time);
     }
 
-    fn insert(&mut self, names: &[&[u8]], id: CgroupId, now: BootTime) {
-        let Some((name, above)) = names.split_last() else { return };
+    fn insert(&mut self, names: &[&[u8]], id: CgroupId, now: BootTime) -> Option<Slot> {
+        let (name, above) = names.split_last()?;
         if let Some(known) = self.store.slot_of(id)
             && (self.store.slot_at(names) != Some(known) || self.store.is_dead(known))
         {
@@ -211,7 +221,7 @@ impl CgroupTree {
             self.store.forget(known);
         }
         let parent = self.store.parent_for(above);
-        self.insert_at(parent, name, id, now);
+        self.insert_at(parent, name, id, now)
     }
 
     /// Adds the cgroup `name` of `parent`. An older one with the same name or id is gone.
@@ -267,6 +277,11 @@ impl CgroupTree {
                 dead.pop_front();
             }
         }
+    }
+
+    /// Whether this cgroup was made while changes were followed.
+    pub fn was_seen_made(&self, id: CgroupId) -> bool {
+        self.store.slot_of(id).is_some_and(|slot| self.store.was_seen_made(slot))
     }
 
     /// The path of a cgroup that exists or was removed recently.

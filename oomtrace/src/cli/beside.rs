@@ -20,11 +20,11 @@ pub struct Beside {
     /// or standard output.
     #[arg(long)]
     pub journal: bool,
-    /// Write metrics to this file, for node_exporter's textfile collector: at most once a second, and once a minute.
+    /// Write metrics to this file, for node_exporter's textfile collector: after a change at most once a second, else once a minute.
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(metrics_file))]
     pub metrics_file: Option<PathBuf>,
-    /// Serve metrics over HTTP (GET /metrics): at a port on loopback, at another address with a port, at
-    /// `unix:/PATH`, or at `fd`, the socket that systemd passes.
+    /// Serve metrics over HTTP (GET /metrics): `9102` (this port on loopback), `10.0.0.7:9102`, `unix:/PATH`, or `fd`, the socket
+    /// that systemd passes.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<Address>,
     /// How many workloads get their own series. The others are counted in container="_other".

@@ -11,7 +11,9 @@ use crate::event::{Event, Scope};
 ///
 /// Values of one option are alternatives. Of several options, each must match.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Filters (each can be given several times; * in a name matches any text)")]
+#[command(
+    next_help_heading = "Filters (one given several times: any may match; several filters: all must match; * in a name matches any text)"
+)]
 pub struct Filters {
     /// Print only kills in this container: its name, its id (at least 12 digits), or NAMESPACE/POD/NAME as `containers` prints it.
     /// For a container of an unprivileged user's own runtime: UID/NAME or UID/ID.
@@ -32,10 +34,11 @@ pub struct Filters {
     /// Print only kills of processes with this name (comm, at most 15 bytes).
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub comm: Vec<String>,
-    /// Print only kills for which this had run out of memory. Kills without this fact are printed too.
+    /// Print only kills for which this had run out of memory. Kills of which this is not known are printed too.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub scope: Vec<ScopeChoice>,
-    /// Print only events of this type. Without this option, filters leave out only kills and what belongs to them.
+    /// Print only events of this type; docs/EVENTS.md explains each. Without this option, filters leave out only kills and lines about
+    /// kills: `start`, `lost` and the like are always printed.
     #[arg(long = "type", value_delimiter = ',', value_name = "TYPE", value_parser = PossibleValuesParser::new(Event::KINDS))]
     pub kind: Vec<String>,
 }

@@ -120,7 +120,13 @@ fn text(report: &Report, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         writeln!(out, "{}  {:<16} {}", mark(finding.state), finding.name, finding.detail)?;
     }
     for hook in &report.hooks {
-        let reason = hook.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        // Where all were refused for one reason, it is that of the first.
+        let first = report.hooks.iter().find(|other| other.reason == hook.reason).unwrap_or(hook);
+        let reason = match hook.reason.as_deref() {
+            None => String::new(),
+            Some(_) if first.name != hook.name => format!(": as for {}", first.name),
+            Some(reason) => format!(": {reason}"),
+        };
         let state = if hook.attached == "none" { State::Limited } else { State::Ok };
         writeln!(out, "{}  hook {:<24} {}{reason}", mark(state), hook.name, hook.attached)?;
     }
@@ -139,7 +145,7 @@ fn capabilities(root: &Root) -> Finding {
     };
     let lacks: Vec<String> =
         missing.iter().map(|capability| format!("no {}: {}", capability.name, capability.without)).collect();
-    let detail = if lacks.is_empty() { "all that are required".into() } else { lacks.join("; ") };
+    let detail = if lacks.is_empty() { "all that tracing requires".into() } else { lacks.join("; ") };
     Finding { name, state, detail }
 }
 
@@ -149,14 +155,14 @@ fn lockdown(root: &Root) -> Finding {
     Finding {
         name: "lockdown",
         state,
-        detail: mode.unwrap_or_else(|| "not in this kernel, or not shown".into()),
+        detail: mode.unwrap_or_else(|| "off, or this kernel does not show it".into()),
     }
 }
 
 fn btf(kernel: &Kernel) -> Finding {
     let absent = &kernel.resolved.absent;
     let (state, detail) = if absent.is_empty() {
-        (State::Ok, "has all that is read".into())
+        (State::Ok, "describes all that is read".into())
     } else {
         (State::Limited, format!("has no {}: absent in events", absent.join(", ")))
     };
@@ -165,8 +171,10 @@ fn btf(kernel: &Kernel) -> Finding {
 
 fn mark_victim(kernel: &Kernel) -> Finding {
     let detail = match kernel.resolved.layout.mark_victim {
-        oomtrace_common::layout::MARK_VICTIM_PID => "passes the pid only: the task is found by its SIGKILL",
-        _ => "passes the task",
+        oomtrace_common::layout::MARK_VICTIM_PID => {
+            "the tracepoint passes a pid only: the task is found by its SIGKILL"
+        }
+        _ => "the tracepoint passes the victim's task",
     };
     Finding { name: "mark_victim", state: State::Ok, detail: detail.into() }
 }
@@ -195,8 +203,9 @@ fn function_hook(hooks: &[HookStatus], tried: Option<Result<bool, Failure>>) -> 
         let off =
             hooked.and_then(|hook| hook.reason.as_deref()).filter(|reason| reason.ends_with(FTRACE_OFF));
         let detail = format!(
-            "{}: whose limit fired is found in the killer's kernel stack, else in the kernel log",
-            off.unwrap_or("refused")
+            "{}: the limit that was reached is found in the OOM killer's kernel stack, else in the kernel log; a cgroup that runs \
+             out without a kill is found late",
+            off.unwrap_or("refused by this kernel")
         );
         return Finding { name, state: State::Limited, detail };
     };

@@ -31,6 +31,7 @@ use crate::{
         kills::Records,
         probe::{HookChoice, Options, PinDir, Probe, Replaced, TakeOver},
         recorder::Recorder,
+        sampling::Reader,
         signal_kills::SignalChoice,
     },
     stderr::say,
@@ -72,9 +73,11 @@ pub fn run(args: Run) -> Result<(), Failure> {
     limits.extend(nothing_there(&args.runtime_root, &runtimes));
     limits.extend(lacks(&kernel));
     let (mount, cgroup_version) = (kernel.hierarchy.mount.clone(), kernel.hierarchy.version);
+    let cgroups = all_cgroups(&kernel, &enricher);
     drop(kernel);
 
-    let hooks = as_they_run(probe.hooks(), enricher.hooks_run());
+    let mut hooks = as_they_run(probe.hooks(), enricher.hooks_run());
+    hooks.push(cgroups.status());
     let (attached, rings, counts) = probe.into_parts();
     let outputs = beside::outputs(durable, beside, &args, pins.as_ref(), &rings)?;
     let records = Records::new(identity::page_bytes(), recorder);
@@ -86,6 +89,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         hooked,
         continues: resumed || !replaced.is_empty(),
         mount: mount.clone(),
+        cgroups,
         enricher: &enricher,
     };
     let sources = setup::sources(given, &mut limits)?;
@@ -112,6 +116,12 @@ pub fn run(args: Run) -> Result<(), Failure> {
     // The lock on the pins is held until everything is written.
     drop(pins);
     done
+}
+
+/// Loads what reads all memory cgroups. The other programs are attached, so kills are followed meanwhile.
+fn all_cgroups(kernel: &Kernel, enricher: &Enricher) -> Reader {
+    let mount = kernel.hierarchy.mount.clone();
+    Reader::load(&kernel.resolved.layout, mount, enricher.is_v1(), identity::page_bytes())
 }
 
 /// What is to be said of where the lines go.

@@ -13,7 +13,7 @@ pub use function_hooks::{HookState, ftrace_enabled};
 use function_hooks::{Hooks, log_time_before};
 pub use knowledge::{Knowledge, RunFacts};
 pub use logged::LogOrigin;
-pub use signal_kill::Signalled;
+pub use signal_kill::{Signalled, SignalledCgroup};
 pub use victim::LastVictim;
 
 use std::{borrow::Cow, time::Duration};

@@ -35,9 +35,9 @@ pub struct Start {
 /// A kernel hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HookStatus {
-    /// The tracepoint or the function.
+    /// The tracepoint, the function, or `sample_cgroups`: the program that reads all memory cgroups.
     pub name: String,
-    /// `raw_tracepoint`, `fentry`, `fexit`, `kprobe`, `kretprobe` or `none`.
+    /// `raw_tracepoint`, `fentry`, `fexit`, `kprobe`, `kretprobe`, `test_run` (oomtrace runs it) or `none`.
     pub attached: String,
     /// Why it is not attached.
     #[serde(skip_serializing_if = "Option::is_none")]

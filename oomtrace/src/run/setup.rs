@@ -33,6 +33,7 @@ use crate::{
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
         probe::{Probe, Rings},
+        sampling::{Reader, Sampling},
         signal_kills::{SignalChoice, SignalKills},
         verdict::Verdicts,
     },
@@ -81,6 +82,8 @@ pub(crate) struct Given<'a> {
     pub(crate) continues: bool,
     /// Where the memory cgroups are mounted.
     pub(crate) mount: Option<PathBuf>,
+    /// Reads all memory cgroups.
+    pub(crate) cgroups: Reader,
     /// Turns facts into events.
     pub(crate) enricher: &'a Enricher,
 }
@@ -88,7 +91,8 @@ pub(crate) struct Given<'a> {
 /// All sources of a run, in the order in which they are asked. A source that cannot start adds a limit to the
 /// run.
 pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<Box<dyn Source>>, Failure> {
-    let Given { args, root, rings, records, hooked, mount, enricher, .. } = given;
+    let Given { args, root, rings, records, hooked, mount, cgroups, enricher, .. } = given;
+    limits.extend(cgroups.limit());
     let mut kills = Kills::new(rings.kills, rings.missed_signals, records.clone());
     let earlier = EarlierKills::before(&mut kills, root, args.since, given.continues, limits);
     let signals = (args.signals != SignalChoice::Off)
@@ -100,6 +104,7 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
         one(earlier),
         one(kills),
         any(signals),
+        one(Sampling::new(cgroups, identity::page_bytes(), Vec::new())),
         hooked.then(FunctionHooks::default).and_then(one),
         any(files),
         one(ClockSteps::new().map_err(no_descriptor)?),

@@ -13,6 +13,7 @@ pub mod kernel_log;
 pub mod kills;
 pub mod probe;
 pub mod recorder;
+pub mod sampling;
 pub mod saved_log;
 pub mod signal_kills;
 pub mod verdict;

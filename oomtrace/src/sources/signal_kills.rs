@@ -26,7 +26,7 @@ use crate::{
         probe::{Ring, SignalGroups, Signals},
     },
 };
-use confirmation::Confirmation;
+use confirmation::{Confirmation, Seen};
 
 /// Which signals get a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -54,6 +54,7 @@ pub struct SignalKills {
     mount: Option<PathBuf>,
     held: Option<Held>,
     recent: VecDeque<Printed>,
+    seen: Seen,
     /// When this run began.
     began: BootTime,
     /// The run ends: nothing waits any more.
@@ -81,9 +82,9 @@ impl SignalKills {
     /// Of these programs; `mount` is where the cgroups are.
     pub fn new(signals: Signals, records: Records, choice: SignalChoice, mount: Option<PathBuf>) -> Self {
         let Signals { ring, groups } = signals;
-        let (held, recent) = (None, VecDeque::new());
+        let (held, recent, seen) = (None, VecDeque::new(), Seen::default());
         let (began, ending) = (BootTime(0), false);
-        Self { ring, groups, records, choice, mount, held, recent, began, ending }
+        Self { ring, groups, records, choice, mount, held, recent, seen, began, ending }
     }
 
     /// Reads the oldest record, which stays where it is.
@@ -106,7 +107,7 @@ impl SignalKills {
         let age = Duration::from_nanos(clock::boot_time().0.saturating_sub(facts.time.0));
         let left = Duration::from_nanos(SIGNAL_GROUP_NS).saturating_sub(age);
         let confirmation =
-            Confirmation::begin(signalled.event.killer, self.mount.as_deref(), &signalled.paths);
+            self.seen.before(signalled.event.killer, self.mount.as_deref(), &signalled.cgroups);
         Held {
             event: Box::new(signalled.event),
             group: facts.group,
@@ -130,7 +131,7 @@ impl SignalKills {
         if count.is_some() {
             event.missing.retain(|absence| absence.key != "processes");
         }
-        held.confirmation.end(event);
+        self.seen.compare(held.confirmation, event);
         self.recent.push_back(Printed {
             cgroup: held.group.cgroup_id,
             time: held.time,

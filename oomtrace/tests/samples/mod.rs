@@ -258,6 +258,7 @@ pub fn start() -> Start {
                      (os error 2)",
                 ),
             ),
+            hook("sample_cgroups", "test_run", None),
         ],
         cgroup_version: CgroupVersion::V2,
         runtimes: vec!["docker=/var/lib/docker".into(), "containerd=/run/containerd".into()],

@@ -39,10 +39,19 @@ impl World {
         (0..count).map(|_| self.kill_one()).collect()
     }
 
-    pub fn kill_one(&self) -> Result<String> {
+    /// What the names of its victims begin with, and of no other's.
+    pub fn names() -> String {
+        format!("f{}-", std::process::id() % 1_000_000)
+    }
+
+    fn next_name(&self) -> String {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
         *number += 1;
-        let name = format!("f{}-{number}", std::process::id() % 1_000_000);
+        format!("{}{number}", Self::names())
+    }
+
+    pub fn kill_one(&self) -> Result<String> {
+        let name = self.next_name();
         let cgroup = self.scratch.cgroup().child(name.as_bytes())?;
         cgroup.limit(8 << 20)?;
         let mut hog = start_hog(false, name.as_bytes())?;
@@ -59,11 +68,7 @@ impl World {
         cgroup: &Cgroup,
         prepare: impl FnOnce(&mut Hog) -> Result<()>,
     ) -> Result<String> {
-        let name = {
-            let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
-            *number += 1;
-            format!("f{}-{number}", std::process::id() % 1_000_000)
-        };
+        let name = self.next_name();
         cgroup.limit(16 << 20)?;
         let mut hog = start_hog(false, name.as_bytes())?;
         hog.join(&cgroup.procs())?;

@@ -58,6 +58,8 @@ struct Node {
     name: Box<[u8]>,
     known: Known,
     state: State,
+    /// It was seen when it was made.
+    seen_made: bool,
     /// The topmost ancestor below which everything belongs to one owner; `NOWHERE` if there is none.
     within: Slot,
     /// Everything below this node belongs to one owner. Set only for the topmost such node.
@@ -96,6 +98,7 @@ impl Store {
             name: Box::default(),
             known: Known::Unasked,
             state: State::Bare,
+            seen_made: false,
             within: NOWHERE,
             owner: false,
             places: 0,
@@ -137,6 +140,11 @@ impl Store {
             let node = node.as_ref().filter(|node| node.state == State::Live)?;
             Some((at, Slot(u32::try_from(at).ok()?), node.id))
         })
+    }
+
+    /// The id of the cgroup above this one, if it was seen.
+    pub fn parent_id(&self, slot: Slot) -> Option<CgroupId> {
+        self.node(self.node(slot)?.parent).filter(|node| node.state != State::Bare).map(|node| node.id)
     }
 
     /// Cgroups with facts, removed or not.
@@ -188,6 +196,17 @@ impl Store {
             State::Dead(at) => Some(at),
             State::Live | State::Bare => None,
         }
+    }
+
+    /// Notes that the cgroup was seen when it was made.
+    pub fn saw_made(&mut self, slot: Slot) {
+        if let Some(node) = self.node_mut(slot) {
+            node.seen_made = true;
+        }
+    }
+
+    pub fn was_seen_made(&self, slot: Slot) -> bool {
+        self.node(slot).is_some_and(|node| node.seen_made)
     }
 
     pub fn known(&self, slot: Slot) -> &Known {
@@ -278,6 +297,7 @@ impl Store {
             name: name.into(),
             known: Known::Unasked,
             state,
+            seen_made: false,
             within,
             owner,
             places: 0,
@@ -339,7 +359,7 @@ impl Store {
         self.set_known(slot, Known::Unasked);
         self.count(slot, -1);
         if let Some(node) = self.node_mut(slot) {
-            (node.id, node.state) = (CgroupId(0), State::Bare);
+            (node.id, node.state, node.seen_made) = (CgroupId(0), State::Bare, false);
         }
         self.count(slot, 1);
         let hash = self.hasher.hash_one(id);

@@ -224,5 +224,6 @@ mod tests {
         };
         tree.apply(&made);
         assert_eq!(tree.path_of(made.id).unwrap(), made.path);
+        assert!(tree.was_seen_made(made.id) && !tree.was_seen_made(web), "web was there before");
     }
 }

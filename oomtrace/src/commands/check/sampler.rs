@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use super::{Finding, State};
 use crate::{
+    cgroups::tree::{CgroupTree, TreeLimits},
+    containers::Runtimes,
     event::CgroupVersion,
     facts::{Decoder, Removed, SampleFacts, removed},
+    host::identity,
     kernel::Kernel,
-    sources::probe::Sampler,
+    sources::sampling::{Reader, Round, Turn, Walk},
 };
 
 const NAME: &str = "cgroup walk";
-
-/// As many as a run keeps the names of, those of removed ones included.
-const MOST: usize = (64 + 32) << 10;
 
 /// Nothing is said where there are no memory cgroups.
 pub(super) fn finding(kernel: &Kernel) -> Option<Finding> {
@@ -27,7 +27,10 @@ pub(super) fn finding(kernel: &Kernel) -> Option<Finding> {
             let held = match removed(&samples) {
                 None => "this kernel does not say which are removed".to_owned(),
                 Some(Removed { cgroups, bytes }) => {
-                    format!("{cgroups} removed ones, in no directory, still hold {bytes} bytes")
+                    format!(
+                        "{cgroups} removed ones still hold {} MiB, and no directory shows them",
+                        bytes >> 20
+                    )
                 }
             };
             finding(State::Ok, format!("{} memory cgroups read in {took} µs; {held}", samples.len()))
@@ -36,13 +39,24 @@ pub(super) fn finding(kernel: &Kernel) -> Option<Finding> {
 }
 
 fn samples(kernel: &Kernel) -> Result<(Vec<SampleFacts>, u128), String> {
-    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
-    let decoder = Decoder::new(page);
-    let mut sampler = Sampler::load(&kernel.resolved.layout).map_err(|error| error.to_string())?;
-    let mut samples = Vec::new();
+    let page = identity::page_bytes();
+    let v1 = kernel.hierarchy.version != CgroupVersion::V2;
+    let mut reader = Reader::load(&kernel.resolved.layout, kernel.hierarchy.mount.clone(), v1, page);
+    if let Some(why) = reader.status().reason {
+        return Err(why);
+    }
+    // The program needs no names of cgroups.
+    let tree = CgroupTree::new(Runtimes::none(), TreeLimits::default());
+    let mut round = Round::default();
     let since = Instant::now();
-    sampler
-        .walk(MOST, &mut samples, Vec::clear, |samples, sample| samples.push(decoder.sample(sample)))
-        .map_err(|error| error.to_string())?;
-    Ok((samples, since.elapsed().as_micros()))
+    loop {
+        match round.turn(&mut reader, &tree) {
+            Turn::GoesOn => {}
+            Turn::Done(found) => {
+                let took = since.elapsed().as_micros();
+                return Ok((Walk::new(&found, Decoder::new(page)).cgroups().collect(), took));
+            }
+            Turn::Failed(error) => return Err(error.to_string()),
+        }
+    }
 }

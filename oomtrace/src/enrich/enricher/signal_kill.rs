@@ -13,7 +13,7 @@ use crate::{
         Absence, CgroupVersion, Container, HostMemoryThen, How, Killer, OomCgroup, Origin, Reason,
         SignalKill, SignalSender, SignalTarget, SigtermSender, text_from_kernel,
     },
-    facts::{BootTime, CgroupId, Limit, Lineage, SignalKillFacts, SigtermFacts},
+    facts::{BootTime, CgroupId, Limit, Lineage, MemcgFacts, SignalKillFacts, SigtermFacts},
     host::{clock, process},
 };
 
@@ -24,8 +24,19 @@ pub struct Signalled {
     pub event: SignalKill,
     /// Whether the sender is in the target's container or unit; `None` if that is not known.
     pub inside: Option<bool>,
-    /// The paths of the target's cgroup and of some above it, itself first.
-    pub paths: Vec<Vec<u8>>,
+    /// The target's cgroup and some above it, itself first.
+    pub cgroups: Vec<SignalledCgroup>,
+}
+
+/// A cgroup to which a signal went.
+#[derive(Clone, Debug)]
+pub struct SignalledCgroup {
+    /// Its id.
+    pub id: CgroupId,
+    /// Its path.
+    pub path: Vec<u8>,
+    /// This run read a record of its making.
+    pub seen_made: bool,
 }
 
 /// Who sent a signal, and whose that is.
@@ -83,8 +94,12 @@ impl Enricher {
             truncated: Vec::new(),
             missing: absent.into_missing(),
         };
-        let paths = (0..lineage.levels.len()).map_while(|up| oom::cgroup::path_of(&lineage, up)).collect();
-        Some(Signalled { event, inside, paths })
+        let signalled = |(up, level): (usize, &MemcgFacts)| {
+            let seen_made = self.knowledge.tree.was_seen_made(level.id);
+            Some(SignalledCgroup { id: level.id, path: oom::cgroup::path_of(&lineage, up)?, seen_made })
+        };
+        let cgroups = lineage.levels.iter().enumerate().map_while(signalled).collect();
+        Some(Signalled { event, inside, cgroups })
     }
 
     fn host_memory(&self, signalled: BootTime) -> Option<HostMemoryThen> {

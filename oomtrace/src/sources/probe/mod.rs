@@ -28,7 +28,7 @@ pub use missed::MissedRuns;
 use pin::Handover;
 pub use pin::{DEFAULT_DIR, Generation, PinDir};
 pub use ring::Ring;
-pub use sampler::{Sampler, WalkError};
+pub use sampler::{ATTEMPTS as WALK_ATTEMPTS, PROGRAM as SAMPLER, Sampler, WalkError, WalkStep};
 pub use signals::{SignalGroups, Signals};
 pub use takeover::{Replaced, TakeOver};
 

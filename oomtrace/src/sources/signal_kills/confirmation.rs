@@ -2,47 +2,68 @@
 //!
 //! They confirm what unit and executable say, and prove nothing alone: who owns a cgroup may write them.
 
-use std::{fs::File, path::Path};
+use std::{collections::VecDeque, fs::File, path::Path};
 
 use rustix::io::Errno;
 
 use crate::{
     cgroups::memory_files::directory,
+    enrich::enricher::SignalledCgroup,
     event::{Absence, Killer, Reason, SignalKill},
+    facts::CgroupId,
 };
 
 /// What they count: processes that were killed, and how often the killer acted.
 const COUNTS: [&str; 2] = ["user.oomd_kill", "user.oomd_ooms"];
 
-/// The counts as they were when the signal was seen, of the target's cgroup and of those above it. `None` for other killers.
+/// Cgroups whose counts are remembered.
+const SEEN_MAX: usize = 256;
+
+/// The counts that were seen last.
+#[derive(Debug, Default)]
+pub(super) struct Seen(VecDeque<(CgroupId, Count)>);
+
+/// Each of [`COUNTS`]; `None` if it cannot be read.
+type Count = [Option<u64>; 2];
+
+/// The counts before the signal, of the target's cgroup and of those above it. `None` for other killers.
 pub(super) struct Confirmation(Option<Vec<Counted>>);
 
 /// A cgroup's directory, held open: it is soon removed.
 struct Counted {
+    cgroup: CgroupId,
     directory: File,
-    before: [Option<u64>; 2],
+    before: Count,
 }
 
-impl Confirmation {
-    /// Reads the counts.
-    pub(super) fn begin(killer: Option<Killer>, mount: Option<&Path>, paths: &[Vec<u8>]) -> Self {
+impl Seen {
+    /// Takes the counts from before the signal.
+    ///
+    /// When the signal's record is read, the killer has often counted it already. So the counts are those that were seen last. A
+    /// cgroup that was seen when it was made had none. Only those of other cgroups are read now.
+    pub(super) fn before(
+        &self,
+        killer: Option<Killer>,
+        mount: Option<&Path>,
+        cgroups: &[SignalledCgroup],
+    ) -> Confirmation {
         if !matches!(killer, Some(Killer::SystemdOomd | Killer::Oomd)) {
-            return Self(None);
+            return Confirmation(None);
         }
-        let count = |path: &Vec<u8>| {
-            let directory = File::open(directory(mount?, path)).ok()?;
-            let before = counts(&directory);
-            Some(Counted { directory, before })
+        let count = |cgroup: &SignalledCgroup| {
+            let directory = File::open(directory(mount?, &cgroup.path)).ok()?;
+            let seen = self.0.iter().find(|(id, _)| *id == cgroup.id).map(|(_, count)| *count);
+            let made = cgroup.seen_made.then_some([Some(0); 2]);
+            let before = seen.or(made).unwrap_or_else(|| counts(&directory));
+            Some(Counted { cgroup: cgroup.id, directory, before })
         };
-        Self(Some(paths.iter().filter_map(count).collect()))
+        Confirmation(Some(cgroups.iter().filter_map(count).collect()))
     }
 
     /// Reads them again, and says in the event whether one grew.
-    pub(super) fn end(self, event: &mut SignalKill) {
-        if self.0.is_none() {
-            return;
-        }
-        if self.grew() {
+    pub(super) fn compare(&mut self, Confirmation(counted): Confirmation, event: &mut SignalKill) {
+        let Some(counted) = counted else { return };
+        if self.grew(&counted) {
             event.killer_confirmed = Some(true);
         } else {
             event.missing.push(Absence::new("killer_confirmed", Reason::NotInCgroupFiles));
@@ -50,17 +71,22 @@ impl Confirmation {
         }
     }
 
-    fn grew(&self) -> bool {
-        let grew = |Counted { directory, before }: &Counted| {
+    fn grew(&mut self, counted: &[Counted]) -> bool {
+        let mut grew = false;
+        for Counted { cgroup, directory, before } in counted {
             let now = counts(directory);
-            now.iter().zip(before).any(|pair| matches!(pair, (Some(now), Some(before)) if now > before))
-        };
-        self.0.iter().flatten().any(grew)
+            grew |=
+                now.iter().zip(before).any(|pair| matches!(pair, (Some(now), Some(before)) if now > before));
+            self.0.retain(|(id, _)| id != cgroup);
+            self.0.push_back((*cgroup, now));
+        }
+        self.0.drain(..self.0.len().saturating_sub(SEEN_MAX));
+        grew
     }
 }
 
 /// 0 is what has not been counted yet; `None` what cannot be read.
-fn counts(directory: &File) -> [Option<u64>; 2] {
+fn counts(directory: &File) -> Count {
     COUNTS.map(|name| {
         let mut text = [0; 24];
         match rustix::fs::fgetxattr(directory, name, &mut text[..]) {
@@ -77,13 +103,24 @@ mod tests {
 
     use super::*;
 
+    const OOMD: Option<Killer> = Some(Killer::Oomd);
+
+    fn cgroup(path: &[u8], seen_made: bool) -> SignalledCgroup {
+        SignalledCgroup { id: CgroupId(7), path: path.into(), seen_made }
+    }
+
+    fn count(path: &Path, text: &str) {
+        rustix::fs::setxattr(path, COUNTS[0], text.as_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
+    }
+
     #[test]
     fn only_the_killers_that_count_are_asked() {
-        let paths = [b"/a".to_vec()];
+        let seen = Seen::default();
+        let paths = [cgroup(b"/a", true)];
         for killer in [None, Some(Killer::Earlyoom), Some(Killer::Other)] {
-            assert!(Confirmation::begin(killer, Some(Path::new("/")), &paths).0.is_none(), "{killer:?}");
+            assert!(seen.before(killer, Some(Path::new("/")), &paths).0.is_none(), "{killer:?}");
         }
-        let begun = Confirmation::begin(Some(Killer::SystemdOomd), Some(Path::new("/nowhere")), &paths).0;
+        let begun = seen.before(Some(Killer::SystemdOomd), Some(Path::new("/nowhere")), &paths).0;
         assert!(begun.unwrap().is_empty());
     }
 
@@ -92,28 +129,60 @@ mod tests {
         let mount = tempfile::tempdir().unwrap();
         let path = mount.path().join("a");
         std::fs::create_dir(&path).unwrap();
-        let count = |text: &str| {
-            let flags = rustix::fs::XattrFlags::empty();
-            rustix::fs::setxattr(&path, COUNTS[0], text.as_bytes(), flags).unwrap();
-        };
-        let begin =
-            || Confirmation::begin(Some(Killer::Oomd), Some(mount.path()), &[b"/b".to_vec(), b"/a".to_vec()]);
+        let cgroups = [cgroup(b"/b", false), cgroup(b"/a", false)];
+        let begin = || Seen::default().before(OOMD, Some(mount.path()), &cgroups).0.unwrap();
+        let grew = |begun: &[Counted]| Seen::default().grew(begun);
         let begun = begin();
-        assert!(!begun.grew());
-        count("1");
-        assert!(begun.grew(), "the first that was counted");
-        for (before, then, grew) in [("", "1", false), ("3", "3", false), ("3", "4", true), ("4", "x", false)]
+        assert!(!grew(&begun));
+        count(&path, "1");
+        assert!(grew(&begun), "the first that was counted");
+        for (before, then, grown) in
+            [("", "1", false), ("3", "3", false), ("3", "4", true), ("4", "x", false)]
         {
-            count(before);
+            count(&path, before);
             let begun = begin();
-            count(then);
-            assert_eq!(begun.grew(), grew, "{before} {then}");
+            count(&path, then);
+            assert_eq!(grew(&begun), grown, "{before} {then}");
         }
         // The container's cgroup is removed before the group of signals is complete.
-        count("4");
+        count(&path, "4");
         let begun = begin();
-        count("5");
+        count(&path, "5");
         std::fs::remove_dir(&path).unwrap();
-        assert!(begun.grew());
+        assert!(grew(&begun));
+    }
+
+    #[test]
+    fn what_was_counted_before_the_record_is_read_confirms_it_where_the_count_before_is_known() {
+        let mount = tempfile::tempdir().unwrap();
+        let path = mount.path().join("a");
+        std::fs::create_dir(&path).unwrap();
+        count(&path, "2");
+        let mut seen = Seen::default();
+        let mut confirms = |seen_made| {
+            let begun = seen.before(OOMD, Some(mount.path()), &[cgroup(b"/a", seen_made)]).0.unwrap();
+            seen.grew(&begun)
+        };
+        assert!(!confirms(false), "nobody knows what it was before");
+        assert!(!confirms(true), "it is what was seen last");
+        count(&path, "3");
+        assert!(confirms(false), "more than was seen last");
+        let mut seen = Seen::default();
+        let begun = seen.before(OOMD, Some(mount.path()), &[cgroup(b"/a", true)]).0.unwrap();
+        assert!(seen.grew(&begun), "it was made without a count");
+    }
+
+    #[test]
+    fn a_bounded_number_of_cgroups_is_remembered() {
+        let mount = tempfile::tempdir().unwrap();
+        std::fs::create_dir(mount.path().join("a")).unwrap();
+        let mut seen = Seen::default();
+        for id in 0..1000 {
+            let made = SignalledCgroup { id: CgroupId(id), ..cgroup(b"/a", true) };
+            let begun = seen.before(OOMD, Some(mount.path()), &[made]).0.unwrap();
+            assert!(!seen.grew(&begun));
+        }
+        assert_eq!(seen.0.len(), SEEN_MAX);
+        assert_eq!(seen.0.back().unwrap().0, CgroupId(999));
     }
 }

@@ -1,0 +1,18 @@
+//! How the memory of each container, unit and limited cgroup went, in a fixed number of bytes each. Pure: the
+//! samples come from outside.
+//!
+//! - `track`: the samples of one cgroup, in three resolutions.
+//! - `packed`: a size in two bytes.
+//! - `slope`: how fast floors rise, with bounds.
+//! - `shape`: one word for how a kill came about, where it is certain.
+//! - `near`: whether a limit comes near.
+//!
+//! All times that are not given are counted in intervals: the time between two samples, 10 s.
+
+pub mod near;
+mod packed;
+pub mod shape;
+pub mod slope;
+mod track;
+
+pub use track::{Point, Sampled, TRACK_BYTES, Track};
