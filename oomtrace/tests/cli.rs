@@ -176,7 +176,10 @@ fn for_everybody() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     let path = dir.path().join("oomtrace");
-    std::fs::copy(env!("CARGO_BIN_EXE_oomtrace"), &path).unwrap();
+    // By another process: a file that this one has open for writing is open in the children of the other tests too, and then it
+    // cannot be executed.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_oomtrace")).arg(&path).status().unwrap();
+    assert!(copied.success(), "cp: {copied}");
     (dir, path)
 }
 

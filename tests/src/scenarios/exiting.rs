@@ -60,11 +60,15 @@ pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
     let line = session.line_of(facts.tid, released)?;
     drop(held);
 
+    // On PREEMPT_RT a signal can be missed, so nobody knows that there was none.
+    let realtime = std::fs::read("/sys/kernel/realtime").is_ok_and(|text| text.starts_with(b"1"));
+    let kill =
+        if realtime { ("missing.oom.kill", "signal_unknown") } else { ("oom.kill", "already_exiting") };
     let place = cgroup.place();
     let evidence = if session.hook() == "none" { "stack" } else { session.hook() };
     for (field, truth) in [
         ("oom.evidence", format!("{evidence:?}")),
-        ("oom.kill", "\"already_exiting\"".to_owned()),
+        (kill.0, format!("{:?}", kill.1)),
         ("oom.scope", "\"memcg\"".to_owned()),
         ("oom.cgroup.id", format!("\"{}\"", place.id)),
         ("victim.pid", facts.pid.to_string()),
