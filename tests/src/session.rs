@@ -377,7 +377,8 @@ impl Session {
         Ok(())
     }
 
-    /// Whether this is the line of a host-wide kill that the kernel log confirms.
+    /// Whether this is the line of a host-wide kill that the kernel log confirms; of a process that was exiting already, which the
+    /// log leaves out, that its trace confirms.
     fn is_bystander(&mut self, line: &Line) -> Result<bool> {
         if line.get("oom.scope") != Some(&"host".into()) {
             return Ok(false);
@@ -388,10 +389,11 @@ impl Session {
         let logged = self
             .log
             .look(|reports| reports.kills.iter().rev().find(|kill| kill.killed.tid == tid).cloned())?;
-        let Some(mut logged) = logged else { return Ok(false) };
-        if let Some(events) = &mut self.events {
-            logged.marked = events.of(tid)?;
-        }
+        let marked = self.events.as_mut().map(|events| events.of(tid)).transpose()?.flatten();
+        let Some(mut logged) = logged else {
+            return Ok(marked.is_some() && line.get("oom.kill") == Some(&"already_exiting".into()));
+        };
+        logged.marked = marked;
         Ok(compare::memory(line, &logged, &self.host).is_empty()
             && line.get("victim.comm") == Some(&String::from_utf8_lossy(&logged.killed.comm).into()))
     }
