@@ -160,6 +160,13 @@ pub struct Run {
     /// Which SIGKILLs are reported that the OOM killer did not send: `exit 137` that is not out of memory.
     #[arg(long, value_enum, default_value_t)]
     pub signals: SignalChoice,
+    /// How many containers, units and limited cgroups have their memory's history kept, for `before` of an incident, `limit_near` and
+    /// `usage` lines: about 1.2 KiB each. `off` takes no samples.
+    #[arg(long, value_name = "off|N", default_value = "1024", value_parser = values::history)]
+    pub history: usize,
+    /// The time between two samples, for tests.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration, hide = true)]
+    pub history_interval: Duration,
     /// Do not ask the container's runtime, some seconds after a kill, whether it noticed it.
     #[arg(long)]
     pub no_verdict: bool,

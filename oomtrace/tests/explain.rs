@@ -70,6 +70,8 @@ fn the_card_of_a_kill() {
     incident       api-service (docker): killed python3[2990] (event 42); 49.9 MiB of 50.0 MiB: anon 45.0 MiB, tmpfs or shared memory 4.0 MiB, page cache 460.0 KiB, kernel 560.0 KiB; free after 10.2 ms, 8.6 MiB left
                    of the kernel: kernel stacks 144.0 KiB, page tables 252.0 KiB, slab that can be reclaimed 88.0 KiB, other slab 75.7 KiB, sockets 0 B, percpu 288 B
                    2 processes with 55.5 MiB: python3[2990] 52.5 MiB, sh[2967] 3.0 MiB
+                   before: ▃▅▇██ it grew for 43 min, from 15.0 MiB, 49.2 MiB an hour; 49.0 MiB 6.9 s before; without page cache 48.0 MiB, which grew from 12.0 MiB, 49.2 MiB an hour; a burst to 48.0 MiB that no sample shows, 20 min before
+                   again: 7 kills of compose:shop/api since 2026-11-20T19:02:33 UTC, each after 42 min to 46 min
                    - not cache: 45.0 MiB are the processes' own memory
                    - no swap: nothing could be moved out
                    - -Xmx allows a heap of 50.0 MiB: little is left for the rest of the process

@@ -71,6 +71,9 @@ fn each_option_looks_at_its_own_fact() {
         "signal_kill",
         "incident",
         "verdict",
+        "limit_near",
+        "limit_far",
+        "usage",
     ];
     // The incident of other kills belongs to none that was printed.
     assert_eq!(kills(&["--container", "api-service"]), and_signals);
@@ -87,6 +90,7 @@ fn each_option_looks_at_its_own_fact() {
         ["oom_kill_in_a_pod", "incident", "verdict"]
     );
     assert_eq!(kills(&["--unit", "docker.service"]), ["shared_mm_kill"]);
+    assert_eq!(kills(&["--unit", "db.service"]), ["limit_near_full"]);
     assert_eq!(
         kills(&["--comm", "python3"]),
         ["oom_kill", "oom_kill_in_a_pod", "shared_mm_kill", "signal_kill", "incident", "verdict"]

@@ -16,6 +16,7 @@
 mod allowance;
 mod identify;
 mod queue;
+mod standing;
 mod store;
 mod walk;
 

@@ -77,6 +77,16 @@ where
     }
 }
 
+/// How many cgroups have their history kept; 0 if none.
+pub(super) fn history(text: &str) -> Result<usize, String> {
+    const MOST: usize = 16_384;
+    if text == "off" {
+        return Ok(0);
+    }
+    let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("`off`, or a number from 1 to {MOST}"))
+}
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit): (u64, _) = number(text, "a time is a number and a unit, as in 30s")?;
     let unit_ms: u64 = match unit {

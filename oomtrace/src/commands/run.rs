@@ -70,8 +70,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let hooked = probe.is_hooked();
     let mut enricher = Enricher::new(setup::knowledge(&root, &kernel, &probe, added, &mut limits)?);
     let runtimes = enricher.tree().runtimes().found();
-    limits.extend(nothing_there(&args.runtime_root, &runtimes));
-    limits.extend(lacks(&kernel));
+    limits.extend(nothing_there(&args.runtime_root, &runtimes).into_iter().chain(lacks(&kernel)));
     let (mount, cgroup_version) = (kernel.hierarchy.mount.clone(), kernel.hierarchy.version);
     let cgroups = all_cgroups(&kernel, &enricher);
     drop(kernel);
@@ -89,12 +88,12 @@ pub fn run(args: Run) -> Result<(), Failure> {
         hooked,
         continues: resumed || !replaced.is_empty(),
         mount: mount.clone(),
+        history: setup::history(&args, pins.as_ref(), &cgroups, &mut limits)?,
         cgroups,
         enricher: &enricher,
     };
     let sources = setup::sources(given, &mut limits)?;
-    let missing = privilege::missing(&root).unwrap_or_default();
-    limits.extend(missing.iter().map(|capability| format!("no {}: {}", capability.name, capability.without)));
+    limits.extend(not_allowed(&root));
     limits.extend(protection::lock_memory());
 
     let start = Start {
@@ -122,6 +121,12 @@ pub fn run(args: Run) -> Result<(), Failure> {
 fn all_cgroups(kernel: &Kernel, enricher: &Enricher) -> Reader {
     let mount = kernel.hierarchy.mount.clone();
     Reader::load(&kernel.resolved.layout, mount, enricher.is_v1(), identity::page_bytes())
+}
+
+/// What this process may not do.
+fn not_allowed(root: &Root) -> impl Iterator<Item = String> {
+    let missing = privilege::missing(root).unwrap_or_default();
+    missing.into_iter().map(|capability| format!("no {}: {}", capability.name, capability.without))
 }
 
 /// What is to be said of where the lines go.

@@ -8,6 +8,7 @@ mod memcg_oom;
 mod shared_mm_kill;
 mod signal_kill;
 mod victim;
+mod whose;
 
 pub use function_hooks::{HookState, ftrace_enabled};
 use function_hooks::{Hooks, log_time_before};

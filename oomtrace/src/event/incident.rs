@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cgroup, Container, Envelope, Finding, K8s, Missing, Scope, Systemd, is_empty};
+use crate::event::{
+    Before, Cgroup, Container, Envelope, Finding, K8s, Missing, Recurrence, Scope, Systemd, is_empty,
+};
 
 /// One run of the OOM killer: written when its victims are gone, or 5 s after the kill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +32,12 @@ pub struct Incident {
     /// When the memory of its victims was free.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub released: Released,
+    /// How the usage went before the kill.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+    /// How often it happened to this service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recurrence: Option<Recurrence>,
     /// What stands out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,

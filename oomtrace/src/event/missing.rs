@@ -119,6 +119,12 @@ pub enum Reason {
     CgroupFileUnreadable,
     /// The memory was already being released, or had changed, when the cgroup's file was read.
     MemoryChanged,
+    /// The usage before the kill was recorded for too short a time.
+    RecordedTooShort,
+    /// No sample of the cgroup was taken.
+    NotSampled,
+    /// The limit was changed after the last sample.
+    LimitChanged,
     /// This kernel has no memory cgroups, or they are off.
     NoMemoryCgroups,
     /// The path of the cgroup is not known: it was made before oomtrace could see it, or it is too deep.

@@ -5,12 +5,14 @@
 
 mod container;
 mod finding;
+mod history;
 mod incident;
 mod memcg_oom;
 mod missing;
 mod oom;
 mod run;
 pub mod schema;
+mod service;
 mod signal_kill;
 mod victim_cgroup;
 
@@ -25,6 +27,10 @@ pub use container::{
     name_of_user,
 };
 pub use finding::{Finding, FindingId, HeapOption, Part};
+pub use history::{
+    Before, BeforeOf, FloorSlope, LastSample, Lifetimes, LimitFar, LimitNear, NearBecause, Recurrence, Shape,
+    ToLimit, UnreclaimableBefore, Usage,
+};
 pub use incident::{
     CgroupMemory, Incident, IncidentCgroup, IncidentVictim, Lru, MemoryEvidence, ProcessTable, Reaper,
     Released, TableEvidence, TableRow,
@@ -36,6 +42,7 @@ pub use oom::{
     Trigger, Victim, VictimMemory,
 };
 pub use run::{CgroupVersion, Gap, GapCgroup, HookStatus, Hooks, HooksState, LossReason, Lost, Start, Stop};
+pub use service::service;
 pub use signal_kill::{
     HostMemoryThen, How, Killer, SenderContainer, Signal, SignalKill, SignalSender, SignalTarget,
     SigtermSender,
@@ -74,6 +81,12 @@ pub enum Event {
     SignalKill(Box<SignalKill>),
     /// One run of the OOM killer, when its victims are gone.
     Incident(Box<Incident>),
+    /// A limit comes near.
+    LimitNear(Box<LimitNear>),
+    /// A limit that was near is far again.
+    LimitFar(Box<LimitFar>),
+    /// The limit of a service beside its use.
+    Usage(Box<Usage>),
     /// Events, lines or names were lost.
     Lost(Box<Lost>),
     /// The kernel's own counter grew by more than what was reported.
@@ -99,12 +112,15 @@ pub struct Owner<'a> {
 
 impl Event {
     /// Each value of `type`.
-    pub const KINDS: [&'static str; 11] = [
+    pub const KINDS: [&'static str; 14] = [
         "oom_kill",
         "shared_mm_kill",
         "memcg_oom",
         "signal_kill",
         "incident",
+        "limit_near",
+        "limit_far",
+        "usage",
         "start",
         "lost",
         "gap",
@@ -122,6 +138,9 @@ impl Event {
             Self::MemcgOom(_) => "memcg_oom",
             Self::SignalKill(_) => "signal_kill",
             Self::Incident(_) => "incident",
+            Self::LimitNear(_) => "limit_near",
+            Self::LimitFar(_) => "limit_far",
+            Self::Usage(_) => "usage",
             Self::Lost(_) => "lost",
             Self::Gap(_) => "gap",
             Self::Hooks(_) => "hooks",
@@ -137,11 +156,12 @@ impl Event {
                 Severity::Error
             }
             Self::SignalKill(event) if event.is_for_memory() => Severity::Error,
-            Self::Lost(_) | Self::Gap(_) => Severity::Warning,
+            Self::Lost(_) | Self::Gap(_) | Self::LimitNear(_) => Severity::Warning,
             Self::Hooks(event) if event.state == HooksState::Silent => Severity::Warning,
             Self::Start(_) | Self::SignalKill(_) | Self::Hooks(_) | Self::Verdict(_) | Self::Stop(_) => {
                 Severity::Info
             }
+            Self::LimitFar(_) | Self::Usage(_) => Severity::Info,
         }
     }
 
@@ -155,6 +175,9 @@ impl Event {
             Self::Incident(incident) => {
                 (incident.container.as_ref(), incident.k8s.as_ref(), incident.systemd.as_ref())
             }
+            Self::LimitNear(near) => (near.container.as_ref(), near.k8s.as_ref(), near.systemd.as_ref()),
+            Self::LimitFar(far) => (far.container.as_ref(), far.k8s.as_ref(), far.systemd.as_ref()),
+            Self::Usage(usage) => (usage.container.as_ref(), usage.k8s.as_ref(), usage.systemd.as_ref()),
             Self::Verdict(verdict) => (Some(&verdict.container), None, None),
             Self::Start(_) | Self::Lost(_) | Self::Gap(_) | Self::Hooks(_) | Self::Stop(_) => {
                 (None, None, None)
@@ -182,6 +205,9 @@ impl Event {
             Self::MemcgOom(event) => &event.envelope,
             Self::SignalKill(event) => &event.envelope,
             Self::Incident(event) => &event.envelope,
+            Self::LimitNear(event) => &event.envelope,
+            Self::LimitFar(event) => &event.envelope,
+            Self::Usage(event) => &event.envelope,
             Self::Lost(event) => &event.envelope,
             Self::Gap(event) => &event.envelope,
             Self::Hooks(event) => &event.envelope,
@@ -236,7 +262,7 @@ pub struct Envelope {
 pub enum Severity {
     /// A kill, or a cgroup that ran out of memory.
     Error,
-    /// Something may have happened that no line reports.
+    /// Something may have happened that no line reports, or a limit comes near.
     Warning,
     /// Everything else.
     #[default]

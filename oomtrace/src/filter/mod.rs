@@ -75,6 +75,10 @@ impl Filter {
             Event::SignalKill(kill) => {
                 self.scope.is_empty() && self.takes_of(owner, kill.target.comm.as_deref())
             }
+            // Nothing was killed: no process and no scope is theirs.
+            Event::LimitNear(_) | Event::LimitFar(_) | Event::Usage(_) => {
+                self.scope.is_empty() && self.takes_of(owner, None)
+            }
             Event::Incident(_) | Event::Verdict(_) => !self.is_about_kills() || self.has_kept(event),
             _ => true,
         };

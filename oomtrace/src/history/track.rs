@@ -50,12 +50,25 @@ pub struct Point {
     pub unreclaimable: Option<u64>,
 }
 
+/// Who gives way if there are too many cgroups: a later one to an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// A container or unit of the host.
+    Host,
+    /// Another cgroup of the host that has a limit, as a pod's or a slice's.
+    Limited,
+    /// What a container, a service or a user has made.
+    Owned,
+}
+
 /// The samples of one cgroup. Any bytes are one: another run may have written them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Track {
     /// Its id; 0 if the track is free.
     pub cgroup: u64,
+    /// The time between two samples for which it was made, in ns.
+    pub interval_ns: u64,
     /// When the first sample was taken, in ns since boot.
     pub first_ns: u64,
     /// When the last one was.
@@ -98,6 +111,8 @@ impl Track {
     pub const NEAR: u32 = 2;
     /// [`Self::flags`]: it was removed.
     pub const REMOVED: u32 = 4;
+    /// [`Self::flags`]: from this bit on, its [`Standing`].
+    const STANDING: u32 = 8;
 
     /// A free track.
     pub fn free() -> Self {
@@ -113,6 +128,20 @@ impl Track {
     /// A track of this cgroup.
     pub fn of(cgroup: u64, flags: u32) -> Self {
         Self { cgroup, flags, ..Self::free() }
+    }
+
+    /// The same for a cgroup of this standing, with samples of this interval.
+    pub fn with(self, standing: Standing, interval_ns: u64) -> Self {
+        Self { flags: self.flags | (standing as u32) << Self::STANDING, interval_ns, ..self }
+    }
+
+    /// Its standing.
+    pub fn standing(&self) -> Standing {
+        match self.flags >> Self::STANDING & 3 {
+            0 => Standing::Host,
+            1 => Standing::Limited,
+            _ => Standing::Owned,
+        }
     }
 
     /// Whether a flag is set.

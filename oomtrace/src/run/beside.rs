@@ -10,7 +10,7 @@ use crate::{
         journal::{Journal, SOCKET},
         metrics::{self, Metrics},
     },
-    sources::probe::{FillMeter, Kept, PinDir, Rings},
+    sources::probe::{COUNTERS, FillMeter, Kept, PinDir, Rings},
 };
 
 /// The opened outputs. Errors that the operator can cause happen here.
@@ -62,7 +62,7 @@ pub(crate) fn outputs(
     let metrics = match (beside.metrics, pins) {
         (Some(metrics), Some(pins)) => {
             let places = u32::try_from(metrics::places(args.beside.metrics_series)).unwrap_or(u32::MAX);
-            Some(metrics.kept_in(Box::new(Counters(pins.kept(places)?))))
+            Some(metrics.kept_in(Box::new(Counters(pins.kept(COUNTERS, places)?))))
         }
         (metrics, _) => metrics,
     };

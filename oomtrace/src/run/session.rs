@@ -168,7 +168,7 @@ impl Session {
         let asked = self.reporter.outputs().descriptors();
         let asked = asked.iter().map(wakeups).collect::<Result<Vec<_>, _>>()?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let (mut watchdog, mut alarm) = (self.notify.ticks(), Alarm::new()?);
+        let (mut watchdog, mut alarm, mut clock) = (self.notify.ticks(), Alarm::new()?, Alarm::new()?);
         settle(self.enricher.version(), self.reporter.outputs().durable(), &known);
         self.notify.ready();
         let reason = loop {
@@ -182,6 +182,7 @@ impl Session {
             self.notify.status(self.reporter.events(), self.account.lost());
             let room = self.reporter.outputs().durable().sink().waits_for().map(Room::of);
             alarm.set(self.reporter.outputs().due().map(Instant::from_std));
+            clock.set(self.turns.due().map(Instant::from_std));
             tokio::select! {
                 // Rare events come first: in a storm of kills the others are always ready.
                 biased;
@@ -193,7 +194,7 @@ impl Session {
                 () = until(self.account.due().map(Instant::from_std)) => self.compare()?,
                 () = alarm.rings() => self.reporter.outputs().write_due(),
                 () = any_readable(&asked) => self.reporter.outputs().answer(),
-                () = until(self.turns.due().map(Instant::from_std)) => {}
+                () = clock.rings() => {}
                 woken = self.turns.woken() => woken.map_err(Ended::Io)?,
                 // The loop yields here, because signals arrive only while it waits.
                 () = tokio::task::yield_now(), if more => {}
@@ -276,8 +277,7 @@ impl Session {
                 self.losses()?;
                 self.account.compare_soon();
             }
-            // After the kills: other sources have more to read, above all the kernel log, and must not delay
-            // a kill's line.
+            // After the kills: others have more to read, above all the kernel log, and must not delay a kill.
             let more = self.turns.learn(&mut self.enricher, &mut self.account);
             let others = self.others()?;
             if self.account.take_news() {

@@ -11,6 +11,7 @@ use crate::{
     facts::OomControlLayout,
     failure::{Code, Failure},
     host::{
+        clock,
         identity::{self, UniqueId},
         kernel_log::KernelLog,
         process::{self, CommandLineChoice, ProcessReader},
@@ -29,16 +30,17 @@ use crate::{
         clock_steps::ClockSteps,
         earlier_kills::EarlierKills,
         function_hooks::{self, FunctionHooks},
+        history::{History, Kept, Recording, Shared},
         incident::Incidents,
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
-        probe::{Probe, Rings},
-        sampling::{Reader, Sampling},
+        probe::{PinDir, Probe, Rings},
+        sampling::{Consumer, Reader, Sampling},
         signal_kills::{SignalChoice, SignalKills},
         verdict::Verdicts,
     },
 };
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{cell::RefCell, collections::BTreeMap, path::PathBuf, rc::Rc};
 
 /// Options of the operator that events are enriched with.
 #[derive(Default)]
@@ -84,6 +86,8 @@ pub(crate) struct Given<'a> {
     pub(crate) mount: Option<PathBuf>,
     /// Reads all memory cgroups.
     pub(crate) cgroups: Reader,
+    /// How their memory went; `None` if that is not kept.
+    pub(crate) history: Option<Shared>,
     /// Turns facts into events.
     pub(crate) enricher: &'a Enricher,
 }
@@ -91,20 +95,23 @@ pub(crate) struct Given<'a> {
 /// All sources of a run, in the order in which they are asked. A source that cannot start adds a limit to the
 /// run.
 pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<Box<dyn Source>>, Failure> {
-    let Given { args, root, rings, records, hooked, mount, cgroups, enricher, .. } = given;
+    let Given { args, root, rings, records, hooked, mount, cgroups, history, enricher, .. } = given;
     limits.extend(cgroups.limit());
     let mut kills = Kills::new(rings.kills, rings.missed_signals, records.clone());
     let earlier = EarlierKills::before(&mut kills, root, args.since, given.continues, limits);
     let signals = (args.signals != SignalChoice::Off)
         .then(|| SignalKills::new(rings.signals, records.clone(), args.signals, mount.clone()));
     let files = mount.clone().map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
-    let incidents = Incidents::start(root, mount.clone(), enricher.is_v1(), limits).map_err(no_thread)?;
+    let consumers =
+        history.iter().map(|history| Box::new(Recording::new(history)) as Box<dyn Consumer>).collect();
+    let incidents =
+        Incidents::start(root, mount.clone(), enricher.is_v1(), history, limits).map_err(no_thread)?;
     let list = [
         one(CgroupChanges::new(rings.cgroups, records, mount)),
         one(earlier),
         one(kills),
         any(signals),
-        one(Sampling::new(cgroups, identity::page_bytes(), Vec::new())),
+        one(Sampling::new(cgroups, identity::page_bytes(), consumers)),
         hooked.then(FunctionHooks::default).and_then(one),
         any(files),
         one(ClockSteps::new().map_err(no_descriptor)?),
@@ -113,6 +120,28 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
         any((!args.no_verdict).then(Verdicts::start).transpose().map_err(no_thread)?),
     ];
     Ok(list.into_iter().flatten().collect())
+}
+
+/// How memory goes, if the operator wants it and there are memory cgroups.
+pub(crate) fn history(
+    args: &Run,
+    pins: Option<&PinDir>,
+    reader: &Reader,
+    limits: &mut Vec<String>,
+) -> Result<Option<Shared>, Failure> {
+    if args.history == 0 || reader.is_nothing() {
+        return Ok(None);
+    }
+    let mut history = History::new(args.history, args.history_interval, identity::page_bytes());
+    if let Some(pins) = pins {
+        history.go_on(Kept::open(pins, args.history)?, clock::boot_time().0);
+    }
+    if !reader.is_program() {
+        limits.push(
+            "the kernel's lists of pages are not read: no limit_near line is written, and `before` has no unreclaimable".into(),
+        );
+    }
+    Ok(Some(Rc::new(RefCell::new(history))))
 }
 
 fn one(source: impl Source + 'static) -> Option<Box<dyn Source>> {

@@ -8,6 +8,7 @@ pub mod cgroup_files;
 pub mod clock_steps;
 pub mod earlier_kills;
 pub mod function_hooks;
+pub mod history;
 pub mod incident;
 pub mod kernel_log;
 pub mod kills;

@@ -29,6 +29,9 @@ words! {
         F = "percpu",
     }
     enum HeapOption { A = "-Xmx", B = "-XX:MaxRAMPercentage", C = "--max-old-space-size" }
+    enum BeforeOf { A = "limit", B = "victim" }
+    enum Shape { A = "short", B = "at_limit", C = "burst", D = "steps", E = "growth", F = "irregular" }
+    enum NearBecause { A = "rising", B = "full" }
     enum Reaper { A = "not_needed", B = "reaped", C = "failed" }
 }
 
@@ -76,5 +79,31 @@ strict! {
         percent: Option<u64>,
         order: Option<i32>,
     }
+    struct Before {
+        of: BeforeOf,
+        interval_ns: u64,
+        samples: u64,
+        age_ns: Option<u64>,
+        shape: Option<Shape>,
+        over_ns: Option<u64>,
+        start_bytes: Option<u64>,
+        floor_slope: Option<FloorSlope>,
+        last: Option<LastSample>,
+        at_limit_ns: Option<u64>,
+        unseen_peak: Option<LastSample>,
+        unreclaimable: Option<UnreclaimableBefore>,
+        points: Option<Vec<(i64, u64)>>,
+    }
+    struct FloorSlope { bytes_per_hour: i64, low_bytes_per_hour: i64, high_bytes_per_hour: i64 }
+    struct LastSample { age_ns: u64, usage_bytes: u64 }
+    struct UnreclaimableBefore {
+        shape: Option<Shape>,
+        start_bytes: Option<u64>,
+        last_bytes: u64,
+        floor_slope: Option<FloorSlope>,
+    }
+    struct Recurrence { key: String, kills: u64, since: String, lifetime_ns: Option<Lifetimes> }
+    struct Lifetimes { min: u64, median: u64, max: u64 }
+    struct ToLimit { min: u64, max: u64 }
     struct Released { after_ns: Option<u64>, reaper: Option<Reaper>, usage_bytes: Option<u64> }
 }

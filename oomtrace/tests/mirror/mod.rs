@@ -5,12 +5,17 @@
 #![allow(dead_code, reason = "the fields are there to be parsed")]
 
 mod incident;
+mod values;
 
 use std::collections::BTreeMap;
 
-use incident::{Finding, IncidentCgroup, IncidentVictim, ProcessTable, Released};
+use incident::{
+    Before, Finding, FloorSlope, IncidentCgroup, IncidentVictim, NearBecause, ProcessTable, Recurrence,
+    Released, ToLimit,
+};
 use serde::Deserialize;
 use serde_json::Value;
+use values::{check_identity, check_message, check_values};
 
 type Map = BTreeMap<String, String>;
 
@@ -70,7 +75,7 @@ words! {
     }
     enum Qos { A = "guaranteed", B = "burstable", C = "besteffort" }
     enum HooksState { A = "silent", B = "running" }
-    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A98 = "share_used_up", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable", A46 = "started_just_before", A47 = "other_pid_namespace", A48 = "no_memory_cgroups", B0 = "clock_set", B1 = "log_daemon_clock", B2 = "log_local_time", B3 = "log_since_boot", C0 = "kernel_log_unreadable", C1 = "memory_changed", C2 = "still_there", C3 = "too_many_victims", B4 = "root_cgroup", B5 = "other_hierarchy" }
+    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A98 = "share_used_up", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable", A46 = "started_just_before", A47 = "other_pid_namespace", A48 = "no_memory_cgroups", B0 = "clock_set", B1 = "log_daemon_clock", B2 = "log_local_time", B3 = "log_since_boot", C0 = "kernel_log_unreadable", C1 = "memory_changed", C2 = "still_there", C3 = "too_many_victims", B4 = "root_cgroup", B5 = "other_hierarchy", B6 = "recorded_too_short", B7 = "not_sampled", B8 = "limit_changed" }
 }
 
 strict! {
@@ -265,7 +270,48 @@ lines! {
         cgroup: Option<IncidentCgroup>,
         process_table: Option<ProcessTable>,
         released: Option<Released>,
+        before: Option<Before>,
+        recurrence: Option<Recurrence>,
         findings: Option<Vec<Finding>>,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Vec<Absence>>,
+    }
+    struct LimitNear {
+        because: NearBecause,
+        cgroup: Option<Cgroup>,
+        limit_bytes: u64,
+        usage_bytes: u64,
+        unreclaimable_bytes: u64,
+        over_ns: Option<u64>,
+        floor_slope: Option<FloorSlope>,
+        to_limit_ns: Option<ToLimit>,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Vec<Absence>>,
+    }
+    struct LimitFar {
+        cgroup: Option<Cgroup>,
+        limit_bytes: Option<u64>,
+        usage_bytes: Option<u64>,
+        unreclaimable_bytes: Option<u64>,
+        near_ns: u64,
+        removed: bool,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Vec<Absence>>,
+    }
+    struct Usage {
+        key: String,
+        cgroup: Option<Cgroup>,
+        cgroup_count: u64,
+        limit_bytes: u64,
+        peak_bytes: u64,
+        floor_bytes: u64,
+        watched_ns: u64,
         container: Option<Container>,
         k8s: Option<K8s>,
         systemd: Option<Systemd>,
@@ -313,72 +359,14 @@ pub fn check(line: &str) -> Result<(), String> {
         "memcg_oom" => strict::<MemcgOom>(body),
         "signal_kill" => strict::<SignalKill>(body),
         "incident" => strict::<Incident>(body),
+        "limit_near" => strict::<LimitNear>(body),
+        "limit_far" => strict::<LimitFar>(body),
+        "usage" => strict::<Usage>(body),
         "lost" => strict::<Lost>(body),
         "gap" => strict::<Gap>(body),
         "hooks" => strict::<Hooks>(body),
         "verdict" => strict::<Verdict>(body),
         "stop" => strict::<Stop>(body),
         other => Err(format!("type {other:?}")),
-    }
-}
-
-/// Each line is identified by `stream` and `seq`, or by `id`.
-fn check_identity(value: &Value) -> Result<(), String> {
-    let has = |key: &str| value.get(key).is_some();
-    if has("seq") == has("id") {
-        return Err("either seq or id".into());
-    }
-    if value["of"].as_array().is_some_and(Vec::is_empty) {
-        return Err("of is empty".into());
-    }
-    let found_afterwards = matches!(value["origin"].as_str(), Some("kmsg" | "cgroupfs"));
-    if has("stream") == found_afterwards {
-        return Err("stream must be there exactly if a program saw the event".into());
-    }
-    Ok(())
-}
-
-/// The message, and the severity, which depends on the type.
-fn check_message(value: &Value) -> Result<(), String> {
-    let kind = value["type"].as_str().unwrap_or_default();
-    let severity = match kind {
-        "oom_kill" | "shared_mm_kill" | "memcg_oom" | "incident" => "error",
-        "signal_kill"
-            if ["systemd-oomd", "oomd", "earlyoom", "nohang"].map(Value::from).contains(&value["killer"]) =>
-        {
-            "error"
-        }
-        "lost" | "gap" => "warning",
-        "hooks" if value["state"] == "silent" => "warning",
-        _ => "info",
-    };
-    if value["severity"] != severity {
-        return Err(format!("severity {} of {kind}", value["severity"]));
-    }
-    let message = value["message"].as_str().unwrap_or_default();
-    if !message.starts_with(kind) || value["message"].to_string().len() > 202 {
-        return Err(format!("message {message:?}"));
-    }
-    Ok(())
-}
-
-fn check_values(value: &Value) -> Result<(), String> {
-    match value {
-        Value::Null => Err("a null".into()),
-        Value::Number(number) => {
-            let magnitude = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
-            match magnitude {
-                Some(0..=9_007_199_254_740_992) => Ok(()),
-                _ => Err(format!("number {number}")),
-            }
-        }
-        Value::Array(list) if list.is_empty() => Err("an empty list".into()),
-        Value::Array(list) => list.iter().try_for_each(check_values),
-        Value::Object(map) => map.iter().try_for_each(|(key, value)| match value.as_object() {
-            // The victim is present even if nothing is known about it.
-            Some(map) if map.is_empty() && key != "victim" => Err(format!("{key} is empty")),
-            _ => check_values(value),
-        }),
-        _ => Ok(()),
     }
 }

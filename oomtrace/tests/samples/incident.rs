@@ -2,7 +2,7 @@
 
 use oomtrace::event::*;
 
-use super::{cgroup, container, repeatable};
+use super::{cgroup, container, history, repeatable};
 
 pub fn incident() -> Incident {
     Incident {
@@ -28,6 +28,8 @@ pub fn incident() -> Incident {
             reaper: Some(Reaper::NotNeeded),
             usage_bytes: Some(9101312),
         },
+        before: Some(history::before()),
+        recurrence: Some(history::recurrence()),
         findings: vec![
             Finding::of_bytes(FindingId::AnonFillsLimit, 47185920),
             Finding::new(FindingId::NoSwap),
@@ -78,9 +80,12 @@ pub fn incident_of_many() -> Incident {
         cgroup.memory = None;
     }
     event.process_table = None;
+    event.before = None;
+    event.recurrence = None;
     event.findings = Vec::new();
     event.released = Released { reaper: Some(Reaper::Failed), ..Released::default() };
     event.missing = [
+        ("before", Reason::NotSampled),
         ("cgroup.memory", Reason::MemoryChanged),
         ("process_table", Reason::LogRateLimited),
         ("released.after_ns", Reason::StillThere),

@@ -1,5 +1,6 @@
 //! One event of each type, with every key of the type, as in the snapshots and the docs.
 
+mod history;
 mod incident;
 mod signal_kill;
 
@@ -352,6 +353,10 @@ pub fn all() -> Vec<(&'static str, Event)> {
         ("hooks", Event::Hooks(Box::new(hooks()))),
         ("verdict", Event::Verdict(Box::new(verdict()))),
         ("stop", Event::Stop(Box::new(stop()))),
+        ("limit_near", Event::LimitNear(Box::new(history::limit_near()))),
+        ("limit_near_full", Event::LimitNear(Box::new(history::limit_near_full()))),
+        ("limit_far", Event::LimitFar(Box::new(history::limit_far()))),
+        ("usage", Event::Usage(Box::new(history::usage()))),
     ]
 }
 

@@ -8,7 +8,7 @@ use crate::outputs::encode::{
 };
 
 /// What is cut, and to how many bytes. The least important comes first.
-const CUTS: [(&str, usize); 22] = [
+const CUTS: [(&str, usize); 23] = [
     ("victim.command_line", 256),
     ("container.label", 512),
     ("victim.executable", 256),
@@ -20,6 +20,7 @@ const CUTS: [(&str, usize); 22] = [
     ("hooks", 1024),
     ("false_positive", 1024),
     ("cgroups", 2048),
+    ("before.points", 96),
     ("process_table.largest", 128),
     ("findings", 512),
     ("container.nested", 256),
@@ -115,6 +116,17 @@ fn shrink(value: &mut Value, room: usize) -> Result<bool, serde_json::Error> {
             }
             let mut keep = keep_smallest(&sizes, room).into_iter();
             map.retain(|_, _| keep.next().unwrap_or(false));
+            Ok(true)
+        }
+        // Points of a curve: each second one stays, and the last.
+        Value::Array(list) if list.iter().all(Value::is_array) => {
+            while list.len() > 2 && size(&Value::Array(list.clone()))? > room {
+                let last = list.len() - 1;
+                let mut place = 0..;
+                list.retain(|_| {
+                    place.next().is_some_and(|place| place == last || place % 2 == 0 && place + 1 != last)
+                });
+            }
             Ok(true)
         }
         Value::Array(list) => {

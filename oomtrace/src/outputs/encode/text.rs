@@ -3,6 +3,7 @@
 //! Text that a container chose is quoted and escaped unless it is plain, so it can neither move the cursor
 //! nor look like a part of oomtrace's own text.
 
+pub(crate) mod history;
 mod incident;
 mod signal_kill;
 
@@ -85,9 +86,13 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
     let style = match event {
         Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) | Event::Incident(_) => palette.kill,
         Event::SignalKill(kill) if kill.is_for_memory() => palette.kill,
-        Event::Lost(_) | Event::Gap(_) | Event::Hooks(_) | Event::SignalKill(_) => palette.loss,
+        Event::Lost(_) | Event::Gap(_) | Event::Hooks(_) | Event::SignalKill(_) | Event::LimitNear(_) => {
+            palette.loss
+        }
         Event::Verdict(verdict) if verdict.missed == Some(true) => palette.loss,
-        Event::Start(_) | Event::Verdict(_) | Event::Stop(_) => Style::new(),
+        Event::Start(_) | Event::Verdict(_) | Event::Stop(_) | Event::LimitFar(_) | Event::Usage(_) => {
+            Style::new()
+        }
     };
     write!(out, "{style}{}{style:#} ", event.kind())?;
     match event {
@@ -97,6 +102,9 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
         Event::MemcgOom(event) => write_memcg_oom(event, palette, out),
         Event::SignalKill(event) => signal_kill::write_signal_kill(event, palette, out),
         Event::Incident(event) => incident::write_incident(event, palette, out),
+        Event::LimitNear(event) => history::write_near(event, palette, out),
+        Event::LimitFar(event) => history::write_far(event, palette, out),
+        Event::Usage(event) => history::write_usage(event, palette, out),
         Event::Lost(event) => write_lost(event, out),
         Event::Gap(event) => write_gap(event, out),
         Event::Hooks(event) => write_hooks(event, out),

@@ -8,13 +8,16 @@ use crate::{
 };
 
 /// The fixed ids of each type of entry (`MESSAGE_ID`, see docs/EVENTS.md). They never change.
-const IDS: [(&str, &str); 11] = [
+const IDS: [(&str, &str); 14] = [
     ("start", "04f28a1198ef489b89a72cd115c26198"),
     ("oom_kill", "e02f25112705450689ca5ea3fdeba9e7"),
     ("shared_mm_kill", "3ee85ca075b94128a42b7f1e5b706a2e"),
     ("memcg_oom", "abea7d67a3a14620bd0eb52af6ab6e43"),
     ("signal_kill", "bffb9ca454314dc39a80ed30db4f9673"),
     ("incident", "d23e40484d80426a8810b1338133fb3a"),
+    ("limit_near", "f768064f958547ada39eed24c2c063fe"),
+    ("limit_far", "5966eb44e0c6474495113dc30e9a8df5"),
+    ("usage", "b9c48cb01720400e8ca82984fcb042d9"),
     ("lost", "046a4a755b4b47498ecc56fcfb07c08d"),
     ("gap", "627f77ba07604696bfe2afcf47a14e29"),
     ("hooks", "fc45b13007ba4b64bd36d994f07e75db"),

@@ -32,7 +32,7 @@ use crate::{
     enrich::enricher::{Enricher, LastVictim},
     event::{Event, Kill},
     host::{identity, kernel_log::ReportLog, root::Root},
-    sources::{Next, Source},
+    sources::{Next, Source, history::Shared},
 };
 
 /// The thread reads small files and parses lines. What it keeps is on the heap.
@@ -66,6 +66,8 @@ pub struct Incidents {
     /// Wakes the thread.
     call: Arc<OwnedFd>,
     room: Room,
+    /// How memory went before; `None` if that is not kept.
+    history: Option<Shared>,
 }
 
 /// The kernel log, or why it cannot be read.
@@ -91,6 +93,7 @@ impl Incidents {
         root: &Root,
         mount: Option<PathBuf>,
         v1: bool,
+        history: Option<Shared>,
         limits: &mut Vec<String>,
     ) -> std::io::Result<Self> {
         let log = ReportLog::open(root, identity::page_bytes()).map_err(|error| error.to_string());
@@ -112,7 +115,7 @@ impl Incidents {
             .name("oomtrace-end".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || watch::watch(&line, host))?;
-        Ok(Self { notes, ended, wake, call, room: Room::default() })
+        Ok(Self { notes, ended, wake, call, room: Room::default(), history })
     }
 
     /// Sends a victim to the thread. Returns false if there is no room.
@@ -157,7 +160,10 @@ impl Source for Incidents {
             Event::OomKill(kill)
                 if kill.envelope.seq.is_some() && kill.oom.kill != Some(Kill::AlreadyExiting) =>
             {
-                self.victim(Run::of(kill, enricher.tree()), victim)
+                let history = self.history.as_ref();
+                let past = history.map(|history| history.borrow_mut().killed(kill, enricher));
+                let run = Run::of(kill, enricher.tree());
+                self.victim(past.into_iter().fold(run, Run::with), victim)
             }
             Event::SharedMmKill(kill) => {
                 let Some(of) = kill.of.first().copied() else { return };

@@ -8,10 +8,11 @@ use crate::{
         findings::{Facts, Heap, findings, heaps},
     },
     event::{
-        Absence, CgroupMemory, Container, Envelope, Incident, IncidentCgroup, IncidentVictim, K8s, Kill, Lru,
-        Missing, OomCgroup, OomKill, Reason, Released, Scope, Systemd, Why,
+        Absence, Before, CgroupMemory, Container, Envelope, Incident, IncidentCgroup, IncidentVictim, K8s,
+        Kill, Lru, Missing, OomCgroup, OomKill, Reason, Recurrence, Released, Scope, Systemd, Why,
     },
     facts::CgroupId,
+    sources::history::Snapshot,
 };
 
 /// The most kills that a line names.
@@ -48,6 +49,10 @@ pub(super) struct Run {
     systemd: Option<Systemd>,
     missing: Missing,
     more: More,
+    /// Whether it is kept how memory went.
+    has_history: bool,
+    before: Option<Box<Snapshot>>,
+    recurrence: Option<Recurrence>,
 }
 
 /// What only findings need.
@@ -116,7 +121,15 @@ impl Run {
             systemd: kill.systemd.clone(),
             missing: kill.missing.iter().filter_map(same_key).collect(),
             more: More::of(kill),
+            has_history: false,
+            before: None,
+            recurrence: None,
         }
+    }
+
+    /// The same, with what is known of the time before.
+    pub(super) fn with(self, (before, recurrence): (Option<Box<Snapshot>>, Option<Recurrence>)) -> Self {
+        Self { has_history: true, before, recurrence, ..self }
     }
 
     /// Adds another kill of this run.
@@ -147,7 +160,25 @@ impl Run {
         let path = self.ran_out.as_ref().map_or(0, |cgroup| 2 * cgroup.bytes());
         let unit = self.systemd.as_ref().map_or(0, |systemd| systemd.unit.len());
         let cgroup = self.more.victim_cgroup.as_ref().map_or(0, String::len);
-        size_of::<Self>() + container + path + cgroup + unit + 64 * self.missing.len() + 1024
+        let before = self.before.as_ref().map_or(0, |_| Snapshot::BYTES);
+        size_of::<Self>() + before + container + path + cgroup + unit + 64 * self.missing.len() + 1024
+    }
+
+    /// How memory went before, and why there is nothing.
+    fn before(&self, absent: &mut Absent) -> Option<Before> {
+        if !self.has_history {
+            for key in ["before", "recurrence"] {
+                absent.because(key, Why::with(Reason::LeftOut, "--history off"));
+            }
+            return None;
+        }
+        if self.recurrence.is_none() {
+            absent.because("recurrence", Reason::CgroupPathUnknown);
+        }
+        if self.before.is_none() {
+            absent.because("before", Reason::NotSampled);
+        }
+        self.before.as_ref()?.told(absent)
     }
 
     /// The event.
@@ -155,16 +186,8 @@ impl Run {
         let mut absent = Absent::default();
         absent.all(&self.missing);
         let Evidence { memory, processes, after_ns, reaper, usage_bytes, host_swap_bytes } = evidence;
-        let mut cgroup = self.cgroup;
-        match cgroup.as_mut() {
-            Some(cgroup) => {
-                cgroup.memory = known(memory, "cgroup.memory", &mut absent);
-                if let Some(memory) = &cgroup.memory {
-                    absences(memory, &mut absent);
-                }
-            }
-            None => absent.because("cgroup", Reason::NoLimitFired),
-        }
+        let before = self.before(&mut absent);
+        let cgroup = with_memory(self.cgroup, memory, &mut absent);
         let usage_bytes = match &cgroup {
             Some(_) => known(usage_bytes, "released.usage_bytes", &mut absent),
             None => None,
@@ -187,15 +210,9 @@ impl Run {
             left_bytes: released.usage_bytes,
             ..self.more.facts()
         });
-        let first = self.of.first().copied().unwrap_or_default();
         let named = u64::try_from(self.of.len()).unwrap_or(u64::MAX);
         Incident {
-            envelope: Envelope {
-                // The next run may report the kill again, and then its incident too.
-                id: self.stream.as_ref().map(|stream| format!("{stream}-incident-{first}")),
-                stream: self.stream,
-                ..envelope
-            },
+            envelope: of_stream(envelope, self.stream, &self.of),
             truncated: if named < self.killed { vec!["of".to_owned()] } else { Vec::new() },
             of: self.of,
             killed: self.killed,
@@ -204,6 +221,8 @@ impl Run {
             cgroup,
             process_table,
             released,
+            before,
+            recurrence: self.recurrence,
             findings,
             container: self.container,
             k8s: self.k8s,
@@ -211,6 +230,29 @@ impl Run {
             missing: absent.into_missing(),
         }
     }
+}
+
+/// The cgroup whose limit fired, with what its memory was.
+fn with_memory(
+    cgroup: Option<IncidentCgroup>,
+    memory: Result<CgroupMemory, Why>,
+    absent: &mut Absent,
+) -> Option<IncidentCgroup> {
+    let Some(cgroup) = cgroup else {
+        absent.because("cgroup", Reason::NoLimitFired);
+        return None;
+    };
+    let memory = known(memory, "cgroup.memory", absent);
+    if let Some(memory) = &memory {
+        absences(memory, absent);
+    }
+    Some(IncidentCgroup { memory, ..cgroup })
+}
+
+/// The next run may report the kill again, and then its incident too.
+fn of_stream(envelope: Envelope, stream: Option<String>, of: &[u64]) -> Envelope {
+    let first = of.first().copied().unwrap_or_default();
+    Envelope { id: stream.as_ref().map(|stream| format!("{stream}-incident-{first}")), stream, ..envelope }
 }
 
 /// The cgroup, if its id and its path are known.

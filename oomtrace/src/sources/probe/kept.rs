@@ -10,8 +10,13 @@ use aya::{
 
 use crate::sources::probe::{PinDir, PinError, error::chain};
 
-/// Its name among the pins.
-const NAME: &str = "metrics";
+/// The name of the map of counters among the pins.
+pub const COUNTERS: &str = "metrics";
+/// That of how memory went.
+pub const TRACKS: &str = "history";
+/// That of how often services were killed.
+pub const KILLS: &str = "recurrence";
+const NAMES: [&str; 3] = [COUNTERS, TRACKS, KILLS];
 
 /// Values in numbered places.
 pub struct Kept<V: Pod>(Array<MapData, V>);
@@ -37,12 +42,12 @@ impl<V: Pod> Kept<V> {
 }
 
 impl PinDir {
-    /// What an earlier run kept, with this number of places. New places hold zeros; extra ones are dropped.
+    /// What an earlier run kept under this name, with this number of places. New places hold zeros; extra ones are dropped.
     ///
     /// # Errors
     /// If the kernel refuses to make or pin the map.
-    pub fn kept<V: Pod>(&self, places: u32) -> Result<Kept<V>, PinError> {
-        let path = self.path().join(NAME);
+    pub fn kept<V: Pod>(&self, name: &str, places: u32) -> Result<Kept<V>, PinError> {
+        let path = self.path().join(name);
         match opened::<V>(&path) {
             Some(there) if there.places() == places => Ok(there),
             other => renewed(&path, places, other.as_ref()),
@@ -51,7 +56,7 @@ impl PinDir {
 
     /// Removes the kept values. Returns whether there were any.
     pub(super) fn forget(&self) -> Result<bool, PinError> {
-        remove(&self.path().join(NAME))
+        NAMES.iter().try_fold(false, |any, name| Ok(remove(&self.path().join(name))? || any))
     }
 }
 

@@ -23,7 +23,7 @@ mod takeover;
 pub use attach::HookChoice;
 pub use error::{PinError, ProbeError};
 pub use fill::FillMeter;
-pub use kept::Kept;
+pub use kept::{COUNTERS, KILLS, Kept, TRACKS};
 pub use missed::MissedRuns;
 use pin::Handover;
 pub use pin::{DEFAULT_DIR, Generation, PinDir};

@@ -7,6 +7,7 @@
 //!     link-<kind>-<hook>
 //!     program-<hook>            only of the one that follows signals
 //!   metrics                     counters that a run keeps for the next, whatever its programs
+//!   history recurrence          how memory went, and how often services were killed
 //! ```
 //!
 //! The hash covers everything that decides what the programs do and how large their maps are. So a run that

@@ -67,7 +67,13 @@ impl Reader {
         ))
     }
 
-    pub(super) fn is_program(&self) -> bool {
+    /// Whether there are no memory cgroups.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// Whether the kernel runs the program. Files do not have its lists of pages.
+    pub fn is_program(&self) -> bool {
         matches!(self, Self::Program(..))
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{Numbers, Palette, Size, plain, who, write_task};
+use super::{Numbers, Palette, Size, history, plain, who, write_task};
 use crate::event::{
     CgroupMemory, Finding, FindingId, HeapOption, Incident, IncidentCgroup, Part, ProcessTable, Reaper,
     Released, Scope,
@@ -36,6 +36,14 @@ pub(super) fn write_incident(event: &Incident, palette: &Palette, out: &mut Stri
     }
     if let Some(table) = &event.process_table {
         write_table(table, out)?;
+    }
+    if let Some(before) = &event.before {
+        write!(out, "\n  before: {} ", history::curve(&before.points))?;
+        history::write_before(before, out)?;
+    }
+    if let Some(recurrence) = event.recurrence.as_ref().filter(|recurrence| recurrence.kills > 1) {
+        out.write_str("\n  again: ")?;
+        history::write_recurrence(recurrence, out)?;
     }
     event.findings.iter().try_for_each(|finding| {
         out.write_str("\n  - ")?;
