@@ -63,7 +63,6 @@ pub fn run(args: Run) -> Result<(), Failure> {
     lockdown_allows_it()?;
     let (pins, TakeOver { probe, resumed, replaced }) = pinned_or_not(&args, &kernel)?;
     let vmstat = (kernel.resolved.layout.signal_oom_mm != ABSENT).then(|| root.path("/proc/vmstat"));
-    protection::release_heap();
     // Before any thread is started, because threads inherit these settings.
     let mut limits = protection::hold(!args.no_realtime);
     limits.extend(of_outputs(&args));

@@ -8,7 +8,8 @@ use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 /// The lowest real-time priority: before all ordinary tasks, after all other real-time ones.
 const PRIORITY: libc::c_int = 1;
 
-/// Asks for real-time scheduling, asks not to be a victim, and turns core dumps off. Returns what was refused.
+/// Asks for real-time scheduling, asks not to be a victim, turns core dumps off, and returns free memory to the kernel.
+/// Returns what was refused.
 pub fn hold(realtime: bool) -> Vec<String> {
     let mut refused = Vec::new();
     // Its memory is limited, so killing it would free little and hide the kill.
@@ -21,6 +22,8 @@ pub fn hold(realtime: bool) -> Vec<String> {
         refused.push(format!("no real-time scheduling ({why}; it needs CAP_SYS_NICE, or an RLIMIT_RTPRIO of 1): lines may be late while the host is busy"));
     }
     no_core_dumps();
+    // What the programs were loaded with.
+    release_heap();
     refused
 }
 
@@ -58,7 +61,7 @@ pub fn release_start() -> Option<String> {
 }
 
 /// Returns free heap pages to the kernel. What is allocated later then takes only the pages that it writes.
-pub fn release_heap() {
+fn release_heap() {
     // SAFETY: the function takes no pointer.
     unsafe { libc::malloc_trim(0) };
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 /// Signals in one measurement.
 const SIGNALS: u32 = 200_000;
-/// Measurements. Their median is used.
+/// Measurements. The median is used.
 const TIMES: usize = 5;
 
 /// Children in one measurement of SIGKILLs.
@@ -28,7 +28,7 @@ impl Signals {
     }
 }
 
-/// ns of one SIGKILL to a child that waits.
+/// ns of one SIGKILL to a child that waits: the median, because the children begin to end meanwhile.
 fn deadly_ns() -> Result<f64> {
     let mut costs = Vec::new();
     for _ in 0..TIMES {
@@ -36,19 +36,19 @@ fn deadly_ns() -> Result<f64> {
         for _ in 0..CHILDREN {
             children.push(waiting_child()?);
         }
-        let began = Instant::now();
         for child in &children {
+            let began = Instant::now();
             // SAFETY: numbers only; a child that has not been waited for.
             unsafe { libc::kill(*child, libc::SIGKILL) };
+            costs.push(began.elapsed().as_secs_f64() * 1e9);
         }
-        costs.push(began.elapsed().as_secs_f64() * 1e9 / CHILDREN as f64);
         for child in children {
             // SAFETY: no status is asked for.
             unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
         }
     }
     costs.sort_unstable_by(f64::total_cmp);
-    Ok(costs.get(TIMES / 2).copied().unwrap_or_default())
+    Ok(costs.get(costs.len() / 2).copied().unwrap_or_default())
 }
 
 fn waiting_child() -> Result<libc::pid_t> {

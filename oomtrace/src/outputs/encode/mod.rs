@@ -46,6 +46,11 @@ impl Render {
 /// was cut. `room` must hold at least the `…`.
 fn cut(text: &mut String, room: usize, width: impl Fn(char) -> usize) -> bool {
     const MARK: char = '…';
+    // Of most texts each byte is one character that takes one byte.
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.len() <= room && text.bytes().all(is_plain) {
+        return false;
+    }
     let keep = room.saturating_sub(MARK.len_utf8());
     let (mut used, mut kept) = (0, 0);
     for (at, char) in text.char_indices() {

@@ -9,6 +9,8 @@ pub mod bpffs;
 mod error;
 mod fentry;
 mod fill;
+#[cfg(test)]
+mod handshake;
 mod kept;
 mod lock;
 mod log;
@@ -19,6 +21,7 @@ mod ring;
 mod sampler;
 mod signals;
 mod takeover;
+mod test_run;
 
 pub use attach::HookChoice;
 pub use error::{PinError, ProbeError};

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use aya::{
@@ -20,7 +20,7 @@ use zerocopy::FromZeros;
 use crate::{
     host::process::CommandLineChoice,
     sources::{
-        probe::{HookChoice, Options, ProbeError, attach, error::chain, object},
+        probe::{HookChoice, Options, ProbeError, attach, error::chain, object, test_run::test_run},
         signal_kills::SignalChoice,
     },
 };
@@ -120,7 +120,7 @@ impl Sampler {
     }
 
     fn call(&mut self, take: &mut impl FnMut(&Sample)) -> Result<WalkStep, WalkError> {
-        self.run().map_err(WalkError::Run)?;
+        test_run(self.program.as_fd(), &[]).map_err(WalkError::Run)?;
         let Value(walked) = self.walked.get(&0, 0).map_err(|error| WalkError::Map(chain(&error).0))?;
         if !matches!(walked.cursor.state, WALK_GOES_ON | WALK_DONE) {
             return Ok(WalkStep::Lost);
@@ -128,32 +128,6 @@ impl Sampler {
         let count = usize::try_from(walked.cursor.count).unwrap_or(0);
         walked.samples.get(..count).unwrap_or_default().iter().for_each(take);
         Ok(if walked.cursor.state == WALK_DONE { WalkStep::Done } else { WalkStep::GoesOn })
-    }
-
-    fn run(&self) -> io::Result<()> {
-        const BPF_PROG_TEST_RUN: libc::c_long = 10;
-        /// The start of `union bpf_attr` for this command (include/uapi/linux/bpf.h), up to `batch_size`.
-        #[repr(C)]
-        #[derive(Default)]
-        struct TestRun {
-            prog_fd: u32,
-            retval: u32,
-            data: [u64; 3],
-            repeat: u32,
-            duration: u32,
-            ctx_size: [u32; 2],
-            ctx: [u64; 2],
-            flags: u32,
-            cpu: u32,
-            batch_size: u32,
-            reserved: u32,
-        }
-        let prog_fd = u32::try_from(self.program.as_raw_fd()).map_err(io::Error::other)?;
-        let mut attributes = TestRun { prog_fd, ..TestRun::default() };
-        let size = size_of::<TestRun>();
-        // SAFETY: the attributes live through the call, which writes into them only. They point to nothing.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 
