@@ -62,7 +62,16 @@ fn each_option_looks_at_its_own_fact() {
         taken.retain(|name| !OTHERS.contains(&name.as_str()));
         taken
     };
-    let all = ["oom_kill", "oom_kill_in_a_pod", "shared_mm_kill", "memcg_oom", "incident", "verdict"];
+    let all = [
+        "oom_kill",
+        "oom_kill_in_a_pod",
+        "shared_mm_kill",
+        "memcg_oom",
+        "incident",
+        "host_memory",
+        "stuck",
+        "verdict",
+    ];
     let and_signals = [
         "oom_kill",
         "oom_kill_in_a_pod",
@@ -70,30 +79,36 @@ fn each_option_looks_at_its_own_fact() {
         "memcg_oom",
         "signal_kill",
         "incident",
+        "host_memory",
+        "stuck",
         "verdict",
         "limit_near",
         "limit_far",
         "usage",
     ];
+    let in_pod = ["oom_kill_in_a_pod", "incident", "host_memory", "stuck", "verdict"];
     // The incident of other kills belongs to none that was printed.
     assert_eq!(kills(&["--container", "api-service"]), and_signals);
     assert_eq!(kills(&["--image", "api:*"]), and_signals);
     assert_eq!(kills(&["--image", "nginx", "--image", "api:v2.0"]), and_signals);
-    assert_eq!(kills(&["--pod", "api-7d9f"]), ["oom_kill_in_a_pod", "incident", "verdict"]);
-    assert_eq!(
-        kills(&["--namespace", "shop", "--pod", "api-*"]),
-        ["oom_kill_in_a_pod", "incident", "verdict"]
-    );
+    assert_eq!(kills(&["--pod", "api-7d9f"]), in_pod);
+    assert_eq!(kills(&["--namespace", "shop", "--pod", "api-*"]), in_pod);
     assert_eq!(kills(&["--namespace", "shop", "--pod", "web-*"]), [""; 0]);
-    assert_eq!(
-        kills(&["--pod", "0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11"]),
-        ["oom_kill_in_a_pod", "incident", "verdict"]
-    );
+    assert_eq!(kills(&["--pod", "0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11"]), in_pod);
     assert_eq!(kills(&["--unit", "docker.service"]), ["shared_mm_kill"]);
     assert_eq!(kills(&["--unit", "db.service"]), ["limit_near_full"]);
     assert_eq!(
         kills(&["--comm", "python3"]),
-        ["oom_kill", "oom_kill_in_a_pod", "shared_mm_kill", "signal_kill", "incident", "verdict"]
+        [
+            "oom_kill",
+            "oom_kill_in_a_pod",
+            "shared_mm_kill",
+            "signal_kill",
+            "incident",
+            "host_memory",
+            "stuck",
+            "verdict"
+        ]
     );
     // A signal is sent because of nothing that ran out.
     assert_eq!(kills(&["--scope", "memcg"]), all);

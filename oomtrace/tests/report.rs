@@ -77,7 +77,7 @@ fn what_happened_on_two_hosts() {
     let (code, out) = report_of(&lines, &[]);
     assert_eq!(code, 0, "{out}");
     insta::assert_snapshot!(out, @r"
-    2026-11-21 03:00 to 2026-11-21 05:12 UTC: 20 lines
+    2026-11-21 03:00 to 2026-11-21 05:12 UTC: 22 lines
     5 OOM kills on 2 hosts; what ran out: memcg 4, host 1
     1 process died with a victim whose memory they shared
     the runtimes show 0 of these kills, do not show 1, and 0 could not be asked

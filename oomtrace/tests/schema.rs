@@ -99,11 +99,13 @@ fn required_keys_are_required() {
         (4, vec!["schema", "type", "time"]),
         (5, vec!["schema", "type", "time", "signal"]),
         (7, vec!["of", "killed"]),
-        (9, vec!["count", "reason"]),
-        (10, vec!["kernel_kills", "reported", "since"]),
-        (11, vec!["state"]),
-        (12, vec!["of", "container"]),
-        (13, vec!["reason", "events", "lost"]),
+        (9, vec!["of", "killed"]),
+        (10, vec!["of", "after_ns", "still_there"]),
+        (11, vec!["count", "reason"]),
+        (12, vec!["kernel_kills", "reported", "since"]),
+        (13, vec!["state"]),
+        (14, vec!["of", "container"]),
+        (15, vec!["reason", "events", "lost"]),
     ] {
         let (name, event) = samples::all().remove(index);
         for key in keys {

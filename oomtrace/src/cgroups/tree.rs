@@ -153,6 +153,11 @@ impl CgroupTree {
         self.store.live_from(place).map(|(at, slot, id)| (at, id, self.store.parent_id(slot)))
     }
 
+    /// Whether all below this cgroup belongs to one owner, and none above it does.
+    pub fn is_owner(&self, id: CgroupId) -> bool {
+        self.store.slot_of(id).is_some_and(|slot| self.store.is_topmost_of_owner(slot))
+    }
+
     /// The known containers, running or gone: cgroups whose runtime's files were found.
     pub fn containers(&self) -> impl Iterator<Item = KnownContainer<'_>> {
         self.store.with_facts().filter_map(|known| self.container(known))

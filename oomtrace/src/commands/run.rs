@@ -74,8 +74,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let cgroups = all_cgroups(&kernel, &enricher);
     drop(kernel);
 
-    let mut hooks = as_they_run(probe.hooks(), enricher.hooks_run());
-    hooks.push(cgroups.status());
+    let hooks = as_they_run(probe.hooks(), enricher.hooks_run()).into_iter().chain([cgroups.status()]);
     let (attached, rings, counts) = probe.into_parts();
     let outputs = beside::outputs(durable, beside, &args, pins.as_ref(), &rings)?;
     let records = Records::new(identity::page_bytes(), recorder);
@@ -99,7 +98,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         envelope: enricher.own_envelope(),
         version: env!("CARGO_PKG_VERSION").into(),
         instance: enricher.instance().to_owned(),
-        hooks,
+        hooks: hooks.collect(),
         cgroup_version,
         runtimes,
         resumed,

@@ -62,6 +62,7 @@ pub struct Enricher {
     /// The time of the latest event.
     latest: BootTime,
     last_victim: LastVictim,
+    last_usages: Vec<(CgroupId, Option<u64>)>,
     /// The number of lines of this run with an `id`.
     lines: u64,
 }
@@ -91,6 +92,7 @@ impl Enricher {
             hooks,
             latest: BootTime(0),
             last_victim: LastVictim::default(),
+            last_usages: Vec::new(),
             lines: 0,
         }
     }
@@ -219,6 +221,7 @@ impl Enricher {
         ]);
         self.turn_to(facts.time, &mut absent);
         self.last_victim = LastVictim::of(&facts.victim, facts.time);
+        self.keep_usages(&facts.lineage);
         self.judge_hooks(facts);
         let path = self.victim_path(&facts.lineage, facts.victim.memcg);
         let log = self.log(facts, path.as_deref().unwrap_or_default());

@@ -7,7 +7,10 @@ mod tests;
 
 pub use heap::{Heap, heaps};
 
-use crate::event::{CgroupMemory, Finding, FindingId, Part, ProcessTable, Scope};
+use crate::{
+    event::{CgroupMemory, Finding, FindingId, Part, ProcessTable, Scope},
+    facts::kernel_log::run_report::Zones,
+};
 
 /// The facts of a run.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,8 @@ pub struct Facts<'a> {
     pub left_bytes: Option<u64>,
     /// The allocation that failed was of 2^order pages.
     pub order: Option<i32>,
+    /// The zones that it could use.
+    pub zones: Option<Zones>,
 }
 
 /// Percent of the limit.
@@ -55,6 +60,8 @@ const HEAP: u64 = 90;
 const HEAP_PERCENT: u64 = 80;
 /// Kubernetes gives -997 to guaranteed pods, and -999 to its own.
 const PROTECTED: i32 = -900;
+/// Below `min` only the killer's victims and the kernel's urgent work get memory.
+const FREE_MINS: u64 = 2;
 
 /// What stands out, in a fixed order.
 pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
@@ -168,7 +175,15 @@ fn memory_stays(facts: &Facts<'_>) -> Option<Finding> {
     Some(Finding::of_bytes(FindingId::MemoryStays, left))
 }
 
+/// Whether the host ran out for a block of pages, or with so much free that this is no lack of memory.
 fn host_not_full(facts: &Facts<'_>) -> Option<Finding> {
-    let order = facts.order.filter(|order| *order >= 1 && facts.scope == Some(Scope::Host))?;
-    Some(Finding { order: Some(order), ..Finding::new(FindingId::HostNotFull) })
+    let of_host = matches!(facts.scope, Some(Scope::Host | Scope::Cpuset | Scope::Mempolicy));
+    let order = facts.order.filter(|order| *order >= 1);
+    let zones = facts.zones.filter(|zones| zones.free_bytes / FREE_MINS >= zones.min_bytes.max(1));
+    let free = zones.map(|zones| zones.free_bytes);
+    (of_host && (order.is_some() || free.is_some())).then(|| Finding {
+        order,
+        bytes: free,
+        ..Finding::new(FindingId::HostNotFull)
+    })
 }

@@ -80,7 +80,7 @@ pub enum FindingId {
     HeapFlagOverLimit,
     /// After the victims had gone, at least half of the limit was still used.
     MemoryStays,
-    /// The host ran out of memory for an allocation of more than one page.
+    /// The host ran out of memory for an allocation of more than one page, or with at least twice `min` free.
     HostNotFull,
 }
 

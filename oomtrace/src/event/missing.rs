@@ -127,6 +127,8 @@ pub enum Reason {
     LimitChanged,
     /// This kernel has no memory cgroups, or they are off.
     NoMemoryCgroups,
+    /// The walk over all memory cgroups did not get to its end: `detail` says why.
+    CgroupsNotRead,
     /// The path of the cgroup is not known: it was made before oomtrace could see it, or it is too deep.
     CgroupPathUnknown,
     /// The kernel counts no tasks in the root cgroup.

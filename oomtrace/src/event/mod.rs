@@ -6,6 +6,7 @@
 mod container;
 mod finding;
 mod history;
+mod host_memory;
 mod incident;
 mod memcg_oom;
 mod missing;
@@ -14,6 +15,7 @@ mod run;
 pub mod schema;
 mod service;
 mod signal_kill;
+mod stuck;
 mod victim_cgroup;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,9 @@ pub use history::{
     Before, BeforeOf, FloorSlope, LastSample, Lifetimes, LimitFar, LimitNear, NearBecause, Recurrence, Shape,
     ToLimit, UnreclaimableBefore, Usage,
 };
+pub use host_memory::{
+    Charged, ChargedEvidence, HostEvidence, HostMemory, HostTotals, HostVictim, RemovedCgroups, TopUser,
+};
 pub use incident::{
     CgroupMemory, Incident, IncidentCgroup, IncidentVictim, Lru, MemoryEvidence, ProcessTable, Reaper,
     Released, TableEvidence, TableRow,
@@ -47,6 +52,7 @@ pub use signal_kill::{
     HostMemoryThen, How, Killer, SenderContainer, Signal, SignalKill, SignalSender, SignalTarget,
     SigtermSender,
 };
+pub use stuck::{Stuck, StuckThread};
 pub use victim_cgroup::{Tasks, VictimCgroup};
 
 /// Most readers keep numbers as doubles. Above this a double cannot hold every integer.
@@ -87,6 +93,10 @@ pub enum Event {
     LimitFar(Box<LimitFar>),
     /// The limit of a service beside its use.
     Usage(Box<Usage>),
+    /// One run of the OOM killer for which no cgroup's limit fired: whose memory it was.
+    HostMemory(Box<HostMemory>),
+    /// Victims of one run of the OOM killer are still there.
+    Stuck(Box<Stuck>),
     /// Events, lines or names were lost.
     Lost(Box<Lost>),
     /// The kernel's own counter grew by more than what was reported.
@@ -112,7 +122,7 @@ pub struct Owner<'a> {
 
 impl Event {
     /// Each value of `type`.
-    pub const KINDS: [&'static str; 14] = [
+    pub const KINDS: [&'static str; 16] = [
         "oom_kill",
         "shared_mm_kill",
         "memcg_oom",
@@ -121,6 +131,8 @@ impl Event {
         "limit_near",
         "limit_far",
         "usage",
+        "host_memory",
+        "stuck",
         "start",
         "lost",
         "gap",
@@ -141,6 +153,8 @@ impl Event {
             Self::LimitNear(_) => "limit_near",
             Self::LimitFar(_) => "limit_far",
             Self::Usage(_) => "usage",
+            Self::HostMemory(_) => "host_memory",
+            Self::Stuck(_) => "stuck",
             Self::Lost(_) => "lost",
             Self::Gap(_) => "gap",
             Self::Hooks(_) => "hooks",
@@ -152,11 +166,13 @@ impl Event {
     /// How bad it is.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::OomKill(_) | Self::SharedMmKill(_) | Self::MemcgOom(_) | Self::Incident(_) => {
-                Severity::Error
-            }
+            Self::OomKill(_)
+            | Self::SharedMmKill(_)
+            | Self::MemcgOom(_)
+            | Self::Incident(_)
+            | Self::HostMemory(_) => Severity::Error,
             Self::SignalKill(event) if event.is_for_memory() => Severity::Error,
-            Self::Lost(_) | Self::Gap(_) | Self::LimitNear(_) => Severity::Warning,
+            Self::Lost(_) | Self::Gap(_) | Self::LimitNear(_) | Self::Stuck(_) => Severity::Warning,
             Self::Hooks(event) if event.state == HooksState::Silent => Severity::Warning,
             Self::Start(_) | Self::SignalKill(_) | Self::Hooks(_) | Self::Verdict(_) | Self::Stop(_) => {
                 Severity::Info
@@ -178,6 +194,8 @@ impl Event {
             Self::LimitNear(near) => (near.container.as_ref(), near.k8s.as_ref(), near.systemd.as_ref()),
             Self::LimitFar(far) => (far.container.as_ref(), far.k8s.as_ref(), far.systemd.as_ref()),
             Self::Usage(usage) => (usage.container.as_ref(), usage.k8s.as_ref(), usage.systemd.as_ref()),
+            Self::HostMemory(host) => (host.container.as_ref(), host.k8s.as_ref(), host.systemd.as_ref()),
+            Self::Stuck(stuck) => (stuck.container.as_ref(), stuck.k8s.as_ref(), stuck.systemd.as_ref()),
             Self::Verdict(verdict) => (Some(&verdict.container), None, None),
             Self::Start(_) | Self::Lost(_) | Self::Gap(_) | Self::Hooks(_) | Self::Stop(_) => {
                 (None, None, None)
@@ -191,6 +209,8 @@ impl Event {
         match self {
             Self::SharedMmKill(event) => &event.of,
             Self::Incident(event) => &event.of,
+            Self::HostMemory(event) => &event.of,
+            Self::Stuck(event) => &event.of,
             Self::Verdict(event) => &event.of,
             _ => &[],
         }
@@ -208,6 +228,8 @@ impl Event {
             Self::LimitNear(event) => &event.envelope,
             Self::LimitFar(event) => &event.envelope,
             Self::Usage(event) => &event.envelope,
+            Self::HostMemory(event) => &event.envelope,
+            Self::Stuck(event) => &event.envelope,
             Self::Lost(event) => &event.envelope,
             Self::Gap(event) => &event.envelope,
             Self::Hooks(event) => &event.envelope,
@@ -262,7 +284,7 @@ pub struct Envelope {
 pub enum Severity {
     /// A kill, or a cgroup that ran out of memory.
     Error,
-    /// Something may have happened that no line reports, or a limit comes near.
+    /// Something may have happened that no line reports, a limit comes near, or a victim does not end.
     Warning,
     /// Everything else.
     #[default]

@@ -61,14 +61,13 @@ impl Decoder {
 }
 
 /// The removed ones of these; `None` if this kernel does not say which are.
-pub fn removed(samples: &[SampleFacts]) -> Option<Removed> {
-    if samples.iter().any(|sample| sample.removed.is_none() || sample.usage_bytes.is_none()) {
+pub fn removed(samples: impl Iterator<Item = SampleFacts> + Clone) -> Option<Removed> {
+    if samples.clone().any(|sample| sample.removed.is_none() || sample.usage_bytes.is_none()) {
         return None;
     }
     let gone: HashSet<u64> =
-        samples.iter().filter(|sample| sample.removed == Some(true)).map(|sample| sample.id.0).collect();
-    let holding =
-        samples.iter().filter(|sample| gone.contains(&sample.id.0) && sample.usage_bytes != Some(0));
+        samples.clone().filter(|sample| sample.removed == Some(true)).map(|sample| sample.id.0).collect();
+    let holding = samples.filter(|sample| gone.contains(&sample.id.0) && sample.usage_bytes != Some(0));
     let topmost =
         holding.clone().filter(|sample| sample.parent.is_none_or(|parent| !gone.contains(&parent.0)));
     let bytes = topmost.filter_map(|sample| sample.usage_bytes).fold(0u64, u64::saturating_add);
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn what_a_removed_cgroup_holds_is_counted_once() {
-        let mut samples = vec![
+        let mut samples = [
             sample(1, 0, false, 9000),
             sample(2, 1, true, 700),
             sample(3, 2, true, 300),
@@ -104,10 +103,10 @@ mod tests {
             sample(5, 4, true, 20),
             sample(6, 4, true, 0),
         ];
-        assert_eq!(removed(&samples), Some(Removed { cgroups: 3, bytes: 720 }));
+        assert_eq!(removed(samples.iter().copied()), Some(Removed { cgroups: 3, bytes: 720 }));
         if let Some(first) = samples.first_mut() {
             first.removed = None;
         }
-        assert_eq!(removed(&samples), None);
+        assert_eq!(removed(samples.iter().copied()), None);
     }
 }

@@ -79,7 +79,9 @@ impl Filter {
             Event::LimitNear(_) | Event::LimitFar(_) | Event::Usage(_) => {
                 self.scope.is_empty() && self.takes_of(owner, None)
             }
-            Event::Incident(_) | Event::Verdict(_) => !self.is_about_kills() || self.has_kept(event),
+            Event::Incident(_) | Event::HostMemory(_) | Event::Stuck(_) | Event::Verdict(_) => {
+                !self.is_about_kills() || self.has_kept(event)
+            }
             _ => true,
         };
         matches && self.takes_kind(event.kind())

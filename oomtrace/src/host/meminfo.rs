@@ -2,6 +2,8 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
+use crate::event::{HostEvidence, HostTotals, Lru};
+
 /// The file.
 #[derive(Debug)]
 pub struct MemInfo(File);
@@ -33,23 +35,66 @@ impl MemInfo {
     /// # Errors
     /// If it cannot be read.
     pub fn read(&self) -> io::Result<HostFull> {
+        let said = self.said()?;
+        Ok(HostFull {
+            total: said.of("MemTotal"),
+            available: said.of("MemAvailable"),
+            swap_total: said.of("SwapTotal"),
+            swap_free: said.of("SwapFree"),
+        })
+    }
+
+    /// What the memory of the host is now.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn totals(&self) -> io::Result<HostTotals> {
+        let said = self.said()?;
+        let of = |key: &str| said.of(key);
+        let sum = |keys: &[&str]| keys.iter().try_fold(0u64, |sum, key| sum.checked_add(of(key)?));
+        Ok(HostTotals {
+            evidence: HostEvidence::Meminfo,
+            total_bytes: of("MemTotal"),
+            free_bytes: of("MemFree"),
+            lru: Lru {
+                anon_bytes: sum(&["Active(anon)", "Inactive(anon)"]),
+                file_bytes: sum(&["Active(file)", "Inactive(file)"]),
+                unevictable_bytes: of("Unevictable"),
+            },
+            file_bytes: sum(&["Buffers", "Cached", "SwapCached"]),
+            shmem_bytes: of("Shmem"),
+            slab_reclaimable_bytes: of("SReclaimable"),
+            slab_unreclaimable_bytes: of("SUnreclaim"),
+            pagetables_bytes: of("PageTables"),
+            kernel_stack_bytes: of("KernelStack"),
+            vmalloc_bytes: of("VmallocUsed"),
+            percpu_bytes: of("Percpu"),
+            hugetlb_bytes: of("Hugetlb"),
+            swap_total_bytes: of("SwapTotal"),
+            swap_free_bytes: of("SwapFree"),
+            unexplained_bytes: None,
+        })
+    }
+
+    fn said(&self) -> io::Result<Said> {
         let mut bytes = [0; 4096];
         let len = self.0.read_at(&mut bytes, 0)?;
-        let mut full = HostFull::default();
-        for line in bytes.get(..len).unwrap_or_default().split(|byte| *byte == b'\n') {
-            let Some((key, value)) = str::from_utf8(line).ok().and_then(|line| line.split_once(':')) else {
-                continue;
-            };
-            let to = match key {
-                "MemTotal" => &mut full.total,
-                "MemAvailable" => &mut full.available,
-                "SwapTotal" => &mut full.swap_total,
-                "SwapFree" => &mut full.swap_free,
-                _ => continue,
-            };
-            *to = kibibytes(value);
-        }
-        Ok(full)
+        Ok(Said { bytes, len })
+    }
+}
+
+/// The text of the file.
+struct Said {
+    bytes: [u8; 4096],
+    len: usize,
+}
+
+impl Said {
+    /// The value of a key, in bytes.
+    fn of(&self, wanted: &str) -> Option<u64> {
+        let lines = self.bytes.get(..self.len)?.split(|byte| *byte == b'\n');
+        let mut pairs = lines.filter_map(|line| str::from_utf8(line).ok()?.split_once(':'));
+        pairs.find(|(key, _)| *key == wanted).and_then(|(_, value)| kibibytes(value))
     }
 }
 

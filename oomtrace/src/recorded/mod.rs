@@ -106,6 +106,8 @@ impl<'a> Recorded<'a> {
             "limit_near" => Event::LimitNear(serde_json::from_str(text).ok()?),
             "limit_far" => Event::LimitFar(serde_json::from_str(text).ok()?),
             "usage" => Event::Usage(serde_json::from_str(text).ok()?),
+            "host_memory" => Event::HostMemory(serde_json::from_str(text).ok()?),
+            "stuck" => Event::Stuck(serde_json::from_str(text).ok()?),
             "start" => Event::Start(serde_json::from_str(text).ok()?),
             "lost" => Event::Lost(serde_json::from_str(text).ok()?),
             "gap" => Event::Gap(serde_json::from_str(text).ok()?),

@@ -31,6 +31,7 @@ use crate::{
         earlier_kills::EarlierKills,
         function_hooks::{self, FunctionHooks},
         history::{History, Kept, Recording, Shared},
+        host_memory::HostRuns,
         incident::Incidents,
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
@@ -102,10 +103,11 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
     let signals = (args.signals != SignalChoice::Off)
         .then(|| SignalKills::new(rings.signals, records.clone(), args.signals, mount.clone()));
     let files = mount.clone().map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
-    let consumers =
-        history.iter().map(|history| Box::new(Recording::new(history)) as Box<dyn Consumer>).collect();
-    let incidents =
-        Incidents::start(root, mount.clone(), enricher.is_v1(), history, limits).map_err(no_thread)?;
+    let hosts = HostRuns::default();
+    let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(hosts.clone())];
+    consumers.extend(history.iter().map(|history| Box::new(Recording::new(history)) as Box<dyn Consumer>));
+    let incidents = Incidents::start(root, mount.clone(), enricher.is_v1(), (history, hosts), limits)
+        .map_err(no_thread)?;
     let list = [
         one(CgroupChanges::new(rings.cgroups, records, mount)),
         one(earlier),

@@ -9,6 +9,7 @@ pub mod clock_steps;
 pub mod earlier_kills;
 pub mod function_hooks;
 pub mod history;
+pub mod host_memory;
 pub mod incident;
 pub mod kernel_log;
 pub mod kills;

@@ -61,6 +61,7 @@ strict! {
         lru: Option<Lru>,
     }
     struct Lru { anon_bytes: Option<u64>, file_bytes: Option<u64>, unevictable_bytes: Option<u64> }
+    struct StuckThread { tid: u32, state: String, wchan: Option<String> }
     struct ProcessTable {
         evidence: TableEvidence,
         count: u64,

@@ -4,14 +4,16 @@
 #![allow(clippy::indexing_slicing, reason = "tests")]
 #![allow(dead_code, reason = "the fields are there to be parsed")]
 
+mod host_memory;
 mod incident;
 mod values;
 
 use std::collections::BTreeMap;
 
+use host_memory::{Charged, HostTotals, HostVictim, TopUser};
 use incident::{
-    Before, Finding, FloorSlope, IncidentCgroup, IncidentVictim, NearBecause, ProcessTable, Recurrence,
-    Released, ToLimit,
+    Before, Finding, FloorSlope, IncidentCgroup, IncidentVictim, NearBecause, ProcessTable, Reaper,
+    Recurrence, Released, StuckThread, ToLimit,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -75,7 +77,7 @@ words! {
     }
     enum Qos { A = "guaranteed", B = "burstable", C = "besteffort" }
     enum HooksState { A = "silent", B = "running" }
-    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A98 = "share_used_up", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable", A46 = "started_just_before", A47 = "other_pid_namespace", A48 = "no_memory_cgroups", B0 = "clock_set", B1 = "log_daemon_clock", B2 = "log_local_time", B3 = "log_since_boot", C0 = "kernel_log_unreadable", C1 = "memory_changed", C2 = "still_there", C3 = "too_many_victims", B4 = "root_cgroup", B5 = "other_hierarchy", B6 = "recorded_too_short", B7 = "not_sampled", B8 = "limit_changed" }
+    enum Reason { A0 = "not_read_in_kernel", A1 = "too_deep", A2 = "not_yet_computed", A3 = "no_function_hook", A4 = "no_hook_and_no_log_line", A6 = "not_an_ancestor", A7 = "no_limit_fired", A8 = "no_limit", A9 = "no_flag_names", A10 = "allocating_task", A11 = "already_exiting", A12 = "not_the_chosen", A13 = "group_or_selected", A14 = "signal_unknown", A15 = "sysctl_unreadable", A16 = "unknown_value", A17 = "number_too_large", A18 = "not_in_kernel_log", A19 = "log_rate_limited", A20 = "ambiguous_log_line", A21 = "before_start", A22 = "log_clock", A23 = "not_in_cgroup_files", A24 = "cgroup_file_unreadable", A25 = "cgroup_path_unknown", A26 = "process_gone", A27 = "memory_released", A28 = "pid_reused", A29 = "empty", A30 = "proc_too_slow", A31 = "proc_busy", A32 = "proc_unreadable", A33 = "start_time_unknown", A34 = "not_read", A35 = "not_a_container", A36 = "pod_cgroup", A37 = "sandbox", A38 = "container_unknown", A39 = "container_elsewhere", A40 = "cgroup_delegated", A41 = "cgroup_of_user", A99 = "too_many_containers", A98 = "share_used_up", A42 = "runtime_file_unreadable", A43 = "not_in_runtime_files", A44 = "container_gone", A45 = "runtime_unreadable", A46 = "started_just_before", A47 = "other_pid_namespace", A48 = "no_memory_cgroups", B0 = "clock_set", B1 = "log_daemon_clock", B2 = "log_local_time", B3 = "log_since_boot", C0 = "kernel_log_unreadable", C1 = "memory_changed", C2 = "still_there", C3 = "too_many_victims", B4 = "root_cgroup", B5 = "other_hierarchy", B6 = "recorded_too_short", B7 = "not_sampled", B8 = "limit_changed", Z6 = "cgroups_not_read" }
 }
 
 strict! {
@@ -317,6 +319,34 @@ lines! {
         systemd: Option<Systemd>,
         missing: Option<Vec<Absence>>,
     }
+    struct HostMemory {
+        of: Vec<u64>,
+        killed: u64,
+        scope: Option<Scope>,
+        order: Option<i32>,
+        victim: Option<HostVictim>,
+        memory: Option<HostTotals>,
+        charged: Option<Charged>,
+        top: Option<Vec<TopUser>>,
+        killed_largest: Option<bool>,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Vec<Absence>>,
+    }
+    struct Stuck {
+        of: Vec<u64>,
+        after_ns: u64,
+        still_there: u64,
+        victim: Option<IncidentVictim>,
+        thread_count: Option<u64>,
+        threads: Option<Vec<StuckThread>>,
+        reaper: Option<Reaper>,
+        container: Option<Container>,
+        k8s: Option<K8s>,
+        systemd: Option<Systemd>,
+        missing: Option<Vec<Absence>>,
+    }
     struct Lost { count: u64, reason: LossReason, total: u64 }
     struct Hooks { state: HooksState, limit: Option<String> }
     struct Gap { kernel_kills: u64, reported: u64, since: String, cgroups: Option<Vec<GapCgroup>> }
@@ -359,6 +389,8 @@ pub fn check(line: &str) -> Result<(), String> {
         "memcg_oom" => strict::<MemcgOom>(body),
         "signal_kill" => strict::<SignalKill>(body),
         "incident" => strict::<Incident>(body),
+        "host_memory" => strict::<HostMemory>(body),
+        "stuck" => strict::<Stuck>(body),
         "limit_near" => strict::<LimitNear>(body),
         "limit_far" => strict::<LimitFar>(body),
         "usage" => strict::<Usage>(body),

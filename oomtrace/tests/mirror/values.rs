@@ -22,13 +22,13 @@ pub fn check_identity(value: &Value) -> Result<(), String> {
 pub fn check_message(value: &Value) -> Result<(), String> {
     let kind = value["type"].as_str().unwrap_or_default();
     let severity = match kind {
-        "oom_kill" | "shared_mm_kill" | "memcg_oom" | "incident" => "error",
+        "oom_kill" | "shared_mm_kill" | "memcg_oom" | "incident" | "host_memory" => "error",
         "signal_kill"
             if ["systemd-oomd", "oomd", "earlyoom", "nohang"].map(Value::from).contains(&value["killer"]) =>
         {
             "error"
         }
-        "lost" | "gap" | "limit_near" => "warning",
+        "lost" | "gap" | "limit_near" | "stuck" => "warning",
         "hooks" if value["state"] == "silent" => "warning",
         _ => "info",
     };

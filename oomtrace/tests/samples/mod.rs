@@ -1,12 +1,16 @@
 //! One event of each type, with every key of the type, as in the snapshots and the docs.
 
 mod history;
+mod host_memory;
 mod incident;
 mod signal_kill;
+mod stuck;
 
+pub use host_memory::host_memory;
 pub use incident::{incident, incident_of_many};
 use oomtrace::event::*;
 pub use signal_kill::{signal_kill, signal_kill_for_memory};
+pub use stuck::stuck;
 
 pub const ID: &str = "ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b";
 
@@ -348,6 +352,8 @@ pub fn all() -> Vec<(&'static str, Event)> {
         ("signal_kill_for_memory", Event::SignalKill(Box::new(signal_kill_for_memory()))),
         ("incident", Event::Incident(Box::new(incident()))),
         ("incident_of_many", Event::Incident(Box::new(incident_of_many()))),
+        ("host_memory", Event::HostMemory(Box::new(host_memory()))),
+        ("stuck", Event::Stuck(Box::new(stuck()))),
         ("lost", Event::Lost(Box::new(lost()))),
         ("gap", Event::Gap(Box::new(gap()))),
         ("hooks", Event::Hooks(Box::new(hooks()))),

@@ -3,6 +3,7 @@
 
 mod fields;
 mod fired;
+mod host_memory;
 mod incident;
 mod lru;
 mod memory;
@@ -19,6 +20,7 @@ use crate::tracer::Line;
 
 use fields::Fields;
 pub(crate) use fields::moment;
+pub use host_memory::{host_memory, top};
 pub use incident::{Split, incident};
 pub use memory::memory;
 use memory::{Dies, held_back_bytes, rss_kb, victim_memory};

@@ -76,6 +76,8 @@ pub struct LoggedKill {
     pub rss_pages: BTreeMap<u32, u64>,
     /// The keys after `Memory cgroup stats for PATH:`, as far as the kernel did not cut them.
     pub stats: BTreeMap<String, u64>,
+    /// Where no cgroup's limit fired: the counts of the host that come first in the report, in pages.
+    pub host_pages: BTreeMap<String, u64>,
     /// v1: what is charged for the kernel, kB.
     pub kmem_kb: Option<u64>,
     /// The kill.
@@ -148,6 +150,8 @@ impl Reports {
                 invoked.tid = stack_head_tid(text);
             } else if self.in_stats {
                 self.keys(text);
+            } else if text.starts_with(b"active_anon:") || text.ends_with(b" total pagecache pages") {
+                self.host(text);
             } else {
                 self.task_row(text);
             }
@@ -163,6 +167,15 @@ impl Reports {
                 self.current.stats.insert(key.to_owned(), value);
             }
         }
+    }
+
+    /// `NAME:PAGES` between blanks, or `PAGES total pagecache pages`.
+    fn host(&mut self, text: &[u8]) {
+        let Ok(text) = std::str::from_utf8(text) else { return };
+        let cache = text.strip_suffix(" total pagecache pages").map(|pages| ("pagecache", pages));
+        let pairs = text.split_whitespace().filter_map(|word| word.split_once(':')).chain(cache);
+        let pages = pairs.filter_map(|(name, pages)| Some((name.to_owned(), pages.parse().ok()?)));
+        self.current.host_pages.extend(pages);
     }
 
     fn task_row(&mut self, text: &[u8]) {

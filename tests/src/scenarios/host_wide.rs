@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{MIB, Outcome, not_applicable};
+use super::{MIB, Outcome, host_memory::is_found, not_applicable};
 use crate::cgroup::{Place, Version, mount_of};
 use crate::compare::ExpectedTrigger;
 use crate::counters::{memory_nodes, wall_clock_ns};
@@ -152,7 +152,7 @@ pub(super) fn allocating_task(session: &mut Session) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn available() -> Result<u64> {
+pub(super) fn available() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("MemAvailable")?;
     let kilobytes: u64 = line.split_whitespace().next().unwrap_or_default().parse()?;
@@ -206,7 +206,9 @@ pub(super) fn sysrq_f(session: &mut Session) -> Result<Outcome> {
     expected.kill = "sysrq";
     // A worker thread of the kernel.
     expected.trigger = ExpectedTrigger::Anybody;
-    session.check(&[expected])?;
+    let kill = session.check(&[expected])?.pop().context("no line")?;
+    let incident = session.incident_of(&kill)?;
+    ensure!(is_found(&incident, "host_not_full"), "most of the memory was free: {}", incident.text);
     Ok(Outcome::Passed)
 }
 

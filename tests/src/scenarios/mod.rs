@@ -5,6 +5,7 @@ mod clock;
 mod exiting;
 mod filled;
 mod group;
+mod host_memory;
 mod host_wide;
 mod incident;
 pub mod lacking;
@@ -110,6 +111,10 @@ const ALL: &[Scenario] = &[
     guest_only("cpuset", host_wide::cpuset),
     guest_only("mempolicy", host_wide::mempolicy),
     guest_only("host_wide_full_leaf", host_wide::full_leaf),
+    guest_only("host_memory_anon", host_memory::anon),
+    guest_only("host_memory_shmem", host_memory::shmem),
+    guest_only("host_memory_locked", host_memory::locked),
+    guest_only("host_memory_removed", host_memory::removed),
     guest_only("stack_as_hook", on_stack::as_hook),
     guest_only("clock_set", clock::set_while_a_kill_waits),
     guest_only("no_killable_process", nobody_killed::no_killable_process),

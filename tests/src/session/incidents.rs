@@ -33,6 +33,13 @@ impl Session {
                 continue;
             }
             self.check_incident(&incident, &kill)?;
+            if ["host", "cpuset", "mempolicy"]
+                .iter()
+                .any(|scope| kill.get("oom.scope") == Some(&(*scope).into()))
+            {
+                let host = self.host_memory_of(&kill)?;
+                compare::host_memory(&host, &logged, self.host.page_bytes, self.hierarchy.memory)?;
+            }
             match compare::incident(&incident, &logged, self.host.page_bytes)? {
                 Split::Reported => counts.reported += 1,
                 Split::Read => counts.read += 1,
@@ -52,6 +59,19 @@ impl Session {
         };
         self.tracer
             .wait_for(&format!("the incident of event {seq}"), |lines| lines.iter().find(is_of).cloned())
+    }
+
+    /// The only line of the host's memory at this kill.
+    pub fn host_memory_of(&mut self, kill: &Line) -> Result<Line> {
+        let seq = kill.get("seq").cloned().unwrap_or_default();
+        let is_of = |line: &&Line| {
+            line.kind() == "host_memory"
+                && line.get("stream") == kill.get("stream")
+                && line.get("of").and_then(Value::as_array).is_some_and(|of| of.contains(&seq))
+        };
+        self.tracer.wait_for(&format!("whose memory it was at event {seq}"), |lines| {
+            lines.iter().find(is_of).cloned()
+        })
     }
 
     fn check_incident(&self, incident: &Line, kill: &Line) -> Result<()> {

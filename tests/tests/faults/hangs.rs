@@ -224,3 +224,41 @@ pub fn victim_that_locks_its_memory(world: &World) -> Result<()> {
     }
     ends_soon(run).map(drop)
 }
+
+/// A victim that waits for a server of files, which does not answer: what its threads wait for is reported. Of the other victim, which
+/// has ended, nothing is.
+pub fn victim_that_does_not_end(world: &World) -> Result<()> {
+    const FIRST_NS: u64 = 5_000_000_000;
+    let dir = Dir::make()?;
+    let mut run = world.run(&["--no-verdict"], |_| {})?;
+    run.line()?;
+    let mut locker = Locker::killed(world, &dir, "stays")?;
+    let pid = Value::from(locker.hog.pid());
+    let is_its = |line: &Value| line.pointer("/victim/pid") == Some(&pid);
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line| text(line, "type") != "stuck") {
+        lines.push(run.line()?);
+    }
+    let stuck = lines.last().context("a line")?;
+    ensure!(is_its(stuck) && text(&stuck["victim"], "comm") == "stays", "another victim: {stuck}");
+    ensure!(stuck.get("still_there") == Some(&1.into()), "one process: {stuck}");
+    ensure!(stuck.get("after_ns").and_then(Value::as_u64) >= Some(FIRST_NS), "too early: {stuck}");
+    // Its leader, and the one that waits.
+    ensure!(stuck.get("thread_count") == Some(&2.into()), "two threads: {stuck}");
+    let threads = stuck.get("threads").and_then(Value::as_array).context("no threads")?;
+    let waits = threads.first().context("no thread")?;
+    ensure!(text(waits, "state") == "D", "it waits, and no signal ends that: {stuck}");
+    ensure!(!text(waits, "wchan").is_empty(), "the kernel says where: {stuck}");
+    let kill =
+        lines.iter().find(|line| text(line, "type") == "oom_kill" && is_its(line)).context("its kill")?;
+    let of = |line: &Value| line.pointer("/of/0").cloned();
+    ensure!(of(stuck) == kill.get("seq").cloned(), "of another kill: {stuck}");
+    let incident = lines.iter().find(|line| text(line, "type") == "incident" && of(line) == of(stuck));
+    let incident = incident.context("its incident")?;
+    ensure!(incident.pointer("/released/after_ns").is_none(), "it was not released: {incident}");
+    ensure!(locker.hog.is_alive()?, "it has gone: nothing waited any more");
+    let (rest, _) = ends_soon(run)?;
+    let others = lines.iter().chain(&rest).filter(|line| text(line, "type") == "stuck" && !is_its(line));
+    ensure!(others.count() == 0, "a victim that has ended");
+    Ok(())
+}

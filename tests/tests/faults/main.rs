@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, Test); 21] = [
+    let tests: [(&str, Test); 22] = [
         ("full_disk", output::full_disk),
         ("blocked_pipe", output::blocked_pipe),
         ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         ("home_that_never_answers", hangs::home_that_never_answers),
         ("home_that_hangs_its_reader", hangs::home_that_hangs_its_reader),
         ("victim_that_locks_its_memory", hangs::victim_that_locks_its_memory),
+        ("victim_that_does_not_end", hangs::victim_that_does_not_end),
         ("an_unwanted_command_line_is_not_copied", facts::an_unwanted_command_line_is_not_copied),
         ("leaves_no_core", facts::leaves_no_core),
         ("a_users_kills_are_reported_as_the_users", users::a_users_kills_are_reported_as_the_users),

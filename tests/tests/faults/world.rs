@@ -203,7 +203,7 @@ pub fn lines_of(text: &str) -> Result<Vec<Value>> {
 
 /// The victim's name, in the line of a kill.
 pub fn comm(line: &Value) -> Option<&str> {
-    if text(line, "type") == "incident" {
+    if matches!(text(line, "type"), "incident" | "host_memory" | "stuck") {
         return None;
     }
     line.pointer("/victim/comm")?.as_str()

@@ -60,6 +60,23 @@ impl CgroupTree {
         decide(&names, self.base, claims)
     }
 
+    /// Whose a cgroup is, by what is known already: no file is read.
+    pub fn identify_known(&self, id: CgroupId) -> Option<Identity> {
+        let path = self.path_of(id)?;
+        let names = names_of(&path);
+        let claims = claims(&names, self.base).into_iter().map(|(depth, shape)| {
+            let slot = self.store.slot_at(names.get(..depth).unwrap_or_default());
+            let found = match slot.map(|slot| self.store.known(slot)) {
+                Some(Known::Facts(facts)) => Ok(Facts::clone(facts)),
+                Some(Known::NoRoom) => Err(Why::with(Reason::ShareUsedUp, MEMORY)),
+                Some(Known::Absent { .. }) => Err(self.runtimes.absent(&shape)),
+                Some(Known::Unasked) | None => Err(Reason::NotRead.into()),
+            };
+            Claim { depth, shape, found }
+        });
+        Some(decide(&names, self.base, claims.collect()))
+    }
+
     /// Finds the owner through the nearest known ancestor. A path longer than the kernel captures must not
     /// hide the owner. No runtime makes a container that deep, so a cgroup without a known name is inside the
     /// container above it.

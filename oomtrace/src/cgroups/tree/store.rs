@@ -142,6 +142,11 @@ impl Store {
         })
     }
 
+    /// Whether everything below it belongs to one owner, but nothing above it.
+    pub fn is_topmost_of_owner(&self, slot: Slot) -> bool {
+        self.node(slot).is_some_and(|node| node.owner)
+    }
+
     /// The id of the cgroup above this one, if it was seen.
     pub fn parent_id(&self, slot: Slot) -> Option<CgroupId> {
         self.node(self.node(slot)?.parent).filter(|node| node.state != State::Bare).map(|node| node.id)

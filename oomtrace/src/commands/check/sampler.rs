@@ -24,7 +24,7 @@ pub(super) fn finding(kernel: &Kernel) -> Option<Finding> {
     match samples(kernel) {
         Err(reason) => finding(State::Limited, format!("{reason}: what removed cgroups hold is not known")),
         Ok((samples, took)) => {
-            let held = match removed(&samples) {
+            let held = match removed(samples.iter().copied()) {
                 None => "this kernel does not say which are removed".to_owned(),
                 Some(Removed { cgroups, bytes }) => {
                     format!(

@@ -10,8 +10,8 @@ use crate::{
         oom,
     },
     event::{
-        Absence, CgroupVersion, Container, HostMemoryThen, How, Killer, OomCgroup, Origin, Reason,
-        SignalKill, SignalSender, SignalTarget, SigtermSender, text_from_kernel,
+        Absence, CgroupVersion, Container, HostMemoryThen, HostTotals, How, Killer, OomCgroup, Origin,
+        Reason, SignalKill, SignalSender, SignalTarget, SigtermSender, text_from_kernel,
     },
     facts::{BootTime, CgroupId, Limit, Lineage, MemcgFacts, SignalKillFacts, SigtermFacts},
     host::{clock, process},
@@ -100,6 +100,12 @@ impl Enricher {
         };
         let cgroups = lineage.levels.iter().enumerate().map_while(signalled).collect();
         Some(Signalled { event, inside, cgroups })
+    }
+
+    /// What the memory of the host is now.
+    pub fn host_totals(&self) -> Result<HostTotals, String> {
+        let file = self.meminfo.as_ref().ok_or_else(|| "/proc/meminfo could not be opened".to_owned())?;
+        file.totals().map_err(|error| format!("/proc/meminfo: {error}"))
     }
 
     fn host_memory(&self, signalled: BootTime) -> Option<HostMemoryThen> {

@@ -7,7 +7,7 @@ use crate::{
         oom::path_of_level,
     },
     event::{Cgroup, Lru, Reason, Tasks, Trigger, Victim, VictimCgroup, VictimMemory, text_from_kernel},
-    facts::{BootTime, LruFacts, MemoryFacts, OomKillFacts, TaskFacts},
+    facts::{BootTime, CgroupId, Lineage, LruFacts, MemoryFacts, OomKillFacts, TaskFacts},
     host::process::{self, ProcessFacts},
 };
 
@@ -34,6 +34,16 @@ impl Enricher {
     /// The victim of the latest `oom_kill` or `shared_mm_kill`.
     pub fn last_victim(&self) -> LastVictim {
         self.last_victim
+    }
+
+    /// The cgroups of the victim of the latest `oom_kill` with their usage at the kill, its own first.
+    pub fn last_usages(&self) -> &[(CgroupId, Option<u64>)] {
+        &self.last_usages
+    }
+
+    pub(super) fn keep_usages(&mut self, lineage: &Lineage) {
+        self.last_usages.clear();
+        self.last_usages.extend(lineage.levels.iter().map(|level| (level.id, level.usage_bytes)));
     }
 
     pub(super) fn victim(

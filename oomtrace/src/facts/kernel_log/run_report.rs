@@ -4,17 +4,20 @@
 //! Until about 6.5 all keys are one record, which the kernel cuts at about 1 kB. Since then each key is a
 //! record. The keys have cgroup v2's names; on v1 since about 6.9 they have v1's.
 
+mod mem_info;
 mod stats;
 mod table;
 
 use std::collections::VecDeque;
 
+use mem_info::MemInfo;
+pub use mem_info::Zones;
 use stats::Values;
 pub use stats::stats;
 use table::Table;
 
 use crate::{
-    event::{CgroupMemory, ProcessTable},
+    event::{CgroupMemory, HostTotals, ProcessTable},
     facts::kernel_log::{
         line::{OomLine, UsageKind},
         pieces::{Lines, MAYBE_CUT_BYTES},
@@ -39,6 +42,10 @@ pub struct RunReport {
     pub memcg: Option<Vec<u8>>,
     /// What the memory of that cgroup was.
     pub memory: Option<CgroupMemory>,
+    /// Where no cgroup's limit fired: what the memory of the host was, as far as the report has it.
+    pub host: Option<HostTotals>,
+    /// The zones that the allocation could use.
+    pub zones: Option<Zones>,
     /// The processes that the killer could choose from.
     pub processes: Option<ProcessTable>,
 }
@@ -74,6 +81,7 @@ struct Open {
     kmem_bytes: Option<u64>,
     memcg: Option<Vec<u8>>,
     values: Values,
+    host: MemInfo,
     table: Option<Table>,
     section: Section,
 }
@@ -83,6 +91,7 @@ struct Open {
 enum Section {
     Head,
     Stats,
+    MemInfo,
     /// The line with the names of the columns.
     Columns,
     Rows,
@@ -153,6 +162,8 @@ impl RunReports {
                     pid: chosen.pid,
                     memory: open.memcg.is_some().then(|| open.values.memory(open.kmem_bytes)).flatten(),
                     memcg: open.memcg,
+                    host: open.host.totals(self.page_bytes),
+                    zones: open.host.zones(),
                     processes: open.table.map(Table::into_processes),
                 });
             }
@@ -190,6 +201,7 @@ impl Open {
             kmem_bytes: None,
             memcg: None,
             values: Values::default(),
+            host: MemInfo::default(),
             table: None,
             section: Section::Head,
         }
@@ -205,8 +217,13 @@ impl Open {
             self.section = Section::Columns;
             return;
         }
+        if text == b"Mem-Info:" {
+            self.section = Section::MemInfo;
+            return;
+        }
         match self.section {
             Section::Head => {}
+            Section::MemInfo => self.host.line(text),
             Section::Stats => stats_of_record(text, &mut self.values),
             Section::Columns => {
                 if let Some(table) = Table::with_columns(text, page_bytes) {

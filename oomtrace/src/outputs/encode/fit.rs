@@ -8,7 +8,7 @@ use crate::outputs::encode::{
 };
 
 /// What is cut, and to how many bytes. The least important comes first.
-const CUTS: [(&str, usize); 23] = [
+const CUTS: [(&str, usize); 26] = [
     ("victim.command_line", 256),
     ("container.label", 512),
     ("victim.executable", 256),
@@ -22,13 +22,16 @@ const CUTS: [(&str, usize); 23] = [
     ("cgroups", 2048),
     ("before.points", 96),
     ("process_table.largest", 128),
+    ("threads", 256),
     ("findings", 512),
+    ("top", 1024),
     ("container.nested", 256),
     ("missing", 512),
     ("victim.cgroup.path", 512),
     ("target.cgroup.path", 512),
     ("oom.cgroup.path", 512),
     ("cgroup.path", 512),
+    ("top", 512),
     ("message", 100),
     ("tags", 256),
     ("victim.command_line", 64),
@@ -40,8 +43,22 @@ const CAPS: [usize; 4] = [256, 128, 64, 32];
 
 /// Maps of any length, whose entries may be removed. An optional map that becomes empty is removed.
 const OPEN_MAPS: [&str; 2] = ["label", "tags"];
-const OPTIONAL: [&str; 9] =
-    ["label", "tags", "missing", "nested", "limits", "false_positive", "cgroups", "largest", "findings"];
+const OPTIONAL: [&str; 11] = [
+    "label",
+    "tags",
+    "missing",
+    "nested",
+    "limits",
+    "false_positive",
+    "cgroups",
+    "largest",
+    "findings",
+    "top",
+    "threads",
+];
+
+/// A list whose first entries count most. The last are removed first.
+const FIRST_COUNT_MOST: &str = "top";
 
 /// Cuts until the line in `out` has at most `room` bytes, without its newline.
 pub(super) fn fit(
@@ -57,7 +74,7 @@ pub(super) fn fit(
     if let Some(truncated) = line.get_mut("truncated")
         && size(truncated)? > TRUNCATED
     {
-        shrink(truncated, TRUNCATED)?;
+        shrink("truncated", truncated, TRUNCATED)?;
         encode(line, out)?;
     }
     for (path, floor) in CUTS {
@@ -67,7 +84,7 @@ pub(super) fn fit(
         let excess = out.len() - room + path.len() + NAMING;
         if let Some(part) = at(line, path) {
             let size = size(part)?;
-            if size > floor && shrink(part, floor.max(size.saturating_sub(excess)))? {
+            if size > floor && shrink(path, part, floor.max(size.saturating_sub(excess)))? {
                 name_cut(line, path);
                 encode(line, out)?;
             }
@@ -102,7 +119,7 @@ fn size(value: &Value) -> Result<usize, serde_json::Error> {
 
 /// Cuts a text, or removes entries of a map or list, until it has at most `room` bytes. Returns whether it
 /// did.
-fn shrink(value: &mut Value, room: usize) -> Result<bool, serde_json::Error> {
+fn shrink(path: &str, value: &mut Value, room: usize) -> Result<bool, serde_json::Error> {
     match value {
         Value::String(text) => Ok(cut(text, room, width)),
         Value::Object(map) => {
@@ -127,6 +144,16 @@ fn shrink(value: &mut Value, room: usize) -> Result<bool, serde_json::Error> {
                     place.next().is_some_and(|place| place == last || place % 2 == 0 && place + 1 != last)
                 });
             }
+            Ok(true)
+        }
+        Value::Array(list) if path == FIRST_COUNT_MOST => {
+            let sizes: Vec<usize> =
+                list.iter().map(|value| Ok(size(value)? + 3)).collect::<Result<_, serde_json::Error>>()?;
+            let fits = |sum: &mut usize, size: &usize| {
+                *sum += size;
+                Some(*sum <= room)
+            };
+            list.truncate(sizes.iter().scan(0, fits).take_while(|fits| *fits).count());
             Ok(true)
         }
         Value::Array(list) => {
@@ -188,7 +215,7 @@ fn shrink_all(
                 shrink_all(inner, &path, cap, paths)?;
             }
             value => {
-                if size(value)? > cap && shrink(value, cap)? {
+                if size(value)? > cap && shrink(&path, value, cap)? {
                     paths.push(path);
                 }
             }

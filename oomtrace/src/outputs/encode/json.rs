@@ -96,6 +96,8 @@ impl Serialize for Whole<'_> {
             Event::LimitNear(event) => line(self, event, serializer),
             Event::LimitFar(event) => line(self, event, serializer),
             Event::Usage(event) => line(self, event, serializer),
+            Event::HostMemory(event) => line(self, event, serializer),
+            Event::Stuck(event) => line(self, event, serializer),
             Event::Lost(event) => line(self, event, serializer),
             Event::Gap(event) => line(self, event, serializer),
             Event::Hooks(event) => line(self, event, serializer),

@@ -4,8 +4,10 @@
 //! nor look like a part of oomtrace's own text.
 
 pub(crate) mod history;
+mod host_memory;
 mod incident;
 mod signal_kill;
+mod stuck;
 
 pub(crate) mod time;
 
@@ -84,11 +86,18 @@ fn write_event(event: &Event, palette: &Palette, out: &mut String) -> fmt::Resul
 /// The event without its time.
 fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Result {
     let style = match event {
-        Event::OomKill(_) | Event::SharedMmKill(_) | Event::MemcgOom(_) | Event::Incident(_) => palette.kill,
+        Event::OomKill(_)
+        | Event::SharedMmKill(_)
+        | Event::MemcgOom(_)
+        | Event::Incident(_)
+        | Event::HostMemory(_) => palette.kill,
         Event::SignalKill(kill) if kill.is_for_memory() => palette.kill,
-        Event::Lost(_) | Event::Gap(_) | Event::Hooks(_) | Event::SignalKill(_) | Event::LimitNear(_) => {
-            palette.loss
-        }
+        Event::Lost(_)
+        | Event::Gap(_)
+        | Event::Hooks(_)
+        | Event::SignalKill(_)
+        | Event::LimitNear(_)
+        | Event::Stuck(_) => palette.loss,
         Event::Verdict(verdict) if verdict.missed == Some(true) => palette.loss,
         Event::Start(_) | Event::Verdict(_) | Event::Stop(_) | Event::LimitFar(_) | Event::Usage(_) => {
             Style::new()
@@ -105,6 +114,8 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
         Event::LimitNear(event) => history::write_near(event, palette, out),
         Event::LimitFar(event) => history::write_far(event, palette, out),
         Event::Usage(event) => history::write_usage(event, palette, out),
+        Event::HostMemory(event) => host_memory::write_host_memory(event, palette, out),
+        Event::Stuck(event) => stuck::write_stuck(event, palette, out),
         Event::Lost(event) => write_lost(event, out),
         Event::Gap(event) => write_gap(event, out),
         Event::Hooks(event) => write_hooks(event, out),

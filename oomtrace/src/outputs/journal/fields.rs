@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The fixed ids of each type of entry (`MESSAGE_ID`, see docs/EVENTS.md). They never change.
-const IDS: [(&str, &str); 14] = [
+const IDS: [(&str, &str); 16] = [
     ("start", "04f28a1198ef489b89a72cd115c26198"),
     ("oom_kill", "e02f25112705450689ca5ea3fdeba9e7"),
     ("shared_mm_kill", "3ee85ca075b94128a42b7f1e5b706a2e"),
@@ -18,6 +18,8 @@ const IDS: [(&str, &str); 14] = [
     ("limit_near", "f768064f958547ada39eed24c2c063fe"),
     ("limit_far", "5966eb44e0c6474495113dc30e9a8df5"),
     ("usage", "b9c48cb01720400e8ca82984fcb042d9"),
+    ("host_memory", "189e5d3be5bc470ebbfa4358abb54a4e"),
+    ("stuck", "ef118fd7dd094200b0f89e49b9b3218c"),
     ("lost", "046a4a755b4b47498ecc56fcfb07c08d"),
     ("gap", "627f77ba07604696bfe2afcf47a14e29"),
     ("hooks", "fc45b13007ba4b64bd36d994f07e75db"),

@@ -6,8 +6,11 @@ use super::{
     victims::{End, Victim},
 };
 use crate::{
-    event::{CgroupMemory, ProcessTable, Reaper, Reason, Why, text_from_kernel},
-    facts::{BootTime, kernel_log::RunReport},
+    event::{CgroupMemory, HostTotals, ProcessTable, Reaper, Reason, Why, text_from_kernel},
+    facts::{
+        BootTime,
+        kernel_log::{RunReport, run_report::Zones},
+    },
     host::clock,
 };
 
@@ -24,6 +27,9 @@ pub(super) struct Evidence {
     pub(super) after_ns: Result<u64, Why>,
     pub(super) reaper: Result<Reaper, Why>,
     pub(super) usage_bytes: Result<u64, Why>,
+    /// What the report says of the host, and of the zones that the allocation could use.
+    pub(super) host: Result<HostTotals, Why>,
+    pub(super) zones: Option<Zones>,
     /// All the swap that the host has.
     pub(super) host_swap_bytes: u64,
 }
@@ -43,29 +49,24 @@ impl Complete<'_> {
     /// The evidence, with what the log has.
     pub(super) fn evidence(self, log: &mut Log) -> Evidence {
         let report = log.as_mut().ok().and_then(|log| log.reports.take(|report| self.is_of(report)));
-        let nothing = self.nothing(log);
-        let (memory, processes) = match report {
-            Some(report) => (report.memory, report.processes.ok_or_else(|| Reason::NotInKernelLog.into())),
-            None => (None, Err(nothing.clone())),
+        let nothing = nothing(log, self.lost_before);
+        let absent = || Reason::NotInKernelLog.into();
+        let zones = report.as_ref().and_then(|report| report.zones);
+        let (memory, processes, host) = match report {
+            Some(report) => {
+                (report.memory, report.processes.ok_or_else(absent), report.host.ok_or_else(absent))
+            }
+            None => (None, Err(nothing.clone()), Err(nothing.clone())),
         };
         Evidence {
             memory: memory.map_or_else(|| self.memory.clone(), Ok),
             processes,
+            host,
+            zones,
             after_ns: self.after_ns(),
-            reaper: self.reaper(log, nothing),
+            reaper: reaper(self.victims, log, self.lost_before),
             usage_bytes: self.usage_bytes.clone(),
             host_swap_bytes: host_swap_bytes(),
-        }
-    }
-
-    /// Why the log has no report.
-    fn nothing(&self, log: &Log) -> Why {
-        match log {
-            Err(error) => Why::with(Reason::KernelLogUnreadable, error.clone()),
-            Ok(log) if log.reports.lost() != self.lost_before => {
-                Why::with(Reason::NotInKernelLog, "records were overwritten before they were read")
-            }
-            Ok(_) => Reason::LogRateLimited.into(),
         }
     }
 
@@ -99,24 +100,35 @@ impl Complete<'_> {
         let first = self.victims.iter().map(|victim| victim.marked_ns).min().unwrap_or(last);
         Ok(last.saturating_sub(first))
     }
+}
 
-    /// The reaper writes of each victim that it had to look at, whatever the rate is.
-    fn reaper(&self, log: &Log, nothing: Why) -> Result<Reaper, Why> {
-        let Ok(log) = log else { return Err(nothing) };
-        let first = self.victims.iter().map(|victim| victim.marked_ns).min().unwrap_or(0);
-        let since = clock::log_time(BootTime(first)).saturating_sub(AHEAD_NS);
-        let mut found = None;
-        for line in log.reports.reaped().filter(|line| line.time_us.saturating_mul(1000) >= since) {
-            if self.victims.iter().any(|victim| victim.is(line.tid)) {
-                let now = if line.reaped { Reaper::Reaped } else { Reaper::Failed };
-                found = if found == Some(Reaper::Failed) { found } else { Some(now) };
-            }
+/// Why the log has no report of a run, before which it had lost records this often.
+pub(super) fn nothing(log: &Log, lost_before: u64) -> Why {
+    match log {
+        Err(error) => Why::with(Reason::KernelLogUnreadable, error.clone()),
+        Ok(log) if log.reports.lost() != lost_before => {
+            Why::with(Reason::NotInKernelLog, "records were overwritten before they were read")
         }
-        match found {
-            Some(found) => Ok(found),
-            None if log.reports.lost() != self.lost_before => Err(nothing),
-            None => Ok(Reaper::NotNeeded),
+        Ok(_) => Reason::LogRateLimited.into(),
+    }
+}
+
+/// The reaper writes of each victim that it had to look at, whatever the rate is.
+pub(super) fn reaper(victims: &[Victim], log: &Log, lost_before: u64) -> Result<Reaper, Why> {
+    let Ok(of_log) = log else { return Err(nothing(log, lost_before)) };
+    let first = victims.iter().map(|victim| victim.marked_ns).min().unwrap_or(0);
+    let since = clock::log_time(BootTime(first)).saturating_sub(AHEAD_NS);
+    let mut found = None;
+    for line in of_log.reports.reaped().filter(|line| line.time_us.saturating_mul(1000) >= since) {
+        if victims.iter().any(|victim| victim.is(line.tid)) {
+            let now = if line.reaped { Reaper::Reaped } else { Reaper::Failed };
+            found = if found == Some(Reaper::Failed) { found } else { Some(now) };
         }
+    }
+    match found {
+        Some(found) => Ok(found),
+        None if of_log.reports.lost() != lost_before => Err(nothing(log, lost_before)),
+        None => Ok(Reaper::NotNeeded),
     }
 }
 

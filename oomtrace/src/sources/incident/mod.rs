@@ -6,13 +6,17 @@
 //! - `memory`: the files of the cgroup that ran out.
 //! - `evidence`: what the log and the files said, and why there is nothing.
 //! - `told`: the event.
+//! - `late`: victims that are still there when the run is complete, and what their `threads` do: a `stuck` event.
 //!
 //! An incident must not delay a kill: the event path adds a note to a queue and goes on. If the queue is full,
 //! the kill is in no incident.
 
 mod evidence;
+mod late;
 mod memory;
 mod room;
+mod stuck;
+mod threads;
 mod told;
 mod victims;
 mod watch;
@@ -25,6 +29,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use evidence::Evidence;
 use room::{NOTES_MAX, Room};
 use rustix::event::{EventfdFlags, eventfd};
+use stuck::StuckRun;
 use told::Run;
 
 use crate::{
@@ -32,7 +37,7 @@ use crate::{
     enrich::enricher::{Enricher, LastVictim},
     event::{Event, Kill},
     host::{identity, kernel_log::ReportLog, root::Root},
-    sources::{Next, Source, history::Shared},
+    sources::{Next, Source, history::Shared, host_memory::HostRuns},
 };
 
 /// The thread reads small files and parses lines. What it keeps is on the heap.
@@ -55,12 +60,21 @@ struct Ended {
     room: Vec<room::Part>,
 }
 
+/// What the thread sends.
+#[derive(Debug)]
+enum News {
+    /// A run is complete.
+    Ended(Ended),
+    /// Victims are still there.
+    Stuck(Box<StuckRun>, late::Found),
+}
+
 /// Incidents that are not complete yet.
 #[derive(Debug)]
 pub struct Incidents {
     /// Boxed: all places are made at the start, and most stay empty.
     notes: SyncSender<Box<Note>>,
-    ended: Receiver<Ended>,
+    news: Receiver<News>,
     /// Becomes readable when a run is complete.
     wake: Arc<OwnedFd>,
     /// Wakes the thread.
@@ -68,6 +82,9 @@ pub struct Incidents {
     room: Room,
     /// How memory went before; `None` if that is not kept.
     history: Option<Shared>,
+    hosts: HostRuns,
+    /// The line of the host's memory, after that of its incident.
+    host: Option<Event>,
 }
 
 /// The kernel log, or why it cannot be read.
@@ -93,7 +110,7 @@ impl Incidents {
         root: &Root,
         mount: Option<PathBuf>,
         v1: bool,
-        history: Option<Shared>,
+        (history, hosts): (Option<Shared>, HostRuns),
         limits: &mut Vec<String>,
     ) -> std::io::Result<Self> {
         let log = ReportLog::open(root, identity::page_bytes()).map_err(|error| error.to_string());
@@ -106,8 +123,8 @@ impl Incidents {
         let has_kernel_pids = identity::is_first_pid_namespace(root, "self");
         let host = Host { root: root.clone(), log, mount, v1, has_kernel_pids };
         let (notes, theirs) = sync_channel(NOTES_MAX);
-        // The room of the victims bounds it.
-        let (to, ended) = channel();
+        // The room of the victims bounds it: a run has one incident and is told twice as stuck.
+        let (to, news) = channel();
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let call = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let line = Line { notes: theirs, call: Arc::clone(&call), to, wake: Arc::clone(&wake) };
@@ -115,7 +132,7 @@ impl Incidents {
             .name("oomtrace-end".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || watch::watch(&line, host))?;
-        Ok(Self { notes, ended, wake, call, room: Room::default(), history })
+        Ok(Self { notes, news, wake, call, room: Room::default(), history, hosts, host: None })
     }
 
     /// Sends a victim to the thread. Returns false if there is no room.
@@ -148,8 +165,20 @@ impl Source for Incidents {
     }
 
     fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {
-        let Ok(Ended { run, evidence, room }) = self.ended.try_recv() else { return Next::Nothing };
+        if let Some(host) = self.host.take() {
+            return Next::Event(host);
+        }
+        let Ended { run, evidence, room } = match self.news.try_recv() {
+            Ok(News::Ended(ended)) => ended,
+            Ok(News::Stuck(run, found)) => {
+                let envelope = enricher.own_envelope();
+                return Next::Event(Event::Stuck(Box::new(run.told(found, envelope))));
+            }
+            Err(_) => return Next::Nothing,
+        };
         room.iter().for_each(|part| self.room.give_back(part));
+        let host = run.host(&evidence).and_then(|told| self.hosts.told(told, enricher));
+        self.host = host.map(|host| Event::HostMemory(Box::new(host)));
         Next::Event(Event::Incident(Box::new(run.told(*evidence, enricher.own_envelope()))))
     }
 
@@ -181,14 +210,14 @@ impl Source for Incidents {
 struct Line {
     notes: Receiver<Box<Note>>,
     call: Arc<OwnedFd>,
-    to: Sender<Ended>,
+    to: Sender<News>,
     wake: Arc<OwnedFd>,
 }
 
 impl Line {
     /// Sends what became of a run. Returns false if the receiver is gone.
-    fn send(&self, ended: Ended) -> bool {
-        let sent = self.to.send(ended).is_ok();
+    fn send(&self, news: News) -> bool {
+        let sent = self.to.send(news).is_ok();
         // This fails only if the reader is woken already.
         let _ignored = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
         sent

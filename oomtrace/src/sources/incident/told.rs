@@ -1,6 +1,6 @@
 //! The event of a run: what its first kill said, and what was found out since.
 
-use super::{evidence::Evidence, memory::RanOut};
+use super::{evidence::Evidence, memory::RanOut, stuck::StuckRun};
 use crate::{
     cgroups::tree::CgroupTree,
     enrich::{
@@ -12,7 +12,7 @@ use crate::{
         Kill, Lru, Missing, OomCgroup, OomKill, Reason, Recurrence, Released, Scope, Systemd, Why,
     },
     facts::CgroupId,
-    sources::history::Snapshot,
+    sources::{history::Snapshot, host_memory},
 };
 
 /// The most kills that a line names.
@@ -181,11 +181,49 @@ impl Run {
         self.before.as_ref()?.told(absent)
     }
 
+    /// What the line of the host's memory says too; `None` if a cgroup's limit fired.
+    pub(super) fn host(&self, evidence: &Evidence) -> Option<host_memory::Told> {
+        host_memory::is_of_host(self.scope).then(|| host_memory::Told {
+            id: self.id,
+            stream: self.stream.clone(),
+            of: self.of.clone(),
+            killed: self.killed,
+            scope: self.scope,
+            victim: self.victim.clone(),
+            container: self.container.clone(),
+            k8s: self.k8s.clone(),
+            systemd: self.systemd.clone(),
+            missing: self.missing.clone(),
+            report: evidence.host.clone(),
+            truncated: self.truncated(),
+        })
+    }
+
+    /// What a line of victims that are still there says too.
+    pub(super) fn stuck(&self) -> StuckRun {
+        StuckRun {
+            stream: self.stream.clone(),
+            of: self.of.clone(),
+            truncated: self.truncated(),
+            container: self.container.clone(),
+            k8s: self.k8s.clone(),
+            systemd: self.systemd.clone(),
+            missing: self.missing.clone(),
+        }
+    }
+
+    fn truncated(&self) -> Vec<String> {
+        let named = u64::try_from(self.of.len()).unwrap_or(u64::MAX);
+        if named < self.killed { vec!["of".to_owned()] } else { Vec::new() }
+    }
+
     /// The event.
     pub(super) fn told(self, evidence: Evidence, envelope: Envelope) -> Incident {
         let mut absent = Absent::default();
         absent.all(&self.missing);
-        let Evidence { memory, processes, after_ns, reaper, usage_bytes, host_swap_bytes } = evidence;
+        let Evidence { memory, processes, after_ns, reaper, usage_bytes, zones, host_swap_bytes, .. } =
+            evidence;
+        let truncated = self.truncated();
         let before = self.before(&mut absent);
         let cgroup = with_memory(self.cgroup, memory, &mut absent);
         let usage_bytes = match &cgroup {
@@ -202,6 +240,7 @@ impl Run {
             scope: self.scope,
             limit_bytes: cgroup.as_ref().and_then(|cgroup| cgroup.limit_bytes),
             host_swap_bytes: Some(host_swap_bytes),
+            zones,
             memory: cgroup.as_ref().and_then(|cgroup| cgroup.memory.as_ref()),
             table: process_table.as_ref(),
             fired: cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.path.as_deref()),
@@ -210,10 +249,9 @@ impl Run {
             left_bytes: released.usage_bytes,
             ..self.more.facts()
         });
-        let named = u64::try_from(self.of.len()).unwrap_or(u64::MAX);
         Incident {
             envelope: of_stream(envelope, self.stream, &self.of),
-            truncated: if named < self.killed { vec!["of".to_owned()] } else { Vec::new() },
+            truncated,
             of: self.of,
             killed: self.killed,
             scope: self.scope,

@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -55,6 +56,15 @@ impl Victim {
     /// Whether it is this thread, or a thread of this process.
     pub(super) fn is(&self, id: u32) -> bool {
         self.tid == Some(id) || self.tgid == Some(id)
+    }
+}
+
+impl Victim {
+    /// Whether it is waited for, and still there now.
+    pub(super) fn is_there(&self) -> bool {
+        let End::Waits(descriptor) = &self.end else { return false };
+        let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The thread that waits for the victims of each run, and says when the run is complete: when all are gone and
 //! no other came for a while, or 5 s after the last one.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,12 @@ use crate::{
     event::{CgroupMemory, Reason, Why},
     host::{clock, protection},
     sources::incident::{
-        Ended, Host, Line, Note,
+        Ended, Host, Line, News, Note,
         evidence::Complete,
+        late::{self, Late},
         memory::Files,
         room::Part,
+        stuck::StuckRun,
         told::Run,
         victims::{End, Victim},
     },
@@ -97,11 +100,11 @@ impl Pending {
 /// Receives notes and sends what became of the runs, until the loop ends.
 pub(super) fn watch(line: &Line, mut host: Host) {
     protection::ordinary();
-    let mut pending = Vec::<Pending>::new();
+    let (mut pending, mut late) = (Vec::<Pending>::new(), LateRuns::default());
     let mut read = None::<Instant>;
     loop {
         let rest = read.map(|read| LOG_REST.saturating_sub(read.elapsed())).filter(|rest| !rest.is_zero());
-        let Some(grew) = wait(line, &host, &mut pending, rest) else { return };
+        let Some(grew) = wait(line, &host, &mut pending, &mut late, rest) else { return };
         let _level_stays = rustix::io::read(&*line.call, &mut [0; 8]);
         loop {
             use std::sync::mpsc::TryRecvError;
@@ -116,23 +119,73 @@ pub(super) fn watch(line: &Line, mut host: Host) {
             read = Some(Instant::now());
         }
         while let Some(at) = pending.iter().position(|one| one.due().is_zero()) {
-            if !line.send(complete(pending.swap_remove(at), &mut host)) {
+            let (ended, stuck) = complete(pending.swap_remove(at), &mut host);
+            if !line.send(News::Ended(ended)) || !stuck.is_none_or(|stuck| late.begin(stuck, line, &host)) {
                 return;
             }
+        }
+        if !late.tell_again(line, &mut host) {
+            return;
         }
     }
 }
 
+/// Runs with victims that are still there, the oldest first.
+#[derive(Default)]
+struct LateRuns(VecDeque<Late<StuckRun>>);
+
+impl LateRuns {
+    /// Tells of a run at once, and keeps it. Returns false if nobody listens.
+    fn begin(&mut self, mut run: Late<StuckRun>, line: &Line, host: &Host) -> bool {
+        let listens = tell(&mut run, line, host);
+        self.0.push_back(run);
+        while self.0.iter().map(|run| run.victims.len()).sum::<usize>() > late::WATCHED_MAX {
+            self.0.pop_front();
+        }
+        listens
+    }
+
+    /// Tells of those whose time has come, for the last time. Returns false if nobody listens.
+    fn tell_again(&mut self, line: &Line, host: &mut Host) -> bool {
+        while let Some(at) = self.0.iter().position(|run| run.due().is_zero()) {
+            let Some(mut run) = self.0.remove(at) else { return true };
+            read_log(host, LOG_TURNS);
+            if !tell(&mut run, line, host) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops the victims that are gone, by their place.
+    fn see(&mut self, mut is_gone: impl FnMut() -> bool) {
+        self.0.retain_mut(|run| run.see(&mut is_gone));
+    }
+}
+
+fn tell(run: &mut Late<StuckRun>, line: &Line, host: &Host) -> bool {
+    let found = run.look(&host.root, &host.log);
+    found.is_none_or(|found| line.send(News::Stuck(Box::new(run.run.clone()), found)))
+}
+
 /// Sleeps until there is a note, a victim gone, or a run due; after `rest` also until the log grows. Returns
 /// whether the log grew; `None` if it cannot sleep.
-fn wait(line: &Line, host: &Host, pending: &mut [Pending], rest: Option<Duration>) -> Option<bool> {
-    let due = pending.iter().map(Pending::due).chain(rest).min();
+fn wait(
+    line: &Line,
+    host: &Host,
+    pending: &mut [Pending],
+    late: &mut LateRuns,
+    rest: Option<Duration>,
+) -> Option<bool> {
+    let due = pending.iter().map(Pending::due).chain(late.0.iter().map(Late::due)).chain(rest).min();
     let timeout = due.map(|due| Timespec {
         tv_sec: i64::try_from(due.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(due.subsec_nanos()),
     });
     let log = host.log.as_ref().ok().filter(|_| rest.is_none());
-    let waiting = pending.iter().flat_map(|one| &one.victims).filter_map(|victim| match &victim.end {
+    let victims =
+        pending.iter().flat_map(|one| &one.victims).chain(late.0.iter().flat_map(|run| &run.victims));
+    let waiting = victims.filter_map(|victim| match &victim.end {
         End::Waits(descriptor) => Some(descriptor.as_fd()),
         _ => None,
     });
@@ -150,6 +203,7 @@ fn wait(line: &Line, host: &Host, pending: &mut [Pending], rest: Option<Duration
     for one in pending.iter_mut().filter(|one| one.waits()) {
         one.see(|| ready.next().unwrap_or(false));
     }
+    late.see(|| ready.next().unwrap_or(false));
     Some(ready.next().unwrap_or(false))
 }
 
@@ -221,7 +275,8 @@ fn begin(run: Box<Run>, host: &Host, may_open: bool) -> Pending {
     }
 }
 
-fn complete(mut one: Pending, host: &mut Host) -> Ended {
+/// What became of a run, and its victims that are still there.
+fn complete(mut one: Pending, host: &mut Host) -> (Ended, Option<Late<StuckRun>>) {
     read_log(host, LOG_TURNS);
     let usage_bytes = one.left.take().unwrap_or(Err(Reason::StillThere.into()));
     let complete = Complete {
@@ -232,5 +287,6 @@ fn complete(mut one: Pending, host: &mut Host) -> Ended {
         lost_before: one.lost_before,
     };
     let evidence = Box::new(complete.evidence(&mut host.log));
-    Ended { run: one.run, evidence, room: one.room }
+    let stuck = Late::of(one.run.stuck(), one.victims, one.last, one.lost_before);
+    (Ended { run: one.run, evidence, room: one.room }, stuck)
 }

@@ -174,3 +174,60 @@ proptest::proptest! {
         }
     }
 }
+
+/// As Linux 6.1 wrote it in a machine of 512 MiB: first the lines of the host, then those of its nodes and zones.
+const HOST: &str = "4,1,1000,-;hog invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, oom_score_adj=0\n\
+    4,2,1001,-;Mem-Info:\n\
+    4,3,1002,-;active_anon:90 inactive_anon:100000 isolated_anon:3\\x0a active_file:5 inactive_file:6 isolated_file:1\\x0a \
+    unevictable:700 dirty:0 writeback:0\\x0a slab_reclaimable:1500 slab_unreclaimable:3000\\x0a mapped:40 shmem:90 \
+    pagetables:300\\x0a sec_pagetables:0 bounce:0\\x0a kernel_misc_reclaimable:0\\x0a free:1200 free_pcp:64 free_cma:0\n\
+    4,4,1003,-;Node 0 active_anon:360kB inactive_anon:400000kB kernel_stack:1200kB pagetables:1200kB all_unreclaimable? no\n\
+    4,5,1004,-;Node 0 DMA free:1900kB boost:0kB min:90kB low:110kB high:130kB present:15992kB managed:15360kB\n\
+    4,6,1005,-;lowmem_reserve[]: 0 440 440 440\n\
+    4,7,1006,-;Node 0 DMA32 free:2900kB boost:0kB min:2600kB low:3200kB high:3900kB present:507776kB managed:470000kB\n\
+    4,8,1007,-;191 total pagecache pages\n\
+    4,9,1008,-;0 pages in swap cache\n\
+    4,10,1009,-;Free swap  = 512kB\n\
+    4,11,1010,-;Total swap = 1024kB\n\
+    6,12,1011,-;Tasks state (memory values in pages):\n\
+    6,13,1012,-;[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name\n\
+    6,14,1013,-;[     12]     0    12      605      300    45056        0             0 hog\n\
+    6,15,1014,-;oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/a,task=hog,pid=12,uid=0\n";
+
+#[test]
+fn the_memory_of_the_host() {
+    let report = only(HOST);
+    let page = 4096;
+    let host = report.host.unwrap();
+    assert_eq!(host.free_bytes, Some(1264 * page));
+    assert_eq!(
+        host.lru,
+        Lru {
+            anon_bytes: Some(100_093 * page),
+            file_bytes: Some(12 * page),
+            unevictable_bytes: Some(700 * page)
+        }
+    );
+    assert_eq!((host.file_bytes, host.shmem_bytes), (Some(191 * page), Some(90 * page)));
+    assert_eq!(
+        (host.slab_reclaimable_bytes, host.slab_unreclaimable_bytes),
+        (Some(1500 * page), Some(3000 * page))
+    );
+    assert_eq!((host.swap_free_bytes, host.swap_total_bytes), (Some(512 << 10), Some(1 << 20)));
+    assert_eq!((host.pagetables_bytes, host.total_bytes, host.percpu_bytes), (Some(300 * page), None, None));
+    assert_eq!(report.zones, Some(Zones { free_bytes: 4800 << 10, min_bytes: 2690 << 10 }));
+    assert_eq!((report.memory, report.memcg), (None, None));
+}
+
+#[test]
+fn of_the_host_what_is_not_whole_does_not_count() {
+    let broken = HOST.replace("Node 0 DMA32 free", "Node 0 \n4,7,1006,c;DMA32 free");
+    assert_eq!((only(&broken).host, only(&broken).zones), (None, None));
+    let twice = HOST.replace("free:1200 ", "free:1200 free:1201 ");
+    assert_eq!(only(&twice).host, None);
+    let forged = HOST.replace("shmem:90 ", "shmem:+90 ");
+    assert_eq!(only(&forged).host, None);
+    let without = HOST.replace("free:1200 ", "");
+    assert_eq!(only(&without).host, None);
+    assert_eq!(only(V1).host, None);
+}

@@ -164,7 +164,10 @@ fn write_finding(finding: &Finding, out: &mut String) -> fmt::Result {
             write!(out, "{size} stay after the kill: the next one may follow soon")
         }
         FindingId::HostNotFull => {
-            write!(out, "the host need not have been full: 2^{} pages in a row", finding.order.unwrap_or(1))
+            out.write_str("the host need not have been full:")?;
+            finding.order.map_or(Ok(()), |order| write!(out, " 2^{order} pages in a row"))?;
+            let and = if finding.order.is_some() { "," } else { "" };
+            finding.bytes.map_or(Ok(()), |_| write!(out, "{and} {size} were free"))
         }
     }
 }
@@ -187,7 +190,7 @@ fn name_of(part: Part) -> &'static str {
 }
 
 /// Nanoseconds, in ms or s.
-struct Time(u64);
+pub(super) struct Time(pub(super) u64);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,138 @@
+//! Whose memory it was when the host, or some of its nodes, ran out: a `host_memory` event for each run of the OOM killer for which no
+//! cgroup's limit fired.
+//!
+//! - `ranking`: who uses the memory, from a walk over all cgroups.
+//! - `told`: the event.
+//!
+//! At the first kill of a run, `/proc/meminfo` is read through a descriptor that is open, and a walk begins. The line is written with
+//! the run's `incident`, when the kernel's report is there: it has the host's memory before the kill.
+
+mod ranking;
+#[cfg(test)]
+mod tests;
+mod told;
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+
+use ranking::{Ranking, rank};
+pub(in crate::sources) use told::Told;
+
+use crate::{
+    accounting::Account,
+    enrich::enricher::Enricher,
+    event::{Charged, ChargedEvidence, Event, HostTotals, Kill, OomKill, Reason, RemovedCgroups, Scope, Why},
+    facts::{BootTime, CgroupId, removed},
+    sources::{
+        probe::WalkError,
+        sampling::{Consumer, SampleEvidence, Walk},
+    },
+};
+
+/// The most runs that wait for their incident. Host-wide kills come one after the other.
+const RUNS_MAX: usize = 32;
+
+/// A run that waits for its incident.
+#[derive(Debug)]
+struct Run {
+    id: u64,
+    stream: Option<String>,
+    marked: BootTime,
+    victim: Vec<(CgroupId, Option<u64>)>,
+    oom_score_adj: Option<i32>,
+    order: Option<i32>,
+    /// What the memory of the host was when the record was read.
+    meminfo: Result<HostTotals, String>,
+    /// `None` until the walk is done.
+    walked: Option<Result<Walked, Why>>,
+}
+
+/// What a walk found.
+#[derive(Clone, Debug)]
+struct Walked {
+    ranking: Ranking,
+    charged: Charged,
+}
+
+/// The runs for which no cgroup's limit fired. Shared by what sees the walk and what writes the line.
+#[derive(Clone, Debug, Default)]
+pub struct HostRuns(Rc<RefCell<VecDeque<Run>>>);
+
+impl HostRuns {
+    /// Takes out a run.
+    fn take(&self, id: u64, stream: Option<&str>) -> Option<Run> {
+        let mut runs = self.0.borrow_mut();
+        let at = runs.iter().position(|run| run.id == id && run.stream.as_deref() == stream)?;
+        runs.remove(at)
+    }
+
+    /// Remembers a run at its first kill. Returns whether it was the first.
+    fn begin(&self, kill: &OomKill, enricher: &Enricher) -> bool {
+        let mut runs = self.0.borrow_mut();
+        let (id, stream) = (id_of(kill), kill.envelope.stream.as_deref());
+        if runs.iter().any(|run| run.id == id && run.stream.as_deref() == stream) {
+            return false;
+        }
+        if runs.len() >= RUNS_MAX {
+            runs.pop_front();
+        }
+        runs.push_back(Run {
+            id,
+            stream: stream.map(str::to_owned),
+            marked: enricher.last_victim().marked,
+            victim: enricher.last_usages().to_vec(),
+            oom_score_adj: kill.victim.oom_score_adj,
+            order: kill.oom.order,
+            meminfo: enricher.host_totals(),
+            walked: None,
+        });
+        true
+    }
+}
+
+/// The number of a run: the `oom.id` of its kills; of one without, its `seq`.
+fn id_of(kill: &OomKill) -> u64 {
+    kill.oom.id.or(kill.envelope.seq).unwrap_or_default()
+}
+
+/// Whether the host, or some of its nodes, ran out.
+pub(in crate::sources) fn is_of_host(scope: Option<Scope>) -> bool {
+    matches!(scope, Some(Scope::Host | Scope::Cpuset | Scope::Mempolicy))
+}
+
+impl Consumer for HostRuns {
+    fn saw(&mut self, event: &Event, _: bool, enricher: &Enricher, _: &mut Account) -> bool {
+        let Event::OomKill(kill) = event else { return false };
+        // As for an incident: a kill that is only in the log is old, and a victim that was exiting anyway was not killed.
+        let counts = kill.envelope.seq.is_some() && kill.oom.kill != Some(Kill::AlreadyExiting);
+        counts && is_of_host(kill.oom.scope) && self.begin(kill, enricher)
+    }
+
+    fn take(&mut self, walk: &Walk<'_>, enricher: &mut Enricher, _: &mut Account) {
+        let mut runs = self.0.borrow_mut();
+        for run in runs.iter_mut().filter(|run| run.walked.is_none()) {
+            let ranking = rank(walk, enricher.tree(), &run.victim);
+            let charged = Charged {
+                evidence: match walk.evidence {
+                    SampleEvidence::Kernel => ChargedEvidence::Kernel,
+                    SampleEvidence::Cgroupfs => ChargedEvidence::Cgroupfs,
+                },
+                after_ns: walk.ended.0.saturating_sub(run.marked.0),
+                cgroups: ranking.cgroups,
+                usage_bytes: ranking.usage_bytes,
+                removed: removed(walk.cgroups())
+                    .map(|removed| RemovedCgroups { count: removed.cgroups, usage_bytes: removed.bytes }),
+            };
+            run.walked = Some(Ok(Walked { ranking, charged }));
+        }
+    }
+
+    fn failed(&mut self, error: &WalkError, _: &mut Enricher, _: &mut Account) {
+        let why = match error {
+            WalkError::NoCgroups => Reason::NoMemoryCgroups.into(),
+            error => Why::with(Reason::CgroupsNotRead, error.to_string()),
+        };
+        for run in self.0.borrow_mut().iter_mut().filter(|run| run.walked.is_none()) {
+            run.walked = Some(Err(why.clone()));
+        }
+    }
+}
