@@ -95,6 +95,17 @@ fn what_happened_on_two_hosts() {
     HOSTS THAT RAN OUT
     node-8  1 of 1 kill, last 2026-11-21 05:12
 
+    SERVICE                LIMIT  HIGHEST USE      %  WATCHED FOR
+    compose:shop/api    50.0 MiB     31.0 MiB     62  24.0 h
+
+    INCIDENTS BY HOW THEY CAME
+         1  growth
+         1  unknown
+
+    LIMITS THAT CAME NEAR
+         1  shop/api (compose)
+         1  db.service (unit)
+
     KILLS THAT THE RUNTIME DOES NOT SHOW
          1  shop/api (compose)
 

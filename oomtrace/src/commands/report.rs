@@ -4,6 +4,7 @@ mod counts;
 mod html;
 mod kills;
 mod lists;
+mod memory;
 mod text;
 mod timeline;
 mod totals;

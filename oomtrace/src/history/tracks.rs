@@ -49,7 +49,9 @@ impl Tracks {
     }
 
     /// Goes on with the track that another run kept at the next place. One that cannot be is free.
-    pub fn go_on(&mut self, track: Track, now_ns: u64) {
+    pub fn go_on(&mut self, mut track: Track, now_ns: u64) {
+        // Each run tells by itself what is near.
+        track.set(Track::NEAR, false);
         let is_one = track.cgroup != 0
             && track.interval_ns == self.interval_ns
             && track.samples > 0

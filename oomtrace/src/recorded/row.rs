@@ -38,9 +38,31 @@ pub struct Row<'a> {
     /// Of `hooks`.
     #[serde(borrow)]
     pub state: Cow<'a, str>,
+    /// Of `incident`.
+    pub before: Option<Before<'a>>,
+    /// Of `usage`.
+    #[serde(borrow)]
+    pub key: Cow<'a, str>,
+    /// Of `usage`.
+    pub limit_bytes: Option<u64>,
+    /// Of `usage`.
+    pub peak_bytes: Option<u64>,
+    /// Of `usage`.
+    pub watched_ns: u64,
     /// Of `signal_kill`.
     #[serde(borrow)]
     pub killer: Cow<'a, str>,
+}
+
+/// How memory went before a kill.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+pub struct Before<'a> {
+    /// A word.
+    #[serde(borrow)]
+    pub shape: Cow<'a, str>,
+    /// Milliseconds and bytes.
+    pub points: Vec<(i64, u64)>,
 }
 
 /// What ran out.

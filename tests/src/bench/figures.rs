@@ -96,7 +96,7 @@ impl Figures {
             self.turns("exec → attached, ms", 1, "≤ 20", |turn| Some(ms(turn.attached))),
             self.turns("memory (VmRSS), MiB", 1, "≤ 5", |turn| Some(mib(turn.memory.now))),
             self.turns("peak (VmHWM), MiB", 1, "≤ 8", |turn| Some(mib(turn.memory.peak))),
-            self.turns(&wakeups, 0, "0", |turn| turn.wakeups.map(count)),
+            self.turns(&wakeups, 0, "≤ 6 a minute", |turn| turn.wakeups.map(count)),
         ];
         rows.extend(self.signal_rows());
         let tracepoints: BTreeSet<&String> =

@@ -76,7 +76,8 @@ pub(super) fn pinned(session: &mut Session) -> Result<Outcome> {
 
 /// Makes kills that no program sees, because the hook was removed. Returns how many.
 fn unseen(session: &mut Session, files: &Files) -> Result<u64> {
-    let set = fs::read_dir(&files.pins)?.next().context("nothing is pinned")??;
+    let mut pinned = fs::read_dir(&files.pins)?.flatten();
+    let set = pinned.find(|entry| entry.path().is_dir()).context("nothing is pinned")?;
     let there = links()?;
     fs::remove_file(set.path().join("link-raw_tracepoint-mark_victim"))?;
     // The kernel removes the link later, on a busy machine after seconds.

@@ -124,7 +124,8 @@ impl Lane {
 
     /// While two sets of programs are pinned, two are attached.
     fn look_at_pins(&mut self) {
-        let sets = fs::read_dir(&self.pins).map_or(0, Iterator::count);
+        let is_set = |entry: &fs::DirEntry| entry.path().is_dir();
+        let sets = fs::read_dir(&self.pins).map_or(0, |found| found.flatten().filter(is_set).count());
         if sets < 2
             && let Some(since) = self.two_since.take()
         {

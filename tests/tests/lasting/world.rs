@@ -119,12 +119,17 @@ impl World {
     }
 
     pub fn generations(&self) -> Result<usize> {
-        Ok(fs::read_dir(self.pins())?.count())
+        Ok(self.generations_now()?.len())
     }
 
     pub fn generation(&self) -> Result<PathBuf> {
-        let first = fs::read_dir(self.pins())?.next().context("nothing is pinned")?;
-        Ok(first?.path())
+        self.generations_now()?.into_iter().next().context("nothing is pinned")
+    }
+
+    /// Beside them are the maps that a run keeps for the next.
+    fn generations_now(&self) -> Result<Vec<PathBuf>> {
+        let paths = fs::read_dir(self.pins())?.map(|entry| Ok(entry?.path()));
+        Ok(paths.collect::<Result<Vec<_>>>()?.into_iter().filter(|path| path.is_dir()).collect())
     }
 
     pub fn started(&self) -> Result<()> {

@@ -19,7 +19,7 @@ const STYLE: &str = include_str!("page.css");
 const BARS: usize = 120;
 
 /// Text as it may stand in a page. All that hosts and containers choose goes through [`plain`] first.
-struct Escaped<T>(T);
+pub(super) struct Escaped<T>(pub(super) T);
 
 impl<T: Display> Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,6 +52,7 @@ pub(super) fn write(totals: &Totals, most: usize, out: &mut String) -> fmt::Resu
     timeline(totals, out)?;
     services(totals, most, out)?;
     hosts(totals, most, out)?;
+    totals.memory.write_html(most, out)?;
     for list in List::all(totals, most) {
         write_list(&list, out)?;
     }

@@ -23,6 +23,8 @@ impl List {
         let text = |name: &String| plain(name).into_owned();
         let verdicts = &totals.verdicts;
         let mut lists = vec![
+            Self::new("Incidents by how they came", &totals.memory.shapes, most, text),
+            Self::new("Limits that came near", &totals.near, most, service),
             Self::new("Kills that the runtime does not show", &verdicts.missed_by, most, service),
             Self::new("Shown as OOM-killed without a kill", &verdicts.false_positives, most, text),
             Self::new("Ran out of memory without a kill", &totals.without_kill, most, service),

@@ -24,6 +24,7 @@ pub(super) fn write(totals: &Totals, most: usize, out: &mut String) -> fmt::Resu
     services(totals, most, out)?;
     timeline(totals, out)?;
     hosts(totals, most, out)?;
+    totals.memory.write_text(most, out)?;
     for list in List::all(totals, most) {
         writeln!(out, "\n{}", list.title.to_uppercase())?;
         for (name, count) in &list.names {

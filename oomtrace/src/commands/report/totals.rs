@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{counts::Counts, kills::Kills, timeline::Period};
+use super::{counts::Counts, kills::Kills, memory::Memory, timeline::Period};
 use crate::{
     event::Event,
     recorded::{Recorded, Row, Service},
@@ -40,9 +40,12 @@ pub(super) struct Totals {
     pub(super) shared_mm: u64,
     /// `memcg_oom` lines, by service.
     pub(super) without_kill: Counts<Service>,
+    /// `limit_near` lines, by service.
+    pub(super) near: Counts<Service>,
     /// `signal_kill` lines, by what sent the signal.
     pub(super) signals: Counts<String>,
     pub(super) verdicts: Verdicts,
+    pub(super) memory: Memory,
     pub(super) tracer: Tracer,
 }
 
@@ -103,6 +106,18 @@ impl Totals {
             "signal_kill" => {
                 let killer = if row.killer.is_empty() { "(unknown)" } else { &row.killer };
                 self.signals.add(killer.to_owned(), 1);
+                true
+            }
+            "incident" => {
+                self.memory.incident(&line.head.time, &row);
+                true
+            }
+            "limit_near" => {
+                self.near.add(Service::of(&row), 1);
+                true
+            }
+            "usage" => {
+                self.memory.usage(&row);
                 true
             }
             "verdict" => {

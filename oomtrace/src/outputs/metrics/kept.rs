@@ -3,7 +3,7 @@
 //! The stored bytes may be from another version, so a value is used only if it can be read completely.
 
 /// The size of a place: the longest labels and the counters.
-pub const BYTES: usize = 672;
+pub const BYTES: usize = 704;
 
 /// What one place holds.
 pub type Value = [u8; BYTES];

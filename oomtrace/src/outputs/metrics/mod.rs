@@ -7,6 +7,7 @@
 mod endpoint;
 mod file;
 mod kept;
+mod near;
 mod page;
 mod totals;
 mod workloads;
@@ -20,6 +21,7 @@ use std::{
 
 use endpoint::Endpoint;
 use file::Writer;
+use near::NearLimits;
 use page::{gauge, label_value};
 use totals::Totals;
 use workloads::Workloads;
@@ -50,6 +52,7 @@ pub fn places(series: u16) -> usize {
 pub struct Metrics {
     totals: Totals,
     workloads: Workloads,
+    near: NearLimits,
     version: String,
     hooks: Vec<HookStatus>,
     hooks_run: bool,
@@ -76,6 +79,7 @@ impl Metrics {
         Self {
             totals: Totals::default(),
             workloads: Workloads::new(usize::from(series)),
+            near: NearLimits::default(),
             version: String::new(),
             hooks: Vec::new(),
             hooks_run: true,
@@ -137,6 +141,7 @@ impl Metrics {
         );
         self.workloads.write("oomtrace_container_kills_total", &mut out);
         self.totals.write(&mut out);
+        self.near.write(&mut out);
         let blocked = u64::from(condition.blocked);
         let help = "Whether the output takes no lines now, so that kills wait in the ring.";
         gauge(&mut out, "oomtrace_output_blocked", help, [(String::new(), blocked)]);
@@ -175,6 +180,7 @@ impl BestEffort for Metrics {
             Event::Hooks(hooks) => self.hooks_run = hooks.state == HooksState::Running,
             _ => {}
         }
+        self.near.saw(event);
         if self.totals.saw(event, number)
             && let Event::OomKill(kill) = event
         {

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::{
     containers::Runtime,
     event::{
-        Event as Line, Gap, Kill, Killer, LossReason, Lost, MemcgOom, MemcgOomOutcome, OomKill, Scope,
-        Signal, SignalKill, Verdict,
+        Event as Line, Gap, Incident, Kill, Killer, LossReason, Lost, MemcgOom, MemcgOomOutcome, OomKill,
+        Scope, Shape, Signal, SignalKill, Verdict,
     },
     outputs::metrics::{
         kept::{Packer, Store, Unpacker},
@@ -37,7 +37,7 @@ const RUNTIMES: [Runtime; Runtime::ALL.len()] = Runtime::ALL;
 /// The number of reasons for a loss.
 const REASONS: usize = LossReason::ALL.len();
 /// The version of the stored value.
-const KEPT: u64 = 0x6f6f_6d74_0002_0000 + ((RUNTIMES.len() << 8) + REASONS) as u64;
+const KEPT: u64 = 0x6f6f_6d74_0003_0000 + ((RUNTIMES.len() << 8) + REASONS) as u64;
 /// Its place in the store.
 const PLACE: usize = 0;
 
@@ -63,6 +63,8 @@ pub(super) struct Totals {
     false_positives: ByRuntime,
     /// Runtimes that this host has.
     present: [bool; RUNTIMES.len()],
+    /// Incidents by how they came; the last one where that is not known.
+    incidents: [u64; Shape::ALL.len() + 1],
     changed: bool,
 }
 
@@ -79,6 +81,7 @@ impl Totals {
             Line::OomKill(kill) => return self.saw_kill(kill, event, again),
             Line::MemcgOom(oom) if !again => self.saw_oom(oom),
             Line::SignalKill(kill) => self.saw_signal(kill),
+            Line::Incident(incident) => self.saw_incident(incident),
             Line::Lost(lost) => self.saw_lost(lost, event.stream),
             Line::Gap(gap) => self.saw_gap(gap),
             Line::Verdict(verdict) => self.saw_verdict(verdict),
@@ -132,6 +135,12 @@ impl Totals {
         }
     }
 
+    fn saw_incident(&mut self, incident: &Incident) {
+        let shape = incident.before.as_ref().and_then(|before| before.shape);
+        let known = shape.and_then(|shape| Shape::ALL.iter().position(|known| *known == shape));
+        add(&mut self.incidents, known.unwrap_or(Shape::ALL.len()), 1);
+    }
+
     /// A line that was written twice because of a crash has the same total.
     fn saw_lost(&mut self, lost: &Lost, stream: u128) {
         if self.lost_of != stream {
@@ -183,6 +192,16 @@ impl Totals {
         );
     }
 
+    fn write_incidents(&self, out: &mut String) {
+        let shapes = Shape::ALL.map(Shape::word).into_iter().chain(["unknown"]);
+        page::counter(
+            out,
+            "oomtrace_incidents_total",
+            "Runs of the OOM killer, by how they came about.",
+            shapes.zip(self.incidents).map(|(shape, count)| (format!("{{shape=\"{shape}\"}}"), count)),
+        );
+    }
+
     /// Writes all other metrics.
     pub(super) fn write(&self, out: &mut String) {
         page::head(
@@ -209,6 +228,7 @@ impl Totals {
                 .map(|(outcome, count)| (format!("{{outcome=\"{outcome}\"}}"), count)),
         );
         self.write_signals(out);
+        self.write_incidents(out);
         page::counter(
             out,
             "oomtrace_lost_events_total",
@@ -259,7 +279,7 @@ impl Totals {
             packer.numbers(&[KEPT]).numbers(&self.last.numbers()).numbers(&lost_of);
             packer.numbers(&self.kills).numbers(&self.last_kill).numbers(&self.ooms).numbers(&self.signals);
             packer.numbers(&[self.unreported]).numbers(&self.missed).numbers(&self.false_positives);
-            packer.numbers(&self.lost).numbers(&self.lost_last);
+            packer.numbers(&self.lost).numbers(&self.lost_last).numbers(&self.incidents);
             store.put(PLACE, &packer.done())?;
             self.changed = false;
         }
@@ -282,6 +302,7 @@ impl Totals {
             false_positives: from.numbers()?,
             lost: from.numbers()?,
             lost_last: from.numbers()?,
+            incidents: from.numbers()?,
             present: [false; RUNTIMES.len()],
             changed: true,
         })

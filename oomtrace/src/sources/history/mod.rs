@@ -141,10 +141,11 @@ impl History {
         (Some(Box::new(snapshot)), recurrence)
     }
 
-    /// Whether a cgroup was made in the last minute, so that there are no samples because it is so new.
+    /// Whether a cgroup was made after the last walk, so that there are no samples because it is so new.
     fn is_new(&self, cgroup: u64, at_ns: u64, tree: &CgroupTree) -> bool {
-        let minute = 6 * self.tracks.interval_ns();
-        let recent = self.walked.is_some_and(|(began, all)| all && at_ns.saturating_sub(began) < minute);
+        // The longest time between two walks, and time for one that is late.
+        let late = 12 * self.tracks.interval_ns();
+        let recent = self.walked.is_some_and(|(began, all)| all && at_ns.saturating_sub(began) < late);
         recent && tree.was_seen_made(CgroupId(cgroup)) && !self.others.contains(&cgroup)
     }
 
