@@ -14,7 +14,7 @@ use oomtrace::containers::{Runtime, Runtimes, Texts, docker, oci, podman, unit};
 use oomtrace::enrich::enricher::{Enricher, HookState, Knowledge, LogOrigin, RunFacts};
 use oomtrace::event::{CgroupVersion, Event, Host};
 use oomtrace::facts::kernel_log::LoggedKill;
-use oomtrace::facts::kernel_log::{Lines, OomLine};
+use oomtrace::facts::kernel_log::{Lines, OomLine, RunReports};
 use oomtrace::facts::{BootTime, CgroupChange, CgroupChangeKind, CgroupId, OomControlLayout};
 use oomtrace::filter::Filter;
 use oomtrace::host::clock::ClockOffset;
@@ -167,6 +167,9 @@ fn kmsg(dir: &Path) -> Result<Check> {
     let mut enricher = Enricher::new(knowledge(Root::at(dir)));
     let mut line = Vec::new();
     Ok(Box::new(move |bytes| {
+        let mut reports = RunReports::new(4096);
+        bytes.split(|byte| *byte == b'\n').for_each(|raw| reports.push(raw));
+        while reports.take(|_| true).is_some() {}
         let mut lines = Lines::default();
         let found: Vec<_> = bytes.split(|byte| *byte == b'\n').filter_map(|raw| lines.push(raw)).collect();
         let killed = found.iter().filter(|(_, line)| matches!(line, OomLine::Killed(_))).count();
