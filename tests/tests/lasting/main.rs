@@ -2,6 +2,7 @@
 //! be reported or counted. Real kills in their own cgroups, as root.
 
 mod gap;
+mod history;
 mod metrics;
 mod world;
 
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         trial("detached_before_they_were_told", detached_before_they_were_told),
         trial("memory_stays_in_a_storm", memory_stays_in_a_storm),
         trial("counters_go_on_after_a_sigkill", metrics::counters_go_on_after_a_sigkill),
+        trial("each_cause_has_its_word", history::each_cause_has_its_word),
+        trial("a_restart_loop_has_one_key", history::a_restart_loop_has_one_key),
+        trial("history_goes_on_after_a_sigkill", history::history_goes_on_after_a_sigkill),
         trial("metrics_file_that_fails_stops_nothing", metrics::metrics_file_that_fails_stops_nothing),
         trial("file_that_fails", file_that_fails),
         trial("what_is_refused_is_said", what_is_refused_is_said),
