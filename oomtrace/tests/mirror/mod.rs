@@ -17,7 +17,7 @@ use incident::{
 };
 use serde::Deserialize;
 use serde_json::Value;
-use values::{check_identity, check_message, check_values};
+use values::{check_identity, check_message, check_time, check_values};
 
 type Map = BTreeMap<String, String>;
 
@@ -374,11 +374,7 @@ pub fn check(line: &str) -> Result<(), String> {
     check_values(&value)?;
     check_message(&value)?;
     check_identity(&value)?;
-    let time = value["time"].as_str().unwrap_or_default();
-    let (whole, fraction) = time.split_once('.').ok_or("time without fraction")?;
-    if whole.len() != 19 || fraction.len() != 10 || !fraction.ends_with('Z') {
-        return Err(format!("time {time}"));
-    }
+    check_time(&value)?;
     fn strict<T: for<'de> Deserialize<'de>>(body: &str) -> Result<(), String> {
         serde_json::from_str::<T>(body).map(drop).map_err(|error| error.to_string())
     }

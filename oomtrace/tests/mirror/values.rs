@@ -18,6 +18,16 @@ pub fn check_identity(value: &Value) -> Result<(), String> {
     Ok(())
 }
 
+/// The time has nanoseconds, and is in UTC.
+pub fn check_time(value: &Value) -> Result<(), String> {
+    let time = value["time"].as_str().unwrap_or_default();
+    let (whole, fraction) = time.split_once('.').ok_or("time without fraction")?;
+    if whole.len() != 19 || fraction.len() != 10 || !fraction.ends_with('Z') {
+        return Err(format!("time {time}"));
+    }
+    Ok(())
+}
+
 /// The message, and the severity, which depends on the type.
 pub fn check_message(value: &Value) -> Result<(), String> {
     let kind = value["type"].as_str().unwrap_or_default();

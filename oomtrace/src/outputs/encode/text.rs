@@ -6,6 +6,7 @@
 pub(crate) mod history;
 mod host_memory;
 mod incident;
+mod run;
 mod signal_kill;
 mod stuck;
 
@@ -18,9 +19,8 @@ use anstyle::{AnsiColor, Style};
 
 use crate::{
     event::{
-        Cgroup, CgroupVersion, Container, Event, Gap, GapCgroup, Hooks, K8s, Kill, LossReason, Lost,
-        MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill, Start, Stop, Systemd, Trigger, Verdict,
-        name_of_user,
+        Cgroup, Container, Event, K8s, Kill, MemcgOom, MemcgOomOutcome, OomKill, Scope, SharedMmKill,
+        Systemd, Trigger, Verdict, name_of_user,
     },
     outputs::encode::{cut, json},
 };
@@ -105,7 +105,7 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
     };
     write!(out, "{style}{}{style:#} ", event.kind())?;
     match event {
-        Event::Start(event) => write_start(event, out),
+        Event::Start(event) => run::write_start(event, out),
         Event::OomKill(event) => write_oom_kill(event, palette, out),
         Event::SharedMmKill(event) => write_shared_mm_kill(event, palette, out),
         Event::MemcgOom(event) => write_memcg_oom(event, palette, out),
@@ -116,11 +116,11 @@ fn write_sentence(event: &Event, palette: &Palette, out: &mut String) -> fmt::Re
         Event::Usage(event) => history::write_usage(event, palette, out),
         Event::HostMemory(event) => host_memory::write_host_memory(event, palette, out),
         Event::Stuck(event) => stuck::write_stuck(event, palette, out),
-        Event::Lost(event) => write_lost(event, out),
-        Event::Gap(event) => write_gap(event, out),
-        Event::Hooks(event) => write_hooks(event, out),
+        Event::Lost(event) => run::write_lost(event, out),
+        Event::Gap(event) => run::write_gap(event, out),
+        Event::Hooks(event) => run::write_hooks(event, out),
         Event::Verdict(event) => write_verdict(event, palette, out),
-        Event::Stop(event) => write_stop(event, out),
+        Event::Stop(event) => run::write_stop(event, out),
     }
 }
 
@@ -218,81 +218,6 @@ fn write_trigger(trigger: &Trigger, here: &Cgroup, out: &mut String) -> fmt::Res
     }
 }
 
-fn write_start(event: &Start, out: &mut String) -> fmt::Result {
-    let cgroup = match event.cgroup_version {
-        CgroupVersion::V1 => "v1",
-        CgroupVersion::V2 => "v2",
-        CgroupVersion::Hybrid => "hybrid",
-        CgroupVersion::None => "none",
-    };
-    let kernel = event.envelope.host.kernel.as_deref().map_or(Cow::Borrowed("unknown"), plain);
-    write!(out, "oomtrace {}, kernel {kernel}, cgroup {cgroup}", plain(&event.version))?;
-    let killer = event.hooks.iter().find(|hook| hook.name == "oom_kill_process");
-    let how = killer.map_or("none", |hook| hook.attached.as_str());
-    write!(out, ", function hook {}, runtimes", plain(how))?;
-    for runtime in &event.runtimes {
-        write!(out, " {}", plain(runtime))?;
-    }
-    if event.runtimes.is_empty() {
-        out.write_str(" none")?;
-    }
-    if event.resumed {
-        out.write_str(", resumed")?;
-    }
-    for limit in &event.limits {
-        out.write_str("\n  - ")?;
-        write_limit(limit, out)?;
-    }
-    Ok(())
-}
-
-fn write_lost(event: &Lost, out: &mut String) -> fmt::Result {
-    let reason = match event.reason {
-        LossReason::RingFull => "kill events: the ring was full",
-        LossReason::UnnumberedRingFull => "events of cgroups that ran out without a kill: the ring was full",
-        LossReason::SignalRingFull => "signals that ended processes: their ring was full",
-        LossReason::CgroupRingFull => "cgroup changes: the ring was full, names may be unknown",
-        LossReason::CgroupNotKept => "cgroups: no place to keep them, names may be unknown",
-        LossReason::NameNotRead => "names: a user, service or container used up its share",
-        LossReason::VerdictQueueFull => "verdicts: too many kills waited for theirs",
-        LossReason::IncidentQueueFull => "kills in incidents: too many victims were waited for",
-        LossReason::NoScratch => "kill events: the kernel side had no buffer",
-        LossReason::UnreadableRecord => "kill events: records could not be read",
-        LossReason::Sink => "lines: the output refused them",
-        LossReason::Journal => "entries of the journal: journald took none",
-        LossReason::Unexplained => "kill events: seq jumped and no counter says why",
-    };
-    write!(out, "{} {reason}", event.count)
-}
-
-fn write_hooks(event: &Hooks, out: &mut String) -> fmt::Result {
-    match &event.limit {
-        Some(limit) => write_limit(limit, out),
-        None => out.write_str("the function hooks run again"),
-    }
-}
-
-/// A sentence of oomtrace, which may contain a path.
-fn write_limit(text: &str, out: &mut String) -> fmt::Result {
-    text.chars().try_for_each(|char| match char {
-        '"' | '\'' => out.write_char(char),
-        char => write!(out, "{}", char.escape_debug()),
-    })
-}
-
-fn write_gap(event: &Gap, out: &mut String) -> fmt::Result {
-    let Gap { kernel_kills, reported, .. } = event;
-    write!(
-        out,
-        "the kernel counts {kernel_kills} kills since {}, {reported} were reported",
-        plain(&event.since)
-    )?;
-    for GapCgroup { path, kernel_kills, reported } in &event.cgroups {
-        write!(out, "; in {} {kernel_kills}, {reported} reported", plain(path))?;
-    }
-    Ok(())
-}
-
 fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::Result {
     let who = who(None, Some(&event.container), None, &None);
     let runtime = plain(&event.container.runtime.name);
@@ -317,14 +242,6 @@ fn write_verdict(event: &Verdict, palette: &Palette, out: &mut String) -> fmt::R
         write!(out, "; flags {} too, which had no kill", plain(name))?;
     }
     Ok(())
-}
-
-fn write_stop(event: &Stop, out: &mut String) -> fmt::Result {
-    write!(out, "{}: {} events, {} lost", plain(&event.reason), event.events, event.lost)?;
-    match event.signals_left_out {
-        Some(count) if count > 0 => write!(out, ", {count} signals without a line"),
-        _ => Ok(()),
-    }
 }
 
 /// The name that a person knows: pod, container or unit, else the cgroup.
