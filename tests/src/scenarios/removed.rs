@@ -76,8 +76,8 @@ impl Walk {
         let mut numbers =
             detail.split(|char: char| !char.is_ascii_digit()).filter_map(|word| word.parse().ok());
         let mut number = || numbers.next().with_context(|| format!("no number: {detail}"));
-        let (cgroups, _time, removed, bytes) = (number()?, number()?, number()?, number()?);
-        Ok(Self { cgroups, removed, bytes })
+        let (cgroups, _time, removed, mebibytes) = (number()?, number()?, number()?, number()?);
+        Ok(Self { cgroups, removed, bytes: mebibytes * MIB })
     }
 }
 
