@@ -54,6 +54,8 @@ const OTHERS_MAX: usize = 8192;
 const LOOKED_UP: u32 = 512;
 /// Limits that are judged in a walk: it takes about 50 µs each.
 const JUDGED: usize = 16;
+/// Events that wait while the output takes no lines. Limits are judged again when there is room, so none is lost.
+const TOLD_MAX: usize = 1024;
 
 /// How the memory of all cgroups went.
 pub struct History {
@@ -233,6 +235,9 @@ impl History {
 
     /// Judges the limits that may be near, some in each walk.
     fn judge(&mut self) {
+        if self.told.len() >= TOLD_MAX {
+            return;
+        }
         let interval = self.tracks.interval_ns();
         let is_asked = |track: &&Track| {
             let near =
