@@ -131,7 +131,8 @@ pub fn a_restart_loop_has_one_key() -> Result<()> {
     let world = World::make("loop")?;
     let mut run = Run::start(&world.run_unpinned(&FAST))?;
     world.started()?;
-    sleep(2 * MINUTE);
+    // The first walks look up 512 cgroups each, and there may be thousands of others.
+    sleep(10 * MINUTE);
     for number in 1..=5 {
         let cgroup = world.scratch.cgroup().child(b"loop")?;
         let mut hog = hog_in(&cgroup, MIB)?;
