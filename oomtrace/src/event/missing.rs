@@ -119,6 +119,9 @@ pub enum Reason {
     CgroupFileUnreadable,
     /// The memory was already being released, or had changed, when the cgroup's file was read.
     MemoryChanged,
+    /// Together the parts are less than three quarters of the usage: the kernel's counters were behind, or there is memory in none of
+    /// them.
+    CountersBehind,
     /// The usage before the kill was recorded for too short a time.
     RecordedTooShort,
     /// No sample of the cgroup was taken.

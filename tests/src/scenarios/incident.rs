@@ -70,7 +70,9 @@ fn known_mix(incident: &Line, sockets: u64, limit: u64) -> Result<()> {
     ];
     for (key, least) in least {
         let found = incident.number(&format!("cgroup.memory.{key}"));
-        let unknown = incident.get(&format!("missing.cgroup.memory.{key}")).is_some();
+        let unknown = ["missing.cgroup.memory", &format!("missing.cgroup.memory.{key}")]
+            .iter()
+            .any(|key| incident.get(key).is_some());
         ensure!(
             unknown || found >= least,
             "field {key}: at least {least:?}, oomtrace {found:?}: {}",

@@ -2,7 +2,7 @@
 
 use super::{
     Log,
-    memory::RanOut,
+    memory::{RanOut, is_up_to_date},
     victims::{End, Victim},
 };
 use crate::{
@@ -59,7 +59,7 @@ impl Complete<'_> {
             None => (None, Err(nothing.clone()), Err(nothing.clone())),
         };
         Evidence {
-            memory: memory.map_or_else(|| self.memory.clone(), Ok),
+            memory: self.memory(memory),
             processes,
             host,
             zones,
@@ -67,6 +67,16 @@ impl Complete<'_> {
             reaper: reaper(self.victims, log, self.lost_before),
             usage_bytes: self.usage_bytes.clone(),
             host_swap_bytes: host_swap_bytes(),
+        }
+    }
+
+    /// What the report says of the memory, else the cgroup's files.
+    fn memory(&self, reported: Option<CgroupMemory>) -> Result<CgroupMemory, Why> {
+        let usage = self.cgroup.and_then(|cgroup| cgroup.usage_bytes);
+        match reported {
+            None => self.memory.clone(),
+            Some(memory) if usage.is_none_or(|usage| is_up_to_date(&memory, usage)) => Ok(memory),
+            Some(_) => self.memory.clone().map_err(|_| Reason::CountersBehind.into()),
         }
     }
 
