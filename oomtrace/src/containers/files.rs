@@ -55,7 +55,11 @@ impl StateDir {
         self.find(name).is_ok()
     }
 
-    fn find(&self, name: &Path) -> Result<(), FileError> {
+    /// Finds out if `name` exists.
+    ///
+    /// # Errors
+    /// [`FileError::Absent`] if it does not; another one if that is not known.
+    pub fn find(&self, name: &Path) -> Result<(), FileError> {
         match &self.readers {
             Some(readers) => readers.find(&self.dir, name),
             None => self.dir.find(name),

@@ -88,7 +88,7 @@ pub(super) fn home(dirs: &StateDirs, runtime: Runtime, id: &str, known: bool) ->
             (!dirs.crio.is_empty(), found.then(|| Home::CriO(dirs.crio.clone())))
         }
         Runtime::Podman => {
-            let found = dirs.podman.iter().find(|dir| lists(dir, id));
+            let found = dirs.podman.iter().find(|dir| listed(dir, id).is_ok());
             (dirs.podman.iter().any(|dir| podman::is_store(dir, true)), found.cloned().map(Home::Podman))
         }
         Runtime::Lxc | Runtime::Nspawn => (false, None),
@@ -108,13 +108,18 @@ pub(super) fn home_of_user(
     let dirs = dirs.ok_or_else(no_directory)?;
     let found = match runtime {
         Runtime::Docker => {
-            let home = || Home::Docker { dir: dirs.docker.clone(), asked: false };
-            dirs.docker.holds(&docker_file(id)).then(home)
+            let home = |()| Home::Docker { dir: dirs.docker.clone(), asked: false };
+            dirs.docker.find(&docker_file(id)).map(home)
         }
-        Runtime::Podman => lists(&dirs.podman, id).then_some(Home::UserPodman),
+        Runtime::Podman => listed(&dirs.podman, id).map(|()| Home::UserPodman),
         Runtime::Containerd | Runtime::CriO | Runtime::Lxc | Runtime::Nspawn => return Err(no_directory()),
     };
-    found.ok_or_else(|| if known { Unsaid::Gone } else { no_directory() })
+    found.map_err(|why| match why {
+        FileError::Absent if known => Unsaid::Gone,
+        FileError::Absent => no_directory(),
+        // A reader that was too slow says nothing of the container.
+        why => Unsaid::Unknown(unreadable(&why)),
+    })
 }
 
 fn is_an_id(id: &str) -> Result<(), Unsaid> {
@@ -126,9 +131,13 @@ fn no_directory() -> Unsaid {
     Unsaid::Unknown("no known directory of its runtime has its state".to_owned())
 }
 
-/// Whether Podman's list in `dir` has the container.
-fn lists(dir: &StateDir, id: &str) -> bool {
-    podman::container(dir, id, &mut podman::Lists::default(), &mut Texts::unshared()).is_ok()
+/// Finds the container in Podman's list in `dir`.
+fn listed(dir: &StateDir, id: &str) -> Result<(), FileError> {
+    podman::container(dir, id, &mut podman::Lists::default(), &mut Texts::unshared()).map(drop)
+}
+
+fn unreadable(why: &FileError) -> String {
+    format!("cannot read the runtime's file: {why}")
 }
 
 /// What the files say now.
@@ -151,7 +160,7 @@ pub(super) fn read(home: &Home, id: &str) -> Says {
     match read {
         Ok(says) => says,
         Err(FileError::Absent) => Says::Gone,
-        Err(why) => Says::Unknown(format!("cannot read the runtime's file: {why}")),
+        Err(why) => Says::Unknown(unreadable(&why)),
     }
 }
 
