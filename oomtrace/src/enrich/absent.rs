@@ -39,6 +39,11 @@ impl Absent {
         fact
     }
 
+    /// Returns the fact, or adds why it is absent.
+    pub fn known<T>(&mut self, fact: Result<T, Why>, key: &'static str) -> Option<T> {
+        fact.map_err(|why| self.because(key, why)).ok()
+    }
+
     /// The reasons for the event.
     pub fn into_missing(self) -> Missing {
         let mut missing = self.0;

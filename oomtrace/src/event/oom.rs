@@ -37,6 +37,19 @@ pub struct OomKill {
     pub missing: Missing,
 }
 
+impl OomKill {
+    /// Names the run of the OOM killer within its stream: `oom.id`; of a kill without one, its `seq`.
+    pub fn run(&self) -> u64 {
+        self.oom.id.or(self.envelope.seq).unwrap_or_default()
+    }
+
+    /// Whether it was seen live, and a process was killed. A kill that is only in the log is old, and a victim that was exiting anyway
+    /// was not killed.
+    pub fn is_live_kill(&self) -> bool {
+        self.envelope.seq.is_some() && self.oom.kill != Some(Kill::AlreadyExiting)
+    }
+}
+
 /// One run of the OOM killer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Oom {

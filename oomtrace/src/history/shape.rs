@@ -1,8 +1,11 @@
 //! One word for how a kill came about, where it is certain. The facts come first: see `docs/EVENTS.md`.
 
-use crate::history::{
-    Point,
-    slope::{Line, Slope, kendall, theil_sen, thinned},
+use crate::{
+    event::Shape,
+    history::{
+        Point,
+        slope::{Line, Slope, kendall, theil_sen, thinned},
+    },
 };
 
 /// At most so many points are compared with each other.
@@ -15,23 +18,6 @@ const SAMPLES_MIN: usize = 6;
 const BEFORE: (f64, f64) = (60.0, 2.5);
 /// How many equal spans floors are taken of.
 const SPANS: usize = 8;
-
-/// How a kill came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// The cgroup lived for less than a minute, or six samples.
-    Short,
-    /// It had been at its limit for a while.
-    AtLimit,
-    /// A quarter of the limit or more came in less than 25 s.
-    Burst,
-    /// It rose in a few jumps, and never fell.
-    Steps,
-    /// Its floors rose all the time.
-    Growth,
-    /// None of these is certain.
-    Irregular,
-}
 
 /// The kill, or whatever else the samples end with.
 #[derive(Clone, Copy, Debug)]

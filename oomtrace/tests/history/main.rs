@@ -15,7 +15,7 @@ mod limits;
 mod tracks;
 
 use generated::{Dice, Series};
-use oomtrace::history::shape::Shape::{self, AtLimit, Burst, Growth, Irregular, Short, Steps};
+use oomtrace::event::Shape::{self, AtLimit, Burst, Growth, Irregular, Short, Steps};
 
 const SERIES: usize = 300;
 

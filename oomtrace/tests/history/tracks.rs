@@ -1,8 +1,11 @@
 //! What a track keeps.
 
-use oomtrace::history::{
-    Sampled, TRACK_BYTES, Track,
-    shape::{End, Of, Shape, course},
+use oomtrace::{
+    event::Shape,
+    history::{
+        Sampled, TRACK_BYTES, Track,
+        shape::{End, Of, course},
+    },
 };
 use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};

@@ -7,7 +7,7 @@ use crate::{
     event::{Before, BeforeOf, FloorSlope, LastSample, OomKill, Reason, Scope, Shape, UnreclaimableBefore},
     history::{
         Point, Track,
-        shape::{self, Course, End, Of, course},
+        shape::{Course, End, Of, course},
         slope::Slope,
     },
     sources::history::History,
@@ -136,10 +136,8 @@ impl Snapshot {
             (_, Some(limit)) if track.limit > 0 && limit.abs_diff(track.limit) > limit / 50 => {
                 Reason::LimitChanged
             }
-            _ if course.shape == shape::Shape::Short && !track.is(Track::FROM_START) => {
-                Reason::RecordedTooShort
-            }
-            _ => return Some(word(course.shape)),
+            _ if course.shape == Shape::Short && !track.is(Track::FROM_START) => Reason::RecordedTooShort,
+            _ => return Some(course.shape),
         };
         absent.because("before.shape", why);
         None
@@ -160,9 +158,9 @@ impl Snapshot {
             return None;
         }
         let course = course();
-        let is_told = course.shape != shape::Shape::Short || track.is(Track::FROM_START);
+        let is_told = course.shape != Shape::Short || track.is(Track::FROM_START);
         Some(UnreclaimableBefore {
-            shape: is_told.then(|| word(course.shape)),
+            shape: is_told.then_some(course.shape),
             start_bytes: course.start.map(|(_, pages)| self.bytes(pages)),
             last_bytes: self.bytes(now),
             floor_slope: course.slope.map(|slope| self.slope(slope)),
@@ -206,16 +204,5 @@ pub(super) fn floor_slope(slope: Slope, interval_ns: u64, page_bytes: u64) -> Fl
         bytes_per_hour: bytes(slope.middle),
         low_bytes_per_hour: bytes(slope.low),
         high_bytes_per_hour: bytes(slope.high),
-    }
-}
-
-fn word(shape: shape::Shape) -> Shape {
-    match shape {
-        shape::Shape::Short => Shape::Short,
-        shape::Shape::AtLimit => Shape::AtLimit,
-        shape::Shape::Burst => Shape::Burst,
-        shape::Shape::Steps => Shape::Steps,
-        shape::Shape::Growth => Shape::Growth,
-        shape::Shape::Irregular => Shape::Irregular,
     }
 }

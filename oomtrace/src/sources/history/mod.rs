@@ -117,7 +117,7 @@ impl History {
         kill: &OomKill,
         enricher: &Enricher,
     ) -> (Option<Box<Snapshot>>, Option<Recurrence>) {
-        let run = (kill.envelope.stream.clone(), kill.oom.id.or(kill.envelope.seq).unwrap_or_default());
+        let run = (kill.envelope.stream.clone(), kill.run());
         if self.last_run.as_ref() == Some(&run) {
             return (None, None);
         }

@@ -20,7 +20,7 @@ pub(in crate::sources) use told::Told;
 use crate::{
     accounting::Account,
     enrich::enricher::Enricher,
-    event::{Charged, ChargedEvidence, Event, HostTotals, Kill, OomKill, Reason, RemovedCgroups, Scope, Why},
+    event::{Charged, ChargedEvidence, Event, HostTotals, OomKill, Reason, RemovedCgroups, Scope, Why},
     facts::{BootTime, CgroupId, removed},
     sources::{
         probe::WalkError,
@@ -68,7 +68,7 @@ impl HostRuns {
     /// Remembers a run at its first kill. Returns whether it was the first.
     fn begin(&self, kill: &OomKill, enricher: &Enricher) -> bool {
         let mut runs = self.0.borrow_mut();
-        let (id, stream) = (id_of(kill), kill.envelope.stream.as_deref());
+        let (id, stream) = (kill.run(), kill.envelope.stream.as_deref());
         if runs.iter().any(|run| run.id == id && run.stream.as_deref() == stream) {
             return false;
         }
@@ -89,11 +89,6 @@ impl HostRuns {
     }
 }
 
-/// The number of a run: the `oom.id` of its kills; of one without, its `seq`.
-fn id_of(kill: &OomKill) -> u64 {
-    kill.oom.id.or(kill.envelope.seq).unwrap_or_default()
-}
-
 /// Whether the host, or some of its nodes, ran out.
 pub(in crate::sources) fn is_of_host(scope: Option<Scope>) -> bool {
     matches!(scope, Some(Scope::Host | Scope::Cpuset | Scope::Mempolicy))
@@ -102,9 +97,8 @@ pub(in crate::sources) fn is_of_host(scope: Option<Scope>) -> bool {
 impl Consumer for HostRuns {
     fn saw(&mut self, event: &Event, _: bool, enricher: &Enricher, _: &mut Account) -> bool {
         let Event::OomKill(kill) = event else { return false };
-        // As for an incident: a kill that is only in the log is old, and a victim that was exiting anyway was not killed.
-        let counts = kill.envelope.seq.is_some() && kill.oom.kill != Some(Kill::AlreadyExiting);
-        counts && is_of_host(kill.oom.scope) && self.begin(kill, enricher)
+        // As for an incident.
+        kill.is_live_kill() && is_of_host(kill.oom.scope) && self.begin(kill, enricher)
     }
 
     fn take(&mut self, walk: &Walk<'_>, enricher: &mut Enricher, _: &mut Account) {

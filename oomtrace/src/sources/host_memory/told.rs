@@ -46,7 +46,7 @@ fn event(run: Run, told: Told, envelope: Envelope, tree: &CgroupTree) -> HostMem
     let mut absent = Absent::default();
     absent.all(&told.missing.into_iter().filter(is_here).collect::<Vec<Absence>>());
     let memory = memory(told.report, run.meminfo, &mut absent);
-    let walked = known(run.walked.unwrap_or(Err(Reason::NotRead.into())), "charged", &mut absent);
+    let walked = absent.known(run.walked.unwrap_or(Err(Reason::NotRead.into())), "charged");
     if walked.is_none() {
         absent.because("top", Reason::NotRead);
         absent.because("killed_largest", Reason::NotRead);
@@ -98,10 +98,6 @@ fn is_here(absence: &Absence) -> bool {
     SAME_KEYS
         .iter()
         .any(|same| key.strip_prefix(same).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-}
-
-fn known<T>(fact: Result<T, Why>, key: &'static str, absent: &mut Absent) -> Option<T> {
-    fact.map_err(|why| absent.because(key, why)).ok()
 }
 
 /// The memory of the host: by the kernel's report, else by `/proc/meminfo`. What a kill does not change, and the report does not have, is

@@ -35,7 +35,7 @@ use told::Run;
 use crate::{
     accounting::Account,
     enrich::enricher::{Enricher, LastVictim},
-    event::{Event, Kill},
+    event::Event,
     host::{identity, kernel_log::ReportLog, root::Root},
     sources::{Next, Source, history::Shared, host_memory::HostRuns},
 };
@@ -185,10 +185,7 @@ impl Source for Incidents {
     fn saw(&mut self, event: &Event, _: bool, enricher: &Enricher, account: &mut Account) {
         let victim = enricher.last_victim();
         let sent = match event {
-            // A kill that is only in the log is old. A victim that was exiting anyway was not killed.
-            Event::OomKill(kill)
-                if kill.envelope.seq.is_some() && kill.oom.kill != Some(Kill::AlreadyExiting) =>
-            {
+            Event::OomKill(kill) if kill.is_live_kill() => {
                 let history = self.history.as_ref();
                 let past = history.map(|history| history.borrow_mut().killed(kill, enricher));
                 let run = Run::of(kill, enricher.tree());

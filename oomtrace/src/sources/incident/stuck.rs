@@ -3,7 +3,7 @@
 use super::late::Found;
 use crate::{
     enrich::absent::Absent,
-    event::{Absence, Container, Envelope, IncidentVictim, K8s, Missing, Stuck, Systemd, Why},
+    event::{Absence, Container, Envelope, IncidentVictim, K8s, Missing, Stuck, Systemd},
 };
 
 /// What the line says of the run.
@@ -28,8 +28,13 @@ impl StuckRun {
             ["container", "k8s"].iter().any(|key| absence.key.split('.').next() == Some(*key))
         };
         absent.all(&self.missing.iter().filter(is_owner).cloned().collect::<Missing>());
-        let threads = known(threads, &["victim.comm", "thread_count", "threads"], &mut absent);
-        let reaper = known(reaper, &["reaper"], &mut absent);
+        let threads = threads.map_err(|why| {
+            for key in ["victim.comm", "thread_count", "threads"] {
+                absent.because(key, why.clone());
+            }
+        });
+        let threads = threads.ok();
+        let reaper = absent.known(reaper, "reaper");
         let first = self.of.first().copied().unwrap_or_default();
         let time = if again { "again" } else { "first" };
         Stuck {
@@ -53,8 +58,4 @@ impl StuckRun {
             missing: absent.into_missing(),
         }
     }
-}
-
-fn known<T>(fact: Result<T, Why>, keys: &[&'static str], absent: &mut Absent) -> Option<T> {
-    fact.map_err(|why| keys.iter().for_each(|key| absent.because(key, why.clone()))).ok()
 }

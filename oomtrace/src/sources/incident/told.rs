@@ -103,7 +103,7 @@ impl Run {
         let seq = kill.envelope.seq.unwrap_or_default();
         let fired = kill.oom.cgroup.as_ref();
         Self {
-            id: kill.oom.id.unwrap_or(seq),
+            id: kill.run(),
             stream: kill.envelope.stream.clone(),
             of: vec![seq],
             killed: 1,
@@ -227,15 +227,15 @@ impl Run {
         let before = self.before(&mut absent);
         let cgroup = with_memory(self.cgroup, memory, &mut absent);
         let usage_bytes = match &cgroup {
-            Some(_) => known(usage_bytes, "released.usage_bytes", &mut absent),
+            Some(_) => absent.known(usage_bytes, "released.usage_bytes"),
             None => None,
         };
         let released = Released {
-            after_ns: known(after_ns, "released.after_ns", &mut absent),
-            reaper: known(reaper, "released.reaper", &mut absent),
+            after_ns: absent.known(after_ns, "released.after_ns"),
+            reaper: absent.known(reaper, "released.reaper"),
             usage_bytes,
         };
-        let process_table = known(processes, "process_table", &mut absent);
+        let process_table = absent.known(processes, "process_table");
         let findings = findings(&Facts {
             scope: self.scope,
             limit_bytes: cgroup.as_ref().and_then(|cgroup| cgroup.limit_bytes),
@@ -280,7 +280,7 @@ fn with_memory(
         absent.because("cgroup", Reason::NoLimitFired);
         return None;
     };
-    let memory = known(memory, "cgroup.memory", absent);
+    let memory = absent.known(memory, "cgroup.memory");
     if let Some(memory) = &memory {
         absences(memory, absent);
     }
@@ -312,10 +312,6 @@ fn same_key(absence: &Absence) -> Option<Absence> {
 
 fn is_key(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('.')
-}
-
-fn known<T>(fact: Result<T, Why>, key: &'static str, absent: &mut Absent) -> Option<T> {
-    fact.map_err(|why| absent.because(key, why)).ok()
 }
 
 /// Why parts of the memory are absent: the kernel does not print them, or cut its report before them.

@@ -20,12 +20,9 @@ use aya::programs::RawTracePoint;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
-    host::{process::CommandLineChoice, root::Root},
+    host::root::Root,
     kernel::Kernel,
-    sources::{
-        probe::{HookChoice, Options, Ring, attach, object, test_run::test_run},
-        signal_kills::SignalChoice,
-    },
+    sources::probe::{Options, Ring, attach, object, test_run::test_run},
 };
 
 const ROUNDS: u64 = 1_000_000;
@@ -35,15 +32,7 @@ const AT_MOST: Duration = Duration::from_secs(10);
 /// The program, and the ring that it writes.
 fn loaded() -> (OwnedFd, Ring) {
     let kernel = Kernel::read(&Root::host()).unwrap();
-    let options = Options {
-        hook: HookChoice::None,
-        kill_ring_bytes: 64 << 10,
-        cgroup_ring_bytes: 64 << 10,
-        signals: SignalChoice::Off,
-        command_line: CommandLineChoice::None,
-        debug: false,
-    };
-    let mut ebpf = object::load(&options, &kernel.resolved.layout).unwrap();
+    let mut ebpf = object::load(&Options::smallest(), &kernel.resolved.layout).unwrap();
     let program: &mut RawTracePoint = attach::program(&mut ebpf, "mark_victim").unwrap();
     program.load().unwrap();
     let fd = program.fd().unwrap().as_fd().try_clone_to_owned().unwrap();

@@ -69,6 +69,18 @@ pub struct Options {
 }
 
 impl Options {
+    /// For a program that is attached to nothing: the other maps of the object are not used, and are gone when it is loaded.
+    fn smallest() -> Self {
+        Self {
+            hook: HookChoice::None,
+            kill_ring_bytes: 64 << 10,
+            cgroup_ring_bytes: 64 << 10,
+            signals: SignalChoice::Off,
+            command_line: CommandLineChoice::None,
+            debug: false,
+        }
+    }
+
     /// The settings of the programs: the kernel's layout, with the operator's choices.
     fn applied_to(&self, layout: &KernelLayout) -> KernelLayout {
         let command_line = match self.command_line {

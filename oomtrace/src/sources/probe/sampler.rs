@@ -17,13 +17,7 @@ use oomtrace_common::{
 };
 use zerocopy::FromZeros;
 
-use crate::{
-    host::process::CommandLineChoice,
-    sources::{
-        probe::{HookChoice, Options, ProbeError, attach, error::chain, object, test_run::test_run},
-        signal_kills::SignalChoice,
-    },
-};
+use crate::sources::probe::{Options, ProbeError, attach, error::chain, object, test_run::test_run};
 
 /// The program, and the map with its state.
 pub const PROGRAM: &str = "sample_cgroups";
@@ -86,7 +80,7 @@ impl Sampler {
     /// # Errors
     /// With the kernel's reason, if it refuses the program.
     pub fn load(layout: &KernelLayout) -> Result<Self, ProbeError> {
-        let mut ebpf = object::load(&smallest(), layout)?;
+        let mut ebpf = object::load(&Options::smallest(), layout)?;
         let map = ebpf.take_map(MAP).ok_or_else(|| ProbeError::Counters(format!("no map {MAP}")))?;
         let walked = Array::try_from(map).map_err(|error| ProbeError::Counters(chain(&error).0))?;
         let program: &mut RawTracePoint = attach::program(&mut ebpf, PROGRAM)?;
@@ -128,17 +122,5 @@ impl Sampler {
         let count = usize::try_from(walked.cursor.count).unwrap_or(0);
         walked.samples.get(..count).unwrap_or_default().iter().for_each(take);
         Ok(if walked.cursor.state == WALK_DONE { WalkStep::Done } else { WalkStep::GoesOn })
-    }
-}
-
-/// The other maps of the object are not used, and are gone when it is loaded.
-fn smallest() -> Options {
-    Options {
-        hook: HookChoice::None,
-        kill_ring_bytes: 64 << 10,
-        cgroup_ring_bytes: 64 << 10,
-        signals: SignalChoice::Off,
-        command_line: CommandLineChoice::None,
-        debug: false,
     }
 }
