@@ -75,26 +75,54 @@ pub(super) fn home(dirs: &StateDirs, runtime: Runtime, id: &str, known: bool) ->
     let (there, found) = match runtime {
         Runtime::Docker => {
             let file = docker_file(id);
-            let dir = dirs.docker.iter().find(|dir| dir.holds(&file));
+            let dir = first(&dirs.docker, |dir| dir.find(&file));
             let home = dir.map(|dir| Home::Docker { dir: dir.clone(), asked: true });
             (dirs.docker.iter().any(|dir| dir.holds(Path::new("containers"))), home)
         }
         Runtime::Containerd => {
-            let found = dirs.containerd_roots.iter().find(|dir| dir.holds(&cri_file(id)));
-            (dirs.containerd_roots.iter().any(|dir| dir.holds(Path::new(CRI))), found.cloned().map(Home::Cri))
+            let found = first(&dirs.containerd_roots, |dir| dir.find(&cri_file(id)));
+            let home = found.map(|dir| Home::Cri(dir.clone()));
+            (dirs.containerd_roots.iter().any(|dir| dir.holds(Path::new(CRI))), home)
         }
         Runtime::CriO => {
-            let found = dirs.crio.iter().any(|dir| dir.holds(&crio_file(id, "")));
-            (!dirs.crio.is_empty(), found.then(|| Home::CriO(dirs.crio.clone())))
+            let found = first(&dirs.crio, |dir| dir.find(&crio_file(id, "")));
+            (!dirs.crio.is_empty(), found.map(|_| Home::CriO(dirs.crio.clone())))
         }
         Runtime::Podman => {
-            let found = dirs.podman.iter().find(|dir| listed(dir, id).is_ok());
-            (dirs.podman.iter().any(|dir| podman::is_store(dir, true)), found.cloned().map(Home::Podman))
+            let found = first(&dirs.podman, |dir| listed(dir, id));
+            let home = found.map(|dir| Home::Podman(dir.clone()));
+            (dirs.podman.iter().any(|dir| podman::is_store(dir, true)), home)
         }
-        Runtime::Lxc | Runtime::Nspawn => (false, None),
+        Runtime::Lxc | Runtime::Nspawn => return Err(no_directory()),
     };
     // A container that was never read may be in an unknown directory.
-    found.ok_or_else(|| if known && there { Unsaid::Gone } else { no_directory() })
+    found.map_err(|why| not_found(&why, known && there))
+}
+
+/// The first directory in which something is found; else the error of one that could not be read.
+fn first(
+    dirs: &[StateDir],
+    find: impl Fn(&StateDir) -> Result<(), FileError>,
+) -> Result<&StateDir, FileError> {
+    let mut worst = FileError::Absent;
+    for dir in dirs {
+        match find(dir) {
+            Ok(()) => return Ok(dir),
+            Err(FileError::Absent) => {}
+            Err(why) => worst = why,
+        }
+    }
+    Err(worst)
+}
+
+/// What is said of a container that was not found. `known`: its state was read before, in a directory that is there.
+fn not_found(why: &FileError, known: bool) -> Unsaid {
+    match why {
+        FileError::Absent if known => Unsaid::Gone,
+        FileError::Absent => no_directory(),
+        // A file that could not be read, perhaps in time, says nothing of the container.
+        why => Unsaid::Unknown(unreadable(why)),
+    }
 }
 
 /// The same for a user's own runtime.
@@ -114,12 +142,7 @@ pub(super) fn home_of_user(
         Runtime::Podman => listed(&dirs.podman, id).map(|()| Home::UserPodman),
         Runtime::Containerd | Runtime::CriO | Runtime::Lxc | Runtime::Nspawn => return Err(no_directory()),
     };
-    found.map_err(|why| match why {
-        FileError::Absent if known => Unsaid::Gone,
-        FileError::Absent => no_directory(),
-        // A reader that was too slow says nothing of the container.
-        why => Unsaid::Unknown(unreadable(&why)),
-    })
+    found.map_err(|why| not_found(&why, known))
 }
 
 fn is_an_id(id: &str) -> Result<(), Unsaid> {

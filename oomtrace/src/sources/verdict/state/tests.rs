@@ -152,3 +152,14 @@ fn a_container_that_was_never_read_is_not_called_gone() {
     assert!(matches!(home(&dirs, Runtime::Docker, ID, false), Err(Unsaid::Unknown(_))));
     assert!(matches!(home(&dirs, Runtime::Containerd, ID, true), Err(Unsaid::Unknown(_))));
 }
+
+#[test]
+fn a_container_whose_file_cannot_be_read_is_not_called_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("overlay-containers/containers.json");
+    write(&list, "[]");
+    let dirs = StateDirs { podman: vec![StateDir::system(dir.path())], ..StateDirs::default() };
+    assert_eq!(home(&dirs, Runtime::Podman, ID, true).unwrap_err(), Unsaid::Gone);
+    write(&list, "[");
+    assert!(matches!(home(&dirs, Runtime::Podman, ID, true), Err(Unsaid::Unknown(_))));
+}
