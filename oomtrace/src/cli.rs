@@ -21,7 +21,7 @@ pub use beside::Beside;
 pub use explain::Explain;
 pub use filters::{Filters, ScopeChoice};
 pub use log::Log;
-pub use recorded::RecordedLines;
+pub use recorded::{RecordedLines, Taken};
 pub use report::Report;
 pub use show::Show;
 pub use tags::{labels, tags};

@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "not all samples are needed here")]
 mod samples;
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use oomtrace::event::{Absence, Event, OomKill, Origin, Reason, Scope};
 use tempfile::TempDir;
@@ -14,11 +14,14 @@ use tempfile::TempDir;
 fn explain(lines: &str, arguments: &[&str]) -> (i32, String, String) {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("oom.jsonl"), lines).unwrap();
+    explain_in(dir.path(), &[arguments, &["oom.jsonl"]].concat())
+}
+
+fn explain_in(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_oomtrace"))
         .arg("explain")
         .args(arguments)
-        .arg("oom.jsonl")
-        .current_dir(dir.path())
+        .current_dir(dir)
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -59,24 +62,49 @@ fn the_card_of_a_kill() {
     insta::assert_snapshot!(out, @r#"
     OOM kill of shop/api (compose) on node-7 at 2026-11-21 03:02:00 UTC (event 42)
 
-    killed         python3[2990], command line "python3 app.py", uid 0, oom_score_adj 0
-    why            the victim's own cgroup reached its limit: limit 50.0 MiB
-                   the cgroup may use no swap
-    memory         of the victim: 52.5 MiB resident (anonymous 49.6 MiB, files 2.8 MiB, shared 0 B), swap 0 B, page tables 164.0 KiB
+    verdict        python3[2990] was killed: its container reached its limit of 50.0 MiB
+                   it grew for 43 min, from 15.0 MiB, 49.2 MiB an hour
+                   49.0 MiB 6.9 s before
+                   without page cache 48.0 MiB, which grew from 12.0 MiB, 49.2 MiB an hour
+                   a burst to 48.0 MiB that no sample shows, 20 min before
+    memory before  limit 50.0 MiB │                                ████████████████
+                                  │                ████████████████████████████████
+                                  │ ▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆████████████████████████████████
+                                  │▄███████████████████████████████████████████████
+                                  │████████████████████████████████████████████████
+                                0 └────────────────────────────────────────────────
+                                   43 min before                           the kill
+                   264 samples, 10.0 s or more apart; each column is the highest of its time
+    filled by      49.9 MiB of 50.0 MiB (the kernel's own report, from before the kill)
+                   memory of processes (anon)      45.0 MiB   90 %  ██████████████████
+                   tmpfs or shared memory           4.0 MiB    8 %  █▌
+                   page cache                     460.0 KiB    0 %  ▏
+                   kernel                         560.0 KiB    1 %  ▏
+                     kernel stacks                144.0 KiB    0 %  ▏
+                     page tables                  252.0 KiB    0 %  ▏
+                     slab, reclaimable             88.0 KiB    0 %  ▏
+                     slab, other                   75.7 KiB    0 %  ▏
+                     for each processor               288 B    0 %  ▏
+    who            2 processes with 55.5 MiB; pages that two of them share count twice
+                   python3[2990]                   52.5 MiB  killed
+                   sh[2967]                         3.0 MiB
+    shared mm kill api-service (docker): python3[2995] shares the memory of the victim of event 42 and died too
+    how often      3 kills of this service in these files since 2026-11-21 03:01:00; the one before: 2026-11-21 03:01:00; the next: 2026-11-21 03:03:00
+                   counted by the tracer: 7 kills of compose:shop/api since 2026-11-20T19:02:33 UTC, each after 42 min to 46 min
+    findings       not cache: 45.0 MiB are the processes' own memory
+                   no swap: nothing could be moved out
+                   -Xmx allows a heap of 50.0 MiB: little is left for the rest of the process
+    look at        what grows in python3: two heap profiles, taken some time apart. A `limit_near` line can come before the next kill: take one then
+                   the option of the heap and the limit: one of the two has to change
+                   alerts that ask the runtime: its own state does not show this kill
+
+    victim         python3[2990], command line "python3 app.py", uid 0, oom_score_adj 0
+                   its memory: 52.5 MiB resident (anonymous 49.6 MiB, files 2.8 MiB, shared 0 B), swap 0 B, page tables 164.0 KiB
     cgroup         usage 49.9 MiB, limit 50.0 MiB, highest use 50.0 MiB, swap 0 B, kills that the kernel counted in it: 1
     where          container api-service (docker), image api:v2.0, restarted 3 times before, cgroup /docker/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
     trigger        the victim itself asked for the memory
-    shared mm kill api-service (docker): python3[2995] shares the memory of the victim of event 42 and died too
-    incident       api-service (docker): killed python3[2990] (event 42); 49.9 MiB of 50.0 MiB: anon 45.0 MiB, tmpfs or shared memory 4.0 MiB, page cache 460.0 KiB, kernel 560.0 KiB; free after 10.2 ms, 8.6 MiB left
-                   of the kernel: kernel stacks 144.0 KiB, page tables 252.0 KiB, slab that can be reclaimed 88.0 KiB, other slab 75.7 KiB, sockets 0 B, percpu 288 B
-                   2 processes with 55.5 MiB: python3[2990] 52.5 MiB, sh[2967] 3.0 MiB
-                   before: ▃▅▇██ it grew for 43 min, from 15.0 MiB, 49.2 MiB an hour; 49.0 MiB 6.9 s before; without page cache 48.0 MiB, which grew from 12.0 MiB, 49.2 MiB an hour; a burst to 48.0 MiB that no sample shows, 20 min before
-                   again: 7 kills of compose:shop/api since 2026-11-20T19:02:33 UTC, each after 42 min to 46 min
-                   - not cache: 45.0 MiB are the processes' own memory
-                   - no swap: nothing could be moved out
-                   - -Xmx allows a heap of 50.0 MiB: little is left for the rest of the process
-    verdict        api-service (docker): docker says of event 42: not OOM-killed, exit code 0, running: it missed the kill; flags b42716fe5dc3ba9807f4e2c6a1b8d5f3e0c9a7b4d2f1e6c8a3b5d7e90c4f21ba too, which had no kill
-    again          3 kills of this service in these files since 2026-11-21 03:01:00; the one before: 2026-11-21 03:01:00; the next: 2026-11-21 03:03:00
+    released       all victims were gone after 10.2 ms; then 8.6 MiB were left in use
+    runtime        api-service (docker): docker says of event 42: not OOM-killed, exit code 0, running: it missed the kill; flags b42716fe5dc3ba9807f4e2c6a1b8d5f3e0c9a7b4d2f1e6c8a3b5d7e90c4f21ba too, which had no kill
     losses         lines of this stream that report losses: 1 (see `oomtrace report`)
     "#);
 }
@@ -87,13 +115,15 @@ fn a_kill_of_which_little_is_known() {
     insta::assert_snapshot!(out, @r#"
     OOM kill of shop/api (k8s) on node-7 at 2026-11-21 03:12:45 UTC (event 42)
 
-    killed         python3[2990], uid 0, oom_score_adj 0
-    why            another cgroup than the victim's own reached its limit: /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11, limit 50.0 MiB
-    memory         of the victim: 52.5 MiB resident (anonymous 49.6 MiB, files 2.8 MiB, shared 0 B), swap 0 B, page tables 164.0 KiB
+    verdict        python3[2990] was killed: another cgroup than its own reached its limit of 50.0 MiB: /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11
+    not there      no `incident` line of this kill is in these files: what filled the memory and how it came is not known
+    how often      the only kill of this service in these files
+
+    victim         python3[2990], uid 0, oom_score_adj 0
+                   its memory: 52.5 MiB resident (anonymous 49.6 MiB, files 2.8 MiB, shared 0 B), swap 0 B, page tables 164.0 KiB
     cgroup         usage 49.9 MiB, limit 50.0 MiB, highest use 50.0 MiB, kills that the kernel counted in it: 1
     where          pod shop/api-7d9f/api, container api-service (containerd), image api:v2.0, restarted 3 times before, unit containerd.service, cgroup /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
     trigger        kubelet[3001] asked for the memory, in /system.slice/kubelet.service
-    again          the only kill of this service in these files
     not known      oom.domain_bytes (no_function_hook), victim.cgroup.tasks.cgroup.path (other_hierarchy), victim.cgroup.tasks.limit (no_limit), victim.command_line (memory_released), victim.executable (proc_busy: "pid 2988"), victim.oom_score_bytes (no_function_hook)
     "#);
 }
@@ -105,7 +135,8 @@ fn a_limit_of_its_own_cgroup_is_known_by_the_path_too() {
     kill.victim.cgroup.id = None;
     kill.oom.cgroup.as_mut().unwrap().cgroup.id = None;
     let (_, out, _) = explain(&json(kill), &[]);
-    assert!(out.contains("the victim's own cgroup reached its limit"), "{out}");
+    assert!(out.contains("python3[2990] was killed: its container reached its limit of 50.0 MiB"), "{out}");
+    assert!(!out.contains("another cgroup"), "{out}");
 }
 
 #[test]
@@ -122,9 +153,111 @@ fn without_a_number_it_is_the_last_that_the_filters_take() {
     let (_, out, _) = explain(&lines(), &[]);
     assert!(out.contains("(event 46)") && out.contains("the host ran out of memory"), "{out}");
     let (_, out, _) = explain(&lines(), &["--container", "api-service"]);
-    assert!(out.contains("(event 45)") && !out.contains("verdict"), "{out}");
+    assert!(out.contains("(event 45)") && !out.contains("docker says"), "{out}");
     let (_, out, _) = explain(&lines(), &["--until", "2026-11-21T03:02:00Z"]);
     assert!(out.contains("(event 41)"), "{out}");
+}
+
+#[test]
+fn one_kill_is_chosen_by_number_or_by_a_name() {
+    for (arguments, event) in [
+        (&["42"][..], 42),
+        (&["api-service"], 45),
+        (&["shop/api"], 45),
+        (&["compose:shop/api"], 45),
+        (&["ab12f4c09e7d"], 45),
+        (&["api-*"], 45),
+        (&["--last"], 46),
+        (&["api-service", "--last"], 45),
+        (&["api-service", "--until", "2026-11-21T03:02:30Z"], 42),
+        (&["--event", "41", "--container", "api-service"], 41),
+    ] {
+        let (code, out, err) = explain(&lines(), arguments);
+        assert!(code == 0 && out.contains(&format!("(event {event})")), "{arguments:?}: {out}{err}");
+        let one = arguments.iter().any(|argument| *argument == "42" || *argument == "41") || event == 46;
+        assert!(one || out.contains("The last of "), "{out}");
+    }
+    let (code, _, err) = explain(&lines(), &["web"]);
+    assert!(code == 1 && err.contains("no kill of a container, pod, unit or service web"), "{err}");
+    assert!(err.contains("no file has this name"), "{err}");
+    for arguments in [&["42", "--last"][..], &["42", "--event", "41"], &["api-service", "--event", "41"]] {
+        let (code, out, err) = explain(&lines(), arguments);
+        assert!(code == 1 && out.is_empty() && err.contains("--event"), "{arguments:?}: {err}");
+    }
+}
+
+/// What is there as a file is read; to say otherwise, there are options.
+#[test]
+fn a_word_that_is_a_file_is_a_file() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("oom.jsonl"), lines()).unwrap();
+    fs::write(dir.path().join("42"), json(kill(51, 9))).unwrap();
+    let (_, out, err) = explain_in(dir.path(), &["42"]);
+    assert!(out.contains("(event 51)") && err.contains("42 is a file here"), "{out}{err}");
+    let (_, out, err) = explain_in(dir.path(), &["oom.jsonl", "42"]);
+    assert!(
+        out.contains("(event 51)") && !err.contains("is a file here"),
+        "the second is always a file: {out}{err}"
+    );
+    let (_, out, _) = explain_in(dir.path(), &["--event", "42", "oom.jsonl"]);
+    assert!(out.contains("(event 42)"), "{out}");
+    fs::create_dir(dir.path().join("api-service")).unwrap();
+    let (_, out, _) = explain_in(dir.path(), &["api-service", "oom.jsonl"]);
+    assert!(out.contains("(event 45)"), "a directory cannot be read: {out}");
+    let (code, _, err) = explain_in(dir.path(), &["oom.jsonll", "oom.jsonl"]);
+    assert!(
+        code == 1 && err.contains("service oom.jsonll is in these files (and no file has this name)"),
+        "{err}"
+    );
+}
+
+/// Not told as "none" where it is not known.
+#[test]
+fn losses_of_too_many_streams_are_not_known() {
+    let mut lost = samples::all().into_iter().find(|(name, _)| *name == "lost").unwrap().1;
+    let Event::Lost(event) = &mut lost else { panic!("{lost:?}") };
+    let mut lines = json(kill(41, 1));
+    for stream in 0..16_385 {
+        event.envelope.stream = Some(format!("{stream:032x}"));
+        event.envelope.id = Some(format!("{stream:032x}-lost"));
+        lines += &samples::json(&Event::Lost(event.clone()));
+    }
+    let (_, out, _) = explain(&lines, &[]);
+    assert!(out.contains("losses         not known: too many streams"), "{out}");
+}
+
+/// The incident names only the first kills of its run.
+#[test]
+fn each_victim_of_a_group_has_its_incident() {
+    let mut last = kill(142, 2);
+    last.oom.id = Some(42);
+    let mut lines = json(kill(42, 2)) + &json(last);
+    let mut incident = samples::incident();
+    (incident.killed, incident.of) = (101, vec![42, 43]);
+    lines += &samples::json(&Event::Incident(Box::new(incident)));
+    let (_, out, _) = explain(&lines, &["142"]);
+    assert!(out.contains("one of 101 in this run") && out.contains("filled by"), "{out}");
+}
+
+#[test]
+fn who_had_the_memory_and_what_is_stuck_are_on_the_card() {
+    let mut host = kill(42, 2);
+    (host.oom.scope, host.oom.cgroup) = (Some(Scope::Host), None);
+    let mut lines = json(host);
+    for (_, event) in samples::all() {
+        if matches!(event, Event::HostMemory(_) | Event::Stuck(_)) {
+            lines += &samples::json(&event);
+        }
+    }
+    let (_, out, _) = explain(&lines, &["42"]);
+    for part in [
+        "host memory    the host ran out: shop-worker-1 (docker)",
+        "- postgresql.service 4.0 GiB",
+        "stuck  ",
+        "the largest users under `host memory`",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! What the commands that read recorded lines have in common: which lines they take, and what they report at the end.
 
 use crate::{
-    cli::{RecordedLines, values::Moment},
+    cli::{Taken, values::Moment},
     failure::{Code, Failure},
     host::clock::{self, ClockOffset},
     recorded::{Files, Tally},
 };
 
 /// A reader of the lines whose time is asked for.
-pub(super) fn reader(lines: &RecordedLines) -> Files {
+pub(super) fn reader(taken: &Taken) -> Files {
     let now = ClockOffset::sample().unix_ns(clock::boot_time());
     let time = |moment: Moment| clock::rfc3339(moment.unix_ns(now));
-    Files::new(lines.since.map(time), lines.until.map(time))
+    Files::new(taken.since.map(time), taken.until.map(time))
 }
 
 /// Reports what was left out on standard error, and fails with what could not be read or was not understood.

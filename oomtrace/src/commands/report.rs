@@ -24,9 +24,9 @@ use totals::Totals;
 /// # Errors
 /// If a file cannot be read or the page cannot be written, or a part of a file was not understood: after all else was reported.
 pub fn report(args: &Report) -> Result<(), Failure> {
-    let mut filter = Filter::from(&args.lines.filters);
+    let mut filter = Filter::from(&args.lines.taken.filters);
     let mut totals = Totals::default();
-    let mut files = recorded::reader(&args.lines);
+    let mut files = recorded::reader(&args.lines.taken);
     let read: Result<_, std::convert::Infallible> = files.read(&args.lines.files, |tally, line, inside| {
         // A filter looks into the whole event, which takes longer.
         let event = filter.is_about_kills().then(|| line.event()).flatten();

@@ -19,9 +19,9 @@ pub fn show(args: &Show) -> Result<(), Failure> {
     let live = args.lines.files.iter().any(|file| file.as_os_str() == "-");
     let mut shown = Shown {
         printer: Printer::new(render(Some(args.output), terminal()), live),
-        filter: Filter::from(&args.lines.filters),
+        filter: Filter::from(&args.lines.taken.filters),
     };
-    let mut files = recorded::reader(&args.lines);
+    let mut files = recorded::reader(&args.lines.taken);
     let unreadable = files
         .read(&args.lines.files, |tally, line, inside| shown.line(tally, line, inside))
         .and_then(|unreadable| shown.printer.flush().map(|()| unreadable));

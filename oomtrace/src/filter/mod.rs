@@ -160,6 +160,15 @@ fn is_unit(pattern: &Pattern, systemd: Option<&Systemd>) -> bool {
     })
 }
 
+/// Whether a name that was typed is that of the container, the pod or the unit.
+pub fn is_name_of(name: &str, owner: Owner<'_>) -> bool {
+    let pattern = Pattern::from(name);
+    let is = |name: Option<&String>| name.is_some_and(|name| pattern.matches(name));
+    is_container(&pattern, owner.container, owner.k8s)
+        || is_unit(&pattern, owner.systemd)
+        || owner.k8s.is_some_and(|k8s| is(k8s.pod.name.as_ref()))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

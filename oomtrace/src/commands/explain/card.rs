@@ -4,14 +4,25 @@ use std::fmt::{self, Write};
 
 use anstyle::Style;
 
-use super::search::{Found, History};
+use super::{
+    curve, next,
+    search::{Found, History},
+    split,
+};
 use crate::{
-    event::{Event, Kill, OomCgroup, OomKill, Scope},
-    outputs::encode::text::{Palette, Size, line, plain, time},
+    event::{BeforeOf, Event, Incident, Kill, OomCgroup, OomKill, Scope},
+    outputs::encode::text::{
+        Palette, Size,
+        history::{write_before, write_recurrence},
+        incident::write_finding,
+        is_of, line, plain, time,
+    },
 };
 
 /// Where the text of a row begins.
 const INDENT: usize = 14;
+const NO_INCIDENT: &str =
+    "no `incident` line of this kill is in these files: what filled the memory and how it came is not known";
 
 /// The card.
 ///
@@ -19,8 +30,59 @@ const INDENT: usize = 14;
 /// That of `out`.
 pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
     let kill = &*found.kill;
+    let incident = found.related.iter().find_map(|event| match event {
+        Event::Incident(incident) => Some(&**incident),
+        _ => None,
+    });
+    title(found, out)?;
+    verdict(found, incident, out)?;
+    match incident {
+        Some(incident) => of_incident(incident, out)?,
+        None => rows(out, "not there", [NO_INCIDENT])?,
+    }
+    let (runtime, others): (Vec<&Event>, Vec<&Event>) = found
+        .related
+        .iter()
+        .filter(|event| !matches!(event, Event::Incident(_)))
+        .partition(|event| matches!(event, Event::Verdict(_)));
+    others.into_iter().try_for_each(|event| related(event, out))?;
+    row(out, "how often", &again(found.history.as_ref(), &kill.envelope.time))?;
+    if let Some(incident) = incident {
+        findings(incident, out)?;
+    }
+    rows(out, "look at", next::steps(found, incident))?;
+    out.write_char('\n')?;
+    details(kill, out)?;
+    if let Some(incident) = incident {
+        row(out, "released", &split::released(&incident.released))?;
+    }
+    runtime.into_iter().try_for_each(|event| related(event, out))?;
+    if found.more_related > 0 {
+        row(out, "", &format!("and {} more lines about it", found.more_related))?;
+    }
+    not_known(kill, incident, out)?;
+    match found.losses {
+        Some(0) => {}
+        Some(losses) => {
+            row(
+                out,
+                "losses",
+                &format!("lines of this stream that report losses: {losses} (see `oomtrace report`)"),
+            )?;
+        }
+        None => row(out, "losses", "not known: too many streams are in these files (see `oomtrace report`)")?,
+    }
+    Ok(())
+}
+
+fn title(found: &Found, out: &mut String) -> fmt::Result {
+    let kill = &*found.kill;
     let envelope = &kill.envelope;
-    write!(out, "OOM kill of {} ({})", plain(&found.service.name), plain(&found.service.kind))?;
+    let service = found.service.as_deref().and_then(|service| service.split_once(':'));
+    match service {
+        Some((kind, name)) => write!(out, "OOM kill of {} ({})", plain(name), plain(kind))?,
+        None => out.write_str("OOM kill in an unknown cgroup")?,
+    }
     if let Some(host) = &envelope.host.name {
         write!(out, " on {}", plain(host))?;
     }
@@ -34,52 +96,100 @@ pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
     if let Some(seq) = envelope.seq {
         write!(out, " (event {seq})")?;
     }
-    out.write_str("\n\n")?;
-    row(out, "killed", &killed(kill))?;
-    row(out, "why", &why(kill))?;
-    for note in notes(kill) {
-        row(out, "", note)?;
+    out.write_str("\n")?;
+    match found.taken {
+        0 | 1 => out.write_str("\n"),
+        taken => writeln!(
+            out,
+            "The last of {taken} kills that were asked for. --event, --since and --until choose another.\n"
+        ),
     }
-    row(out, "memory", &memory(kill))?;
+}
+
+/// What happened, how it came and what it was, each in a sentence.
+fn verdict(found: &Found, incident: Option<&Incident>, out: &mut String) -> fmt::Result {
+    let kill = &*found.kill;
+    let mut killed = process(kill.victim.comm.as_deref(), kill.victim.pid);
+    match incident.map_or(1, |incident| incident.killed) {
+        0 | 1 => killed += " was killed: ",
+        count => killed += &format!(" was killed, one of {count} in this run of the OOM killer: "),
+    }
+    row(out, "verdict", &(killed + &why(kill)))?;
+    rows(out, "", notes(kill, incident.is_some()))?;
+    let Some(before) = incident.and_then(|incident| incident.before.as_ref()) else { return Ok(()) };
+    let mut text = String::new();
+    if before.of == BeforeOf::Victim {
+        text += "of the victim's container or unit: ";
+    }
+    write_before(before, &mut text)?;
+    rows(out, "", text.split("; "))
+}
+
+/// The curve, the split, the processes and what stands out.
+fn of_incident(incident: &Incident, out: &mut String) -> fmt::Result {
+    let limit = incident.cgroup.as_ref().and_then(|cgroup| cgroup.limit_bytes);
+    if let Some(before) = &incident.before {
+        rows(out, "memory before", curve::lines(before, limit))?;
+    }
+    if let Some(cgroup) = &incident.cgroup {
+        rows(out, "filled by", split::parts(cgroup))?;
+    }
+    if let Some(table) = &incident.process_table {
+        rows(out, "who", split::processes(table, incident.victim.pid))?;
+    }
+    Ok(())
+}
+
+/// How often the tracer counted it, and what stands out.
+fn findings(incident: &Incident, out: &mut String) -> fmt::Result {
+    if let Some(recurrence) = &incident.recurrence {
+        let mut text = "counted by the tracer: ".to_owned();
+        write_recurrence(recurrence, &mut text)?;
+        row(out, "", &text)?;
+    }
+    let mut findings = Vec::new();
+    for finding in &incident.findings {
+        let mut text = String::new();
+        write_finding(finding, &mut text)?;
+        findings.push(text);
+    }
+    rows(out, "findings", findings)
+}
+
+fn details(kill: &OomKill, out: &mut String) -> fmt::Result {
+    row(out, "victim", &killed(kill))?;
+    row(out, "", &memory(kill))?;
     if let Some(cgroup) = &kill.oom.cgroup {
         row(out, "cgroup", &use_of(cgroup))?;
     }
     row(out, "where", &place(kill))?;
-    row(out, "trigger", &trigger(kill))?;
-    for event in &found.related {
-        related(event, out)?;
-    }
-    if found.more_related > 0 {
-        row(out, "", &format!("and {} more lines about it", found.more_related))?;
-    }
-    row(out, "again", &again(found.history.as_ref(), &envelope.time))?;
-    if !kill.missing.is_empty() {
-        let absent = kill.missing.iter().map(|absence| {
-            let detail = absence.detail.as_ref().map(|detail| format!(": {}", plain(detail)));
-            format!("{} ({}{})", plain(&absence.key), absence.reason.word(), detail.unwrap_or_default())
-        });
-        row(out, "not known", &absent.collect::<Vec<_>>().join(", "))?;
-    }
-    if found.losses > 0 {
-        row(
-            out,
-            "losses",
-            &format!("lines of this stream that report losses: {} (see `oomtrace report`)", found.losses),
-        )?;
-    }
-    if found.same_number > 1 && found.kill.envelope.seq.is_some() {
-        row(
-            out,
-            "",
-            &format!("{} kills were taken by what you asked for: this is the last", found.same_number),
-        )?;
-    }
-    Ok(())
+    row(out, "trigger", &trigger(kill))
+}
+
+/// Why facts are absent: of the kill and of its run.
+fn not_known(kill: &OomKill, incident: Option<&Incident>, out: &mut String) -> fmt::Result {
+    let of_run =
+        incident.into_iter().flat_map(|incident| &incident.missing).map(|absence| ("incident.", absence));
+    let absent = kill.missing.iter().map(|absence| ("", absence)).chain(of_run).map(|(of, absence)| {
+        let detail = absence.detail.as_ref().map(|detail| format!(": {}", plain(detail)));
+        format!("{of}{} ({}{})", plain(&absence.key), absence.reason.word(), detail.unwrap_or_default())
+    });
+    let absent = absent.collect::<Vec<_>>();
+    if absent.is_empty() { Ok(()) } else { row(out, "not known", &absent.join(", ")) }
 }
 
 fn row(out: &mut String, name: &str, text: &str) -> fmt::Result {
     // A name that is as long as the column has its text behind it all the same.
     writeln!(out, "{name:<INDENT$} {text}")
+}
+
+/// Some rows under one name.
+fn rows<T: AsRef<str>>(out: &mut String, name: &str, texts: impl IntoIterator<Item = T>) -> fmt::Result {
+    let mut name = name;
+    for text in texts {
+        row(out, std::mem::take(&mut name), text.as_ref())?;
+    }
+    Ok(())
 }
 
 /// A line about this kill, as text, without its time.
@@ -88,7 +198,7 @@ fn related(event: &Event, out: &mut String) -> fmt::Result {
     line(event, &Palette::default(), &mut text);
     let text = String::from_utf8_lossy(&text);
     let kind = event.kind();
-    let mut name = kind.replace('_', " ");
+    let mut name = if kind == "verdict" { "runtime".into() } else { kind.replace('_', " ") };
     for line in text.lines() {
         // The time comes first, and it has no word of a type in it.
         let line = if name.is_empty() { Some(line) } else { line.split_once(kind).map(|(_, rest)| rest) };
@@ -122,34 +232,38 @@ fn process(comm: Option<&str>, pid: Option<u32>) -> String {
 /// What ran out.
 fn why(kill: &OomKill) -> String {
     let limit = |cgroup: &OomCgroup| match cgroup.limit_bytes {
-        Some(bytes) => format!("limit {}", Size(bytes)),
-        None => "its limit is not known".into(),
+        Some(bytes) => format!("its limit of {}", Size(bytes)),
+        None => "its limit, which is not known".into(),
     };
     match (&kill.oom.cgroup, kill.oom.scope) {
+        (Some(cgroup), _) if is_of(&cgroup.cgroup, kill.container.as_ref()) => {
+            format!("its container reached {}", limit(cgroup))
+        }
         (Some(cgroup), _) if cgroup.cgroup.is_same(&kill.victim.cgroup.cgroup()) => {
-            format!("the victim's own cgroup reached its limit: {}", limit(cgroup))
+            format!("its cgroup reached {}", limit(cgroup))
         }
         (Some(cgroup), _) => {
             let path = cgroup.cgroup.path.as_ref().or(cgroup.cgroup.id.as_ref());
             let path = path.map_or("?".into(), |path| plain(path).into_owned());
-            format!("another cgroup than the victim's own reached its limit: {path}, {}", limit(cgroup))
+            format!("another cgroup than its own reached {}: {path}", limit(cgroup))
         }
         (None, Some(Scope::Host)) => "the host ran out of memory: no cgroup's limit was reached".into(),
         (None, Some(Scope::Cpuset)) => "the memory nodes of a cpuset ran out".into(),
         (None, Some(Scope::Mempolicy)) => "the memory nodes of a memory policy ran out".into(),
         (None, Some(Scope::Memcg)) => "a cgroup reached its limit; which one is not known".into(),
-        (None, None) => "not known".into(),
+        (None, None) => "why is not known".into(),
     }
 }
 
 /// What follows from the facts of this line, and only from these.
-fn notes(kill: &OomKill) -> Vec<&'static str> {
+fn notes(kill: &OomKill, has_findings: bool) -> Vec<&'static str> {
     let mut notes = Vec::new();
     let memory = &kill.victim.memory;
     if kill.oom.scope == Some(Scope::Host) {
         notes.push("others may be larger than the victim: the killer weighs size by oom_score_adj");
     }
     if let (Some(rss), Some(shmem)) = (memory.rss_bytes, memory.shmem_rss_bytes)
+        && !has_findings
         && shmem > 0
         && shmem >= rss / 4
     {
@@ -158,7 +272,7 @@ fn notes(kill: &OomKill) -> Vec<&'static str> {
     if kill.oom.order.is_some_and(|order| order > 0) && kill.oom.scope == Some(Scope::Host) {
         notes.push("the request was for several pages in one piece: there may have been free memory in smaller pieces");
     }
-    if kill.oom.cgroup.as_ref().is_some_and(|cgroup| cgroup.swap_limit_bytes == Some(0)) {
+    if !has_findings && kill.oom.cgroup.as_ref().is_some_and(|cgroup| cgroup.swap_limit_bytes == Some(0)) {
         notes.push("the cgroup may use no swap");
     }
     match kill.oom.kill {
@@ -170,7 +284,7 @@ fn notes(kill: &OomKill) -> Vec<&'static str> {
         Some(Kill::AlreadyExiting) => notes.push("it was exiting already"),
         Some(Kill::Selected) | None => {}
     }
-    if kill.container.is_some() && kill.victim.namespace_pid.is_some_and(|pid| pid > 1) {
+    if next::is_child(kill) {
         notes.push(
             "it was not the first process of its pid namespace: the container may have gone on without it",
         );
@@ -182,7 +296,7 @@ fn memory(kill: &OomKill) -> String {
     let memory = &kill.victim.memory;
     let size = |bytes: Option<u64>| bytes.map_or("not known".to_owned(), |bytes| Size(bytes).to_string());
     format!(
-        "of the victim: {} resident (anonymous {}, files {}, shared {}), swap {}, page tables {}",
+        "its memory: {} resident (anonymous {}, files {}, shared {}), swap {}, page tables {}",
         size(memory.rss_bytes),
         size(memory.anon_rss_bytes),
         size(memory.file_rss_bytes),

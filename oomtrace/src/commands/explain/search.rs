@@ -6,33 +6,45 @@ use std::{
 };
 
 use crate::{
-    event::{Event, OomKill},
-    filter::Filter,
-    recorded::{Recorded, Row, Service},
+    event::{Event, OomKill, Owner, service},
+    filter::{Filter, is_name_of},
+    recorded::Recorded,
 };
 
 /// Lines that may belong to one kill.
 const RELATED: usize = 32;
-/// Services whose kills are remembered.
+/// Services whose kills are remembered, and streams whose losses are.
 const SERVICES: usize = 16_384;
 /// Latest kills of a service whose times are remembered.
 const TIMES: usize = 16;
+
+/// Which kill is asked for, of those that the filters take.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The last.
+    Last,
+    /// The one with this number.
+    Number(u64),
+    /// The last of this container, pod, unit or service.
+    Of(String),
+}
 
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) kill: Box<OomKill>,
-    pub(super) service: Service,
+    /// `KIND:NAME` of its service, if anything names it.
+    pub(super) service: Option<String>,
     /// Lines about this kill.
     pub(super) related: Vec<Event>,
     /// How many more lines about it there were.
     pub(super) more_related: u64,
     /// Kills of its service; `None` if there are too many services.
     pub(super) history: Option<History>,
-    /// How many kills in the files have the number that was asked for.
-    pub(super) same_number: u64,
-    /// `lost` and `gap` lines of its stream.
-    pub(super) losses: u64,
+    /// How many kills in the files are such as was asked for.
+    pub(super) taken: u64,
+    /// `lost` and `gap` lines of its stream; `None` if there are too many streams.
+    pub(super) losses: Option<u64>,
 }
 
 /// The kills of a service.
@@ -48,27 +60,38 @@ pub(super) struct History {
 #[derive(Debug)]
 pub(super) struct Search {
     filter: Filter,
-    seq: Option<u64>,
+    wanted: Wanted,
     found: Option<Found>,
-    services: HashMap<Service, History>,
+    services: HashMap<String, History>,
     /// `lost` and `gap` lines by stream.
     losses: HashMap<String, u64>,
+    /// Such a line was of a stream that is not remembered.
+    other_losses: bool,
 }
 
 impl Search {
-    pub(super) fn new(filter: Filter, seq: Option<u64>) -> Self {
-        Self { filter, seq, found: None, services: HashMap::new(), losses: HashMap::new() }
+    pub(super) fn new(filter: Filter, wanted: Wanted) -> Self {
+        Self {
+            filter,
+            wanted,
+            found: None,
+            services: HashMap::new(),
+            losses: HashMap::new(),
+            other_losses: false,
+        }
     }
 
     /// Looks at a line. Returns whether it was understood.
     pub(super) fn see(&mut self, line: &Recorded<'_>) -> bool {
         let Some(event) = line.event() else { return false };
         match event {
-            Event::OomKill(kill) => self.kill(line, kill),
+            Event::OomKill(kill) => self.kill(kill),
             Event::Lost(_) | Event::Gap(_) => {
                 let stream = line.head.stream.as_deref().unwrap_or_default();
                 if self.losses.len() < SERVICES || self.losses.contains_key(stream) {
                     *self.losses.entry(stream.to_owned()).or_default() += 1;
+                } else {
+                    self.other_losses = true;
                 }
             }
             event => self.related(event),
@@ -76,36 +99,42 @@ impl Search {
         true
     }
 
-    fn kill(&mut self, line: &Recorded<'_>, kill: Box<OomKill>) {
-        // What the event has, a row has.
-        let row: Row<'_> = serde_json::from_str(line.text).unwrap_or_default();
-        let service = Service::of(&row);
-        if let Some(history) = self.history(&service) {
-            history.add(&line.head.time);
-        }
+    fn kill(&mut self, kill: Box<OomKill>) {
         let event = Event::OomKill(kill);
-        let takes = self.filter.takes(&event) && self.seq.is_none_or(|seq| line.head.seq == Some(seq));
+        let filtered = self.filter.takes(&event);
         let Event::OomKill(kill) = event else { return };
-        if takes {
-            let same_number = self.found.as_ref().map_or(0, |found| found.same_number) + 1;
+        let owner = Owner::new(kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref());
+        let service = service(owner, kill.victim.cgroup.path.as_deref());
+        let is_wanted = match &self.wanted {
+            Wanted::Last => true,
+            Wanted::Number(seq) => kill.envelope.seq == Some(*seq),
+            Wanted::Of(name) => {
+                is_name_of(name, owner) || service.as_deref().is_some_and(|key| is_key(name, key))
+            }
+        };
+        if let Some(history) = service.as_deref().and_then(|service| self.history(service)) {
+            history.add(&kill.envelope.time);
+        }
+        if filtered && is_wanted {
+            let taken = self.found.as_ref().map_or(0, |found| found.taken) + 1;
             self.found = Some(Found {
                 kill,
                 service,
                 related: Vec::new(),
                 more_related: 0,
                 history: None,
-                same_number,
-                losses: 0,
+                taken,
+                losses: None,
             });
         }
     }
 
-    fn history(&mut self, service: &Service) -> Option<&mut History> {
+    fn history(&mut self, service: &str) -> Option<&mut History> {
         if !self.services.contains_key(service) {
             if self.services.len() >= SERVICES {
                 return None;
             }
-            self.services.insert(service.clone(), History::default());
+            self.services.insert(service.to_owned(), History::default());
         }
         self.services.get_mut(service)
     }
@@ -115,7 +144,10 @@ impl Search {
         let Some(found) = &mut self.found else { return };
         let kill = &found.kill.envelope;
         let (Some(seq), true) = (kill.seq, kill.stream == event.envelope().stream) else { return };
-        if !event.of().contains(&seq) {
+        // A run's line names only its first kills.
+        let of_run = matches!(event, Event::Incident(_) | Event::HostMemory(_))
+            && event.of().contains(&found.kill.run());
+        if !of_run && !event.of().contains(&seq) {
             return;
         }
         if found.related.len() < RELATED {
@@ -128,11 +160,17 @@ impl Search {
     /// What was found, if anything.
     pub(super) fn end(mut self) -> Option<Found> {
         let mut found = self.found.take()?;
-        found.history = self.services.get_mut(&found.service).map(mem::take);
+        found.history =
+            found.service.as_ref().and_then(|service| self.services.get_mut(service)).map(mem::take);
         let stream = found.kill.envelope.stream.as_deref().unwrap_or_default();
-        found.losses = self.losses.get(stream).copied().unwrap_or(0);
+        found.losses = self.losses.get(stream).copied().or((!self.other_losses).then_some(0));
         Some(found)
     }
+}
+
+/// Whether a name that was typed is this `KIND:NAME`, or its `NAME`.
+fn is_key(name: &str, key: &str) -> bool {
+    key == name || key.split_once(':').is_some_and(|(_, rest)| rest == name)
 }
 
 impl History {

@@ -5,7 +5,7 @@
 
 pub(crate) mod history;
 mod host_memory;
-mod incident;
+pub(crate) mod incident;
 mod run;
 mod signal_kill;
 mod stuck;
@@ -174,7 +174,7 @@ fn write_oom_kill(event: &OomKill, palette: &Palette, out: &mut String) -> fmt::
 }
 
 /// Whether this is the container's own cgroup.
-fn is_of(cgroup: &Cgroup, container: Option<&Container>) -> bool {
+pub(crate) fn is_of(cgroup: &Cgroup, container: Option<&Container>) -> bool {
     let last = cgroup.path.as_deref().and_then(|path| path.rsplit('/').next());
     last.zip(container).is_some_and(|(last, container)| last.contains(&container.id))
 }

@@ -123,7 +123,7 @@ fn write_table(table: &ProcessTable, out: &mut String) -> fmt::Result {
 }
 
 /// A sentence.
-fn write_finding(finding: &Finding, out: &mut String) -> fmt::Result {
+pub(crate) fn write_finding(finding: &Finding, out: &mut String) -> fmt::Result {
     let size = finding.bytes.map_or_else(String::new, |bytes| Size(bytes).to_string());
     match finding.id {
         FindingId::AnonFillsLimit => write!(out, "not cache: {size} are the processes' own memory"),
@@ -190,7 +190,7 @@ fn name_of(part: Part) -> &'static str {
 }
 
 /// Nanoseconds, in ms or s.
-pub(super) struct Time(pub(super) u64);
+pub(crate) struct Time(pub(crate) u64);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
