@@ -15,6 +15,11 @@ pub fn memory_and_swap() -> Result<(u64, u64)> {
     Ok((bytes("MemTotal:")?, bytes("SwapTotal:")?))
 }
 
+/// `MemAvailable`: bytes that can be used before the machine runs out.
+pub fn available_bytes() -> Result<u64> {
+    field("/proc/meminfo", "MemAvailable:").map(|kilobytes| kilobytes * 1024)
+}
+
 fn field(file: &str, key: &str) -> Result<u64> {
     let text = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok());

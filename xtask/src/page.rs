@@ -106,7 +106,9 @@ mod tests {
             place(Path::new(page), of).map(|_| ()).unwrap();
         };
         found(crate::bench::PAGE, Place::of_table, "bench");
+        found(crate::bench::PAGE, Place::of_table, "bench --guest");
         found(crate::soak::PAGE, Place::of_table, "soak");
+        found(crate::soak::PAGE, Place::of_table, "soak --guest");
         found(crate::vm::PAGE, Place::of_guests, "x86_64");
         found(crate::vm::PAGE, Place::of_guests, "arm64");
         found(crate::vm::PAGE, Place::of_verifier, "x86_64");

@@ -70,6 +70,9 @@ pub const VM: Need = Need::Packages(&[("qemu-system-x86", Some("qemu-system-x86_
 /// For the benchmark: a tracer to compare with.
 pub const BENCH: Need = Need::Packages(&[("bpftrace", Some("bpftrace"))]);
 
+/// For the benchmark in a guest: another one.
+pub const BENCH_GUEST: Need = Need::Packages(&[("libbpf-tools", Some("oomkill"))]);
+
 /// For checking dependencies against `deny.toml`.
 pub const DENY: Need = Need::Tool {
     name: "cargo-deny",

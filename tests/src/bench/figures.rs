@@ -18,15 +18,17 @@ const WORSE: f64 = 1.05;
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
     /// Measured from before exec.
-    pub attached: Duration,
+    pub attached: Option<Duration>,
     /// In ns, one for each kill.
     pub latencies: Vec<i128>,
+    /// The same of kills because the whole machine ran out, which only a guest may do.
+    pub host_wide: Vec<i128>,
     /// After the kills.
     pub memory: Memory,
     /// Without a kill.
     pub wakeups: Option<u64>,
     /// What signals cost with the tracer, and without it just before.
-    pub signals: (Signals, Signals),
+    pub signals: Option<(Signals, Signals)>,
     /// From its replay.
     pub lines_per_second: Option<f64>,
 }
@@ -84,20 +86,15 @@ impl Figures {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let latency = |percent| move |turn: &Turn| percentile(&turn.latencies, percent);
         let wakeups = format!("wakeups in {} s without a kill", self.idle_seconds);
-        let mut rows = vec![
-            self.turns("kill → line read, p50, µs", 0, "", latency(50)),
-            self.turns("kill → line read, p99, µs", 0, "", latency(99)),
-            self.row("kill → line read, worst, µs", 0, "", |measured| {
-                let worst = measured.turns.iter().filter_map(|turn| percentile(&turn.latencies, 100));
-                worst.max_by(f64::total_cmp).into_iter().collect()
-            }),
-            self.turns("exec → attached, ms", 1, "≤ 20", |turn| Some(ms(turn.attached))),
+        let mut rows = self.latency_rows("kill", |turn| &turn.latencies);
+        rows.extend(self.latency_rows("host-wide kill", |turn| &turn.host_wide));
+        rows.extend([
+            self.turns("exec → attached, ms", 1, "≤ 20", |turn| turn.attached.map(ms)),
             self.turns("memory (VmRSS), MiB", 1, "≤ 5", |turn| Some(mib(turn.memory.now))),
             self.turns("peak (VmHWM), MiB", 1, "≤ 8", |turn| Some(mib(turn.memory.peak))),
             self.turns(&wakeups, 0, "≤ 6 a minute", |turn| turn.wakeups.map(count)),
-        ];
+        ]);
         rows.extend(self.signal_rows());
         let tracepoints: BTreeSet<&String> =
             self.measured.iter().flat_map(|one| one.programs.keys()).collect();
@@ -119,16 +116,28 @@ impl Figures {
         rows
     }
 
+    fn latency_rows(&self, kill: &str, of: fn(&Turn) -> &Vec<i128>) -> Vec<Row> {
+        let at = |percent| move |turn: &Turn| percentile(of(turn), percent);
+        let worst = self.row(&format!("{kill} → line read, worst, µs"), 0, "", |measured| {
+            measured.turns.iter().filter_map(at(100)).max_by(f64::total_cmp).into_iter().collect()
+        });
+        vec![
+            self.turns(&format!("{kill} → line read, p50, µs"), 0, "", at(50)),
+            self.turns(&format!("{kill} → line read, p99, µs"), 0, "", at(99)),
+            worst,
+        ]
+    }
+
     fn signal_rows(&self) -> [Row; 4] {
         let more = |of: fn(&Signals) -> f64| {
             move |turn: &Turn| {
-                let (with, without) = &turn.signals;
+                let (with, without) = turn.signals.as_ref()?;
                 Some((of(with) - of(without)).max(0.0))
             }
         };
         let times = |of: fn(&Signals) -> f64| {
             move |turn: &Turn| {
-                let (with, without) = &turn.signals;
+                let (with, without) = turn.signals.as_ref()?;
                 (of(without) > 0.0).then(|| of(with) / of(without))
             }
         };
@@ -282,7 +291,7 @@ mod tests {
     #[test]
     fn worse_is_more_of_what_costs_and_less_of_what_is_done() {
         let turn = |attached, lines| Turn {
-            attached: Duration::from_millis(attached),
+            attached: Some(Duration::from_millis(attached)),
             lines_per_second: Some(lines),
             ..Turn::default()
         };

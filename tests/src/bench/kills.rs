@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::hog::Hog;
+use oomtrace_tests::session::is_guest;
 
 use crate::host;
 use crate::subject::Running;
@@ -30,10 +31,24 @@ impl<'a> Kills<'a> {
 
     /// Makes one kill. Returns the victim's pid.
     pub fn one(&mut self) -> Result<u32> {
+        self.kill(Some(LIMIT_BYTES))
+    }
+
+    /// Makes one kill because the whole machine runs out. Only in a guest.
+    pub fn one_host_wide(&mut self) -> Result<u32> {
+        ensure!(is_guest(), "only a guest may run out of memory as a whole");
+        self.kill(None)
+    }
+
+    fn kill(&mut self, limit: Option<u64>) -> Result<u32> {
         let cgroup = self.parent.child(format!("kill-{}", self.made).as_bytes())?;
         self.made += 1;
-        cgroup.limit(LIMIT_BYTES)?;
         let mut hog = Hog::start()?;
+        match limit {
+            Some(limit) => cgroup.limit(limit)?,
+            // It must be the victim, and nobody else.
+            None => drop(hog.ask("adj 1000")?),
+        }
         hog.join(&cgroup.procs())?;
         // By then, all threads that the preparation woke sleep again.
         host::pause(BETWEEN)?;

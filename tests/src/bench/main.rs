@@ -7,8 +7,10 @@
 mod cost;
 mod figures;
 mod floor;
+mod guest;
 mod host;
 mod kills;
+mod marks;
 mod ratio;
 mod replay;
 mod signals;
@@ -41,6 +43,10 @@ struct Arguments {
     /// Only measure how late kills of others are reported during a user's storm, compared with a quiet host.
     #[arg(long, conflicts_with_all = ["against", "alone"])]
     storm: bool,
+    /// Only measure how late kills are reported, of cgroups and of the whole machine, beside other tracers;
+    /// only in a guest.
+    #[arg(long, conflicts_with = "storm")]
+    guest: bool,
     /// How many kills each tracer sees.
     #[arg(long, default_value_t = 200)]
     kills: u32,
@@ -88,10 +94,17 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut subjects = vec![Subject::Oomtrace(arguments.oomtrace.clone())];
     subjects.extend(arguments.against.clone().map(Subject::Before));
-    if !arguments.alone {
-        subjects.extend([Subject::Floor, Subject::Bpftrace]);
-    }
-    let figures = turns::measure(arguments, &subjects, scratch.cgroup())?;
+    let figures = if arguments.guest {
+        if !arguments.alone {
+            subjects.extend([Subject::Floor, Subject::OneLiner, Subject::Oomkill]);
+        }
+        guest::measure(arguments, &subjects, scratch.cgroup())?
+    } else {
+        if !arguments.alone {
+            subjects.extend([Subject::Floor, Subject::Bpftrace]);
+        }
+        turns::measure(arguments, &subjects, scratch.cgroup())?
+    };
     figures.print(&mut std::io::stdout().lock())?;
     let slower = figures.slower();
     ensure!(slower.is_empty(), "certainly more than 5 % worse than before: {}", slower.join("; "));

@@ -22,6 +22,11 @@ use crate::{cost, floor};
 const PRIORITY: libc::c_int = 2;
 /// What bpftrace runs.
 const SCRIPT: &str = include_str!("facts.bt");
+const ONE_LINER: &str = r#"tracepoint:oom:mark_victim { printf("%llu %d\n", nsecs, args->pid); }"#;
+/// Makes a program write each line at once, also to a pipe (a part of coreutils). oomkill does not do so by
+/// itself.
+const LINE_BY_LINE: [(&str, &str); 2] =
+    [("LD_PRELOAD", "/usr/libexec/coreutils/libstdbuf.so"), ("_STDBUF_O", "L")];
 
 /// A tracer.
 #[derive(Clone, Debug)]
@@ -34,6 +39,10 @@ pub enum Subject {
     Floor,
     /// bpftrace with the same facts, as far as possible.
     Bpftrace,
+    /// bpftrace with two numbers: all that its usual one-liner says.
+    OneLiner,
+    /// oomkill of the libbpf tools.
+    Oomkill,
 }
 
 /// A line of output and when it arrived, ns of the wall clock.
@@ -61,6 +70,8 @@ impl Subject {
             Self::Before(_) => "before",
             Self::Floor => "floor",
             Self::Bpftrace => "bpftrace",
+            Self::OneLiner => "bpftrace, two numbers",
+            Self::Oomkill => "libbpf-tools' oomkill",
         }
     }
 
@@ -68,7 +79,7 @@ impl Subject {
     pub fn oomtrace(&self) -> Option<&Path> {
         match self {
             Self::Oomtrace(path) | Self::Before(path) => Some(path),
-            Self::Floor | Self::Bpftrace => None,
+            Self::Floor | Self::Bpftrace | Self::OneLiner | Self::Oomkill => None,
         }
     }
 
@@ -87,6 +98,16 @@ impl Subject {
             Self::Bpftrace => {
                 let mut command = Command::new("bpftrace");
                 command.args(["-B", "none", "-e", SCRIPT]).stderr(Stdio::null());
+                command
+            }
+            Self::OneLiner => {
+                let mut command = Command::new("bpftrace");
+                command.args(["-B", "none", "-e", ONE_LINER]);
+                command
+            }
+            Self::Oomkill => {
+                let mut command = Command::new("oomkill");
+                command.envs(LINE_BY_LINE);
                 command
             }
         };
@@ -108,19 +129,19 @@ impl Subject {
         let mut running =
             Running { subject: self.clone(), child, reader: Some(reader), lines, attached: Duration::ZERO };
         running.attached = match self {
-            Self::Oomtrace(_) | Self::Before(_) | Self::Floor => {
-                let attached = |line: &Line| {
-                    (line.text == "ready" || line.text.contains(r#""type":"start""#)).then_some(line.read_at)
-                };
+            Self::Oomtrace(_) | Self::Before(_) | Self::Floor | Self::Oomkill => {
+                let started = ["ready", r#""type":"start""#, "Tracing OOM kills"];
+                let attached =
+                    |line: &Line| started.iter().any(|word| line.text.contains(word)).then_some(line.read_at);
                 Duration::from_nanos(u64::try_from(running.find("start line", attached)? - began)?)
             }
             // bpftrace does not report that it is attached, but then it goes to sleep.
-            Self::Bpftrace => cost::asleep(running.pid(), spawned)?,
+            Self::Bpftrace | Self::OneLiner => cost::asleep(running.pid(), spawned)?,
         };
         Ok(running)
     }
 
-    /// When the kernel marked this victim, if the line is about it; ns of the wall clock.
+    /// When the kernel marked this victim, if the line is about it and says when; ns of the wall clock.
     fn marked_at(&self, line: &Line, pid: u32) -> Option<i128> {
         match self {
             Self::Oomtrace(_) | Self::Before(_) => {
@@ -129,13 +150,23 @@ impl Subject {
                 is_it.then_some(())?;
                 Some(at(&event, "time")?.as_str()?.parse::<Timestamp>().ok()?.as_nanosecond())
             }
-            Self::Floor | Self::Bpftrace => {
+            Self::Floor | Self::Bpftrace | Self::OneLiner => {
                 let mut words = line.text.split(' ');
                 let (since_boot, of) = (words.next()?, words.next()?);
                 (of.parse() == Ok(pid)).then_some(())?;
                 // `nsecs` is the time since boot if the kernel has a helper for it (since 5.8).
                 Some(since_boot.parse::<i128>().ok()? + boot_time_ns())
             }
+            // It says no time that is finer than a second.
+            Self::Oomkill => None,
+        }
+    }
+
+    /// Whether the line reports this victim.
+    fn reports(&self, line: &Line, pid: u32) -> bool {
+        match self {
+            Self::Oomkill => line.text.contains(&format!("OOM kill of PID {pid} (")),
+            _ => self.marked_at(line, pid).is_some(),
         }
     }
 }
@@ -155,6 +186,12 @@ impl Running {
     pub fn latency(&self, pid: u32) -> Result<i128> {
         let what = format!("a line of the kill of {pid}");
         self.find(&what, |line| Some(line.read_at - self.subject.marked_at(line, pid)?))
+    }
+
+    /// When the line of this victim was read; ns of the wall clock.
+    pub fn reported_at(&self, pid: u32) -> Result<i128> {
+        let what = format!("a line of the kill of {pid}");
+        self.find(&what, |line| self.subject.reports(line, pid).then_some(line.read_at))
     }
 
     fn find<T>(&self, what: &str, wanted: impl Fn(&Line) -> Option<T>) -> Result<T> {

@@ -36,12 +36,7 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
     }
     let per_turn = arguments.kills.div_ceil(arguments.rounds);
     for round in 1..=arguments.rounds {
-        let mut order: Vec<usize> = (0..subjects.len()).collect();
-        // Another tracer comes first in each round.
-        if round % 2 == 0 {
-            order.reverse();
-        }
-        for index in order {
+        for index in order(subjects.len(), round) {
             let (Some(subject), Some(measured)) = (subjects.get(index), all.get_mut(index)) else { continue };
             progress(&format!("round {round} of {}: {per_turn} kills, {}", arguments.rounds, subject.name()));
             let idle = (round == 1).then_some(Duration::from_secs(arguments.idle));
@@ -69,13 +64,18 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
     Ok(Figures { measured: all, pipe: subject::pipe_cost()?, idle_seconds: arguments.idle })
 }
 
+/// The order of the tracers in a round: another one comes first in each.
+pub fn order(count: usize, round: u32) -> Vec<usize> {
+    if round.is_multiple_of(2) { (0..count).rev().collect() } else { (0..count).collect() }
+}
+
 /// One turn of a tracer, from its start to its end.
 fn turn(subject: &Subject, kills: &mut Kills<'_>, count: u32, idle: Option<Duration>) -> Result<Turn> {
     let without = Signals::measure()?;
     let mut running = subject.start(&[])?;
     host::pause(Duration::from_secs(1))?;
-    let mut turn = Turn { attached: running.attached(), ..Turn::default() };
-    turn.signals = (Signals::measure()?, without);
+    let mut turn = Turn { attached: Some(running.attached()), ..Turn::default() };
+    turn.signals = Some((Signals::measure()?, without));
     turn.latencies = kills.latencies(&running, count)?;
     turn.memory = cost::memory(running.pid())?;
     if let Some(idle) = idle {

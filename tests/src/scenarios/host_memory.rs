@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{MIB, Outcome, host_wide::available, not_applicable};
+use super::{MIB, Outcome, not_applicable};
 use crate::cgroup::Cgroup;
 use crate::compare;
-use crate::counters::wall_clock_ns;
+use crate::counters::{available_bytes, wall_clock_ns};
 use crate::hog;
 use crate::session::{Session, is_guest};
 use crate::tracer::Line;
@@ -111,7 +111,7 @@ fn eat(session: &mut Session, act: &str) -> Result<Option<Eaten>> {
     let mut hog = session.hog_in(&eater, b"hog-eater")?;
     // Without swap that is what ends it: all is dirty or anon. What is available is an estimate, so the first step stays far below it.
     let since = wall_clock_ns();
-    hog.ask(&format!("{act} {}", available()? / 10 * 6))?;
+    hog.ask(&format!("{act} {}", available_bytes()? / 10 * 6))?;
     let mut usage = eater.usage()?;
     while victim.is_alive()? {
         // Before the step that may fill the host: after that, the eater can be the next victim.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{MIB, Outcome, host_memory::is_found, not_applicable};
 use crate::cgroup::{Place, Version, mount_of};
 use crate::compare::ExpectedTrigger;
-use crate::counters::{memory_nodes, wall_clock_ns};
+use crate::counters::{available_bytes, memory_nodes, wall_clock_ns};
 use crate::hog::Hog;
 use crate::session::{Session, is_guest};
 use crate::tracer::{Hook, Tracer};
@@ -140,7 +140,7 @@ pub(super) fn allocating_task(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"allocating")?;
     let large_cgroup = session.cgroup(b"large")?;
     let mut large = session.hog_in(&large_cgroup, b"hog-large")?;
-    large.hold(available()? / 10 * 6)?;
+    large.hold(available_bytes()? / 10 * 6)?;
     let mut hog = session.hog_in(&cgroup, b"hog-allocating")?;
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
@@ -150,13 +150,6 @@ pub(super) fn allocating_task(session: &mut Session) -> Result<Outcome> {
     expected.kill = "allocating_task";
     session.check(&[expected])?;
     Ok(Outcome::Passed)
-}
-
-pub(super) fn available() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("MemAvailable")?;
-    let kilobytes: u64 = line.split_whitespace().next().unwrap_or_default().parse()?;
-    Ok(kilobytes * 1024)
 }
 
 /// This thread, moved to the only processor of another process. A drop moves it back.

@@ -129,7 +129,7 @@ impl Guest<'_> {
     /// Packs the file system, makes the swap, boots.
     fn boot(&self, kit: &Kit, log: &str, each: impl FnMut(&str)) -> Result<Console> {
         let initramfs = NamedTempFile::new_in(&kit.directory)?;
-        fs::write(&initramfs, initramfs::pack(&kit.programs, &self.job())?)?;
+        fs::write(&initramfs, initramfs::pack(&kit.programs, &[], &self.job())?)?;
         let mib = self.args.swap.or((self.special == Some(Special::Swap)).then_some(SWAP));
         let swap = match mib {
             Some(mib) => {

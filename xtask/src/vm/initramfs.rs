@@ -4,7 +4,11 @@
 //! (Documentation/driver-api/early-userspace/buffer-format.rst). It is not compressed, because emulated
 //! processors unpack slowly.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -17,14 +21,20 @@ const PROGRAM: u32 = 0o100_755;
 const TEXT: u32 = 0o100_644;
 const SYMLINK: u32 = 0o120_777;
 
-/// Packs the archive: static `programs` under their names in `/bin`, including `busybox`, and `job`, a shell
-/// fragment for init.sh with its variables and the function `job`.
+/// Packs the archive: `programs` under their names in `/bin`, including `busybox`; the `libraries` that they
+/// need, if they are not static, under their own paths; and `job`, a shell fragment for init.sh with its
+/// variables and the function `job`.
 ///
 /// # Errors
-/// If a program cannot be read, or is too large for the format (4 GiB).
-pub fn pack(programs: &[(&str, PathBuf)], job: &str) -> Result<Vec<u8>> {
+/// If a file cannot be read, or is too large for the format (4 GiB).
+pub fn pack(programs: &[(&str, PathBuf)], libraries: &[PathBuf], job: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    for directory in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var", "var/log"] {
+    let usual = ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var", "var/log"];
+    let parents = libraries.iter().flat_map(|library| library.ancestors().skip(1));
+    let parents = parents.filter_map(|parent| parent.strip_prefix("/").ok()?.to_str());
+    // In this order a directory comes before those in it.
+    for directory in usual.into_iter().chain(parents).filter(|path| !path.is_empty()).collect::<BTreeSet<_>>()
+    {
         archive.entry(directory, DIRECTORY, b"")?;
     }
     archive.entry("sbin", SYMLINK, b"bin")?;
@@ -36,9 +46,13 @@ pub fn pack(programs: &[(&str, PathBuf)], job: &str) -> Result<Vec<u8>> {
     archive.entry("etc/group", TEXT, b"root:x:0:\nnogroup:x:65534:\n")?;
     archive.entry("init", PROGRAM, INIT.as_bytes())?;
     archive.entry("job", TEXT, job.as_bytes())?;
+    let read = |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
     for (name, program) in programs {
-        let bytes = fs::read(program).with_context(|| format!("{} cannot be read", program.display()))?;
-        archive.entry(&format!("bin/{name}"), PROGRAM, &bytes)?;
+        archive.entry(&format!("bin/{name}"), PROGRAM, &read(program)?)?;
+    }
+    for library in libraries {
+        let name = library.to_str().context("a library's path is not UTF-8")?.trim_start_matches('/');
+        archive.entry(name, PROGRAM, &read(library)?)?;
     }
     archive.finish()
 }

@@ -10,6 +10,7 @@ pub mod docker;
 mod guest;
 mod initramfs;
 mod kernels;
+pub mod measuring;
 mod plan;
 mod programs;
 mod qemu;

@@ -13,6 +13,7 @@ use super::{
     kernels::{Arch, Store},
     tools::installed,
 };
+use crate::workspace;
 
 const SCENARIOS: &str = "oomtrace-scenarios";
 
@@ -87,12 +88,12 @@ pub fn scenarios(program: Option<&Path>) -> Result<Vec<String>> {
 
 /// Cargo's output directory.
 pub fn target_directory() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace::root().join("target"), PathBuf::from)
 }
 
 fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace());
+    cargo.current_dir(workspace::root());
     cargo
 }
 
@@ -102,7 +103,7 @@ fn cross_cargo(store: &Store, target: &str) -> Result<Command> {
     let linker = installed("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])?;
     let library = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--print", "target-libdir", "--target", target])
-        .current_dir(workspace())
+        .current_dir(workspace::root())
         .output()
         .context("rustc cannot be run")?;
     let mut cargo = cargo();
@@ -110,15 +111,10 @@ fn cross_cargo(store: &Store, target: &str) -> Result<Command> {
         let sysroot = store.arm64_sysroot()?;
         cargo = Command::new("/usr/bin/cargo");
         cargo
-            .current_dir(workspace())
+            .current_dir(workspace::root())
             .env("RUSTC", "/usr/bin/rustc")
             .env("RUSTFLAGS", format!("{STATIC} --sysroot={}", sysroot.display()));
     }
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", linker);
     Ok(cargo)
-}
-
-fn workspace() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask).to_owned()
 }
