@@ -32,6 +32,8 @@ pub(super) struct Account {
     /// Kills of others on this machine, by the kernel's count.
     pub(super) of_others: i128,
     pub(super) cut: u64,
+    /// How many lines of victims have which `oom.evidence`.
+    pub(super) evidence: BTreeMap<String, u64>,
     /// Why the numbers do not match; empty if they do.
     pub(super) faults: Vec<String>,
 }
@@ -64,7 +66,8 @@ impl Account {
         let (mut ours, mut others) = (BTreeMap::<Victim, u64>::new(), BTreeSet::new());
         for line in lines {
             match line {
-                Line::Kill { victim, .. } if victim.cgroup.starts_with(&truth.prefix) => {
+                Line::Kill { victim, evidence, .. } if victim.cgroup.starts_with(&truth.prefix) => {
+                    *self.evidence.entry(evidence.clone()).or_default() += 1;
                     *ours.entry(victim.clone()).or_default() += 1;
                 }
                 Line::Kill { victim, counted: true, time, .. }
@@ -78,6 +81,13 @@ impl Account {
             }
         }
         (ours, others.len() as u64)
+    }
+
+    /// In a guest with function hooks, these must have been used: else the run says nothing of them.
+    pub(super) fn must_be_hooked(&mut self) {
+        if !["fentry", "kprobe"].iter().any(|hook| self.evidence.contains_key(*hook)) {
+            self.faults.push(format!("no line has the evidence of a function hook: {:?}", self.evidence));
+        }
     }
 
     /// Within a run the numbers increase.
@@ -195,7 +205,7 @@ mod tests {
 
     fn kill(seq: u64, pid: u64) -> Line {
         let victim = Victim { cgroup: format!("/t/{pid}"), pid };
-        Line::Kill { seq, counted: true, victim, time: "2".to_owned() }
+        Line::Kill { seq, counted: true, victim, time: "2".to_owned(), evidence: String::new() }
     }
 
     fn ring_full(count: u64, total: u64) -> Line {
@@ -208,6 +218,20 @@ mod tests {
         let account = Account::of(&truth(&[7, 8]), &lines, &Report::default());
         assert_eq!((account.once, account.more, account.unaccounted()), (0, 1, 0));
         assert_eq!(account.faults, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_run_without_a_function_hook_is_found_where_there_must_be_one() {
+        let of = |evidence: &str| {
+            let mut line = kill(1, 7);
+            if let Line::Kill { evidence: told, .. } = &mut line {
+                evidence.clone_into(told);
+            }
+            let mut account = Account::of(&truth(&[7]), &[Line::Start(false), line], &Report::default());
+            account.must_be_hooked();
+            account.faults.len()
+        };
+        assert_eq!((of("fentry"), of("kprobe"), of("stack"), of("")), (0, 0, 1, 1));
     }
 
     #[test]

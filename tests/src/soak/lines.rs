@@ -17,6 +17,8 @@ pub(super) enum Line {
         counted: bool,
         victim: Victim,
         time: String,
+        /// Where the OOM killer's own state was found; empty if nowhere.
+        evidence: String,
     },
     Lost {
         reason: String,
@@ -55,6 +57,7 @@ pub(super) fn line(text: &str) -> Result<Line> {
                 pid: number("victim.pid").with_context(|| format!("a kill of nobody: {text}"))?,
             },
             time: word("time"),
+            evidence: word("oom.evidence"),
         },
         "lost" => Line::Lost {
             reason: word("reason"),

@@ -56,6 +56,9 @@ struct Arguments {
     /// Repeat the faults of this seed, in the same order but not at the same times.
     #[arg(long)]
     seed: Option<u64>,
+    /// Fail unless function hooks were used.
+    #[arg(long)]
+    hooked: bool,
 }
 
 /// Runs it with the arguments after [`SUBCOMMAND`].
@@ -110,7 +113,10 @@ fn run(arguments: &Arguments, seed: u64) -> Result<bool> {
 
     let mut accounts = Vec::new();
     for (name, lines, report) in outputs {
-        let account = Account::of(&truth, &lines, &report);
+        let mut account = Account::of(&truth, &lines, &report);
+        if arguments.hooked {
+            account.must_be_hooked();
+        }
         if !account.faults.is_empty() {
             keep(&std::env::temp_dir().join(format!("oomtrace-soak-{seed}-{name}.txt")), &lines, &account)?;
         }

@@ -47,6 +47,14 @@ pub(super) fn print(
     row(to, "reported once", &|account, _| account.once.to_string())?;
     row(to, "reported twice or more", &|account, _| account.more.to_string())?;
     row(to, "not reported", &|account, _| account.untold.len().to_string())?;
+    let evidence: BTreeSet<&String> =
+        accounts.iter().flat_map(|(_, account, _)| account.evidence.keys()).collect();
+    for found in evidence {
+        let count =
+            |account: &Account, _: &Report| account.evidence.get(found).copied().unwrap_or(0).to_string();
+        let found = if found.is_empty() { "none" } else { found };
+        row(to, &format!("lines with `oom.evidence`: {found}"), &count)?;
+    }
     let reasons: BTreeSet<&String> =
         accounts.iter().flat_map(|(_, account, _)| account.lost.keys()).collect();
     for reason in reasons {
