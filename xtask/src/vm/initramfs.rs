@@ -114,4 +114,20 @@ mod tests {
         // 110 bytes of header and 3 of name make 113, padded to 116; then 5 of content, padded to 8.
         assert_eq!(String::from_utf8(archive.bytes).unwrap(), expected);
     }
+
+    #[test]
+    fn a_library_has_its_path_and_the_directories_above_come_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let library = directory.path().join("lib/deep/libx.so");
+        fs::create_dir_all(library.parent().unwrap()).unwrap();
+        fs::write(&library, "code").unwrap();
+        let packed = pack(&[], std::slice::from_ref(&library), "").unwrap();
+        let name = |path: &Path| format!("{}\0", path.strip_prefix("/").unwrap().display());
+        let at = |path: &Path| {
+            let name = name(path);
+            packed.windows(name.len()).position(|bytes| bytes == name.as_bytes())
+        };
+        let order: Vec<_> = library.ancestors().take(3).map(at).collect();
+        assert!(order.iter().all(Option::is_some) && order.is_sorted_by(|one, next| one > next), "{order:?}");
+    }
 }
