@@ -24,6 +24,8 @@ use crate::{
 
 /// The page with the table, unless `--write` names another.
 pub const PAGE: &str = "docs/BENCHMARKS.md";
+/// The command of the other table.
+pub const PROGRAMS: &str = "bench --programs";
 
 /// Measure latency, start, memory and throughput, beside other tracers or another build (as root)
 #[derive(clap::Args)]
@@ -39,18 +41,32 @@ pub struct Args {
     /// memory [default: 6.12]
     #[arg(long, value_name = "KERNEL", num_args = 0..=1, require_equals = true, default_missing_value = measuring::KERNEL)]
     guest: Option<String>,
+    /// Only measure what the programs in the kernel cost: at a kill, and in a walk over all memory cgroups. This table has its own
+    /// place on the page
+    #[arg(long, conflicts_with = "guest")]
+    programs: bool,
     /// Options for the measuring program, after the options above, such as `--kills 40`; `cargo xtask bench
     /// -- --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<OsString>,
 }
 
+impl Args {
+    /// How the table that it makes is called.
+    fn table(&self) -> &'static str {
+        match self {
+            Self { programs: true, .. } => PROGRAMS,
+            Self { guest: Some(_), .. } => "bench --guest",
+            _ => "bench",
+        }
+    }
+}
+
 pub fn main(args: &Args) -> Result<()> {
     if let Some(before) = &args.against {
         ensure!(before.is_file(), "--against: {} is not a file", before.display());
     }
-    let table = if args.guest.is_some() { "bench --guest" } else { "bench" };
-    let place = args.write.as_deref().map(|page| Place::of_table(page, table)).transpose()?;
+    let place = args.write.as_deref().map(|page| Place::of_table(page, args.table())).transpose()?;
     setup::ensure(setup::BENCH)?;
     let table = match &args.guest {
         Some(kernel) => in_guest(args, kernel)?,
@@ -84,6 +100,9 @@ fn here(args: &Args) -> Result<String> {
     if let Some(before) = &args.against {
         command.arg("--against").arg(before);
     }
+    if args.programs {
+        command.arg("--programs");
+    }
     command.args(&args.args).stderr(Stdio::inherit());
     let output = command.output().with_context(|| bench.display().to_string())?;
     if !output.status.success() {
@@ -91,7 +110,11 @@ fn here(args: &Args) -> Result<String> {
         stdout().write_all(&output.stdout)?;
     }
     ensure!(output.status.success(), "{}: {}", bench.display(), output.status);
-    Ok(String::from_utf8(output.stdout)?)
+    let mut table = String::from_utf8(output.stdout)?;
+    if args.programs {
+        table.push_str(&ranking()?);
+    }
+    Ok(table)
 }
 
 /// Measures in a guest. A build to compare with must be static, like the one that is measured.
@@ -111,6 +134,20 @@ fn in_guest(args: &Args, kernel: &str) -> Result<String> {
         total: Duration::from_secs(3600),
     };
     measuring.table()
+}
+
+/// The rows of what a ranking of cgroups costs. It has no command of its own, so a test measures it.
+fn ranking() -> Result<String> {
+    const TEST: &str = "what_a_ranking_costs";
+    let output = workspace::cargo("test")
+        .args(["--quiet", "--release", "--package", "oomtrace", "--lib", TEST, "--"])
+        .args(["--ignored", "--nocapture"])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let rows: String =
+        said.lines().filter(|line| line.starts_with("| ")).map(|line| format!("{line}\n")).collect();
+    ensure!(output.status.success() && !rows.is_empty(), "{TEST}: {}: {said}", output.status);
+    Ok(rows)
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ mod tests {
         };
         found(crate::bench::PAGE, Place::of_table, "bench");
         found(crate::bench::PAGE, Place::of_table, "bench --guest");
+        found(crate::bench::PAGE, Place::of_table, crate::bench::PROGRAMS);
         found(crate::soak::PAGE, Place::of_table, "soak");
         found(crate::soak::PAGE, Place::of_table, "soak --guest");
         found(crate::vm::PAGE, Place::of_guests, "x86_64");

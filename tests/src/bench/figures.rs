@@ -240,7 +240,8 @@ pub fn percentile(ns: &[i128], percent: usize) -> Option<f64> {
     sorted.get(rank).map(|ns| *ns as f64 / 1e3)
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+/// The middle of them; between the two in the middle if they are even in number.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
     let upper = *values.get(middle)?;

@@ -11,6 +11,7 @@ mod guest;
 mod host;
 mod kills;
 mod marks;
+mod programs;
 mod ratio;
 mod replay;
 mod signals;
@@ -47,6 +48,10 @@ struct Arguments {
     /// only in a guest.
     #[arg(long, conflicts_with = "storm")]
     guest: bool,
+    /// Only measure what the programs in the kernel cost: at a kill, and in a walk over all memory cgroups, compared with reading
+    /// the cgroups' files.
+    #[arg(long, conflicts_with_all = ["storm", "alone", "guest"])]
+    programs: bool,
     /// How many kills each tracer sees.
     #[arg(long, default_value_t = 200)]
     kills: u32,
@@ -91,6 +96,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let scratch = cgroup::Scratch::make(&hierarchy)?;
     if arguments.storm {
         return storm::measure(&arguments.oomtrace, scratch.cgroup(), &mut std::io::stdout().lock());
+    }
+    if arguments.programs {
+        return programs::measure(arguments, &hierarchy, scratch.cgroup(), &mut std::io::stdout().lock());
     }
     let mut subjects = vec![Subject::Oomtrace(arguments.oomtrace.clone())];
     subjects.extend(arguments.against.clone().map(Subject::Before));

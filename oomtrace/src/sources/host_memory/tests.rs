@@ -139,3 +139,28 @@ fn a_cgroup_above_itself_is_none_of_the_hosts() {
     host.sample(3, 2, 1);
     let _any: Vec<User> = host.rank(&[]).top;
 }
+
+/// Writes rows for the table of `cargo xtask bench --programs`, which runs it.
+#[test]
+#[ignore = "measures, on request"]
+fn what_a_ranking_costs() {
+    use std::io::Write as _;
+    const TIMES: usize = 1001;
+    for cgroups in [300, 10_000] {
+        let mut host = Host::new().with(2, 1, "/system.slice", 1 << 30);
+        for id in 3..=cgroups {
+            host = host.with(id, 2, &format!("/system.slice/docker-{id:064}.scope"), id * 7 % 300);
+        }
+        let mut took: Vec<_> = (0..TIMES)
+            .map(|_| {
+                let began = std::time::Instant::now();
+                std::hint::black_box(host.rank(&[(cgroups, 5)]));
+                began.elapsed().as_micros()
+            })
+            .collect();
+        took.sort_unstable();
+        let middle = took.get(TIMES / 2).unwrap();
+        writeln!(std::io::stderr(), "| to rank {cgroups} cgroups for `host_memory`, µs | {middle} | |")
+            .unwrap();
+    }
+}
