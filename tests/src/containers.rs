@@ -107,6 +107,15 @@ impl Watch {
         self.wait_for(&what, |lines| lines.iter().find(|line| is_verdict_on(line, kill)).cloned())
     }
 
+    /// What the `incident` line of a kill finds with this id; `None` if it does not.
+    pub fn finding_of(&mut self, kill: &Line, id: &str) -> Result<Option<Value>> {
+        let what = format!("the incident of {:?}", kill.number("seq"));
+        let is_it = |line: &&Line| line.kind() == "incident" && is_of(line, kill);
+        let incident = self.wait_for(&what, |lines| lines.iter().find(is_it).cloned())?;
+        let findings = incident.get("findings").and_then(Value::as_array);
+        Ok(findings.into_iter().flatten().find(|finding| finding.get("id") == Some(&id.into())).cloned())
+    }
+
     /// Whether it has arrived.
     pub fn has_verdict(&self, kill: &Line) -> bool {
         self.tracer.lines().iter().any(|line| is_verdict_on(line, kill))

@@ -35,6 +35,8 @@ pub struct Facts<'a> {
     pub victim_cgroup: Option<&'a str>,
     /// The id of the victim's container.
     pub container: Option<&'a str>,
+    /// The first process of the container, which lives on though all victims are gone.
+    pub lives: Option<(u32, &'a str)>,
     /// The victim's process.
     pub victim_pid: Option<u32>,
     /// Its size.
@@ -70,6 +72,7 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     found.extend(no_swap(facts).then(|| Finding::new(FindingId::NoSwap)));
     found.extend(limit_above_victim(facts).then(|| Finding::new(FindingId::LimitAboveVictim)));
     found.extend(of_table(facts).into_iter().flatten());
+    found.extend(container_lives(facts));
     found.extend(facts.heaps.iter().filter_map(|heap| heap_over_limit(heap, facts.limit_bytes?)));
     found.extend(memory_stays(facts));
     found.extend(host_not_full(facts));
@@ -153,6 +156,14 @@ fn of_table(facts: &Facts<'_>) -> [Option<Finding>; 2] {
         bystander.then(|| finding(FindingId::Bystander)),
         (largest.oom_score_adj <= PROTECTED).then(|| finding(FindingId::ProtectedLargest)),
     ]
+}
+
+fn container_lives(facts: &Facts<'_>) -> Option<Finding> {
+    facts.lives.map(|(pid, comm)| Finding {
+        pid: Some(pid),
+        comm: Some(comm.to_owned()),
+        ..Finding::new(FindingId::ChildKilledContainerLives)
+    })
 }
 
 fn heap_over_limit(heap: &Heap, limit: u64) -> Option<Finding> {

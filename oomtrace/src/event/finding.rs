@@ -76,6 +76,8 @@ pub enum FindingId {
     Bystander,
     /// The largest process has an `oom_score_adj` of -900 or less.
     ProtectedLargest,
+    /// All victims are gone, and the first process of the container is still there.
+    ChildKilledContainerLives,
     /// An option of the victim's command line allows a heap that leaves little of the limit.
     HeapFlagOverLimit,
     /// After the victims had gone, at least half of the limit was still used.

@@ -22,7 +22,7 @@ words! {
     enum FindingId {
         A = "anon_fills_limit", B = "shmem_large", C = "kernel_large", D = "cache_present", E = "no_swap",
         F = "limit_above_victim", G = "bystander", H = "protected_largest", I = "heap_flag_over_limit",
-        J = "memory_stays", K = "host_not_full",
+        J = "memory_stays", K = "host_not_full", L = "child_killed_container_lives",
     }
     enum Part {
         A = "kernel_stack", B = "pagetables", C = "slab_reclaimable", D = "slab_unreclaimable", E = "sock",

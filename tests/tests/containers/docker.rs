@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use crate::Case;
 use crate::daemon::Daemon;
+use crate::lives;
 use crate::world::World;
 
 pub(crate) const CASES: &[Case] = &[
     ("docker_pid_1_over_its_limit", pid_1),
-    ("docker_child_killed_while_pid_1_lives", child),
     ("docker_removed_at_once", removed),
     ("docker_renamed_before_the_kill", renamed),
     ("docker_restarted_on_failure", restarted),
@@ -136,7 +136,7 @@ pub(crate) fn told(id: &str, name: &str) -> Value {
 }
 
 /// Checks a kill by the container's own limit.
-fn by_own_limit(line: &Line, id: &str, container: &Value) -> Result<()> {
+pub(crate) fn by_own_limit(line: &Line, id: &str, container: &Value) -> Result<()> {
     let path = format!("/docker/{id}");
     expect(
         line,
@@ -153,7 +153,7 @@ fn by_own_limit(line: &Line, id: &str, container: &Value) -> Result<()> {
 }
 
 /// The verdict must say what `docker inspect` says.
-fn verdict_as_inspected(world: &mut World, kill: &Line, id: &str) -> Result<()> {
+pub(crate) fn verdict_as_inspected(world: &mut World, kill: &Line, id: &str) -> Result<()> {
     let verdict = world.watch.verdict_of(kill)?;
     let state = world.docker.state(id)?;
     let field = |key: &str| state.get(key).cloned().unwrap_or_default();
@@ -197,16 +197,8 @@ fn pid_1(world: &mut World) -> Result<()> {
     }
     by_own_limit(&line, &id, &container)?;
     expect(&line, &[("victim.namespace_pid", json!(1))])?;
-    verdict_as_inspected(world, &line, &id)?;
-    world.docker.remove(&[&id])
-}
-
-fn child(world: &mut World) -> Result<()> {
-    let id = world.docker.run("forking", &["-m", LIMIT], &format!("{EAT}; exec sleep 600"))?;
-    let line = world.watch.kill_in(&id)?;
-    by_own_limit(&line, &id, &told(&id, "forking"))?;
-    let state = world.docker.state(&id)?;
-    ensure!(state.get("Running") == Some(&json!(true)), "PID 1 died too: {state}");
+    let lives = world.watch.finding_of(&line, lives::LIVES)?;
+    ensure!(lives.is_none(), "the container has ended: {lives:?}");
     verdict_as_inspected(world, &line, &id)?;
     world.docker.remove(&[&id])
 }

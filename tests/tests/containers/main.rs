@@ -8,6 +8,7 @@ mod containerd;
 mod cri;
 mod daemon;
 mod docker;
+mod lives;
 mod podman;
 mod signals;
 mod storm;
@@ -31,9 +32,17 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let shared = Shared::default();
-    let cases = [docker::CASES, containerd::CASES, cri::CASES, podman::CASES, signals::CASES, storm::CASES]
-        .into_iter()
-        .flatten();
+    let cases = [
+        docker::CASES,
+        lives::CASES,
+        containerd::CASES,
+        cri::CASES,
+        podman::CASES,
+        signals::CASES,
+        storm::CASES,
+    ]
+    .into_iter()
+    .flatten();
     let mut trials: Vec<Trial> = cases
         .map(|(name, run)| {
             let shared = Arc::clone(&shared);

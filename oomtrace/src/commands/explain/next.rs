@@ -90,6 +90,9 @@ fn by_finding(id: FindingId, part: Option<Part>, incident: &Incident) -> Option<
         FindingId::Bystander | FindingId::ProtectedLargest => {
             "the largest process under `who`: the killer did not choose it, but it has the memory"
         }
+        FindingId::ChildKilledContainerLives => {
+            "whether the container still works without this process: its runtime restarts nothing"
+        }
         FindingId::HeapFlagOverLimit => "the option of the heap and the limit: one of the two has to change",
         FindingId::MemoryStays => "what still holds memory: tmpfs, or processes that live on",
         FindingId::CachePresent => "why page cache could not be reclaimed: it may be mapped or locked",

@@ -173,6 +173,17 @@ fn the_largest_is_protected_from_minus_900() {
 }
 
 #[test]
+fn a_container_lives_on_if_its_first_process_does() {
+    let facts = Facts { lives: Some((7, "sh")), ..Facts::default() };
+    let finding = Finding {
+        pid: Some(7),
+        comm: Some("sh".to_owned()),
+        ..Finding::new(FindingId::ChildKilledContainerLives)
+    };
+    assert_eq!(findings(&facts), [finding]);
+}
+
+#[test]
 fn a_heap_leaves_little_of_the_limit() {
     let found = |bytes, percent| {
         let heaps = [Heap { option: HeapOption::Xmx, bytes, percent }];

@@ -2,6 +2,7 @@
 
 use super::{
     Log,
+    first_process::FirstProcess,
     memory::{RanOut, is_up_to_date},
     victims::{End, Victim},
 };
@@ -32,6 +33,8 @@ pub(super) struct Evidence {
     pub(super) zones: Option<Zones>,
     /// All the swap that the host has.
     pub(super) host_swap_bytes: u64,
+    /// The first process of the container, which lives on though all victims are gone.
+    pub(super) lives: Option<FirstProcess>,
 }
 
 /// What is known when a run is complete.
@@ -43,6 +46,7 @@ pub(super) struct Complete<'a> {
     pub(super) usage_bytes: Result<u64, Why>,
     /// How often the log had lost records when the run began.
     pub(super) lost_before: u64,
+    pub(super) lives: Option<FirstProcess>,
 }
 
 impl Complete<'_> {
@@ -67,6 +71,7 @@ impl Complete<'_> {
             reaper: reaper(self.victims, log, self.lost_before),
             usage_bytes: self.usage_bytes.clone(),
             host_swap_bytes: host_swap_bytes(),
+            lives: self.lives,
         }
     }
 

@@ -4,6 +4,7 @@
 //! - `watch`: the thread that waits for the victims, reads the kernel's log, and says when a run is complete.
 //! - `victims`: waits for processes without asking for them again and again.
 //! - `memory`: the files of the cgroup that ran out.
+//! - `first_process`: whether the victim's container lives on.
 //! - `evidence`: what the log and the files said, and why there is nothing.
 //! - `told`: the event.
 //! - `late`: victims that are still there when the run is complete, and what their `threads` do: a `stuck` event.
@@ -12,6 +13,7 @@
 //! the kill is in no incident.
 
 mod evidence;
+mod first_process;
 mod late;
 mod memory;
 mod room;

@@ -1,6 +1,6 @@
 //! The event of a run: what its first kill said, and what was found out since.
 
-use super::{evidence::Evidence, memory::RanOut, stuck::StuckRun};
+use super::{evidence::Evidence, first_process, memory::RanOut, stuck::StuckRun};
 use crate::{
     cgroups::tree::CgroupTree,
     enrich::{
@@ -150,6 +150,12 @@ impl Run {
         fired.unwrap_or_else(|| "host".to_owned())
     }
 
+    /// The path of the cgroup of the victim's container.
+    pub(super) fn container_cgroup(&self) -> Option<&str> {
+        let container = self.container.as_ref()?;
+        first_process::cgroup_of(self.more.victim_cgroup.as_deref()?, &container.id)
+    }
+
     /// Its size in bytes, about.
     pub(super) fn bytes(&self) -> usize {
         let container = self.container.as_ref().map_or(0, |container| {
@@ -221,8 +227,9 @@ impl Run {
     pub(super) fn told(self, evidence: Evidence, envelope: Envelope) -> Incident {
         let mut absent = Absent::default();
         absent.all(&self.missing);
-        let Evidence { memory, processes, after_ns, reaper, usage_bytes, zones, host_swap_bytes, .. } =
-            evidence;
+        let Evidence {
+            memory, processes, after_ns, reaper, usage_bytes, zones, host_swap_bytes, lives, ..
+        } = evidence;
         let truncated = self.truncated();
         let before = self.before(&mut absent);
         let cgroup = with_memory(self.cgroup, memory, &mut absent);
@@ -246,6 +253,7 @@ impl Run {
             fired: cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.path.as_deref()),
             container: self.container.as_ref().map(|container| container.id.as_str()),
             victim_pid: self.victim.pid,
+            lives: lives.as_ref().map(|first| (first.pid, first.comm.as_str())),
             left_bytes: released.usage_bytes,
             ..self.more.facts()
         });

@@ -10,10 +10,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     enrich::enricher::LastVictim,
     event::{CgroupMemory, Reason, Why},
+    facts::BootTime,
     host::{clock, protection},
     sources::incident::{
         Ended, Host, Line, News, Note,
         evidence::Complete,
+        first_process::{self, FirstProcess},
         late::{self, Late},
         memory::Files,
         room::Part,
@@ -275,6 +277,15 @@ fn begin(run: Box<Run>, host: &Host, may_open: bool) -> Pending {
     }
 }
 
+/// The first process of the container, if it lives on though all victims are gone.
+fn lives(run: &Run, victims: &[Victim], host: &Host) -> Option<FirstProcess> {
+    let are_gone = victims.iter().all(|victim| matches!(victim.end, End::Gone(_)));
+    let marked = victims.iter().map(|victim| victim.marked_ns).min()?;
+    let (mount, cgroup) = host.mount.as_ref().zip(run.container_cgroup())?;
+    let is_known = are_gone && host.has_kernel_pids;
+    is_known.then(|| first_process::living(&host.root, mount, cgroup, BootTime(marked))).flatten()
+}
+
 /// What became of a run, and its victims that are still there.
 fn complete(mut one: Pending, host: &mut Host) -> (Ended, Option<Late<StuckRun>>) {
     read_log(host, LOG_TURNS);
@@ -285,6 +296,7 @@ fn complete(mut one: Pending, host: &mut Host) -> (Ended, Option<Late<StuckRun>>
         memory: one.memory,
         usage_bytes,
         lost_before: one.lost_before,
+        lives: lives(&one.run, &one.victims, host),
     };
     let evidence = Box::new(complete.evidence(&mut host.log));
     let stuck = Late::of(one.run.stuck(), one.victims, one.last, one.lost_before);

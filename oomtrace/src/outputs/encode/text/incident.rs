@@ -149,6 +149,11 @@ pub(crate) fn write_finding(finding: &Finding, out: &mut String) -> fmt::Result 
             out.write_str("the largest process is protected: ")?;
             write_process(finding, &size, out)
         }
+        FindingId::ChildKilledContainerLives => {
+            out.write_str("the container lives on without it: its first process ")?;
+            write_task(finding.comm.as_deref(), finding.pid, out)?;
+            out.write_str(" is still there")
+        }
         FindingId::HeapFlagOverLimit => {
             let option = match finding.option {
                 Some(HeapOption::Xmx) => "-Xmx",
