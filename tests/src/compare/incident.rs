@@ -59,7 +59,12 @@ pub fn incident(line: &Line, logged: &LoggedKill, page: u64) -> Result<Split> {
         ensure!(evidence.is_some() || line.get("missing.cgroup.memory") == Some(&"counters_behind".into()));
         return Ok(if evidence.is_some() { Split::Read } else { Split::Absent });
     }
-    ensure!(evidence == Some("kernel_log"), "the kernel reports {:?}: {}", logged.stats, line.text);
+    let (stats, usage_kb) = (&logged.stats, logged.memory_kb);
+    ensure!(
+        evidence == Some("kernel_log"),
+        "of a usage of {usage_kb:?} KiB the kernel reports {stats:?}: {}",
+        line.text
+    );
     let is_v1 = logged.stats.contains_key("total_rss");
     for (key, v2, v1) in PARTS {
         let keys = if is_v1 { v1 } else { v2 };

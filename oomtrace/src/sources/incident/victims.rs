@@ -80,7 +80,8 @@ fn watched(victim: &LastVictim, root: &Root) -> Result<End, Why> {
     };
     let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => descriptor,
-        Err(Errno::SRCH) => return gone(),
+        // A process that is just being reaped still has its pid, but no task is its leader any more.
+        Err(Errno::SRCH | Errno::INVAL) => return gone(),
         Err(errno) => return Err(Why::with(Reason::ProcUnreadable, format!("pidfd_open: {errno}"))),
     };
     if late() < NOT_REUSED_NS {
