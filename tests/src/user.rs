@@ -28,15 +28,26 @@ pub struct User {
 impl User {
     /// Makes the home in `dir`, and the cgroups.
     pub fn make(dir: &Path) -> Result<Self> {
-        let uid = 42_000 + std::process::id() % 10_000;
-        let (home, passwd) = (dir.join("home"), dir.join("passwd"));
-        fs::create_dir(&home)?;
-        chown(&home, Some(uid), Some(uid)).context("give the home to the user")?;
-        let line = format!("ann:x:{uid}:{uid}::{}:/bin/sh\n", home.display());
-        fs::write(&passwd, fs::read_to_string("/etc/passwd")? + &line)?;
-        let cgroups = UserCgroups::make(&Hierarchy::find()?, uid)?;
-        cgroups.service().hand_over(uid)?;
-        Ok(Self { cgroups, home, passwd, uid })
+        Self::make_several(dir, 1)?.pop().context("a user")
+    }
+
+    /// Makes users with homes in `dir`, who are all in the same `/etc/passwd`.
+    pub fn make_several(dir: &Path, count: u32) -> Result<Vec<Self>> {
+        let first = 42_000 + std::process::id() % 10_000;
+        let passwd = dir.join("passwd");
+        let mut lines = fs::read_to_string("/etc/passwd")?;
+        let mut users = Vec::new();
+        for uid in first..first + count {
+            let home = dir.join(format!("home-{uid}"));
+            fs::create_dir(&home)?;
+            chown(&home, Some(uid), Some(uid)).context("give the home to the user")?;
+            lines += &format!("user{uid}:x:{uid}:{uid}::{}:/bin/sh\n", home.display());
+            let cgroups = UserCgroups::make(&Hierarchy::find()?, uid)?;
+            cgroups.service().hand_over(uid)?;
+            users.push(Self { cgroups, home, passwd: passwd.clone(), uid });
+        }
+        fs::write(&passwd, lines)?;
+        Ok(users)
     }
 
     /// The user's number.
@@ -64,7 +75,7 @@ impl User {
         Ok((hog, cgroup))
     }
 
-    /// Gives a command an `/etc/passwd` with this user. No other process sees that file.
+    /// Gives a command the `/etc/passwd` with this user. No other process sees that file.
     pub fn shown_to(&self, command: &mut Command) -> Result<()> {
         let passwd = std::ffi::CString::new(self.passwd.as_os_str().as_bytes())?;
         // SAFETY: three system calls, with strings that the closure owns.

@@ -2,7 +2,7 @@
 //! asked.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -95,18 +95,22 @@ pub fn home_that_never_answers(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// The killed children of this process that cannot end.
+fn hanging_children(parent: u32) -> Result<Vec<PathBuf>> {
+    let mut hanging = Vec::new();
+    for process in fs::read_dir("/proc")?.flatten() {
+        let status = fs::read_to_string(process.path().join("status")).unwrap_or_default();
+        let is = |line: &str| status.lines().any(|of| of.starts_with(line));
+        if is(&format!("PPid:\t{parent}")) && is("State:\tD") && is("ShdPnd:\t0000000000000100") {
+            hanging.push(process.path());
+        }
+    }
+    Ok(hanging)
+}
+
 /// Checks that a killed child of this process cannot end, and that it has only its socket open.
 fn hangs_and_holds_nothing(parent: u32) -> Result<()> {
-    let stuck = until("a child that hangs", || {
-        for process in fs::read_dir("/proc")?.flatten() {
-            let status = fs::read_to_string(process.path().join("status")).unwrap_or_default();
-            let is = |line: &str| status.lines().any(|of| of.starts_with(line));
-            if is(&format!("PPid:\t{parent}")) && is("State:\tD") && is("ShdPnd:\t0000000000000100") {
-                return Ok(Some(process.path()));
-            }
-        }
-        Ok(None)
-    })?;
+    let stuck = until("a child that hangs", || Ok(hanging_children(parent)?.pop()))?;
     let mut open = Vec::new();
     for file in fs::read_dir(stuck.join("fd"))? {
         open.push(fs::read_link(file?.path())?.display().to_string());
@@ -123,16 +127,11 @@ fn hangs_and_holds_nothing(parent: u32) -> Result<()> {
 pub fn home_that_hangs_its_reader(world: &World) -> Result<()> {
     let dir = Dir::make()?;
     let user = User::make(&dir.0)?;
-    let lower = dir.0.join("lower");
-    fs::create_dir(&lower)?;
-    let server = Fuse::mount(&lower, user.uid())?;
-    fuse::overlay(&lower, &dir.0, user.home())?;
-    let _unmounted = Unmounted(user.home());
-    server.be_silent();
+    let home = HangingHome::make(&user, &dir.0)?;
     let run = run_that_knows(&user, world)?;
     let tracer = run.child.id();
     let (lines, said) = kills_at_home(world, &user, run, Duration::ZERO, hangs_and_holds_nothing)?;
-    ensure!(server.waiting() > 0, "nobody asked its server");
+    ensure!(home.server.waiting() > 0, "nobody asked its server");
     ensure!(said.contains("a reader given up (1 so far"), "stderr: {said}");
     let whys = whys(&lines);
     // Waiting for the answer used up the time for users' files.
@@ -142,12 +141,60 @@ pub fn home_that_hangs_its_reader(world: &World) -> Result<()> {
     Ok(())
 }
 
-struct Unmounted<'a>(&'a Path);
+/// A home whose server answers nothing, below an overlay that hides this. Its reader hangs for ever.
+struct HangingHome<'a> {
+    home: &'a Path,
+    server: Fuse,
+}
 
-impl Drop for Unmounted<'_> {
-    fn drop(&mut self) {
-        fuse::unmount(self.0);
+impl<'a> HangingHome<'a> {
+    /// `dir` is a directory for this home alone.
+    fn make(user: &'a User, dir: &Path) -> Result<Self> {
+        let lower = dir.join("lower");
+        fs::create_dir(&lower)?;
+        let server = Fuse::mount(&lower, user.uid())?;
+        fuse::overlay(&lower, dir, user.home())?;
+        server.be_silent();
+        Ok(Self { home: user.home(), server })
     }
+}
+
+impl Drop for HangingHome<'_> {
+    fn drop(&mut self) {
+        fuse::unmount(self.home);
+    }
+}
+
+/// The homes of more users hang than readers may: 8 for names and 8 for verdicts.
+pub fn homes_that_hang_all_readers(world: &World) -> Result<()> {
+    const READERS: std::ops::RangeInclusive<usize> = 8..=16;
+    let dir = Dir::make()?;
+    let users = User::make_several(&dir.0, 20)?;
+    let mut homes = Vec::new();
+    for user in &users {
+        let dir = dir.0.join(user.uid().to_string());
+        fs::create_dir(&dir)?;
+        homes.push(HangingHome::make(user, &dir)?);
+    }
+    let mut run = run_that_knows(users.first().context("a user")?, world)?;
+    run.line()?;
+    let mut names = Vec::new();
+    for user in &users {
+        names.push(world.kill_another(&container(user, 1)?, |_| Ok(()))?);
+    }
+    let (mut told, mut verdicts) = (0, 0);
+    while told < names.len() || verdicts < names.len() {
+        let line = run.line()?;
+        let is_one = comm(&line).is_some_and(|comm| names.iter().any(|name| name == comm));
+        match text(&line, "type") {
+            "oom_kill" if is_one => told += 1,
+            "verdict" => verdicts += 1,
+            _ => {}
+        }
+    }
+    let hanging = hanging_children(run.child.id())?.len();
+    ensure!(READERS.contains(&hanging), "{hanging} readers hang");
+    ends_soon(run).map(drop)
 }
 
 /// A victim that holds the lock of its own memory. Fields are dropped in order: it cannot die before its

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let world: Arc<Mutex<Option<World>>> = Arc::default();
-    let tests: [(&str, Test); 22] = [
+    let tests: [(&str, Test); 23] = [
         ("full_disk", output::full_disk),
         ("blocked_pipe", output::blocked_pipe),
         ("blocked_pipe_and_a_small_ring", output::blocked_pipe_and_a_small_ring),
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         ("least_privilege", start::least_privilege),
         ("home_that_never_answers", hangs::home_that_never_answers),
         ("home_that_hangs_its_reader", hangs::home_that_hangs_its_reader),
+        ("homes_that_hang_all_readers", hangs::homes_that_hang_all_readers),
         ("victim_that_locks_its_memory", hangs::victim_that_locks_its_memory),
         ("victim_that_does_not_end", hangs::victim_that_does_not_end),
         ("an_unwanted_command_line_is_not_copied", facts::an_unwanted_command_line_is_not_copied),
