@@ -85,7 +85,8 @@ fn the_card_of_a_kill() {
                      slab, reclaimable             88.0 KiB    0 %  ▏
                      slab, other                   75.7 KiB    0 %  ▏
                      for each processor               288 B    0 %  ▏
-    who            2 processes with 55.5 MiB; pages that two of them share count twice
+    who            2 processes with 55.5 MiB
+                   that is more than the usage: shared pages count twice, and files may be charged to others
                    python3[2990]                   52.5 MiB  killed
                    sh[2967]                         3.0 MiB
     shared mm kill api-service (docker): python3[2995] shares the memory of the victim of event 42 and died too
@@ -124,7 +125,11 @@ fn a_kill_of_which_little_is_known() {
     cgroup         usage 49.9 MiB, limit 50.0 MiB, highest use 50.0 MiB, kills that the kernel counted in it: 1
     where          pod shop/api-7d9f/api, container api-service (containerd), image api:v2.0, restarted 3 times before, unit containerd.service, cgroup /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
     trigger        kubelet[3001] asked for the memory, in /system.slice/kubelet.service
-    not known      oom.domain_bytes (no_function_hook), victim.cgroup.tasks.cgroup.path (other_hierarchy), victim.cgroup.tasks.limit (no_limit), victim.command_line (memory_released), victim.executable (proc_busy: "pid 2988"), victim.oom_score_bytes (no_function_hook)
+    not known      victim.command_line (memory_released)
+                   oom.domain_bytes, victim.oom_score_bytes (no_function_hook)
+                   victim.cgroup.tasks.limit (no_limit)
+                   victim.cgroup.tasks.cgroup.path (other_hierarchy)
+                   victim.executable (proc_busy: "pid 2988")
     "#);
 }
 

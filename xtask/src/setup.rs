@@ -62,6 +62,10 @@ pub const CONTAINERS: Need = Need::Packages(&[
     ("containerd", Some("containerd")),
     ("podman", Some("podman")),
     ("runc", Some("runc")),
+    // Programs that leak in a container.
+    ("nodejs", Some("node")),
+    ("python3", Some("python3")),
+    ("default-jdk-headless", Some("javac")),
 ]);
 /// Docker's client, a separate package since Debian 13. To be ensured after [`CONTAINERS`].
 pub const DOCKER_CLI: Need = Need::Packages(&[("docker-cli", Some("docker"))]);

@@ -10,6 +10,7 @@ mod daemon;
 mod docker;
 mod lives;
 mod podman;
+mod programs;
 mod signals;
 mod storm;
 mod world;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         containerd::CASES,
         cri::CASES,
         podman::CASES,
+        programs::CASES,
         signals::CASES,
         storm::CASES,
     ]

@@ -1,6 +1,9 @@
 //! One kill on one card, for a person.
 
-use std::fmt::{self, Write};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+};
 
 use anstyle::Style;
 
@@ -13,7 +16,7 @@ use crate::{
     event::{BeforeOf, Event, Incident, Kill, OomCgroup, OomKill, Scope},
     outputs::encode::text::{
         Palette, Size,
-        history::{write_before, write_recurrence},
+        history::{Span, write_before, write_recurrence},
         incident::write_finding,
         is_of, line, plain, time,
     },
@@ -135,7 +138,7 @@ fn of_incident(incident: &Incident, out: &mut String) -> fmt::Result {
         rows(out, "filled by", split::parts(cgroup))?;
     }
     if let Some(table) = &incident.process_table {
-        rows(out, "who", split::processes(table, incident.victim.pid))?;
+        rows(out, "who", split::processes(table, incident))?;
     }
     Ok(())
 }
@@ -145,7 +148,11 @@ fn findings(incident: &Incident, out: &mut String) -> fmt::Result {
     if let Some(recurrence) = &incident.recurrence {
         let mut text = "counted by the tracer: ".to_owned();
         write_recurrence(recurrence, &mut text)?;
-        row(out, "", &text)?;
+        match (recurrence.kills, recurrence.lifetime_ns) {
+            (2.., _) => row(out, "", &text)?,
+            (_, Some(lived)) => row(out, "", &format!("the victim had lived for {}", Span(lived.max)))?,
+            (_, None) => {}
+        }
     }
     let mut findings = Vec::new();
     for finding in &incident.findings {
@@ -170,12 +177,13 @@ fn details(kill: &OomKill, out: &mut String) -> fmt::Result {
 fn not_known(kill: &OomKill, incident: Option<&Incident>, out: &mut String) -> fmt::Result {
     let of_run =
         incident.into_iter().flat_map(|incident| &incident.missing).map(|absence| ("incident.", absence));
-    let absent = kill.missing.iter().map(|absence| ("", absence)).chain(of_run).map(|(of, absence)| {
-        let detail = absence.detail.as_ref().map(|detail| format!(": {}", plain(detail)));
-        format!("{of}{} ({}{})", plain(&absence.key), absence.reason.word(), detail.unwrap_or_default())
-    });
-    let absent = absent.collect::<Vec<_>>();
-    if absent.is_empty() { Ok(()) } else { row(out, "not known", &absent.join(", ")) }
+    let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (of, absence) in kill.missing.iter().map(|absence| ("", absence)).chain(of_run) {
+        let detail = absence.detail.as_ref().map(|detail| format!(": {}", plain(detail))).unwrap_or_default();
+        let reason = format!("{}{detail}", absence.reason.word());
+        by_reason.entry(reason).or_default().push(format!("{of}{}", plain(&absence.key)));
+    }
+    rows(out, "not known", by_reason.iter().map(|(reason, keys)| format!("{} ({reason})", keys.join(", "))))
 }
 
 fn row(out: &mut String, name: &str, text: &str) -> fmt::Result {

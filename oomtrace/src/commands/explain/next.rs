@@ -57,6 +57,13 @@ fn by_shape(incident: &Incident, kill: &OomKill) -> Option<String> {
             )
         }
         (Shape::Steps, _) => format!("what {comm} did at the time of each step of the curve"),
+        (Shape::AtLimit, _)
+            if incident.findings.iter().any(|finding| finding.id == FindingId::AnonFillsLimit) =>
+        {
+            format!(
+                "what {comm} keeps: at its limit nearly all was its own memory, and little could be reclaimed"
+            )
+        }
         (Shape::AtLimit, _) => {
             "whether it needs more than its limit: it lived at its limit before the kill".into()
         }

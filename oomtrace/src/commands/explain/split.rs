@@ -2,7 +2,7 @@
 
 use super::curve::bar;
 use crate::{
-    event::{CgroupMemory, IncidentCgroup, MemoryEvidence, ProcessTable, Reaper, Released},
+    event::{CgroupMemory, Incident, IncidentCgroup, MemoryEvidence, ProcessTable, Reaper, Released},
     outputs::encode::text::{Size, incident::Time, plain},
 };
 
@@ -56,15 +56,16 @@ fn named(memory: &CgroupMemory) -> [(&'static str, Option<u64>); 10] {
 }
 
 /// The processes that the killer could choose from, the largest first.
-pub(super) fn processes(table: &ProcessTable, victim: Option<u32>) -> Vec<String> {
+pub(super) fn processes(table: &ProcessTable, incident: &Incident) -> Vec<String> {
+    let victim = incident.victim.pid;
     let count = if table.count == 1 { "process" } else { "processes" };
-    let mut rows = vec![format!(
-        "{} {count} with {}; pages that two of them share count twice",
-        table.count,
-        Size(table.rss_bytes)
-    )];
-    if table.count == 1 {
-        rows = vec![format!("1 process with {}", Size(table.rss_bytes))];
+    let mut rows = vec![format!("{} {count} with {}", table.count, Size(table.rss_bytes))];
+    let usage = incident.cgroup.as_ref().and_then(|cgroup| cgroup.usage_bytes);
+    if usage.is_some_and(|usage| table.rss_bytes > usage) {
+        rows.push(
+            "that is more than the usage: shared pages count twice, and files may be charged to others"
+                .into(),
+        );
     }
     rows.extend(table.largest.iter().map(|row| {
         let name = format!("{}[{}]", plain(&row.comm), row.pid);

@@ -114,7 +114,7 @@ impl Snapshot {
             at_limit_ns: self.limit.map(|_| usage.at_limit_ns),
             unseen_peak: (track.unseen > 0 && track.unseen_ns <= self.end_ns)
                 .then(|| LastSample { age_ns: age(track.unseen_ns), usage_bytes: self.bytes(track.unseen) }),
-            unreclaimable: self.unreclaimable(track, last, || of(Of::Unreclaimable)),
+            unreclaimable: self.unreclaimable(track, &points, || of(Of::Unreclaimable)),
             points: self.points(&points, end),
             ..none
         })
@@ -143,18 +143,21 @@ impl Snapshot {
         None
     }
 
-    /// Said only if page cache makes a difference.
+    /// Said only if page cache makes a difference: at the end, or at a time when the usage was near the limit already.
     fn unreclaimable(
         &self,
         track: &Track,
-        last: &Point,
+        points: &[Point],
         course: impl FnOnce() -> Course,
     ) -> Option<UnreclaimableBefore> {
+        let last = points.last()?;
         let now = last.unreclaimable?;
-        if self.of == BeforeOf::Victim
-            || self.limit.is_none()
-            || last.high.saturating_sub(now) < last.high / 20
-        {
+        let limit = self.limit.filter(|_| self.of == BeforeOf::Limit)?;
+        let hides = |point: &Point| {
+            let cache = point.high.saturating_sub(point.unreclaimable.unwrap_or(point.high));
+            cache >= point.high / 20 && (point == last || point.high >= limit - limit / 10)
+        };
+        if !points.iter().any(hides) {
             return None;
         }
         let course = course();

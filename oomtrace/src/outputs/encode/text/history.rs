@@ -53,7 +53,9 @@ pub(crate) fn write_before(before: &Before, out: &mut String) -> fmt::Result {
             write_slope(other.floor_slope, out)?;
         }
     }
-    if let Some(peak) = before.unseen_peak {
+    // One far below the end says nothing about it.
+    let highest = before.points.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+    if let Some(peak) = before.unseen_peak.filter(|peak| peak.usage_bytes >= highest / 2) {
         write!(
             out,
             "; a burst to {} that no sample shows, {} before",
