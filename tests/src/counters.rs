@@ -11,13 +11,17 @@ pub fn oom_kills() -> Result<u64> {
 
 /// `MemTotal` and `SwapTotal`, bytes.
 pub fn memory_and_swap() -> Result<(u64, u64)> {
-    let bytes = |key| field("/proc/meminfo", key).map(|kilobytes| kilobytes * 1024);
-    Ok((bytes("MemTotal:")?, bytes("SwapTotal:")?))
+    Ok((meminfo_bytes("MemTotal")?, meminfo_bytes("SwapTotal")?))
 }
 
 /// `MemAvailable`: bytes that can be used before the machine runs out.
 pub fn available_bytes() -> Result<u64> {
-    field("/proc/meminfo", "MemAvailable:").map(|kilobytes| kilobytes * 1024)
+    meminfo_bytes("MemAvailable")
+}
+
+/// A value of `/proc/meminfo`, bytes.
+pub fn meminfo_bytes(key: &str) -> Result<u64> {
+    field("/proc/meminfo", &format!("{key}:")).map(|kilobytes| kilobytes * 1024)
 }
 
 fn field(file: &str, key: &str) -> Result<u64> {

@@ -89,7 +89,9 @@ pub(super) fn fill(bytes: u64) -> io::Result<(u64, Option<io::Error>)> {
 
 /// Opens many files: each has an inode, a dentry and a file in the kernel's slab.
 pub(super) fn descriptors(count: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: count + 100, rlim_max: count + 100 };
+    /// As many as the kernel allows by default.
+    const MOST: libc::rlim_t = 1 << 20;
+    let limit = libc::rlimit { rlim_cur: MOST, rlim_max: MOST };
     // SAFETY: the limit is alive through the call, which only reads it.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
         return Err(io::Error::last_os_error());

@@ -165,7 +165,6 @@ fn obey_other(verb: &str, words: &[&str]) -> io::Result<String> {
                 &words.iter().map(|word| path(Some(word))).collect::<io::Result<Vec<_>>>()?,
             )?;
         }
-        "threads" => tasks::sleeping_threads(number(first)?)?,
         "descriptors" => memory::descriptors(number(first)?)?,
         "sockets" => return Ok(memory::sockets(number(first)?)?.to_string()),
         "cache" => memory::cache(&path(first)?, number(words.get(1))?)?,

@@ -32,18 +32,6 @@ pub(super) fn end_thread() -> ! {
     }
 }
 
-/// Starts threads that sleep until the process ends.
-pub(super) fn sleeping_threads(count: usize) -> io::Result<()> {
-    for _ in 0..count {
-        std::thread::Builder::new().stack_size(16 << 10).spawn(|| {
-            loop {
-                std::thread::park();
-            }
-        })?;
-    }
-    Ok(())
-}
-
 /// Puts all tasks of this process on one processor: while the allocating one is in the OOM killer, no other
 /// can exit and change the figures between the mark and the log line.
 pub(super) fn stay_on_one_processor() -> io::Result<()> {

@@ -17,21 +17,28 @@ const TASKS_LIMIT: u64 = 700;
 /// The switch of the multi-gen LRU.
 const MULTI_GEN: &str = "/sys/kernel/mm/lru_gen/enabled";
 
-/// Anon, tmpfs and locked memory, with hundreds of threads; on a kernel with the multi-gen LRU, without and with it. Only a guest
-/// may change that.
-pub(super) fn by_a_mix(session: &mut Session) -> Result<Outcome> {
+/// Does something with a name; on a kernel with the multi-gen LRU, without and with it. Only a guest may change that.
+pub(super) fn with_each_lru(
+    session: &mut Session,
+    act: fn(&mut Session, &[u8]) -> Result<()>,
+) -> Result<Outcome> {
     let switch = Path::new(MULTI_GEN);
     if !session.guest() || !switch.exists() {
-        kill_a_mix(session, b"mix")?;
+        act(session, b"mix")?;
         return Ok(Outcome::Passed);
     }
     let before = fs::read_to_string(switch)?;
     for (value, name) in [("0", &b"mix-lru"[..]), ("7", b"mix-multi-gen")] {
         fs::write(switch, value).with_context(|| format!("write {value} to {MULTI_GEN}"))?;
-        kill_a_mix(session, name)?;
+        act(session, name)?;
     }
     fs::write(switch, before.trim())?;
     Ok(Outcome::Passed)
+}
+
+/// Anon, tmpfs and locked memory, with hundreds of threads.
+pub(super) fn by_a_mix(session: &mut Session) -> Result<Outcome> {
+    with_each_lru(session, kill_a_mix)
 }
 
 fn kill_a_mix(session: &mut Session, name: &[u8]) -> Result<()> {

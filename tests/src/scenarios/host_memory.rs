@@ -15,8 +15,8 @@ use crate::session::{Session, is_guest};
 use crate::tracer::Line;
 
 /// What the one that dies has, and its limit.
-const SMALL: u64 = 8 * MIB;
-const SMALL_LIMIT: u64 = 64 * MIB;
+pub(super) const SMALL: u64 = 8 * MIB;
+pub(super) const SMALL_LIMIT: u64 = 64 * MIB;
 /// How much the eater takes at once at the end.
 const STEP: u64 = 2 * MIB;
 /// What a removed cgroup holds.
@@ -89,14 +89,14 @@ pub(super) fn removed(session: &mut Session) -> Result<Outcome> {
 }
 
 /// What was found.
-struct Eaten {
-    line: Line,
+pub(super) struct Eaten {
+    pub(super) line: Line,
     /// What the cgroup of the eater used just before.
     usage: u64,
 }
 
 /// Eats all memory with this act of a hog, until a small process dies. `None` if there are no cgroups.
-fn eat(session: &mut Session, act: &str) -> Result<Option<Eaten>> {
+pub(super) fn eat(session: &mut Session, act: &str) -> Result<Option<Eaten>> {
     ensure!(is_guest(), "only in a guest");
     if !session.hierarchy.memory {
         return Ok(None);

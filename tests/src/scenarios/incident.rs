@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{LIMIT, MIB, Outcome};
+use super::{LIMIT, MIB, Outcome, filled::with_each_lru};
 use crate::cgroup::{Cgroup, Version};
 use crate::compare::{Expected, ExpectedTrigger};
 use crate::counters::wall_clock_ns;
@@ -19,9 +19,14 @@ const THREADS: u64 = 500;
 
 /// A mix of all kinds, with the limit on the parent.
 pub(super) fn mix(session: &mut Session) -> Result<Outcome> {
+    with_each_lru(session, kill_a_mix)
+}
+
+fn kill_a_mix(session: &mut Session, name: &[u8]) -> Result<()> {
     const SENT: u64 = 2 * MIB;
     const BIG: u64 = 96 * MIB;
-    let parent = session.cgroup(b"mix")?;
+    session.wait_for_report_room()?;
+    let parent = session.cgroup(name)?;
     parent.limit(BIG)?;
     parent.allow_children()?;
     let cgroup = parent.child(b"child")?;
@@ -45,16 +50,15 @@ pub(super) fn mix(session: &mut Session) -> Result<Outcome> {
     many(&mut expected);
     let kill = session.check(&[expected])?.pop();
     let counts = session.check_incidents()?;
-    let Some(kill) = kill else { return Ok(Outcome::Passed) };
+    let Some(kill) = kill else { return Ok(()) };
     let incident = session.incident_of(&kill)?;
     if counts.reported == 0 && !session.guest() {
         // Others on this host took the reports.
-        return Ok(Outcome::Passed);
+        return Ok(());
     }
     // Memory on cgroup v1 does not have sockets.
     let sockets = if session.hierarchy.version == Version::V2 { sent / 2 } else { 0 };
-    known_mix(&incident, sockets, BIG)?;
-    Ok(Outcome::Passed)
+    known_mix(&incident, sockets, BIG)
 }
 
 /// Of each kind there is what was taken of it.

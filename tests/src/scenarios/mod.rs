@@ -6,6 +6,7 @@ mod exiting;
 mod filled;
 mod group;
 mod host_memory;
+mod host_uncharged;
 mod host_wide;
 mod incident;
 pub mod lacking;
@@ -115,6 +116,8 @@ const ALL: &[Scenario] = &[
     guest_only("host_memory_shmem", host_memory::shmem),
     guest_only("host_memory_locked", host_memory::locked),
     guest_only("host_memory_removed", host_memory::removed),
+    guest_only("host_memory_slab", host_uncharged::slab),
+    guest_only("host_memory_pool_and_map", host_uncharged::pool_and_map),
     guest_only("stack_as_hook", on_stack::as_hook),
     guest_only("clock_set", clock::set_while_a_kill_waits),
     guest_only("no_killable_process", nobody_killed::no_killable_process),
