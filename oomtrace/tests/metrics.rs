@@ -234,6 +234,34 @@ fn the_next_run_goes_on_and_counts_nothing_twice() {
 }
 
 #[test]
+fn hosts_that_ran_out_and_victims_that_stay_are_counted_from_zero_and_by_the_next_run() {
+    let store = Places::for_series(16);
+    let mut first = Metrics::new(16).kept_in(Box::new(store.clone()));
+    let counts = |metrics: &Metrics| {
+        let victims = ["largest", "other", "unknown"].map(|victim| {
+            value(metrics, &format!("oomtrace_host_ooms_total{{victim=\"{victim}\"}}")).unwrap()
+        });
+        let late = ["5s", "60s"].map(|after| {
+            value(metrics, &format!("oomtrace_stuck_victims_total{{after=\"{after}\"}}")).unwrap()
+        });
+        (victims, late)
+    };
+    assert_eq!(counts(&first), ([0; 3], [0; 2]));
+    for killed_largest in [Some(true), Some(false), Some(false), None] {
+        let host = HostMemory { killed_largest, ..samples::host_memory() };
+        first.take(&Event::HostMemory(Box::new(host)));
+    }
+    for (after_ns, still_there) in [(5_003_218_441, 3), (60_001_000_000, 1)] {
+        let stuck = Stuck { after_ns, still_there, ..samples::stuck() };
+        first.take(&Event::Stuck(Box::new(stuck)));
+    }
+    assert_eq!(counts(&first), ([1, 2, 1], [3, 1]));
+    first.hand_over();
+    let next = Metrics::new(16).kept_in(Box::new(store));
+    assert_eq!(counts(&next), ([1, 2, 1], [3, 1]));
+}
+
+#[test]
 fn what_another_version_kept_is_not_taken() {
     let store = Places::for_series(16);
     store.0.borrow_mut().iter_mut().for_each(|value| value.fill(0xff));

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::{
     containers::Runtime,
     event::{
-        Event as Line, Gap, Incident, Kill, Killer, LossReason, Lost, MemcgOom, MemcgOomOutcome, OomKill,
-        Scope, Shape, Signal, SignalKill, Verdict,
+        Event as Line, Gap, HostMemory, Incident, Kill, Killer, LossReason, Lost, MemcgOom, MemcgOomOutcome,
+        OomKill, Scope, Shape, Signal, SignalKill, Stuck, Verdict,
     },
     outputs::metrics::{
         kept::{Packer, Store, Unpacker},
@@ -19,6 +19,10 @@ use crate::{
 const SCOPES: [&str; 5] = ["memcg", "host", "cpuset", "mempolicy", "unknown"];
 /// Why no process was killed. The last one means that it is not known.
 const OUTCOMES: [&str; 4] = ["no_killable_process", "relieved", "kill_disabled", "unknown"];
+/// Whether the victim was of those that used most. The last one means that it is not known.
+const VICTIMS: [&str; 3] = ["largest", "other", "unknown"];
+/// How long after the kill victims were still there, at least.
+const LATE: [(&str, u64); 2] = [("5s", 5_000_000_000), ("60s", 60_000_000_000)];
 /// Who sends signals. The last one is where that is not known.
 const KILLERS: [&str; Killer::ALL.len() + 1] = [
     "systemd-oomd",
@@ -37,7 +41,7 @@ const RUNTIMES: [Runtime; Runtime::ALL.len()] = Runtime::ALL;
 /// The number of reasons for a loss.
 const REASONS: usize = LossReason::ALL.len();
 /// The version of the stored value.
-const KEPT: u64 = 0x6f6f_6d74_0003_0000 + ((RUNTIMES.len() << 8) + REASONS) as u64;
+const KEPT: u64 = 0x6f6f_6d74_0004_0000 + ((RUNTIMES.len() << 8) + REASONS) as u64;
 /// Its place in the store.
 const PLACE: usize = 0;
 
@@ -65,6 +69,8 @@ pub(super) struct Totals {
     present: [bool; RUNTIMES.len()],
     /// Incidents by how they came; the last one where that is not known.
     incidents: [u64; Shape::ALL.len() + 1],
+    host_ooms: [u64; VICTIMS.len()],
+    stuck: [u64; LATE.len()],
     changed: bool,
 }
 
@@ -82,6 +88,8 @@ impl Totals {
             Line::MemcgOom(oom) if !again => self.saw_oom(oom),
             Line::SignalKill(kill) => self.saw_signal(kill),
             Line::Incident(incident) => self.saw_incident(incident),
+            Line::HostMemory(host) => self.saw_host_memory(host),
+            Line::Stuck(stuck) => self.saw_stuck(stuck),
             Line::Lost(lost) => self.saw_lost(lost, event.stream),
             Line::Gap(gap) => self.saw_gap(gap),
             Line::Verdict(verdict) => self.saw_verdict(verdict),
@@ -139,6 +147,20 @@ impl Totals {
         let shape = incident.before.as_ref().and_then(|before| before.shape);
         let known = shape.and_then(|shape| Shape::ALL.iter().position(|known| *known == shape));
         add(&mut self.incidents, known.unwrap_or(Shape::ALL.len()), 1);
+    }
+
+    fn saw_host_memory(&mut self, host: &HostMemory) {
+        let victim = match host.killed_largest {
+            Some(true) => 0,
+            Some(false) => 1,
+            None => 2,
+        };
+        add(&mut self.host_ooms, victim, 1);
+    }
+
+    fn saw_stuck(&mut self, stuck: &Stuck) {
+        let late = LATE.iter().rposition(|(_, ns)| stuck.after_ns >= *ns);
+        add(&mut self.stuck, late.unwrap_or(0), stuck.still_there);
     }
 
     /// A line that was written twice because of a crash has the same total.
@@ -202,6 +224,24 @@ impl Totals {
         );
     }
 
+    fn write_host(&self, out: &mut String) {
+        page::counter(
+            out,
+            "oomtrace_host_ooms_total",
+            "Runs of the OOM killer for which no cgroup's limit fired, by whether the first victim used most.",
+            VICTIMS
+                .iter()
+                .zip(self.host_ooms)
+                .map(|(victim, count)| (format!("{{victim=\"{victim}\"}}"), count)),
+        );
+        page::counter(
+            out,
+            "oomtrace_stuck_victims_total",
+            "Processes that were killed and still there, by how long after the kill at least.",
+            LATE.iter().zip(self.stuck).map(|((after, _), count)| (format!("{{after=\"{after}\"}}"), count)),
+        );
+    }
+
     /// Writes all other metrics.
     pub(super) fn write(&self, out: &mut String) {
         page::head(
@@ -229,6 +269,7 @@ impl Totals {
         );
         self.write_signals(out);
         self.write_incidents(out);
+        self.write_host(out);
         page::counter(
             out,
             "oomtrace_lost_events_total",
@@ -280,6 +321,7 @@ impl Totals {
             packer.numbers(&self.kills).numbers(&self.last_kill).numbers(&self.ooms).numbers(&self.signals);
             packer.numbers(&[self.unreported]).numbers(&self.missed).numbers(&self.false_positives);
             packer.numbers(&self.lost).numbers(&self.lost_last).numbers(&self.incidents);
+            packer.numbers(&self.host_ooms).numbers(&self.stuck);
             store.put(PLACE, &packer.done())?;
             self.changed = false;
         }
@@ -303,6 +345,8 @@ impl Totals {
             lost: from.numbers()?,
             lost_last: from.numbers()?,
             incidents: from.numbers()?,
+            host_ooms: from.numbers()?,
+            stuck: from.numbers()?,
             present: [false; RUNTIMES.len()],
             changed: true,
         })
