@@ -103,7 +103,7 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
     let signals = (args.signals != SignalChoice::Off)
         .then(|| SignalKills::new(rings.signals, records.clone(), args.signals, mount.clone()));
     let files = mount.clone().map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
-    let hosts = HostRuns::default();
+    let hosts = HostRuns::new(mount.as_deref());
     let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(hosts.clone())];
     consumers.extend(history.iter().map(|history| Box::new(Recording::new(history)) as Box<dyn Consumer>));
     let incidents = Incidents::start(root, mount.clone(), enricher.is_v1(), (history, hosts), limits)

@@ -1,19 +1,22 @@
 //! Whose memory it was when the host, or some of its nodes, ran out: a `host_memory` event for each run of the OOM killer for which no
 //! cgroup's limit fired.
 //!
+//! - `flat`: cgroups whose usage does not contain those below them.
 //! - `ranking`: who uses the memory, from a walk over all cgroups.
 //! - `told`: the event.
 //!
 //! At the first kill of a run, `/proc/meminfo` is read through a descriptor that is open, and a walk begins. The line is written with
 //! the run's `incident`, when the kernel's report is there: it has the host's memory before the kill.
 
+mod flat;
 mod ranking;
 #[cfg(test)]
 mod tests;
 mod told;
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{cell::RefCell, collections::VecDeque, path::Path, rc::Rc};
 
+use flat::Flat;
 use ranking::{Ranking, rank};
 pub(in crate::sources) use told::Told;
 
@@ -55,9 +58,14 @@ struct Walked {
 
 /// The runs for which no cgroup's limit fired. Shared by what sees the walk and what writes the line.
 #[derive(Clone, Debug, Default)]
-pub struct HostRuns(Rc<RefCell<VecDeque<Run>>>);
+pub struct HostRuns(Rc<RefCell<VecDeque<Run>>>, Rc<Flat>);
 
 impl HostRuns {
+    /// `mount`: where the memory cgroups are mounted.
+    pub fn new(mount: Option<&Path>) -> Self {
+        Self(Rc::default(), Rc::new(Flat::new(mount)))
+    }
+
     /// Takes out a run.
     fn take(&self, id: u64, stream: Option<&str>) -> Option<Run> {
         let mut runs = self.0.borrow_mut();
@@ -103,8 +111,19 @@ impl Consumer for HostRuns {
 
     fn take(&mut self, walk: &Walk<'_>, enricher: &mut Enricher, _: &mut Account) {
         let mut runs = self.0.borrow_mut();
+        if runs.iter().all(|run| run.walked.is_some()) {
+            return;
+        }
+        let flat = self.1.of(walk, enricher.tree());
         for run in runs.iter_mut().filter(|run| run.walked.is_none()) {
-            let ranking = rank(walk, enricher.tree(), &run.victim);
+            let flat = match &flat {
+                Ok(flat) => flat,
+                Err(error) => {
+                    run.walked = Some(Err(Why::with(Reason::CgroupsNotRead, error.clone())));
+                    continue;
+                }
+            };
+            let ranking = rank(walk, enricher.tree(), flat, &run.victim);
             let charged = Charged {
                 evidence: match walk.evidence {
                     SampleEvidence::Kernel => ChargedEvidence::Kernel,

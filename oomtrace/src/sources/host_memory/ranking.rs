@@ -6,7 +6,7 @@
 //! - A cgroup that has no owner and none below it stands for itself.
 //! - Of one with cgroups below it, what these do not use counts: its own part.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     cgroups::tree::CgroupTree,
@@ -48,6 +48,7 @@ pub(super) struct User {
 #[derive(Clone, Copy, Default)]
 struct Place {
     parent: Option<usize>,
+    is_root: bool,
     below_bytes: u64,
     has_below: bool,
     /// It stands for all below it.
@@ -56,17 +57,20 @@ struct Place {
     covered: Option<bool>,
 }
 
-/// Ranks the cgroups of a walk. `victim`: the cgroups of the victim with their usage at the kill, its own first.
-pub(super) fn rank(walk: &Walk<'_>, tree: &CgroupTree, victim: &[(CgroupId, Option<u64>)]) -> Ranking {
-    let mut places = places(walk, tree);
+/// Ranks the cgroups of a walk. `flat`: those whose usage does not contain those below them. `victim`: the cgroups of the victim with their
+/// usage at the kill, its own first.
+pub(super) fn rank(
+    walk: &Walk<'_>,
+    tree: &CgroupTree,
+    flat: &HashSet<CgroupId>,
+    victim: &[(CgroupId, Option<u64>)],
+) -> Ranking {
+    let mut places = places(walk, tree, flat);
     let mut ranking = Ranking { usage_bytes: Some(0), ..Ranking::default() };
     for (at, sample) in walk.cgroups().enumerate() {
-        if sample.parent.is_none() {
-            continue;
-        }
+        let Some(Place { parent, is_root: false, .. }) = places.get(at).copied() else { continue };
         ranking.cgroups += 1;
-        let parent = places.get(at).and_then(|place| place.parent);
-        if parent.is_none_or(|parent| is_root(walk, parent)) {
+        if parent.is_none_or(|parent| places.get(parent).is_some_and(|parent| parent.is_root)) {
             let sum = ranking.usage_bytes.zip(sample.usage_bytes);
             ranking.usage_bytes = sum.map(|(sum, usage)| sum.saturating_add(usage));
         }
@@ -82,24 +86,20 @@ pub(super) fn rank(walk: &Walk<'_>, tree: &CgroupTree, victim: &[(CgroupId, Opti
     ranking
 }
 
-fn is_root(walk: &Walk<'_>, at: usize) -> bool {
-    walk.get(at).is_some_and(|sample| sample.parent.is_none())
-}
-
 /// What is known of the place of each cgroup, in their order.
-fn places(walk: &Walk<'_>, tree: &CgroupTree) -> Vec<Place> {
+fn places(walk: &Walk<'_>, tree: &CgroupTree, flat: &HashSet<CgroupId>) -> Vec<Place> {
     let at: HashMap<CgroupId, usize> =
         walk.cgroups().enumerate().map(|(at, sample)| (sample.id, at)).collect();
-    let mut places: Vec<Place> = walk
-        .cgroups()
-        .map(|sample| Place {
-            parent: sample.parent.and_then(|parent| at.get(&parent).copied()),
-            whole: sample.parent.is_some() && (sample.removed == Some(true) || tree.is_owner(sample.id)),
-            ..Place::default()
-        })
-        .collect();
-    for (at, sample) in walk.cgroups().enumerate() {
-        let parent = places.get(at).and_then(|place| place.parent);
+    let mut places = vec![Place::default(); walk.len()];
+    for (own, sample) in walk.cgroups().enumerate() {
+        // What is below a flat one is in nothing above it either.
+        let above = sample.parent.filter(|parent| !flat.contains(parent));
+        let parent = above.and_then(|parent| at.get(&parent).copied());
+        if let Some(place) = places.get_mut(own) {
+            place.parent = parent;
+            place.is_root = sample.parent.is_none();
+            place.whole = !place.is_root && (sample.removed == Some(true) || tree.is_owner(sample.id));
+        }
         if let Some(parent) = parent.and_then(|parent| places.get_mut(parent)) {
             parent.has_below = true;
             parent.below_bytes = parent.below_bytes.saturating_add(sample.usage_bytes.unwrap_or(0));

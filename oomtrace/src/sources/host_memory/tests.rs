@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashSet;
+
 use oomtrace_common::record::sample::{CSS_DYING, Sample, sample_fact};
 use zerocopy::FromZeros;
 
@@ -53,15 +55,19 @@ impl Host {
         self
     }
 
-    fn rank(&self, victim: &[(u64, u64)]) -> Ranking {
+    fn walk<T>(&self, take: impl FnOnce(&Walk<'_>) -> T) -> T {
         let found = Found {
             samples: &self.samples,
             evidence: SampleEvidence::Kernel,
             began: BootTime(1),
             ended: BootTime(2),
         };
+        take(&Walk::new(&found, Decoder::new(PAGE)))
+    }
+
+    fn rank(&self, victim: &[(u64, u64)]) -> Ranking {
         let victim: Vec<_> = victim.iter().map(|(id, pages)| (CgroupId(*id), Some(pages * PAGE))).collect();
-        rank(&Walk::new(&found, Decoder::new(PAGE)), &self.tree, &victim)
+        self.walk(|walk| rank(walk, &self.tree, &HashSet::new(), &victim))
     }
 }
 
@@ -90,6 +96,35 @@ fn each_page_counts_once() {
     assert_eq!(of(3).max, Some(Limit::Unlimited));
     let sum: u64 = ranking.top.iter().map(|user| user.usage_bytes).sum();
     assert_eq!(Some(sum), ranking.usage_bytes);
+}
+
+/// As on cgroup v1 before 5.11, where nobody set `memory.use_hierarchy`.
+#[test]
+fn a_flat_cgroup_does_not_stand_for_those_below_it() {
+    let mount = tempfile::tempdir().unwrap();
+    let flag = |path: &str, value: &str| {
+        let dir = mount.path().join(path);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("memory.use_hierarchy"), value).unwrap();
+    };
+    let host = Host::new()
+        .with(2, 1, "/docker", 30)
+        .with(3, 2, "/docker/one", 700)
+        .with(4, 1, "/own", 500)
+        .with(5, 4, "/own/a", 200);
+    flag("", "0\n");
+    flag("docker", "0\n");
+    let flat = |host: &Host| host.walk(|walk| Flat::new(Some(mount.path())).of(walk, &host.tree));
+    assert!(flat(&host).unwrap_err().contains("/own/memory.use_hierarchy cannot be read"));
+    flag("own", "1\n");
+    let found = flat(&host).unwrap();
+    assert_eq!(found, HashSet::from([CgroupId(2)]));
+    let ranking = host.walk(|walk| rank(walk, &host.tree, &found, &[]));
+    assert_eq!(pages(&ranking), [(3, 700), (4, 300), (5, 200), (2, 30)]);
+    assert_eq!(ranking.usage_bytes, Some(1230 * PAGE), "docker, one and own");
+    assert!(!ranking.top.last().unwrap().without_below);
+    flag("", "1\n");
+    assert_eq!(flat(&host).unwrap(), HashSet::new(), "nothing is flat below a root that is not");
 }
 
 #[test]

@@ -53,9 +53,4 @@ impl<'a> Walk<'a> {
         let decoder = self.decoder;
         self.samples.iter().map(move |sample| decoder.sample(sample))
     }
-
-    /// The cgroup at this place of [`Self::cgroups`].
-    pub fn get(&self, at: usize) -> Option<SampleFacts> {
-        self.samples.get(at).map(|sample| self.decoder.sample(sample))
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{Palette, Size, plain, who, write_task};
+use super::{Palette, Size, incident::Time, plain, who, write_task};
 use crate::event::{
     HostMemoryThen, How, Killer, OomCgroup, SenderContainer, Signal, SignalKill, SignalSender, Systemd,
     name_of_user,
@@ -20,7 +20,7 @@ pub(super) fn write_signal_kill(event: &SignalKill, palette: &Palette, out: &mut
     write_task(target.comm.as_deref(), target.pid, out)?;
     write_how(event, out)?;
     if let Some(ns) = event.sigterm_before_ns {
-        write!(out, ", {} after SIGTERM", Seconds(ns))?;
+        write!(out, ", {} after SIGTERM", Time(ns))?;
     }
     if let (Some(usage), limit) = (cgroup.usage_bytes, cgroup.limit_bytes) {
         match limit {
@@ -107,14 +107,4 @@ fn write_host(host: &HostMemoryThen, out: &mut String) -> fmt::Result {
 fn never_full(cgroup: &OomCgroup) -> bool {
     let Some(events) = cgroup.events.as_ref().filter(|_| cgroup.limit_bytes.is_some()) else { return false };
     cgroup.usage_bytes.is_some() && [events.max, events.oom, events.oom_kill] == [Some(0); 3]
-}
-
-/// Tenths of a second, rounded down.
-struct Seconds(u64);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tenths = self.0 / 100_000_000;
-        write!(f, "{}.{} s", tenths / 10, tenths % 10)
-    }
 }
