@@ -9,6 +9,7 @@ mod lint;
 mod package;
 mod page;
 mod recipes;
+mod report;
 mod run;
 mod setup;
 mod soak;
@@ -42,6 +43,7 @@ enum Command {
     Soak(soak::Args),
     Package(package::Args),
     Recipes(recipes::Args),
+    Report(report::Args),
     /// Run the scenarios on other kernels, under emulation
     Vm(Box<vm::Args>),
 }
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::main(&args),
         Command::Package(args) => package::main(&args),
         Command::Recipes(args) => recipes::main(&args),
+        Command::Report(args) => report::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

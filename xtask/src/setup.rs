@@ -101,6 +101,9 @@ pub const PACKAGE_TESTS: Need = Need::Packages(&[
     ("qemu-user-static", Some("qemu-aarch64-static")),
 ]);
 
+/// For looking at the page of `oomtrace report`.
+pub const BROWSER: Need = Need::Packages(&[("chromium", Some("chromium"))]);
+
 /// For running the recipes of docs/.
 pub const RECIPES: Need = Need::Packages(&[("python3-venv", Some("python3")), ("npm", Some("npm"))]);
 

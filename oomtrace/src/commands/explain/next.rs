@@ -19,7 +19,10 @@ pub(super) fn steps(found: &Found, incident: Option<&Incident>) -> Vec<String> {
         steps
             .push("the host itself was full: the largest users under `host memory`, and their limits".into());
     }
-    if is_child(&found.kill) {
+    let told = |incident: &Incident| {
+        incident.findings.iter().any(|finding| finding.id == FindingId::ChildKilledContainerLives)
+    };
+    if is_child(&found.kill) && !incident.is_some_and(told) {
         steps.push("whether the container still does its work: its first process was not killed".into());
     }
     for event in &found.related {

@@ -148,7 +148,7 @@ fn row(service: &Service, kills: &Kills, out: &mut String) -> fmt::Result {
     writeln!(
         out,
         "<tr><td class=\"name\">{} <span class=\"soft\">{}</span><td class=\"number\">{}<td>{}<td>{}<td class=\"number\">{}\
-         <td class=\"number\">{}<td>{}<span class=\"soft\">{}</span><td class=\"number\">{}</tr>",
+         <td class=\"number\">{}<td class=\"name\">{}<span class=\"soft\">{}</span><td class=\"number\">{}</tr>",
         Escaped(plain(&service.name)),
         Escaped(plain(&service.kind)),
         kills.kills,
