@@ -13,7 +13,7 @@ use aya::{
 use crate::{
     event::HookStatus,
     kernel::btf::Btf,
-    sources::probe::{Generation, MissedRuns, ProbeError, error::chain, fentry},
+    sources::probe::{Generation, MissedRuns, ProbeError, error::chain, fentry, functions},
 };
 
 /// Which kind of function hook to use.
@@ -215,9 +215,8 @@ impl<'a> Attach<'a> {
         for hook in HOOKS.iter().filter(|hook| hook.essential) {
             fits(self.btf, hook, kind)?;
         }
-        // Parsed only if needed, because it takes time and much memory.
         let aya_btf = match kind {
-            Kind::Fentry => Some(ask(self.btf).and_then(|()| aya_types())?),
+            Kind::Fentry => Some(ask(self.btf).and_then(|()| aya_types(self.btf))?),
             Kind::Kprobe => None,
         };
         let mut statuses = Vec::new();
@@ -300,8 +299,8 @@ fn ask(btf: &Btf) -> Result<(), ProbeError> {
     })
 }
 
-fn aya_types() -> Result<AyaBtf, ProbeError> {
-    AyaBtf::from_sys_fs().map_err(|error| ProbeError::maps(&error))
+fn aya_types(btf: &Btf) -> Result<AyaBtf, ProbeError> {
+    functions::of(btf, &HOOKS.map(|hook| hook.function)).map_err(|error| ProbeError::maps(&error))
 }
 
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProbeError>

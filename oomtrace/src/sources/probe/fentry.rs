@@ -1,6 +1,6 @@
 //! Tests with the smallest possible program whether this kernel accepts fentry programs.
 //!
-//! To load a real one, aya reads all of the kernel's types, which is too expensive if it then fails.
+//! A real one needs the types of `functions.rs`, which would be made in vain if it then fails.
 
 use std::{
     io,

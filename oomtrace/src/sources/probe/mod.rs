@@ -9,6 +9,7 @@ pub mod bpffs;
 mod error;
 mod fentry;
 mod fill;
+mod functions;
 #[cfg(test)]
 mod handshake;
 mod kept;
