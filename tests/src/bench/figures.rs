@@ -63,6 +63,8 @@ pub struct Figures {
     pub pipe: Vec<i128>,
     /// How long wakeups were counted.
     pub idle_seconds: u64,
+    /// Whether the aims are for this machine: an emulated one meets none.
+    pub has_aims: bool,
 }
 
 /// A row: name, aim, digits, which direction is better, and values, one for each turn or one in all.
@@ -181,11 +183,11 @@ impl Figures {
             "{kills} kills for each, in {turns} turns: medians over the turns; behind them oomtrace's ratio to it, and its 95 % interval.\n"
         )?;
         let mut heads: Vec<&str> = self.measured.iter().map(|measured| measured.name).collect();
-        heads.push("aim");
+        heads.extend(self.has_aims.then_some("aim"));
         writeln!(to, "| | {} |", heads.join(" | "))?;
         writeln!(to, "|---|{}", "--:|".repeat(heads.len()))?;
         for row in self.rows() {
-            writeln!(to, "{}", row.markdown())?;
+            writeln!(to, "{}", row.markdown(self.has_aims))?;
         }
         let (middle, late) = (percentile(&self.pipe, 50), percentile(&self.pipe, 99));
         let cell = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0}"));
@@ -219,14 +221,14 @@ impl Row {
         Ratio::of(self.values.first()?, self.values.get(other)?)
     }
 
-    fn markdown(&self) -> String {
+    fn markdown(&self, with_aim: bool) -> String {
         let cells = self.values.iter().enumerate().map(|(index, values)| {
             let Some(middle) = median(values.clone()) else { return String::new() };
             let ratio = if index == 0 { None } else { self.ratio(index) };
             let ratio = ratio.map_or_else(String::new, |ratio| format!(" · {ratio}"));
             format!("{middle:.*}{ratio}", self.digits)
         });
-        let cells: Vec<String> = cells.chain([self.aim.to_owned()]).collect();
+        let cells: Vec<String> = cells.chain(with_aim.then(|| self.aim.to_owned())).collect();
         format!("| {} | {} |", self.name, cells.join(" | "))
     }
 }
@@ -276,7 +278,8 @@ mod tests {
 
     #[test]
     fn a_row_has_each_tracer_and_its_ratio() {
-        assert_eq!(row(false, 3.0, 2.0).markdown(), "| x | 3.0 | 2.0 · 1.50 (1.50–1.50) |  | ≤ 2 |");
+        assert_eq!(row(false, 3.0, 2.0).markdown(true), "| x | 3.0 | 2.0 · 1.50 (1.50–1.50) |  | ≤ 2 |");
+        assert_eq!(row(false, 3.0, 2.0).markdown(false), "| x | 3.0 | 2.0 · 1.50 (1.50–1.50) |  |");
     }
 
     #[test]
@@ -299,7 +302,7 @@ mod tests {
         let measured = |name, turn: Turn| Measured { turns: vec![turn; 6], ..Measured::new(name) };
         let slower = |ours, before| {
             let measured = vec![measured("oomtrace", ours), measured("before", before)];
-            Figures { measured, pipe: Vec::new(), idle_seconds: 30 }.slower()
+            Figures { measured, pipe: Vec::new(), idle_seconds: 30, has_aims: true }.slower()
         };
         assert_eq!(slower(turn(20, 1000.0), turn(20, 1000.0)), [""; 0]);
         assert_eq!(slower(turn(22, 1000.0), turn(20, 1000.0)), ["exec → attached, ms"]);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::counters::available_bytes;
 use oomtrace_tests::hog::Hog;
@@ -14,12 +14,14 @@ use crate::kills::Kills;
 use crate::marks::Marks;
 use crate::subject::{self, Running, Subject};
 use crate::turns::order;
-use crate::{Arguments, cost, host, progress};
+use crate::{Arguments, cost, progress};
 
 /// Memory that a victim can use before the machine runs out: a larger part would only take longer.
 const LEFT_BYTES: u64 = 64 << 20;
-/// One tracer is not ready when it says so, and emulated kernels are slow.
-const SETTLE: Duration = Duration::from_secs(3);
+/// How long the line of a kill may take before another kill is tried: a tracer may not be attached yet.
+const LATE: Duration = Duration::from_secs(3);
+/// How many kills are tried.
+const TRIES: usize = 10;
 
 /// Measures every tracer.
 pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> Result<Figures> {
@@ -35,14 +37,14 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
             measured.turns.push(turn(subject, &mut kills, &marks, per_turn)?);
         }
     }
-    Ok(Figures { measured: all, pipe: subject::pipe_cost()?, idle_seconds: 0 })
+    Ok(Figures { measured: all, pipe: subject::pipe_cost()?, idle_seconds: 0, has_aims: false })
 }
 
 /// One turn of a tracer: so many kills of each kind.
 fn turn(subject: &Subject, kills: &mut Kills<'_>, marks: &Marks, count: u32) -> Result<Turn> {
     let mut running = subject.start(&[])?;
-    host::pause(SETTLE)?;
-    let mut turn = Turn::default();
+    attached(&running, kills, marks)?;
+    let mut turn = Turn { attached: Some(running.attached()), ..Turn::default() };
     for _ in 0..count {
         turn.latencies.push(latency(&running, marks, kills.one()?)?);
     }
@@ -53,6 +55,18 @@ fn turn(subject: &Subject, kills: &mut Kills<'_>, marks: &Marks, count: u32) -> 
     }
     running.stop()?;
     Ok(turn)
+}
+
+/// Waits until a kill is reported, because bpftrace does not say that it is attached. That kill is not measured, for any tracer.
+fn attached(running: &Running, kills: &mut Kills<'_>, marks: &Marks) -> Result<()> {
+    for _ in 0..TRIES {
+        let pid = kills.one()?;
+        marks.of(pid)?;
+        if running.reports_within(LATE, pid) {
+            return Ok(());
+        }
+    }
+    bail!("none of {TRIES} kills was reported")
 }
 
 /// ns from the kernel's mark of this victim until the line was read.

@@ -194,17 +194,28 @@ impl Running {
         self.find(&what, |line| self.subject.reports(line, pid).then_some(line.read_at))
     }
 
+    /// Whether the line of this victim comes in time.
+    pub fn reports_within(&self, time: Duration, pid: u32) -> bool {
+        self.find_within(time, |line| self.subject.reports(line, pid).then_some(())).is_some()
+    }
+
     fn find<T>(&self, what: &str, wanted: impl Fn(&Line) -> Option<T>) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        self.find_within(PATIENCE, wanted).with_context(|| format!("{}: no {what}", self.subject.name()))
+    }
+
+    fn find_within<T>(&self, time: Duration, wanted: impl Fn(&Line) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + time;
         let mut seen = 0;
         loop {
+            let ended = self.reader.as_ref().is_none_or(JoinHandle::is_finished);
             let new: Vec<Line> = lock(&self.lines).iter().skip(seen).cloned().collect();
             seen += new.len();
             if let Some(found) = new.iter().find_map(&wanted) {
-                return Ok(found);
+                return Some(found);
             }
-            let ended = self.reader.as_ref().is_none_or(JoinHandle::is_finished);
-            ensure!(!ended && Instant::now() < deadline, "{}: no {what}", self.subject.name());
+            if ended || Instant::now() >= deadline {
+                return None;
+            }
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -61,7 +61,7 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
             recording.syscalls_per_line(path).inspect_err(|error| progress(&format!("{error:#}"))).ok();
         measured.crowd = Some(cost::crowd(subject, parent, arguments.cgroups)?);
     }
-    Ok(Figures { measured: all, pipe: subject::pipe_cost()?, idle_seconds: arguments.idle })
+    Ok(Figures { measured: all, pipe: subject::pipe_cost()?, idle_seconds: arguments.idle, has_aims: true })
 }
 
 /// The order of the tracers in a round: another one comes first in each.
