@@ -442,8 +442,14 @@ fn leaves_a_core(mut command: Command) -> bool {
     let dir = tempfile::tempdir().unwrap();
     command.current_dir(dir.path());
     let unlimited = Rlimit { current: None, maximum: None };
-    // SAFETY: one system call between fork and exec.
-    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Core, unlimited)?)) };
+    // A shell that starts these tests in the background lets them ignore SIGQUIT.
+    // SAFETY: two system calls between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(libc::SIGQUIT, libc::SIG_DFL);
+            Ok(setrlimit(Resource::Core, unlimited)?)
+        })
+    };
     let mut running = Running::spawn(command);
     let mut first = String::new();
     running.stdout.read_line(&mut first).unwrap();
