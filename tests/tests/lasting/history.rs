@@ -13,18 +13,18 @@ use serde_json::Value;
 
 use crate::world::{Run, World, is, wait_for};
 
-const MIB: u64 = 1 << 20;
-const LIMIT: u64 = 32 * MIB;
-const FAST: [&str; 4] = ["--history-interval", "100ms", "--signals", "off"];
+pub const MIB: u64 = 1 << 20;
+pub const LIMIT: u64 = 32 * MIB;
+pub const FAST: [&str; 4] = ["--history-interval", "100ms", "--signals", "off"];
 /// A minute, at this pace.
-const MINUTE: Duration = Duration::from_millis(600);
+pub const MINUTE: Duration = Duration::from_millis(600);
 
 /// A hog that uses a part of its limit.
-fn hog_in(cgroup: &Cgroup, bytes: u64) -> Result<Hog> {
+pub fn hog_in(cgroup: &Cgroup, bytes: u64) -> Result<Hog> {
     hog_with(cgroup, bytes, LIMIT)
 }
 
-fn hog_with(cgroup: &Cgroup, bytes: u64, limit: u64) -> Result<Hog> {
+pub fn hog_with(cgroup: &Cgroup, bytes: u64, limit: u64) -> Result<Hog> {
     cgroup.limit(limit)?;
     let mut hog = start_hog(false, b"hog")?;
     hog.join(&cgroup.procs())?;
@@ -37,6 +37,33 @@ fn rise(mut hog: Hog) -> Result<()> {
     sleep(2 * MINUTE);
     while hog.hold(MIB / 8).is_ok() {
         sleep(Duration::from_millis(60));
+    }
+    hog.killed()
+}
+
+/// Keeps a little of what it makes, and frees the rest each time there is much of it.
+fn sawtooth(cgroup: &Cgroup) -> Result<()> {
+    let mut kept = hog_in(cgroup, 2 * MIB)?;
+    sleep(2 * MINUTE);
+    'alive: loop {
+        let mut made = start_hog(false, b"hog-made")?;
+        made.join(&cgroup.procs())?;
+        for _ in 0..6 {
+            // The other one is larger: if the limit is reached here, it is killed.
+            if made.hold(MIB).is_err() || kept.hold(MIB / 8).is_err() {
+                break 'alive;
+            }
+            sleep(Duration::from_millis(60));
+        }
+    }
+    kept.killed()
+}
+
+/// Needs more than its limit before it does anything.
+fn start_too_large(cgroup: &Cgroup) -> Result<()> {
+    let mut hog = hog_in(cgroup, MIB)?;
+    while hog.hold(4 * MIB).is_ok() {
+        sleep(Duration::from_millis(10));
     }
     hog.killed()
 }
@@ -69,7 +96,7 @@ fn has_shape(incident: &Value, shapes: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Four at once: each in its own cgroup, and each with its word.
+/// Six at once: each in its own cgroup, and each with its word.
 pub fn each_cause_has_its_word() -> Result<()> {
     let world = World::make("history")?;
     let mut run = Run::start(&world.run_unpinned(&FAST))?;
@@ -77,10 +104,13 @@ pub fn each_cause_has_its_word() -> Result<()> {
     sleep(MINUTE);
     let child = |name: &[u8]| world.scratch.cgroup().child(name);
     let (leak, burst, steps, cache) = (child(b"leak")?, child(b"burst")?, child(b"steps")?, child(b"cache")?);
+    let (saw, start) = (child(b"saw")?, child(b"start")?);
     let ten_minutes = 10 * MINUTE;
     std::thread::scope(|scope| -> Result<()> {
         let work = [
             scope.spawn(|| rise(hog_in(&leak, 2 * MIB)?)),
+            scope.spawn(|| sawtooth(&saw)),
+            scope.spawn(|| start_too_large(&start)),
             scope.spawn(|| -> Result<()> {
                 let mut hog = hog_in(&burst, 4 * MIB)?;
                 sleep(ten_minutes);
@@ -108,6 +138,10 @@ pub fn each_cause_has_its_word() -> Result<()> {
         work.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
     })?;
     has_shape(&incident(&world, &leak)?, &["growth"])?;
+    // Floors rise where a collector frees memory; the growth of what it frees may hide that.
+    has_shape(&incident(&world, &saw)?, &["growth", "irregular"])?;
+    let started = incident(&world, &start)?;
+    ensure!(at(&started, "before.shape") == Some(&"short".into()), "it had just begun: {started}");
     has_shape(&incident(&world, &burst)?, &["burst"])?;
     has_shape(&incident(&world, &steps)?, &["steps"])?;
     has_shape(&incident(&world, &cache)?, &["at_limit"])?;
@@ -121,7 +155,8 @@ pub fn each_cause_has_its_word() -> Result<()> {
     };
     ensure!(near(&cache) == 0, "page cache is no danger");
     ensure!(near(&burst) == 0, "a burst cannot be foreseen");
-    ensure!(near(&leak) <= 1 && near(&steps) <= 1, "told once");
+    ensure!(near(&start) == 0, "a start cannot be foreseen");
+    ensure!(near(&saw) <= 1 && near(&leak) <= 1 && near(&steps) <= 1, "told once");
     run.kill_only(libc::SIGTERM)?;
     run.ended()
 }

@@ -4,6 +4,7 @@
 mod gap;
 mod history;
 mod metrics;
+mod near;
 mod world;
 
 use std::collections::BTreeSet;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         trial("memory_stays_in_a_storm", memory_stays_in_a_storm),
         trial("counters_go_on_after_a_sigkill", metrics::counters_go_on_after_a_sigkill),
         trial("each_cause_has_its_word", history::each_cause_has_its_word),
+        trial("a_limit_that_comes_near_is_told_once", near::a_limit_that_comes_near_is_told_once),
         trial("a_restart_loop_has_one_key", history::a_restart_loop_has_one_key),
         trial("history_goes_on_after_a_sigkill", history::history_goes_on_after_a_sigkill),
         trial("metrics_file_that_fails_stops_nothing", metrics::metrics_file_that_fails_stops_nothing),
