@@ -216,6 +216,25 @@ fn a_word_that_is_a_file_is_a_file() {
     );
 }
 
+#[test]
+fn the_last_warning_of_the_same_cgroup_is_on_the_card() {
+    let mut killed = kill(42, 20);
+    let cgroup = killed.oom.cgroup.as_mut().unwrap();
+    let mut near = samples::all().into_iter().find(|(name, _)| *name == "limit_near").unwrap().1;
+    let Event::LimitNear(event) = &mut near else { panic!("{near:?}") };
+    event.envelope.time = "2026-11-21T03:08:00.000000000Z".into();
+    cgroup.cgroup.id.clone_from(&event.cgroup.id);
+    let (_, out, _) = explain(&(samples::json(&near) + &json(killed.clone())), &[]);
+    assert!(
+        out.contains("limit near     api-service (docker): 46.0 MiB of 50.0 MiB cannot be reclaimed"),
+        "{out}"
+    );
+    assert!(out.contains("that was said 12 min before the kill"), "{out}");
+    killed.envelope.host.boot_id = Some("another".into());
+    let (_, out, _) = explain(&(samples::json(&near) + &json(killed)), &[]);
+    assert!(!out.contains("limit near"), "ids begin anew at each boot: {out}");
+}
+
 /// Not told as "none" where it is not known.
 #[test]
 fn losses_of_too_many_streams_are_not_known() {

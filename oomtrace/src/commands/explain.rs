@@ -2,6 +2,7 @@
 
 mod card;
 mod curve;
+mod details;
 mod next;
 mod search;
 mod split;

@@ -8,7 +8,9 @@ use std::{
 use anstyle::Style;
 
 use super::{
-    curve, next,
+    curve,
+    details::details,
+    next,
     search::{Found, History},
     split,
 };
@@ -39,6 +41,14 @@ pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
     });
     title(found, out)?;
     verdict(found, incident, out)?;
+    if let Some(near) = &found.warned {
+        related(&Event::LimitNear(near.clone()), out)?;
+        let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+        if let (Some(kill), Some(near)) = (time(&kill.envelope.time), time(&near.envelope.time)) {
+            let before = u64::try_from(kill.as_nanosecond() - near.as_nanosecond()).unwrap_or(0);
+            row(out, "", &format!("that was said {} before the kill", Span(before)))?;
+        }
+    }
     match incident {
         Some(incident) => of_incident(incident, out)?,
         None => rows(out, "not there", [NO_INCIDENT])?,
@@ -163,16 +173,6 @@ fn findings(incident: &Incident, out: &mut String) -> fmt::Result {
     rows(out, "findings", findings)
 }
 
-fn details(kill: &OomKill, out: &mut String) -> fmt::Result {
-    row(out, "victim", &killed(kill))?;
-    row(out, "", &memory(kill))?;
-    if let Some(cgroup) = &kill.oom.cgroup {
-        row(out, "cgroup", &use_of(cgroup))?;
-    }
-    row(out, "where", &place(kill))?;
-    row(out, "trigger", &trigger(kill))
-}
-
 /// Why facts are absent: of the kill and of its run.
 fn not_known(kill: &OomKill, incident: Option<&Incident>, out: &mut String) -> fmt::Result {
     let of_run =
@@ -186,7 +186,7 @@ fn not_known(kill: &OomKill, incident: Option<&Incident>, out: &mut String) -> f
     rows(out, "not known", by_reason.iter().map(|(reason, keys)| format!("{} ({reason})", keys.join(", "))))
 }
 
-fn row(out: &mut String, name: &str, text: &str) -> fmt::Result {
+pub(super) fn row(out: &mut String, name: &str, text: &str) -> fmt::Result {
     // A name that is as long as the column has its text behind it all the same.
     writeln!(out, "{name:<INDENT$} {text}")
 }
@@ -215,24 +215,7 @@ fn related(event: &Event, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn killed(kill: &OomKill) -> String {
-    let victim = &kill.victim;
-    let mut text = process(victim.comm.as_deref(), victim.pid);
-    if let Some(line) = &victim.command_line {
-        text += &format!(", command line {}", plain(line));
-    } else if let Some(executable) = &victim.executable {
-        text += &format!(", {}", plain(executable));
-    }
-    if let Some(uid) = victim.uid {
-        text += &format!(", uid {uid}");
-    }
-    if let Some(adj) = victim.oom_score_adj {
-        text += &format!(", oom_score_adj {adj}");
-    }
-    text
-}
-
-fn process(comm: Option<&str>, pid: Option<u32>) -> String {
+pub(super) fn process(comm: Option<&str>, pid: Option<u32>) -> String {
     let name = comm.map_or("?".into(), plain);
     pid.map_or_else(|| name.to_string(), |pid| format!("{name}[{pid}]"))
 }
@@ -298,78 +281,6 @@ fn notes(kill: &OomKill, has_findings: bool) -> Vec<&'static str> {
         );
     }
     notes
-}
-
-fn memory(kill: &OomKill) -> String {
-    let memory = &kill.victim.memory;
-    let size = |bytes: Option<u64>| bytes.map_or("not known".to_owned(), |bytes| Size(bytes).to_string());
-    format!(
-        "its memory: {} resident (anonymous {}, files {}, shared {}), swap {}, page tables {}",
-        size(memory.rss_bytes),
-        size(memory.anon_rss_bytes),
-        size(memory.file_rss_bytes),
-        size(memory.shmem_rss_bytes),
-        size(memory.swap_bytes),
-        size(memory.pgtables_bytes)
-    )
-}
-
-fn use_of(cgroup: &OomCgroup) -> String {
-    let mut parts = Vec::new();
-    for (name, bytes) in [
-        ("usage", cgroup.usage_bytes),
-        ("limit", cgroup.limit_bytes),
-        ("highest use", cgroup.peak_bytes),
-        ("swap", cgroup.swap_usage_bytes),
-    ] {
-        if let Some(bytes) = bytes {
-            parts.push(format!("{name} {}", Size(bytes)));
-        }
-    }
-    if let Some(kills) = cgroup.events.as_ref().and_then(|events| events.oom_kill) {
-        parts.push(format!("kills that the kernel counted in it: {kills}"));
-    }
-    if parts.is_empty() { "nothing is known of it".into() } else { parts.join(", ") }
-}
-
-fn place(kill: &OomKill) -> String {
-    let mut parts = Vec::new();
-    if let Some(names) = kill.k8s.as_ref().and_then(|k8s| k8s.names()) {
-        parts.push(format!("pod {}", names.into_iter().map(plain).collect::<Vec<_>>().join("/")));
-    }
-    if let Some(container) = &kill.container {
-        let name = container.name.as_ref().unwrap_or(&container.id);
-        parts.push(format!("container {} ({})", plain(name), plain(&container.runtime.name)));
-        if let Some(image) = &container.image {
-            parts.push(format!("image {}", plain(&image.name)));
-        }
-        if let Some(restarts) = container.restart_count {
-            parts.push(format!("restarted {restarts} times before"));
-        }
-    }
-    if let Some(systemd) = &kill.systemd {
-        parts.push(format!("unit {}", plain(&systemd.unit)));
-    }
-    if let Some(path) = &kill.victim.cgroup.path {
-        parts.push(format!("cgroup {}", plain(path)));
-    }
-    if parts.is_empty() { "not known".into() } else { parts.join(", ") }
-}
-
-fn trigger(kill: &OomKill) -> String {
-    let Some(trigger) = &kill.trigger else { return "not known".into() };
-    if trigger.pid.is_some() && trigger.pid == kill.victim.pid {
-        return "the victim itself asked for the memory".into();
-    }
-    let mut text = process(trigger.comm.as_deref(), trigger.pid);
-    text += " asked for the memory";
-    match &trigger.cgroup.path {
-        Some(path) if !trigger.cgroup.is_same(&kill.victim.cgroup.cgroup()) => {
-            text += &format!(", in {}", plain(path))
-        }
-        _ => {}
-    }
-    text
 }
 
 /// The other kills of the service in these files.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    event::{Event, OomKill, Owner, service},
+    event::{Event, LimitNear, OomKill, Owner, service},
     filter::{Filter, is_name_of},
     recorded::Recorded,
 };
@@ -15,6 +15,8 @@ use crate::{
 const RELATED: usize = 32;
 /// Services whose kills are remembered, and streams whose losses are.
 const SERVICES: usize = 16_384;
+/// Cgroups whose last warning is remembered.
+const WARNED: usize = 1024;
 /// Latest kills of a service whose times are remembered.
 const TIMES: usize = 16;
 
@@ -35,6 +37,8 @@ pub(super) struct Found {
     pub(super) kill: Box<OomKill>,
     /// `KIND:NAME` of its service, if anything names it.
     pub(super) service: Option<String>,
+    /// The last warning that its limit came near.
+    pub(super) warned: Option<Box<LimitNear>>,
     /// Lines about this kill.
     pub(super) related: Vec<Event>,
     /// How many more lines about it there were.
@@ -65,6 +69,8 @@ pub(super) struct Search {
     services: HashMap<String, History>,
     /// `lost` and `gap` lines by stream.
     losses: HashMap<String, u64>,
+    /// The last `limit_near` line by boot and cgroup.
+    near: HashMap<(String, String), Box<LimitNear>>,
     /// Such a line was of a stream that is not remembered.
     other_losses: bool,
 }
@@ -77,6 +83,7 @@ impl Search {
             found: None,
             services: HashMap::new(),
             losses: HashMap::new(),
+            near: HashMap::new(),
             other_losses: false,
         }
     }
@@ -92,6 +99,12 @@ impl Search {
                     *self.losses.entry(stream.to_owned()).or_default() += 1;
                 } else {
                     self.other_losses = true;
+                }
+            }
+            Event::LimitNear(near) => {
+                let key = place(near.envelope.host.boot_id.as_ref(), near.cgroup.id.as_ref());
+                if let Some(key) = key.filter(|key| self.near.len() < WARNED || self.near.contains_key(key)) {
+                    self.near.insert(key, near);
                 }
             }
             event => self.related(event),
@@ -117,8 +130,13 @@ impl Search {
         }
         if filtered && is_wanted {
             let taken = self.found.as_ref().map_or(0, |found| found.taken) + 1;
+            let fired = kill.oom.cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.id.as_ref());
+            let warned =
+                place(kill.envelope.host.boot_id.as_ref(), fired).and_then(|key| self.near.get(&key));
+            let warned = warned.filter(|near| near.envelope.time < kill.envelope.time).cloned();
             self.found = Some(Found {
                 kill,
+                warned,
                 service,
                 related: Vec::new(),
                 more_related: 0,
@@ -166,6 +184,11 @@ impl Search {
         found.losses = self.losses.get(stream).copied().or((!self.other_losses).then_some(0));
         Some(found)
     }
+}
+
+/// A cgroup's id is its own only in one boot.
+fn place(boot: Option<&String>, cgroup: Option<&String>) -> Option<(String, String)> {
+    Some((boot?.clone(), cgroup?.clone()))
 }
 
 /// Whether a name that was typed is this `KIND:NAME`, or its `NAME`.
