@@ -107,7 +107,7 @@ pub fn crowd(subject: &Subject, parent: &Cgroup, count: u32) -> Result<Crowd> {
     let mut running = subject.start(&[])?;
     let settled = asleep(running.pid(), began)?;
     let memory = memory(running.pid())?;
-    let attached = running.attached();
+    let attached = running.attached().context("it does not say that it is attached")?;
     running.stop()?;
     Ok(Crowd { cgroups: count, attached, settled, memory })
 }

@@ -21,7 +21,7 @@ const LEFT_BYTES: u64 = 64 << 20;
 /// How long the line of a kill may take before another kill is tried: a tracer may not be attached yet.
 const LATE: Duration = Duration::from_secs(3);
 /// How many kills are tried.
-const TRIES: usize = 10;
+const TRIES: usize = 40;
 
 /// Measures every tracer.
 pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> Result<Figures> {
@@ -44,7 +44,7 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
 fn turn(subject: &Subject, kills: &mut Kills<'_>, marks: &Marks, count: u32) -> Result<Turn> {
     let mut running = subject.start(&[])?;
     attached(&running, kills, marks)?;
-    let mut turn = Turn { attached: Some(running.attached()), ..Turn::default() };
+    let mut turn = Turn { attached: running.attached(), ..Turn::default() };
     for _ in 0..count {
         turn.latencies.push(latency(&running, marks, kills.one()?)?);
     }

@@ -59,7 +59,7 @@ pub struct Running {
     child: Child,
     reader: Option<JoinHandle<()>>,
     lines: Arc<Mutex<Vec<Line>>>,
-    attached: Duration,
+    attached: Option<Duration>,
 }
 
 impl Subject {
@@ -127,16 +127,19 @@ impl Subject {
         let reader =
             std::thread::Builder::new().name("reader".into()).spawn(move || read(stdout, &theirs))?;
         let mut running =
-            Running { subject: self.clone(), child, reader: Some(reader), lines, attached: Duration::ZERO };
+            Running { subject: self.clone(), child, reader: Some(reader), lines, attached: None };
         running.attached = match self {
             Self::Oomtrace(_) | Self::Before(_) | Self::Floor | Self::Oomkill => {
                 let started = ["ready", r#""type":"start""#, "Tracing OOM kills"];
                 let attached =
                     |line: &Line| started.iter().any(|word| line.text.contains(word)).then_some(line.read_at);
-                Duration::from_nanos(u64::try_from(running.find("start line", attached)? - began)?)
+                let nanoseconds = u64::try_from(running.find("start line", attached)? - began)?;
+                Some(Duration::from_nanos(nanoseconds))
             }
             // bpftrace does not report that it is attached, but then it goes to sleep.
-            Self::Bpftrace | Self::OneLiner => cost::asleep(running.pid(), spawned)?,
+            Self::Bpftrace => Some(cost::asleep(running.pid(), spawned)?),
+            // In a guest it may take a minute: kills show when it is.
+            Self::OneLiner => None,
         };
         Ok(running)
     }
@@ -177,8 +180,8 @@ impl Running {
         self.child.id()
     }
 
-    /// From before its exec until its message that it is attached was read.
-    pub fn attached(&self) -> Duration {
+    /// From before its exec until its message that it is attached was read; `None` if it has none.
+    pub fn attached(&self) -> Option<Duration> {
         self.attached
     }
 

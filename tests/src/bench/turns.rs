@@ -74,7 +74,7 @@ fn turn(subject: &Subject, kills: &mut Kills<'_>, count: u32, idle: Option<Durat
     let without = Signals::measure()?;
     let mut running = subject.start(&[])?;
     host::pause(Duration::from_secs(1))?;
-    let mut turn = Turn { attached: Some(running.attached()), ..Turn::default() };
+    let mut turn = Turn { attached: running.attached(), ..Turn::default() };
     turn.signals = Some((Signals::measure()?, without));
     turn.latencies = kills.latencies(&running, count)?;
     turn.memory = cost::memory(running.pid())?;
