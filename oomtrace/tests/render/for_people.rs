@@ -73,3 +73,28 @@ fn sizes_are_rounded_down_to_a_tenth() {
         assert!(line.contains(shown), "{shown} in {line}");
     }
 }
+
+#[test]
+fn text_names_what_of_a_host_is_large() {
+    let text_of = |vmalloc_bytes| {
+        let mut event = samples::host_memory();
+        event.memory.as_mut().unwrap().vmalloc_bytes = Some(vmalloc_bytes);
+        text(&Event::HostMemory(Box::new(event)), Palette::default())
+    };
+    assert!(text_of(1 << 30).contains(", mapped by the kernel (vmalloc) 1.0 GiB, not explained"));
+    assert!(!text_of(1 << 28).contains("vmalloc"));
+}
+
+#[test]
+fn text_says_that_a_container_lives_on() {
+    let mut event = samples::incident();
+    event.findings = vec![Finding {
+        pid: Some(2967),
+        comm: Some("sh".to_owned()),
+        ..Finding::new(FindingId::ChildKilledContainerLives)
+    }];
+    let text = text(&Event::Incident(Box::new(event)), Palette::default());
+    assert!(
+        text.contains("\n  - the container lives on without it: its first process sh[2967] is still there")
+    );
+}

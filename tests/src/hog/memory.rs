@@ -89,11 +89,19 @@ pub(super) fn fill(bytes: u64) -> io::Result<(u64, Option<io::Error>)> {
 
 /// Opens many files: each has an inode, a dentry and a file in the kernel's slab.
 pub(super) fn descriptors(count: u64) -> io::Result<()> {
-    /// As many as the kernel allows by default.
+    /// As many as the kernel allows by default. A host may not give the privilege to raise the hard limit.
     const MOST: libc::rlim_t = 1 << 20;
-    let limit = libc::rlimit { rlim_cur: MOST, rlim_max: MOST };
-    // SAFETY: the limit is alive through the call, which only reads it.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+    let mut own = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let most = libc::rlimit { rlim_cur: MOST, rlim_max: MOST };
+    // SAFETY: the limits are alive through the calls, which fill the first and only read the others.
+    let is_set = unsafe {
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const most) == 0
+            || libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut own) == 0 && {
+                own.rlim_cur = own.rlim_max;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const own) == 0
+            }
+    };
+    if !is_set {
         return Err(io::Error::last_os_error());
     }
     for _ in 0..count {

@@ -63,6 +63,10 @@ fn write_totals(memory: &HostTotals, out: &mut String) -> fmt::Result {
     }
     let cache = memory.file_bytes.zip(memory.shmem_bytes).map(|(file, shmem)| file.saturating_sub(shmem));
     let slab = memory.slab_reclaimable_bytes.zip(memory.slab_unreclaimable_bytes);
+    // What is small on most hosts is named only where it is not.
+    let large = |bytes: Option<u64>| {
+        bytes.filter(|bytes| memory.total_bytes.is_some_and(|total| *bytes >= total / 64))
+    };
     let parts = [
         ("free", memory.free_bytes),
         ("anon with tmpfs", memory.lru.anon_bytes),
@@ -70,6 +74,9 @@ fn write_totals(memory: &HostTotals, out: &mut String) -> fmt::Result {
         ("tmpfs or shared memory alone", memory.shmem_bytes),
         ("page cache", cache),
         ("slab", slab.map(|(one, other)| one.saturating_add(other))),
+        ("page tables", large(memory.pagetables_bytes)),
+        ("mapped by the kernel (vmalloc)", large(memory.vmalloc_bytes)),
+        ("percpu", large(memory.percpu_bytes)),
         ("huge pages", memory.hugetlb_bytes.filter(|bytes| *bytes > 0)),
         ("not explained", memory.unexplained_bytes),
     ];
