@@ -60,13 +60,13 @@ fn the_card_of_a_kill() {
     let (code, out, err) = explain(&lines(), &["--event", "42"]);
     assert_eq!(code, 0, "{err}");
     insta::assert_snapshot!(out, @r#"
-    OOM kill of shop/api (compose) on node-7 at 2026-11-21 03:02:00 UTC (event 42)
+    OOM kill of shop/api (compose) on host node-7 at 2026-11-21 03:02:00 UTC (event 42)
 
     verdict        python3[2990] was killed: its container reached its limit of 50.0 MiB
                    it grew for 43 min, from 15.0 MiB, 49.2 MiB an hour
-                   49.0 MiB 6.9 s before
+                   49.0 MiB in the last sample, 6.9 s before
                    without page cache 48.0 MiB, which grew from 12.0 MiB, 49.2 MiB an hour
-                   a burst to 48.0 MiB that no sample shows, 20 min before
+                   a burst to 48.0 MiB, 20 min before, between two samples: the kernel's memory.peak shows it
     memory before  limit 50.0 MiB │                                ████████████████
                                   │                ████████████████████████████████
                                   │ ▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆████████████████████████████████
@@ -78,13 +78,13 @@ fn the_card_of_a_kill() {
     filled by      49.9 MiB of 50.0 MiB (the kernel's own report, from before the kill)
                    memory of processes (anon)      45.0 MiB   90 %  ██████████████████
                    tmpfs or shared memory           4.0 MiB    8 %  █▌
-                   page cache                     460.0 KiB    0 %  ▏
+                   page cache                     460.0 KiB   <1 %  ▏
                    kernel                         560.0 KiB    1 %  ▏
-                     kernel stacks                144.0 KiB    0 %  ▏
-                     page tables                  252.0 KiB    0 %  ▏
-                     slab, reclaimable             88.0 KiB    0 %  ▏
-                     slab, other                   75.7 KiB    0 %  ▏
-                     for each processor               288 B    0 %  ▏
+                     kernel stacks                144.0 KiB   <1 %  ▏
+                     page tables                  252.0 KiB   <1 %  ▏
+                     slab, reclaimable             88.0 KiB   <1 %  ▏
+                     slab, other                   75.7 KiB   <1 %  ▏
+                     for each processor               288 B   <1 %  ▏
     who            2 processes with 55.5 MiB
                    that is more than the usage: shared pages count twice, and files may be charged to others
                    python3[2990]                   52.5 MiB  killed
@@ -94,9 +94,9 @@ fn the_card_of_a_kill() {
                    counted by the tracer: 7 kills of compose:shop/api since 2026-11-20T19:02:33 UTC, each after 42 min to 46 min
     findings       not cache: 45.0 MiB are the processes' own memory
                    no swap: nothing could be moved out
-                   -Xmx allows a heap of 50.0 MiB: little is left for the rest of the process
-    look at        what grows in python3: two heap profiles, taken some time apart. A `limit_near` line can come before the next kill: take one then
-                   the option of the heap and the limit: one of the two has to change
+                   -Xmx allows a heap of 50.0 MiB, and the limit is 50.0 MiB: the kernel kills before the program itself can run out
+    look at        the option of the heap: set it well below the limit of 50.0 MiB, or the limit well above 50.0 MiB
+                   what grows in python3: compare two heap profiles, taken some time apart. Of a growth that lasts, oomtrace prints a `limit_near` line before the kill: that is the time for one
                    alerts that ask the runtime: its own state does not show this kill
 
     victim         python3[2990], command line "python3 app.py", uid 0, oom_score_adj 0
@@ -104,7 +104,7 @@ fn the_card_of_a_kill() {
     cgroup         usage 49.9 MiB, limit 50.0 MiB, highest use 50.0 MiB, swap 0 B, kills that the kernel counted in it: 1
     where          container api-service (docker), image api:v2.0, restarted 3 times before, cgroup /docker/ab12f4c09e7d5b3a8c6e1f2d4b7a9c0e3f5d8b1a6c2e4f7089ab3cd5ef61724b
     trigger        the victim itself asked for the memory
-    released       all victims were gone after 10.2 ms; then 8.6 MiB were left in use
+    released       the victim was gone after 10.2 ms; the cgroup then held 8.6 MiB
     runtime        api-service (docker): docker says of event 42: not OOM-killed, exit code 0, running: it missed the kill; flags b42716fe5dc3ba9807f4e2c6a1b8d5f3e0c9a7b4d2f1e6c8a3b5d7e90c4f21ba too, which had no kill
     losses         lines of this stream that report losses: 1 (see `oomtrace report`)
     "#);
@@ -114,11 +114,11 @@ fn the_card_of_a_kill() {
 fn a_kill_of_which_little_is_known() {
     let (_, out, _) = explain(&json(samples::oom_kill_in_a_pod()), &[]);
     insta::assert_snapshot!(out, @r#"
-    OOM kill of shop/api (k8s) on node-7 at 2026-11-21 03:12:45 UTC (event 42)
+    OOM kill of shop/api (k8s) on host node-7 at 2026-11-21 03:12:45 UTC (event 42)
 
     verdict        python3[2990] was killed: another cgroup than its own reached its limit of 50.0 MiB: /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11
     not there      no `incident` line of this kill is in these files: what filled the memory and how it came is not known
-    how often      the only kill of this service in these files
+    how often      no other kill of it in these files
 
     victim         python3[2990], uid 0, oom_score_adj 0
                    its memory: 52.5 MiB resident (anonymous 49.6 MiB, files 2.8 MiB, shared 0 B), swap 0 B, page tables 164.0 KiB
@@ -127,7 +127,6 @@ fn a_kill_of_which_little_is_known() {
     trigger        kubelet[3001] asked for the memory, in /system.slice/kubelet.service
     not known      victim.command_line (memory_released)
                    oom.domain_bytes, victim.oom_score_bytes (no_function_hook)
-                   victim.cgroup.tasks.limit (no_limit)
                    victim.cgroup.tasks.cgroup.path (other_hierarchy)
                    victim.executable (proc_busy: "pid 2988")
     "#);

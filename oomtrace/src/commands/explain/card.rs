@@ -15,7 +15,7 @@ use super::{
     split,
 };
 use crate::{
-    event::{BeforeOf, Event, Incident, Kill, OomCgroup, OomKill, Scope},
+    event::{BeforeOf, Event, Incident, Kill, OomCgroup, OomKill, Reason, Scope},
     outputs::encode::text::{
         Palette, Size,
         history::{Span, write_before, write_recurrence},
@@ -67,7 +67,7 @@ pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
     out.write_char('\n')?;
     details(kill, out)?;
     if let Some(incident) = incident {
-        row(out, "released", &split::released(&incident.released))?;
+        row(out, "released", &split::released(&incident.released, incident.killed))?;
     }
     runtime.into_iter().try_for_each(|event| related(event, out))?;
     if found.more_related > 0 {
@@ -97,7 +97,7 @@ fn title(found: &Found, out: &mut String) -> fmt::Result {
         None => out.write_str("OOM kill in an unknown cgroup")?,
     }
     if let Some(host) = &envelope.host.name {
-        write!(out, " on {}", plain(host))?;
+        write!(out, " on host {}", plain(host))?;
     }
     match time::inexact(&kill.missing) {
         None => write!(out, " at {} UTC", second(&envelope.time))?,
@@ -164,10 +164,11 @@ fn findings(incident: &Incident, out: &mut String) -> fmt::Result {
             (_, None) => {}
         }
     }
+    let limit = incident.cgroup.as_ref().and_then(|cgroup| cgroup.limit_bytes);
     let mut findings = Vec::new();
     for finding in &incident.findings {
         let mut text = String::new();
-        write_finding(finding, &mut text)?;
+        write_finding(finding, limit, &mut text)?;
         findings.push(text);
     }
     rows(out, "findings", findings)
@@ -178,7 +179,9 @@ fn not_known(kill: &OomKill, incident: Option<&Incident>, out: &mut String) -> f
     let of_run =
         incident.into_iter().flat_map(|incident| &incident.missing).map(|absence| ("incident.", absence));
     let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (of, absence) in kill.missing.iter().map(|absence| ("", absence)).chain(of_run) {
+    let of_kill = kill.missing.iter().map(|absence| ("", absence));
+    // That there is no limit is known.
+    for (of, absence) in of_kill.chain(of_run).filter(|(_, absence)| absence.reason != Reason::NoLimit) {
         let detail = absence.detail.as_ref().map(|detail| format!(": {}", plain(detail))).unwrap_or_default();
         let reason = format!("{}{detail}", absence.reason.word());
         by_reason.entry(reason).or_default().push(format!("{of}{}", plain(&absence.key)));
@@ -287,7 +290,7 @@ fn notes(kill: &OomKill, has_findings: bool) -> Vec<&'static str> {
 fn again(history: Option<&History>, time: &str) -> String {
     let Some(history) = history else { return "not known: too many services are in these files".into() };
     if history.kills <= 1 {
-        return "the only kill of this service in these files".into();
+        return "no other kill of it in these files".into();
     }
     let before = history.times.iter().filter(|other| other.as_str() < time).max();
     let after = history.times.iter().filter(|other| other.as_str() > time).min();

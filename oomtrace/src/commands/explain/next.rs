@@ -2,14 +2,15 @@
 
 use super::search::Found;
 use crate::{
-    event::{Event, FindingId, Incident, OomKill, Part, Scope, Shape},
-    outputs::encode::text::{history::Span, plain},
+    event::{Event, Finding, FindingId, Incident, OomKill, Part, Scope, Shape},
+    outputs::encode::text::{Size, history::Span, plain},
 };
 
 /// A line for each.
 pub(super) fn steps(found: &Found, incident: Option<&Incident>) -> Vec<String> {
     let mut steps = Vec::new();
     if let Some(incident) = incident {
+        steps.extend(incident.findings.iter().find_map(|finding| heap_and_limit(finding, incident)));
         steps.extend(by_shape(incident, &found.kill));
         steps.extend(
             incident.findings.iter().filter_map(|finding| by_finding(finding.id, finding.part, incident)),
@@ -50,7 +51,7 @@ fn by_shape(incident: &Incident, kill: &OomKill) -> Option<String> {
     let comm = incident.victim.comm.as_deref().or(kill.victim.comm.as_deref()).map_or("it".into(), plain);
     let text = match (before.shape?, hidden) {
         (Shape::Growth, _) | (_, Some(Shape::Growth)) => format!(
-            "what grows in {comm}: two heap profiles, taken some time apart. A `limit_near` line can come before the next kill: take one then"
+            "what grows in {comm}: compare two heap profiles, taken some time apart. Of a growth that lasts, oomtrace prints a `limit_near` line before the kill: that is the time for one"
         ),
         (Shape::Burst, _) => {
             let last =
@@ -78,6 +79,21 @@ fn by_shape(incident: &Incident, kill: &OomKill) -> Option<String> {
     Some(text)
 }
 
+/// The heap that the command line allows, and the limit.
+fn heap_and_limit(finding: &Finding, incident: &Incident) -> Option<String> {
+    if finding.id != FindingId::HeapFlagOverLimit {
+        return None;
+    }
+    let limit = Size(incident.cgroup.as_ref()?.limit_bytes?);
+    Some(match finding.bytes {
+        Some(heap) => format!(
+            "the option of the heap: set it well below the limit of {limit}, or the limit well above {}",
+            Size(heap)
+        ),
+        None => format!("the option of the heap: set it lower, or the limit of {limit} higher"),
+    })
+}
+
 fn by_finding(id: FindingId, part: Option<Part>, incident: &Incident) -> Option<String> {
     let text = match id {
         FindingId::ShmemLarge => {
@@ -103,13 +119,12 @@ fn by_finding(id: FindingId, part: Option<Part>, incident: &Incident) -> Option<
         FindingId::ChildKilledContainerLives => {
             "whether the container still works without this process: its runtime restarts nothing"
         }
-        FindingId::HeapFlagOverLimit => "the option of the heap and the limit: one of the two has to change",
         FindingId::MemoryStays => "what still holds memory: tmpfs, or processes that live on",
         FindingId::CachePresent => "why page cache could not be reclaimed: it may be mapped or locked",
         FindingId::HostNotFull => {
             "whether memory is in small pieces, or one zone or node is full: /proc/buddyinfo"
         }
-        FindingId::AnonFillsLimit | FindingId::NoSwap => return None,
+        FindingId::AnonFillsLimit | FindingId::NoSwap | FindingId::HeapFlagOverLimit => return None,
     };
     Some(text.into())
 }

@@ -26,7 +26,11 @@ pub(super) fn parts(cgroup: &IncidentCgroup) -> Vec<String> {
     rows.extend(named(memory).into_iter().filter_map(|(name, bytes)| {
         let bytes = bytes?;
         let share = whole.filter(|whole| *whole > 0).map(|whole| {
-            format!("{:>4} %  {}", u128::from(bytes) * 100 / u128::from(whole), bar(bytes, whole, BAR))
+            let percent = match u128::from(bytes) * 100 / u128::from(whole) {
+                0 if bytes > 0 => "<1".to_owned(),
+                percent => percent.to_string(),
+            };
+            format!("{percent:>4} %  {}", bar(bytes, whole, BAR))
         });
         Some(
             format!("{name:<28}{:>12} {}", Size(bytes).to_string(), share.unwrap_or_default())
@@ -85,13 +89,14 @@ pub(super) fn processes(table: &ProcessTable, incident: &Incident) -> Vec<String
 }
 
 /// When the memory was free.
-pub(super) fn released(released: &Released) -> String {
+pub(super) fn released(released: &Released, killed: u64) -> String {
     let mut text = match released.after_ns {
-        Some(ns) => format!("all victims were gone after {}", Time(ns)),
-        None => "when the victims were gone is not known".to_owned(),
+        Some(ns) if killed > 1 => format!("all {killed} victims were gone after {}", Time(ns)),
+        Some(ns) => format!("the victim was gone after {}", Time(ns)),
+        None => "when the memory was free is not known".to_owned(),
     };
     if let Some(left) = released.usage_bytes {
-        text += &format!("; then {} were left in use", Size(left));
+        text += &format!("; the cgroup then held {}", Size(left));
     }
     text += match released.reaper {
         Some(Reaper::Reaped) => "; the kernel's reaper had to free it",

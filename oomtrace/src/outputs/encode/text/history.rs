@@ -18,7 +18,9 @@ pub(crate) fn curve(points: &[(i64, u64)]) -> String {
 
 /// How the kill came about.
 pub(crate) fn write_before(before: &Before, out: &mut String) -> fmt::Result {
-    let last = before.last.map(|last| format!("{} {} before", Size(last.usage_bytes), Span(last.age_ns)));
+    let last = before
+        .last
+        .map(|last| format!("{} in the last sample, {} before", Size(last.usage_bytes), Span(last.age_ns)));
     let since = before.over_ns.zip(before.start_bytes);
     match (before.shape, since) {
         (Some(Shape::Short), _) => match before.age_ns {
@@ -36,7 +38,7 @@ pub(crate) fn write_before(before: &Before, out: &mut String) -> fmt::Result {
         }
         (Some(Shape::Growth), Some((over, start))) => {
             write!(out, "it grew for {}, from {}", Span(over), Size(start))?;
-            write_slope(before.floor_slope, out)?;
+            write_slope(before.floor_slope, before.over_ns, out)?;
         }
         (Some(_), _) => write!(out, "of no clear shape over {}", Span(before.age_ns.unwrap_or(0)))?,
         (None, _) => write!(out, "recorded for {}", Span(before.age_ns.unwrap_or(0)))?,
@@ -50,7 +52,7 @@ pub(crate) fn write_before(before: &Before, out: &mut String) -> fmt::Result {
             && let Some(start) = other.start_bytes
         {
             write!(out, ", which grew from {}", Size(start))?;
-            write_slope(other.floor_slope, out)?;
+            write_slope(other.floor_slope, before.over_ns, out)?;
         }
     }
     // One far below the end says nothing about it.
@@ -58,7 +60,7 @@ pub(crate) fn write_before(before: &Before, out: &mut String) -> fmt::Result {
     if let Some(peak) = before.unseen_peak.filter(|peak| peak.usage_bytes >= highest / 2) {
         write!(
             out,
-            "; a burst to {} that no sample shows, {} before",
+            "; a burst to {}, {} before, between two samples: the kernel's memory.peak shows it",
             Size(peak.usage_bytes),
             Span(peak.age_ns)
         )?;
@@ -66,9 +68,14 @@ pub(crate) fn write_before(before: &Before, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn write_slope(slope: Option<FloorSlope>, out: &mut String) -> fmt::Result {
+/// How fast the floor rose, in a unit that is no longer than the time in which it rose.
+fn write_slope(slope: Option<FloorSlope>, over_ns: Option<u64>, out: &mut String) -> fmt::Result {
+    const MINUTES_10_NS: u64 = 600_000_000_000;
     let Some(bytes) = slope.and_then(|slope| u64::try_from(slope.bytes_per_hour).ok()) else { return Ok(()) };
-    write!(out, ", {} an hour", Size(bytes))
+    match over_ns {
+        Some(..MINUTES_10_NS) => write!(out, ", mostly by {} a second", Size(bytes / 3600)),
+        _ => write!(out, ", {} an hour", Size(bytes)),
+    }
 }
 
 /// How often it happened.
@@ -99,7 +106,7 @@ pub(super) fn write_near(event: &LimitNear, palette: &Palette, out: &mut String)
             if let Some(over) = event.over_ns {
                 write!(out, " for {}", Span(over))?;
             }
-            write_slope(event.floor_slope, out)?;
+            write_slope(event.floor_slope, event.over_ns, out)?;
         }
     }
     match event.to_limit_ns {

@@ -45,9 +45,10 @@ pub(super) fn write_incident(event: &Incident, palette: &Palette, out: &mut Stri
         out.write_str("\n  again: ")?;
         history::write_recurrence(recurrence, out)?;
     }
+    let limit = event.cgroup.as_ref().and_then(|cgroup| cgroup.limit_bytes);
     event.findings.iter().try_for_each(|finding| {
         out.write_str("\n  - ")?;
-        write_finding(finding, out)
+        write_finding(finding, limit, out)
     })
 }
 
@@ -122,8 +123,8 @@ fn write_table(table: &ProcessTable, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// A sentence.
-pub(crate) fn write_finding(finding: &Finding, out: &mut String) -> fmt::Result {
+/// A sentence. `limit_bytes` is that of the cgroup that ran out.
+pub(crate) fn write_finding(finding: &Finding, limit_bytes: Option<u64>, out: &mut String) -> fmt::Result {
     let size = finding.bytes.map_or_else(String::new, |bytes| Size(bytes).to_string());
     match finding.id {
         FindingId::AnonFillsLimit => write!(out, "not cache: {size} are the processes' own memory"),
@@ -163,7 +164,14 @@ pub(crate) fn write_finding(finding: &Finding, out: &mut String) -> fmt::Result 
             };
             write!(out, "{option} allows a heap of {size}")?;
             finding.percent.map_or(Ok(()), |percent| write!(out, "{percent} %"))?;
-            out.write_str(": little is left for the rest of the process")
+            match (finding.bytes, limit_bytes) {
+                (Some(heap), Some(limit)) if heap >= limit => write!(
+                    out,
+                    ", and the limit is {}: the kernel kills before the program itself can run out",
+                    Size(limit)
+                ),
+                _ => out.write_str(": little of the limit is left for the rest of the process"),
+            }
         }
         FindingId::MemoryStays => {
             write!(out, "{size} stay after the kill: the next one may follow soon")
