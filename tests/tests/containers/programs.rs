@@ -99,7 +99,10 @@ public class Leak {
         command: "exec java -XX:+UseSerialGC -Xmx512m -cp . Leak",
         limit: 144 * MIB,
         own: 96 * MIB,
-        says: &["-Xmx allows a heap of 512.0 MiB", "the option of the heap and the limit"],
+        says: &[
+            "-Xmx allows a heap of 512.0 MiB",
+            "the option of the heap: set it well below the limit of 144.0 MiB",
+        ],
     },
 ];
 

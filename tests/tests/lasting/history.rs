@@ -101,7 +101,8 @@ pub fn each_cause_has_its_word() -> Result<()> {
     let world = World::make("history")?;
     let mut run = Run::start(&world.run_unpinned(&FAST))?;
     world.started()?;
-    sleep(MINUTE);
+    // The first walks look up 512 cgroups each, and there may be thousands of others.
+    sleep(10 * MINUTE);
     let child = |name: &[u8]| world.scratch.cgroup().child(name);
     let (leak, burst, steps, cache) = (child(b"leak")?, child(b"burst")?, child(b"steps")?, child(b"cache")?);
     let (saw, start) = (child(b"saw")?, child(b"start")?);

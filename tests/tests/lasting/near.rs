@@ -21,7 +21,8 @@ pub fn a_limit_that_comes_near_is_told_once() -> Result<()> {
     let world = World::make("near")?;
     let mut run = Run::start(&world.run_unpinned(&FAST))?;
     world.started()?;
-    sleep(MINUTE);
+    // The first walks look up 512 cgroups each, and there may be thousands of others.
+    sleep(10 * MINUTE);
     let child = |name: &str| world.scratch.cgroup().child(name.as_bytes());
     let (cache, warm) = (child("cache")?, child("warm")?);
     let leaks = (0..LEAKS).map(|number| child(&format!("leak-{number}"))).collect::<Result<Vec<_>>>()?;
