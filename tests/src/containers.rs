@@ -101,17 +101,21 @@ impl Watch {
         self.wait_for(&format!("a line for the signal to {path}"), |lines| lines.iter().find(is_it).cloned())
     }
 
+    /// The line of this type that follows a kill.
+    pub fn line_of(&mut self, kind: &str, kill: &Line) -> Result<Line> {
+        let what = format!("the {kind} of {:?}", kill.number("seq"));
+        let is_it = |line: &&Line| line.kind() == kind && is_of(line, kill);
+        self.wait_for(&what, |lines| lines.iter().find(is_it).cloned())
+    }
+
     /// The `verdict` line of a kill.
     pub fn verdict_of(&mut self, kill: &Line) -> Result<Line> {
-        let what = format!("the verdict on {:?}", kill.number("seq"));
-        self.wait_for(&what, |lines| lines.iter().find(|line| is_verdict_on(line, kill)).cloned())
+        self.line_of("verdict", kill)
     }
 
     /// What the `incident` line of a kill finds with this id; `None` if it does not.
     pub fn finding_of(&mut self, kill: &Line, id: &str) -> Result<Option<Value>> {
-        let what = format!("the incident of {:?}", kill.number("seq"));
-        let is_it = |line: &&Line| line.kind() == "incident" && is_of(line, kill);
-        let incident = self.wait_for(&what, |lines| lines.iter().find(is_it).cloned())?;
+        let incident = self.line_of("incident", kill)?;
         let findings = incident.get("findings").and_then(Value::as_array);
         Ok(findings.into_iter().flatten().find(|finding| finding.get("id") == Some(&id.into())).cloned())
     }

@@ -1,5 +1,7 @@
 //! Compares the line of a host that ran out with the kernel's own report of the same run.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -38,7 +40,15 @@ pub fn host_memory(line: &Line, logged: &LoggedKill, page: u64, cgroups: bool) -
     let total = line.number("memory.total_bytes").context("no total")?;
     ensure!(total == mem_total()?, "field memory.total_bytes: {total}");
     let unexplained = line.number("memory.unexplained_bytes");
-    ensure!(unexplained.is_some_and(|bytes| bytes < total), "what is not explained: {}", line.text);
+    match unexplained {
+        Some(bytes) => ensure!(bytes < total, "what is not explained: {}", line.text),
+        // A kernel that is built without huge pages does not report that there are none.
+        None => {
+            ensure!(!Path::new("/sys/kernel/mm/hugepages").exists(), "what is not explained: {}", line.text);
+            let hugetlb = line.get("missing.memory.hugetlb_bytes");
+            ensure!(hugetlb.is_some(), "why it is not known: {}", line.text);
+        }
+    }
     if !cgroups {
         ensure!(line.get("charged").is_none() && line.get("top").is_none(), "no cgroups: {}", line.text);
         return Ok(());

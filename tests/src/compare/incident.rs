@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
+use crate::counters::memory_and_swap;
 use crate::kernel_log::LoggedKill;
 use crate::tracer::Line;
 
@@ -78,7 +79,7 @@ pub fn incident(line: &Line, logged: &LoggedKill, page: u64) -> Result<Split> {
         let because = line.get(&format!("missing.cgroup.memory.{key}"));
         ensure!(found.is_some() != because.is_some(), "field cgroup.memory.{key}: {because:?}");
     }
-    findings(line, logged)?;
+    findings(line, logged, is_v1)?;
     Ok(Split::Reported)
 }
 
@@ -90,7 +91,7 @@ fn is_behind(logged: &LoggedKill) -> bool {
 }
 
 /// Which findings there must be, by the kernel's own figures, and which must not.
-fn findings(line: &Line, logged: &LoggedKill) -> Result<()> {
+fn findings(line: &Line, logged: &LoggedKill, is_v1: bool) -> Result<()> {
     let list = line.get("findings").and_then(Value::as_array).cloned().unwrap_or_default();
     let has = |id: &str| list.iter().any(|finding| finding.get("id") == Some(&id.into()));
     let expect = |id: &str, expected: bool| {
@@ -101,7 +102,18 @@ fn findings(line: &Line, logged: &LoggedKill) -> Result<()> {
     let of = |v2: &str, v1: &str| logged.stats.get(v1).or(logged.stats.get(v2)).copied();
     let share = |bytes: Option<u64>, percent: u64| bytes.is_some_and(|bytes| bytes >= limit / 100 * percent);
     expect("anon_fills_limit", share(of("anon", "total_rss"), 90))?;
-    expect("shmem_large", share(of("shmem", "total_shmem"), 25))?;
+    let shmem = of("shmem", "total_shmem");
+    expect("shmem_large", share(shmem, 25))?;
+    let kernel = logged.stats.get("kernel").copied().or(logged.kmem_kb.map(|kilobytes| kilobytes * 1024));
+    let sock = if is_v1 { 0 } else { logged.stats.get("sock").copied().unwrap_or(0) };
+    expect("kernel_large", share(kernel.map(|kernel| kernel + sock), 25))?;
+    let kept = [shmem, of("file_dirty", "total_dirty"), of("file_writeback", "total_writeback")];
+    let kept = kept.into_iter().sum::<Option<u64>>();
+    let clean = of("file", "total_cache").zip(kept).map(|(file, kept)| file.saturating_sub(kept));
+    expect("cache_present", share(clean, 25))?;
+    if memory_and_swap()?.1 == 0 {
+        expect("no_swap", true)?;
+    }
     expect("memory_stays", share(line.number("released.usage_bytes"), 50))?;
     let largest = logged.rss_pages.iter().max_by_key(|(_, pages)| **pages);
     let victim = line.number("victim.pid").and_then(|pid| u32::try_from(pid).ok());

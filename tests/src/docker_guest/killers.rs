@@ -1,8 +1,9 @@
 //! Killers of user space, as Debian packages them, end a container: named as such, with how full the host and the cgroup were. And
 //! runtimes.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use oomtrace_tests::containers::{DEAF, expect, expect_end_by_runtime};
+use oomtrace_tests::counters::meminfo_bytes;
 use oomtrace_tests::patience::until;
 use oomtrace_tests::tracer::Line;
 use serde_json::{Value, json};
@@ -41,17 +42,9 @@ impl Drop for Started {
     }
 }
 
-/// A number of the kernel's file, in bytes.
-fn meminfo(key: &str) -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    let kilobytes = value.with_context(|| key.to_owned())?.trim().trim_end_matches(" kB");
-    Ok(kilobytes.parse::<u64>()? * 1024)
-}
-
 /// The host's memory as a line has it: shares of what the kernel says now.
 fn host_is_told(line: &Line) -> Result<()> {
-    let total = meminfo("MemTotal")?;
+    let total = meminfo_bytes("MemTotal")?;
     expect(
         line,
         &[
@@ -106,7 +99,7 @@ fn earlyoom(world: &mut World) -> Result<()> {
         let usage = std::fs::read_to_string(format!("/sys/fs/cgroup{scope}/memory.current"))?;
         Ok((usage.trim().parse::<u64>()? > 300 << 20).then_some(()))
     })?;
-    let (total, available) = (meminfo("MemTotal")?, meminfo("MemAvailable")?);
+    let (total, available) = (meminfo_bytes("MemTotal")?, meminfo_bytes("MemAvailable")?);
     let enough = available * 100 / total + 10;
     std::fs::write("/etc/default/earlyoom", format!("EARLYOOM_ARGS=\"-m {enough},1 -r 0\"\n"))?;
     let killer = Started::start(&["earlyoom.service"])?;

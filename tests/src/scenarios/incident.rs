@@ -102,6 +102,27 @@ fn known_mix(incident: &Line, sockets: u64, limit: u64) -> Result<()> {
     Ok(())
 }
 
+/// Open files hold more of the limit than a quarter: the kernel's memory stands out. In all other scenarios it does not.
+pub(super) fn kernel(session: &mut Session) -> Result<Outcome> {
+    const BIG: u64 = 48 * MIB;
+    let cgroup = session.cgroup(b"kernel")?;
+    cgroup.limit(BIG)?;
+    let mut hog = session.hog_in(&cgroup, b"hog-files")?;
+    hog.ask("descriptors 15000")?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    hog.grow("anon")?;
+    hog.killed()?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, BIG), released)?;
+    let Some(kill) = session.check(&[expected])?.pop() else { return Ok(Outcome::Passed) };
+    let counts = session.check_incidents()?;
+    let incident = session.incident_of(&kill)?;
+    // Before 5.18 the kernel does not say how much it is on cgroup v2.
+    if counts.reported > 0 && incident.number("cgroup.memory.kernel_bytes").is_some() {
+        ensure!(is_found(&incident, "kernel_large"), "15,000 open files: {}", incident.text);
+    }
+    Ok(Outcome::Passed)
+}
+
 /// The smaller one dies because of its `oom_score_adj`, and shared memory of the larger one stays.
 pub(super) fn stands_out(session: &mut Session) -> Result<Outcome> {
     let cgroup = session.cgroup(b"stands-out")?;

@@ -34,6 +34,8 @@ pub(crate) const LIMIT: &str = "32m";
 /// The image of a pod's sandbox, which only sleeps.
 const PAUSE: &str = "oomtrace-test:pause";
 const LIMIT_BYTES: u64 = 32 << 20;
+/// The finding of a limit that is not the container's own.
+const ABOVE: &str = "limit_above_victim";
 
 /// dockerd and its client.
 #[derive(Debug)]
@@ -199,6 +201,8 @@ fn pid_1(world: &mut World) -> Result<()> {
     expect(&line, &[("victim.namespace_pid", json!(1))])?;
     let lives = world.watch.finding_of(&line, lives::LIVES)?;
     ensure!(lives.is_none(), "the container has ended: {lives:?}");
+    let above = world.watch.finding_of(&line, ABOVE)?;
+    ensure!(above.is_none(), "the limit is the container's own: {above:?}");
     verdict_as_inspected(world, &line, &id)?;
     world.docker.remove(&[&id])
 }
@@ -275,6 +279,8 @@ fn limit_on_the_parent_once(world: &mut World) -> Result<bool> {
             ("oom.cgroup.limit_bytes", json!(LIMIT_BYTES)),
         ],
     )?;
+    let above = world.watch.finding_of(&line, ABOVE)?;
+    ensure!(above.is_some(), "the limit is above the container, and no finding says so");
     // Docker 20.10 shows the flag only when the container has ended.
     world.open("bystander")?;
     until("the bystander's end", || {
