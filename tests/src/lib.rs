@@ -23,3 +23,4 @@ pub mod trace_event;
 pub mod tracer;
 pub mod user;
 pub mod verifier;
+pub mod walk;

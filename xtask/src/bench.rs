@@ -15,9 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    build,
-    page::Place,
-    setup,
+    build, page, setup,
     vm::measuring::{self, Measuring},
     workspace,
 };
@@ -66,17 +64,10 @@ pub fn main(args: &Args) -> Result<()> {
     if let Some(before) = &args.against {
         ensure!(before.is_file(), "--against: {} is not a file", before.display());
     }
-    let place = args.write.as_deref().map(|page| Place::of_table(page, args.table())).transpose()?;
-    setup::ensure(setup::BENCH)?;
-    let table = match &args.guest {
-        Some(kernel) => in_guest(args, kernel)?,
-        None => here(args)?,
-    };
-    stdout().write_all(table.as_bytes())?;
-    match place {
-        Some(place) => place.fill(&table),
-        None => Ok(()),
-    }
+    page::table(args.write.as_deref(), args.table(), || {
+        setup::ensure(setup::BENCH)?;
+        args.guest.as_deref().map_or_else(|| here(args), |kernel| in_guest(args, kernel))
+    })
 }
 
 /// Measures on this machine.

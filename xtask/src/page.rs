@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::{Write as _, stdout},
     path::{Path, PathBuf},
 };
 
@@ -79,6 +80,17 @@ impl Place {
         replaced(&page, &self.begin, &self.end, text)
             .with_context(|| format!("{path} has no lines {} and {}", self.begin.trim(), self.end.trim()))
     }
+}
+
+/// Makes a table and prints it; with a page, also writes it into its place there, which is looked for before anything is measured.
+///
+/// # Errors
+/// As [`Place::of_table`], and those of `make`.
+pub fn table(page: Option<&Path>, command: &str, make: impl FnOnce() -> Result<String>) -> Result<()> {
+    let place = page.map(|page| Place::of_table(page, command)).transpose()?;
+    let table = make()?;
+    stdout().write_all(table.as_bytes())?;
+    place.map_or(Ok(()), |place| place.fill(&table))
 }
 
 fn replaced(page: &str, begin: &str, end: &str, text: &str) -> Option<String> {

@@ -12,9 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    build,
-    page::Place,
-    setup,
+    build, page, setup,
     vm::measuring::{self, Measuring},
     workspace,
 };
@@ -41,17 +39,10 @@ pub struct Args {
 
 pub fn main(args: &Args) -> Result<()> {
     let table = if args.guest.is_some() { "soak --guest" } else { "soak" };
-    let place = args.write.as_deref().map(|page| Place::of_table(page, table)).transpose()?;
-    setup::ensure(setup::BUILD)?;
-    let table = match &args.guest {
-        Some(kernel) => in_guest(args, kernel)?,
-        None => here(args)?,
-    };
-    stdout().write_all(table.as_bytes())?;
-    match place {
-        Some(place) => place.fill(&table),
-        None => Ok(()),
-    }
+    page::table(args.write.as_deref(), table, || {
+        setup::ensure(setup::BUILD)?;
+        args.guest.as_deref().map_or_else(|| here(args), |kernel| in_guest(args, kernel))
+    })
 }
 
 /// On this machine.

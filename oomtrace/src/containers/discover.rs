@@ -15,7 +15,7 @@ use crate::{
         owner::claims,
         podman,
     },
-    host::root::Root,
+    host::{process::fields::status_words, root::Root},
 };
 
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
@@ -259,13 +259,8 @@ fn containers_of(cgroups: &[u8]) -> Vec<Vec<u8>> {
 
 /// Whether a `/proc/PID/status` shows root in the initial pid namespace, so neither a container nor a user.
 fn is_hosts_root(status: &[u8]) -> bool {
-    let words = |name: &[u8]| -> Vec<&[u8]> {
-        let values =
-            status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        values.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect()
-    };
-    let uids = words(b"Uid:");
-    uids.len() == 4 && uids.iter().all(|uid| *uid == b"0") && words(b"NSpid:").len() == 1
+    let uids = status_words(status, b"Uid:");
+    uids.len() == 4 && uids.iter().all(|uid| *uid == b"0") && status_words(status, b"NSpid:").len() == 1
 }
 
 fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {

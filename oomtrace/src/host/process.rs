@@ -9,6 +9,7 @@
 
 mod at_once;
 mod command_line;
+pub(crate) mod fields;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -412,13 +413,8 @@ impl Files {
     }
 }
 
-/// The start time of a `stat` line. The comm before it is in parentheses and may itself contain parentheses
-/// and blanks.
 fn start_ticks(stat: &[u8]) -> Option<u64> {
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let after = str::from_utf8(stat.get(end + 1..)?).ok()?;
-    // The first field after the comm is field 3.
-    after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    fields::Stat::parse(stat)?.start_ticks()
 }
 
 /// When a process started, in ticks since boot; `None` if there is none with this pid. Read by a thread that may wait.

@@ -6,12 +6,11 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Hierarchy};
-use serde_json::Value;
+use oomtrace_tests::walk::Walk;
 
 use crate::figures::median;
 use crate::kills::Kills;
@@ -121,38 +120,20 @@ fn walk(arguments: &Arguments, hierarchy: &Hierarchy, parent: &Cgroup, count: u3
     for round in 1..=arguments.rounds {
         progress(&format!("round {round} of {}: walks over {count} cgroups", arguments.rounds));
         host::pause(Duration::from_millis(200))?;
-        let (walked, took) = walk_once(&arguments.oomtrace)?;
+        let walk = Walk::by(&arguments.oomtrace)?;
         let dirs = directories(&hierarchy.mount);
         let began = Instant::now();
         dirs.iter().for_each(|dir| read_files(dir));
-        ours.push(took);
+        #[expect(clippy::cast_precision_loss, reason = "a time far below 2^53 µs")]
+        ours.push(walk.took_us as f64);
         theirs.push(began.elapsed().as_secs_f64() * 1e6);
-        read = (walked, dirs.len());
+        read = (walk.cgroups, dirs.len());
     }
     drop(made);
     let (walked, with_files) = read;
     ensure!(walked >= u64::from(count), "only {walked} cgroups were walked over");
     let name = format!("a walk over {walked} cgroups, µs (files: of {with_files})");
     Ok(Row { name, ours, other: "files", theirs })
-}
-
-/// How many cgroups there are, and µs of the walk over them.
-fn walk_once(oomtrace: &Path) -> Result<(u64, f64)> {
-    let output = Command::new(oomtrace).args(["check", "-o", "json"]).output().context("oomtrace check")?;
-    let report: Value = serde_json::from_slice(&output.stdout).context("oomtrace check")?;
-    let findings = report.get("findings").and_then(Value::as_array).into_iter().flatten();
-    let detail = findings
-        .filter(|finding| finding.get("name") == Some(&"cgroup walk".into()))
-        .find_map(|finding| finding.get("detail")?.as_str())
-        .context("oomtrace check says nothing of a walk")?;
-    walk_of(detail).with_context(|| format!("oomtrace check: {detail}"))
-}
-
-/// From what `oomtrace check` says.
-fn walk_of(detail: &str) -> Option<(u64, f64)> {
-    let (cgroups, rest) = detail.split_once(" memory cgroups read in ")?;
-    let (took, _) = rest.split_once(" µs")?;
-    Some((cgroups.parse().ok()?, took.parse().ok()?))
 }
 
 /// A cgroup and all below it.
@@ -187,13 +168,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-
-    #[test]
-    fn what_check_says_of_a_walk() {
-        let said = "91 memory cgroups read in 76 µs; 73 removed ones still hold 6226 MiB, and no directory shows them";
-        assert_eq!(walk_of(said), Some((91, 76.0)));
-        assert_eq!(walk_of("the kernel refuses it: what removed cgroups hold is not known"), None);
-    }
 
     #[test]
     fn a_row_has_what_it_is_compared_with() {

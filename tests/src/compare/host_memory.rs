@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::counters::meminfo_bytes;
 use crate::kernel_log::LoggedKill;
 use crate::tracer::Line;
 
@@ -38,7 +39,7 @@ pub fn host_memory(line: &Line, logged: &LoggedKill, page: u64, cgroups: bool) -
         ensure!(evidence == Some("meminfo"), "there is no report: {}", line.text);
     }
     let total = line.number("memory.total_bytes").context("no total")?;
-    ensure!(total == mem_total()?, "field memory.total_bytes: {total}");
+    ensure!(total == meminfo_bytes("MemTotal")?, "field memory.total_bytes: {total}");
     let unexplained = line.number("memory.unexplained_bytes");
     match unexplained {
         Some(bytes) => ensure!(bytes < total, "what is not explained: {}", line.text),
@@ -66,10 +67,4 @@ pub fn host_memory(line: &Line, logged: &LoggedKill, page: u64, cgroups: bool) -
 /// Who uses most.
 pub fn top(line: &Line) -> Vec<Value> {
     line.get("top").and_then(Value::as_array).cloned().unwrap_or_default()
-}
-
-fn mem_total() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).context("MemTotal")?;
-    Ok(line.split_whitespace().next().unwrap_or_default().parse::<u64>()? * 1024)
 }

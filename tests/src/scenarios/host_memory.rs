@@ -11,13 +11,13 @@ use super::{MIB, Outcome, not_applicable};
 use crate::cgroup::Cgroup;
 use crate::compare;
 use crate::counters::{available_bytes, wall_clock_ns};
-use crate::hog;
+use crate::hog::{self, Hog};
 use crate::session::{Session, is_guest};
 use crate::tracer::Line;
 
 /// What the one that dies has, and its limit.
-pub(super) const SMALL: u64 = 8 * MIB;
-pub(super) const SMALL_LIMIT: u64 = 64 * MIB;
+const SMALL: u64 = 8 * MIB;
+const SMALL_LIMIT: u64 = 64 * MIB;
 /// How much the eater takes at once at the end.
 const STEP: u64 = 2 * MIB;
 /// What a removed cgroup holds.
@@ -103,11 +103,7 @@ pub(super) fn eat(session: &mut Session, act: &str) -> Result<Option<Eaten>> {
         return Ok(None);
     }
     session.wait_for_report_room()?;
-    let small = session.cgroup(b"small")?;
-    small.limit(SMALL_LIMIT)?;
-    let mut victim = session.hog_in(&small, b"hog-small")?;
-    victim.hold(SMALL)?;
-    victim.ask("adj 1000")?;
+    let (small, mut victim) = small(session)?;
     let eater = session.cgroup(b"eater")?;
     let mut hog = session.hog_in(&eater, b"hog-eater")?;
     // Without swap that is what ends it: all is dirty or anon. What is available is an estimate, so the first step stays far below it.
@@ -122,16 +118,32 @@ pub(super) fn eat(session: &mut Session, act: &str) -> Result<Option<Eaten>> {
         asked += STEP;
         std::thread::sleep(Duration::from_millis(100));
     }
-    let kill = session.line_of(victim.pid(), since)?;
-    let line = session.host_memory_of(&kill)?;
-    drop(hog);
-    let logged = session.logged_kill(victim.pid())?;
-    compare::host_memory(&line, &logged, session.host().page_bytes, true)?;
+    let (kill, line) = told(session, &victim, hog, since)?;
     // In a slow guest it may be some steps behind what it was asked for.
     names_the_eater(&line, (&eater, usage..=asked + 16 * MIB), &small)?;
     let incident = session.incident_of(&kill)?;
     ensure!(!is_found(&incident, "host_not_full"), "the host was full: {}", incident.text);
     Ok(Some(Eaten { line, usage }))
+}
+
+/// The cgroup of the one that dies first, and its process.
+pub(super) fn small(session: &mut Session) -> Result<(Cgroup, Hog)> {
+    let small = session.cgroup(b"small")?;
+    small.limit(SMALL_LIMIT)?;
+    let mut victim = session.hog_in(&small, b"hog-small")?;
+    victim.hold(SMALL)?;
+    victim.ask("adj 1000")?;
+    Ok((small, victim))
+}
+
+/// The line of its kill, and the line of whose memory it was, compared with the kernel's report. The eater ends as soon as that is told.
+pub(super) fn told(session: &mut Session, victim: &Hog, eater: Hog, since: i128) -> Result<(Line, Line)> {
+    let kill = session.line_of(victim.pid(), since)?;
+    let line = session.host_memory_of(&kill)?;
+    drop(eater);
+    let logged = session.logged_kill(victim.pid())?;
+    compare::host_memory(&line, &logged, session.host().page_bytes, true)?;
+    Ok((kill, line))
 }
 
 fn names_the_eater(

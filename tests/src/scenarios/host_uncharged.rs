@@ -11,10 +11,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     MIB, Outcome,
-    host_memory::{SMALL, SMALL_LIMIT, eat},
+    host_memory::{eat, small, told},
     not_applicable,
 };
-use crate::compare;
 use crate::counters::{available_bytes, meminfo_bytes, wall_clock_ns};
 use crate::session::{Session, is_guest};
 use crate::tracer::Line;
@@ -33,11 +32,7 @@ pub(super) fn slab(session: &mut Session) -> Result<Outcome> {
         return not_applicable(why);
     }
     session.wait_for_report_room()?;
-    let small = session.cgroup(b"small")?;
-    small.limit(SMALL_LIMIT)?;
-    let mut victim = session.hog_in(&small, b"hog-small")?;
-    victim.hold(SMALL)?;
-    victim.ask("adj 1000")?;
+    let (_small, mut victim) = small(session)?;
     let mut eater = session.hog(b"hog-files")?;
     eater.join(&session.hierarchy.mount.join("cgroup.procs"))?;
     let (before, rest) = (meminfo_bytes("Slab")?, rest()?);
@@ -52,11 +47,7 @@ pub(super) fn slab(session: &mut Session) -> Result<Outcome> {
         eater.tell(&format!("descriptors {AT_THE_END}"))?;
         std::thread::sleep(Duration::from_millis(100));
     }
-    let kill = session.line_of(victim.pid(), since)?;
-    let line = session.host_memory_of(&kill)?;
-    drop(eater);
-    let logged = session.logged_kill(victim.pid())?;
-    compare::host_memory(&line, &logged, session.host().page_bytes, true)?;
+    let (_, line) = told(session, &victim, eater, since)?;
     let slab = sum(&line, &["slab_reclaimable_bytes", "slab_unreclaimable_bytes"])?;
     ensure!(slab >= eaten / 10 * 9, "the files took {eaten} bytes of slab: {}", line.text);
     explained(&line, rest)?;

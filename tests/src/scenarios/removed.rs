@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::{MIB, Outcome};
 use crate::hog;
 use crate::session::Session;
+use crate::walk::Walk;
 
 /// In the memory of a file that outlives the cgroup.
 const HELD: u64 = 64 * MIB;
@@ -18,7 +17,8 @@ const CGROUPS: usize = 300;
 /// A cgroup with memory in a file that another process keeps open is removed. It is found, among hundreds of cgroups, with what it
 /// holds; a removed one below it is not counted twice.
 pub(super) fn holds_memory(session: &mut Session) -> Result<Outcome> {
-    let before = Walk::of(session)?;
+    let binary = session.program().0.to_owned();
+    let before = Walk::by(&binary)?;
     let file = hog::memory_file().context("a memory file")?;
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     let parent = session.cgroup(b"removed")?;
@@ -38,50 +38,27 @@ pub(super) fn holds_memory(session: &mut Session) -> Result<Outcome> {
     parent.remove()?;
     // The kernel may free a removed cgroup at any time.
     let most = counted(session)?;
-    let after = Walk::of(session)?;
+    let after = Walk::by(&binary)?;
     let least = counted(session)?;
-    let grew = after.bytes.saturating_sub(before.bytes);
+    let held = |walk: &Walk| walk.removed.map(|(count, mebibytes)| (count, mebibytes * MIB));
+    let (_, held_before) = held(&before).context("no removed cgroups")?;
+    let (removed, held_after) = held(&after).context("no removed cgroups")?;
+    let grew = held_after.saturating_sub(held_before);
     let above = session.scratch().usage()?;
     // Newer kernels give what a removed cgroup holds to the cgroup above it.
     if grew != 0 || above < HELD {
-        let said = (before.bytes, after.bytes);
         ensure!(
             (HELD..2 * HELD).contains(&grew),
             "removed cgroups held {} bytes, and then {}",
-            said.0,
-            said.1
+            held_before,
+            held_after
         );
-        ensure!(after.removed > 0, "no removed cgroup holds them");
+        ensure!(removed > 0, "no removed cgroup holds them");
     }
     let cgroups = after.cgroups;
     ensure!((least..=most).contains(&cgroups), "{cgroups} cgroups, and the kernel counts {least} to {most}");
     drop(file);
     Ok(Outcome::Passed)
-}
-
-/// What `oomtrace check` says of all memory cgroups.
-struct Walk {
-    cgroups: u64,
-    removed: u64,
-    bytes: u64,
-}
-
-impl Walk {
-    fn of(session: &Session) -> Result<Self> {
-        let (binary, _) = session.program();
-        let output = Command::new(binary).args(["check", "-o", "json"]).output().context("oomtrace check")?;
-        let report: Value = serde_json::from_slice(&output.stdout).context("the report of check")?;
-        let findings = report.get("findings").and_then(Value::as_array).context("no findings")?;
-        let finding =
-            findings.iter().find(|finding| finding.get("name").is_some_and(|name| name == "cgroup walk"));
-        let detail = finding.and_then(|finding| finding.get("detail")).and_then(Value::as_str);
-        let detail = detail.context("nothing about cgroups")?;
-        let mut numbers =
-            detail.split(|char: char| !char.is_ascii_digit()).filter_map(|word| word.parse().ok());
-        let mut number = || numbers.next().with_context(|| format!("no number: {detail}"));
-        let (cgroups, _time, removed, mebibytes) = (number()?, number()?, number()?, number()?);
-        Ok(Self { cgroups, removed, bytes: mebibytes * MIB })
-    }
 }
 
 /// The memory cgroups that the kernel counts, removed ones included. Newer kernels count those of v2 in `cgroup.stat`.

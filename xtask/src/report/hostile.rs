@@ -1,7 +1,9 @@
 //! A recorded file as hostile containers would make it: many kills, and names that are markup.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
+
+use super::sample;
 
 /// Kills, each with its incident.
 const KILLS: u64 = 400;
@@ -31,27 +33,23 @@ pub fn names(port: u16) -> Vec<String> {
 
 /// The lines of five hosts over three days.
 pub fn lines(samples: &[Value], names: &[String]) -> Result<String> {
-    let sample = |kind: &str| {
-        let found = samples.iter().find(|line| line.get("type").is_some_and(|of| of == kind));
-        found.cloned().with_context(|| format!("docs/EVENTS.md has no {kind}"))
-    };
-    let (kill, incident) = (sample("oom_kill")?, sample("incident")?);
+    let (kill, incident) = (sample(samples, "oom_kill")?, sample(samples, "incident")?);
     let mut text = String::new();
     let mut write = |line: &Value| text += &format!("{line}\n");
     for number in 0..KILLS {
-        for one in [&kill, &incident] {
+        for one in [kill, incident] {
             write(&with(one, number, names));
         }
         if number.is_multiple_of(9) {
-            let mut host = with(&kill, KILLS + number, names);
+            let mut host = with(kill, KILLS + number, names);
             set(&mut host, &["oom", "scope"], json!("host"));
             write(&host);
         }
     }
     for kind in ["usage", "limit_near", "signal_kill", "memcg_oom", "verdict", "lost", "gap"] {
-        let one = sample(kind)?;
+        let one = sample(samples, kind)?;
         for number in 0..names.len() as u64 {
-            write(&with(&one, 10_000 + number, names));
+            write(&with(one, 10_000 + number, names));
         }
     }
     Ok(text)

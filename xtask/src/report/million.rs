@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::sample;
+
 const LINES: u64 = 1_000_000;
 /// Services of the kills.
 const SERVICES: u64 = 20_000;
@@ -19,10 +21,7 @@ const MIB: u64 = 200;
 
 /// Of ten lines, six are kills, three are incidents, and one is of another type. They go through a pipe.
 pub fn run(binary: &Path, samples: &[Value]) -> Result<()> {
-    let of = |kind: &str| {
-        let found = samples.iter().find(|line| line.get("type").is_some_and(|of| of == kind));
-        found.map(Template::new).with_context(|| format!("docs/EVENTS.md has no {kind}"))
-    };
+    let of = |kind: &str| sample(samples, kind).map(Template::new);
     let (kill, incident) = (of("oom_kill")?, of("incident")?);
     let others = [of("verdict")?, of("usage")?, of("limit_near")?, of("signal_kill")?];
     let page = tempfile::NamedTempFile::new()?;
@@ -110,8 +109,7 @@ impl Template {
             container.remove("label");
             container.insert("name".into(), "@service@".into());
         }
-        // A number is no text.
-        // No sample has an @ elsewhere, and if one had, it would be text.
+        // A number has no quotes. No sample has an @ elsewhere; if one had, it would be text.
         let text = line.to_string().replace("\"seq\":\"@number@\"", "\"seq\":@number@");
         let part = |(place, part): (usize, &str)| match part {
             "number" if place % 2 == 1 => Part::Number,

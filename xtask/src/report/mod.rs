@@ -52,6 +52,12 @@ fn samples() -> Result<Vec<serde_json::Value>> {
     Ok(samples)
 }
 
+/// The first line of this type.
+fn sample<'a>(samples: &'a [serde_json::Value], kind: &str) -> Result<&'a serde_json::Value> {
+    let found = samples.iter().find(|line| line.get("type").is_some_and(|of| of == kind));
+    found.with_context(|| format!("docs/EVENTS.md has no {kind}"))
+}
+
 fn page(binary: &Path, samples: &[serde_json::Value]) -> Result<()> {
     let dir = workspace::target_dir().join("report");
     fs::create_dir_all(&dir)?;

@@ -14,10 +14,11 @@ use tempfile::NamedTempFile;
 use super::{
     initramfs,
     kernels::{Arch, Store},
-    programs::{self, Programs},
+    programs::Programs,
     qemu::{Budget, End, Machine},
     tools::output,
 };
+use crate::workspace;
 
 /// The kernel, unless another is named: it has function hooks, and most machines have it.
 pub const KERNEL: &str = "6.12";
@@ -65,7 +66,7 @@ impl Measuring<'_> {
         libraries.sort();
         libraries.dedup();
 
-        let directory = programs::target_directory().join("vm");
+        let directory = workspace::target_dir().join("vm");
         fs::create_dir_all(&directory)?;
         let file = NamedTempFile::new_in(&directory)?;
         fs::write(&file, initramfs::pack(&programs, &libraries, &self.job())?)?;

@@ -41,7 +41,7 @@ use self::{
     programs::Programs,
     table::Table,
 };
-use crate::page::Place;
+use crate::{page::Place, workspace};
 
 /// The page with the results, unless `--write` names another.
 pub const PAGE: &str = "docs/KERNELS.md";
@@ -196,7 +196,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// What all guests share, and the names of the scenarios to run; none if a command runs.
 fn prepare(args: &Args, store: &Store, recorded: &VerifierCosts) -> Result<(Kit, Vec<String>)> {
-    let directory = programs::target_directory().join("vm");
+    let directory = workspace::target_dir().join("vm");
     fs::create_dir_all(&directory)?;
     let mut kit = Kit {
         arch: args.arch,

@@ -41,13 +41,13 @@ impl Programs {
         eprintln!("vm: building the static programs");
         for package in ["oomtrace", "oomtrace-tests"] {
             let mut cargo = match store.arch() {
-                Arch::X86_64 => cargo(),
+                Arch::X86_64 => workspace::cargo("build"),
                 Arch::Arm64 => cross_cargo(store, target)?,
             };
             if cargo.get_envs().all(|(name, _)| name != "RUSTFLAGS") {
                 cargo.env("RUSTFLAGS", STATIC);
             }
-            cargo.args(["build", "--release", "--bins", "--target", target, "--package", package]);
+            cargo.args(["--release", "--bins", "--target", target, "--package", package]);
             if package == "oomtrace-tests" {
                 // The schema is not needed in a guest: on a host every line is checked against it.
                 cargo.arg("--no-default-features");
@@ -55,7 +55,7 @@ impl Programs {
             let status = cargo.status().context("cargo cannot be run")?;
             ensure!(status.success(), "{package} cannot be built statically for {target}");
         }
-        let directory = target_directory().join(target).join("release");
+        let directory = workspace::target_dir().join(target).join("release");
         Ok(Self { oomtrace: directory.join("oomtrace"), scenarios: directory.join(SCENARIOS) })
     }
 }
@@ -69,8 +69,8 @@ pub fn scenarios(program: Option<&Path>) -> Result<Vec<String>> {
     let mut command = match program {
         Some(program) => Command::new(program),
         None => {
-            let mut cargo = cargo();
-            cargo.args(["run", "--quiet", "--package", "oomtrace-tests", "--bin", SCENARIOS, "--"]);
+            let mut cargo = workspace::cargo("run");
+            cargo.args(["--quiet", "--package", "oomtrace-tests", "--bin", SCENARIOS, "--"]);
             cargo
         }
     };
@@ -86,17 +86,6 @@ pub fn scenarios(program: Option<&Path>) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Cargo's output directory.
-pub fn target_directory() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace::root().join("target"), PathBuf::from)
-}
-
-fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace::root());
-    cargo
-}
-
 /// A cargo that builds for another architecture: the toolchain in use if it has that target, else Debian's
 /// with the standard library from Debian's arm64 package, which is not installed.
 fn cross_cargo(store: &Store, target: &str) -> Result<Command> {
@@ -106,11 +95,12 @@ fn cross_cargo(store: &Store, target: &str) -> Result<Command> {
         .current_dir(workspace::root())
         .output()
         .context("rustc cannot be run")?;
-    let mut cargo = cargo();
+    let mut cargo = workspace::cargo("build");
     if !Path::new(String::from_utf8_lossy(&library.stdout).trim()).is_dir() {
         let sysroot = store.arm64_sysroot()?;
         cargo = Command::new("/usr/bin/cargo");
         cargo
+            .arg("build")
             .current_dir(workspace::root())
             .env("RUSTC", "/usr/bin/rustc")
             .env("RUSTFLAGS", format!("{STATIC} --sysroot={}", sysroot.display()));

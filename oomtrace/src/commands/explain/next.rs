@@ -12,9 +12,7 @@ pub(super) fn steps(found: &Found, incident: Option<&Incident>) -> Vec<String> {
     if let Some(incident) = incident {
         steps.extend(incident.findings.iter().find_map(|finding| heap_and_limit(finding, incident)));
         steps.extend(by_shape(incident, &found.kill));
-        steps.extend(
-            incident.findings.iter().filter_map(|finding| by_finding(finding.id, finding.part, incident)),
-        );
+        steps.extend(incident.findings.iter().filter_map(|finding| by_finding(finding, incident)));
     }
     if found.kill.oom.scope == Some(Scope::Host) {
         steps
@@ -94,12 +92,12 @@ fn heap_and_limit(finding: &Finding, incident: &Incident) -> Option<String> {
     })
 }
 
-fn by_finding(id: FindingId, part: Option<Part>, incident: &Incident) -> Option<String> {
-    let text = match id {
+fn by_finding(finding: &Finding, incident: &Incident) -> Option<String> {
+    let text = match finding.id {
         FindingId::ShmemLarge => {
             "files in /dev/shm, in tmpfs mounts and in emptyDir volumes with medium Memory"
         }
-        FindingId::KernelLarge => match part {
+        FindingId::KernelLarge => match finding.part {
             Some(Part::KernelStack) => "how many threads it starts",
             Some(Part::Pagetables) => "how many processes map the same large memory",
             Some(Part::SlabReclaimable | Part::SlabUnreclaimable) => {

@@ -58,24 +58,27 @@ struct Walked {
 
 /// The runs for which no cgroup's limit fired. Shared by what sees the walk and what writes the line.
 #[derive(Clone, Debug, Default)]
-pub struct HostRuns(Rc<RefCell<VecDeque<Run>>>, Rc<Flat>);
+pub struct HostRuns {
+    runs: Rc<RefCell<VecDeque<Run>>>,
+    flat: Rc<Flat>,
+}
 
 impl HostRuns {
     /// `mount`: where the memory cgroups are mounted.
     pub fn new(mount: Option<&Path>) -> Self {
-        Self(Rc::default(), Rc::new(Flat::new(mount)))
+        Self { runs: Rc::default(), flat: Rc::new(Flat::new(mount)) }
     }
 
     /// Takes out a run.
     fn take(&self, id: u64, stream: Option<&str>) -> Option<Run> {
-        let mut runs = self.0.borrow_mut();
+        let mut runs = self.runs.borrow_mut();
         let at = runs.iter().position(|run| run.id == id && run.stream.as_deref() == stream)?;
         runs.remove(at)
     }
 
     /// Remembers a run at its first kill. Returns whether it was the first.
     fn begin(&self, kill: &OomKill, enricher: &Enricher) -> bool {
-        let mut runs = self.0.borrow_mut();
+        let mut runs = self.runs.borrow_mut();
         let (id, stream) = (kill.run(), kill.envelope.stream.as_deref());
         if runs.iter().any(|run| run.id == id && run.stream.as_deref() == stream) {
             return false;
@@ -110,11 +113,11 @@ impl Consumer for HostRuns {
     }
 
     fn take(&mut self, walk: &Walk<'_>, enricher: &mut Enricher, _: &mut Account) {
-        let mut runs = self.0.borrow_mut();
+        let mut runs = self.runs.borrow_mut();
         if runs.iter().all(|run| run.walked.is_some()) {
             return;
         }
-        let flat = self.1.of(walk, enricher.tree());
+        let flat = self.flat.of(walk, enricher.tree());
         for run in runs.iter_mut().filter(|run| run.walked.is_none()) {
             let flat = match &flat {
                 Ok(flat) => flat,
@@ -144,7 +147,7 @@ impl Consumer for HostRuns {
             WalkError::NoCgroups => Reason::NoMemoryCgroups.into(),
             error => Why::with(Reason::CgroupsNotRead, error.to_string()),
         };
-        for run in self.0.borrow_mut().iter_mut().filter(|run| run.walked.is_none()) {
+        for run in self.runs.borrow_mut().iter_mut().filter(|run| run.walked.is_none()) {
             run.walked = Some(Err(why.clone()));
         }
     }

@@ -2,13 +2,17 @@
 //!
 //! Only `cgroup.procs`, and `stat` and `status` of `/proc`, are read: none of them takes the lock of a process's memory.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use crate::{
     cgroups::memory_files::directory,
     event::text_from_kernel,
     facts::BootTime,
-    host::{identity, root::Root},
+    host::{
+        identity,
+        process::fields::{Stat, beginning, status_words},
+        root::Root,
+    },
 };
 
 /// The most bytes of `cgroup.procs`: some 2,000 processes. Of a container with more, nothing is said.
@@ -36,7 +40,7 @@ pub(super) fn cgroup_of<'a>(victim: &'a str, container: &str) -> Option<&'a str>
 /// The process of this cgroup that is process 1 of a pid namespace, was started from outside the cgroup, and before `marked`. `None` if
 /// there is none, or if it cannot be known.
 pub(super) fn living(root: &Root, mount: &Path, cgroup: &str, marked: BootTime) -> Option<FirstProcess> {
-    let procs = text(&directory(mount, cgroup.as_bytes()).join("cgroup.procs"), PROCS_BYTES + 1)?;
+    let procs = beginning(&directory(mount, cgroup.as_bytes()).join("cgroup.procs"), PROCS_BYTES + 1)?;
     if u64::try_from(procs.len()).is_ok_and(|bytes| bytes > PROCS_BYTES) {
         return None;
     }
@@ -44,9 +48,10 @@ pub(super) fn living(root: &Root, mount: &Path, cgroup: &str, marked: BootTime) 
         str::from_utf8(&procs).ok()?.lines().map(|line| line.parse().ok()).collect::<Option<_>>()?;
     let mut first = pids.iter().take(LOOKED_AT_MAX).filter_map(|pid| {
         let process = root.path(format!("/proc/{pid}"));
-        let stat = text(&process.join("stat"), STAT_BYTES)?;
+        let stat = beginning(&process.join("stat"), STAT_BYTES)?;
         let (comm, parent) = alive_before(&stat, marked)?;
-        let is_first = is_first(&text(&process.join("status"), STATUS_BYTES)?) && !pids.contains(&parent);
+        let is_first =
+            is_first(&beginning(&process.join("status"), STATUS_BYTES)?) && !pids.contains(&parent);
         is_first.then(|| FirstProcess { pid: *pid, comm: text_from_kernel(comm) })
     });
     let one = first.next()?;
@@ -55,31 +60,16 @@ pub(super) fn living(root: &Root, mount: &Path, cgroup: &str, marked: BootTime) 
 
 /// The name and the parent of a process that is alive and started before `marked`.
 fn alive_before(stat: &[u8], marked: BootTime) -> Option<(&[u8], u32)> {
-    let open = stat.iter().position(|byte| *byte == b'(')?;
-    let close = stat.iter().rposition(|byte| *byte == b')')?;
-    let comm = stat.get(open + 1..close)?;
-    let mut fields = str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace();
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    // `starttime` is the 22nd field, in ticks since boot.
-    let ticks: u64 = fields.nth(17)?.parse().ok()?;
-    let started = ticks.saturating_mul(1_000_000_000 / identity::ticks_per_second().max(1));
-    (!matches!(state, "Z" | "X") && started < marked.0).then_some((comm, parent))
+    let stat = Stat::parse(stat)?;
+    let (state, parent) = (stat.field(3)?, stat.field(4)?.parse().ok()?);
+    let started = stat.start_ticks()?.saturating_mul(1_000_000_000 / identity::ticks_per_second().max(1));
+    (!matches!(state, "Z" | "X") && started < marked.0).then_some((stat.comm, parent))
 }
 
 /// Whether it is process 1 of a pid namespace that is not the host's.
 fn is_first(status: &[u8]) -> bool {
-    // A name cannot contain a line break there: the kernel writes it as `\n`.
-    let ids = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NStgid:"));
-    let ids: Vec<&[u8]> =
-        ids.unwrap_or_default().split(u8::is_ascii_whitespace).filter(|id| !id.is_empty()).collect();
+    let ids = status_words(status, b"NStgid:");
     ids.len() > 1 && ids.last() == Some(&&b"1"[..])
-}
-
-fn text(path: &Path, most: u64) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path).ok()?.take(most).read_to_end(&mut text).ok()?;
-    Some(text)
 }
 
 #[cfg(test)]

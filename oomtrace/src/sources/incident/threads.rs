@@ -2,11 +2,14 @@
 //!
 //! Only `stat` and `wchan` are read. Neither takes the lock of the process's memory, which a victim may hold for ever.
 
-use std::{fs, io::Read, path::Path};
+use std::{fs, path::Path};
 
 use crate::{
     event::{Reason, StuckThread, Why, text_from_kernel},
-    host::root::Root,
+    host::{
+        process::fields::{Stat, beginning},
+        root::Root,
+    },
 };
 
 /// The most threads that are read, and that are told.
@@ -27,7 +30,7 @@ pub(super) struct Threads {
 /// Reads them. The caller makes sure that the process is still there afterwards: then it is the one that had this pid before.
 pub(super) fn read(root: &Root, pid: u32) -> Result<Threads, Why> {
     let process = root.path(format!("/proc/{pid}"));
-    let stat = file(&process.join("stat")).ok_or(Reason::ProcUnreadable)?;
+    let stat = beginning(&process.join("stat"), FILE_BYTES).ok_or(Reason::ProcUnreadable)?;
     let (comm, _, count) = parsed(&stat).ok_or(Reason::ProcUnreadable)?;
     let comm = text_from_kernel(comm);
     let entries = fs::read_dir(process.join("task"))
@@ -41,30 +44,20 @@ pub(super) fn read(root: &Root, pid: u32) -> Result<Threads, Why> {
 
 fn thread(task: &Path) -> Option<StuckThread> {
     let tid = task.file_name()?.to_str()?.parse().ok()?;
-    let stat = file(&task.join("stat"))?;
+    let stat = beginning(&task.join("stat"), FILE_BYTES)?;
     let (_, state, _) = parsed(&stat)?;
-    let wchan = file(&task.join("wchan")).map(|text| text_from_kernel(text.trim_ascii()));
+    let wchan = beginning(&task.join("wchan"), FILE_BYTES).map(|text| text_from_kernel(text.trim_ascii()));
     // `0`: it does not wait, or the kernel does not say where.
     let wchan = wchan.filter(|name| !name.is_empty() && name != "0");
     Some(StuckThread { tid, state: char::from(state).to_string(), wchan })
 }
 
-/// The name, the state and the number of threads of a `stat` file. A name can contain anything, also `) `.
+/// The name, the state and the number of threads of a `stat` file.
 fn parsed(stat: &[u8]) -> Option<(&[u8], u8, u64)> {
-    let open = stat.iter().position(|byte| *byte == b'(')?;
-    let close = stat.iter().rposition(|byte| *byte == b')')?;
-    let comm = stat.get(open + 1..close)?;
-    let mut fields = str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    // `num_threads` is the 18th field from the state on.
-    let threads = fields.nth(16)?.parse().ok()?;
-    state.is_ascii_alphabetic().then_some((comm, state, threads))
-}
-
-fn file(path: &Path) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    fs::File::open(path).ok()?.take(FILE_BYTES).read_to_end(&mut text).ok()?;
-    Some(text)
+    let stat = Stat::parse(stat)?;
+    let state = *stat.field(3)?.as_bytes().first()?;
+    let threads = stat.field(20)?.parse().ok()?;
+    state.is_ascii_alphabetic().then_some((stat.comm, state, threads))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let (oomtrace, program) = programs(args, &store)?;
     let names = selected(&args.scenario, &programs::scenarios(Some(&program))?)?;
     let image = Image::of(&store)?;
-    let directory = programs::target_directory().join("vm");
+    let directory = workspace::target_dir().join("vm");
     fs::create_dir_all(&directory)?;
     let disk = disk(&directory, &oomtrace, &program, &args.scenario)?;
 
@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 pub fn run_job(directory: &Path, each: impl FnMut(&str)) -> Result<()> {
     let store = Store::open(Arch::X86_64)?;
     let image = Image::of(&store)?;
-    let target = programs::target_directory().join("vm");
+    let target = workspace::target_dir().join("vm");
     fs::create_dir_all(&target)?;
     let disk = NamedTempFile::new_in(&target)?;
     image::make(directory, disk.path(), "64M")?;
