@@ -117,7 +117,7 @@ fn a_kill_of_which_little_is_known() {
     OOM kill of shop/api (k8s) on host node-7 at 2026-11-21 03:12:45 UTC (event 42)
 
     verdict        python3[2990] was killed: another cgroup than its own reached its limit of 50.0 MiB: /kubepods/burstable/pod0b6f3a52-7f0e-4f0c-8f52-0a8f1d0e5c11
-    not there      no `incident` line of this kill is in these files: what filled the memory and how it came is not known
+    not there      no `incident` line of this kill follows it in these files: what filled the memory and how it came is not known
     how often      no other kill of it in these files
 
     victim         python3[2990], uid 0, oom_score_adj 0
@@ -281,6 +281,52 @@ fn who_had_the_memory_and_what_is_stuck_are_on_the_card() {
     ] {
         assert!(out.contains(part), "{part}: {out}");
     }
+}
+
+/// Of forty kills too, also where the files of hosts overlap in time.
+#[test]
+fn the_kills_next_to_it_are_those_in_time() {
+    let many: String = (1..=40).map(|minute| json(kill(minute, minute))).collect();
+    let (_, out, _) = explain(&many, &["5"]);
+    assert!(out.contains("40 kills") && out.contains("one before: 2026-11-21 03:04:00"), "{out}");
+    assert!(out.contains("the next: 2026-11-21 03:06:00"), "{out}");
+    let mut other = kill(1, 10);
+    (other.envelope.stream, other.envelope.host.name) = (Some("other".into()), Some("node-8".into()));
+    let (_, out, _) = explain(&(json(kill(2, 1)) + &json(kill(3, 20)) + &json(other)), &["--last"]);
+    assert!(out.contains("03:20:00 UTC (event 3)") && out.contains("The last of 3 kills"), "{out}");
+    assert!(out.contains("on several hosts; the one before: 2026-11-21 03:10:00"), "{out}");
+    assert!(!out.contains("the next"), "{out}");
+}
+
+/// Only the kill must be inside.
+#[test]
+fn what_is_said_of_a_kill_may_be_outside_the_time_that_was_asked_for() {
+    let until = "2026-11-21T03:02:00.5Z";
+    let (_, out, _) = explain(&lines(), &["--event", "42", "--until", until]);
+    assert!(out.contains("filled by"), "the incident was told later: {out}");
+    let since = "2026-11-21T03:01:30Z";
+    let (_, out, _) = explain(&lines(), &["--event", "42", "--since", since, "--until", until]);
+    assert!(out.contains("3 kills") && out.contains("one before: 2026-11-21 03:01:00"), "{out}");
+}
+
+#[test]
+fn a_warning_that_is_not_remembered_is_not_known() {
+    let mut near = samples::all().into_iter().find(|(name, _)| *name == "limit_near").unwrap().1;
+    let Event::LimitNear(event) = &mut near else { panic!("{near:?}") };
+    let mut lines = String::new();
+    for cgroup in 0..1025 {
+        event.cgroup.id = Some(cgroup.to_string());
+        event.envelope.id = Some(format!("near-{cgroup}"));
+        lines += &samples::json(&Event::LimitNear(event.clone()));
+    }
+    let (_, out, _) = explain(&(lines + &json(kill(42, 20))), &[]);
+    assert!(out.contains("limit near     not known: lines of too many cgroups"), "{out}");
+}
+
+#[test]
+fn a_row_that_is_not_on_the_card_is_not_pointed_at() {
+    let (_, out, _) = explain(&lines(), &["46"]);
+    assert!(out.contains("who used its memory") && !out.contains("`host memory`"), "{out}");
 }
 
 #[test]

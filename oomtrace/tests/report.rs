@@ -234,3 +234,45 @@ fn a_page_that_cannot_be_written_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write no/page.html"));
 }
+
+/// A shell puts the first of the files in the place of a forgotten OUT.
+#[test]
+fn a_file_that_is_no_page_is_not_replaced() {
+    let dir = TempDir::new().unwrap();
+    let lines = json(kill(1, 0));
+    fs::write(dir.path().join("oom.jsonl"), &lines).unwrap();
+    fs::write(dir.path().join("oom.jsonl.1"), &lines).unwrap();
+    let output = report(dir.path(), &["--html", "oom.jsonl", "oom.jsonl.1"]);
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && err.contains("is no page of `oomtrace report`"), "{err}");
+    assert_eq!(fs::read_to_string(dir.path().join("oom.jsonl")).unwrap(), lines);
+    for _ in 0..2 {
+        assert_eq!(report(dir.path(), &["--html", "page.html", "oom.jsonl"]).status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_line_of_another_version_is_not_counted() {
+    let other = json(kill(1, 0)).replace("{\"schema\":1,", "{\"schema\":2,");
+    for arguments in [&[][..], &["--container", "nope"]] {
+        let (code, out) = report_of(&other, arguments);
+        assert!(code == 65 && !out.contains("1 OOM kill"), "{arguments:?}: {out}");
+    }
+}
+
+#[test]
+fn what_another_writer_put_there_cannot_forge_a_row_or_hide_a_loss() {
+    let hostile = json(kill(1, 0)).replace("\"scope\":\"memcg\"", "\"scope\":\"a\\n0 OOM kills\\u001b[2J\"");
+    let (_, out) = report_of(&hostile, &[]);
+    assert!(!out.contains('\u{1b}') && !out.contains("\n0 OOM kills"), "{out:?}");
+    let mut lost = samples::all().into_iter().find(|(name, _)| *name == "lost").unwrap().1;
+    let Event::Lost(event) = &mut lost else { panic!("{lost:?}") };
+    let mut lines = String::new();
+    for number in 0..2 {
+        event.count = 777;
+        event.envelope.id = Some(format!("lost-{number}"));
+        lines += &samples::json(&Event::Lost(event.clone())).replace("777", &(1_u64 << 63).to_string());
+    }
+    let (_, out) = report_of(&lines, &[]);
+    assert!(out.contains(&u64::MAX.to_string()), "{out}");
+}

@@ -41,7 +41,7 @@ pub fn explain(args: &Explain) -> Result<(), Failure> {
     let mut search = Search::new(Filter::from(&args.taken.filters), wanted);
     let mut reader = recorded::reader(&args.taken);
     let read: Result<_, Infallible> = reader.read(&files, |tally, line, inside| {
-        if inside && !search.see(line) {
+        if !search.see(line, inside) && inside {
             tally.other_version += 1;
         }
         Ok(())

@@ -9,7 +9,11 @@ mod text;
 mod timeline;
 mod totals;
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
 
 use crate::{
     cli::Report,
@@ -24,6 +28,9 @@ use totals::Totals;
 /// # Errors
 /// If a file cannot be read or the page cannot be written, or a part of a file was not understood: after all else was reported.
 pub fn report(args: &Report) -> Result<(), Failure> {
+    if let Some(path) = &args.html {
+        may_be_replaced(path)?;
+    }
     let mut filter = Filter::from(&args.lines.taken.filters);
     let mut totals = Totals::default();
     let mut files = recorded::reader(&args.lines.taken);
@@ -54,4 +61,22 @@ pub fn report(args: &Report) -> Result<(), Failure> {
         None => print(|out| out.write_all(page.as_bytes()))?,
     }
     recorded::said(&files.tally, &unreadable)
+}
+
+/// Refuses a file that is no such page: if OUT is forgotten, the first file with lines stands in its place.
+fn may_be_replaced(path: &Path) -> Result<(), Failure> {
+    // What cannot be read now is said when it is written.
+    let Ok(metadata) = path.metadata() else { return Ok(()) };
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(());
+    }
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(html::BEGIN.len() as u64).read_to_end(&mut begin));
+    if read.is_ok() && begin == html::BEGIN.as_bytes() {
+        return Ok(());
+    }
+    let message =
+        format!("{} is there and is no page of `oomtrace report`: it is not replaced", path.display());
+    Err(Failure::message(Code::RunTime, message)
+        .hint("--html OUT: name another file for the page, before the files with lines"))
 }

@@ -93,7 +93,7 @@ impl<'a> Recorded<'a> {
 
     /// The event; `None` if its type, its version or a word in it is not known here.
     pub fn event(&self) -> Option<Event> {
-        if self.head.schema != u64::from(SCHEMA) {
+        if !self.is_of_this_version() {
             return None;
         }
         let text = self.text;
@@ -116,6 +116,11 @@ impl<'a> Recorded<'a> {
             "stop" => Event::Stop(serde_json::from_str(text).ok()?),
             _ => return None,
         })
+    }
+
+    /// Whether its keys have the meaning that they have here.
+    pub fn is_of_this_version(&self) -> bool {
+        self.head.schema == u64::from(SCHEMA)
     }
 
     /// Whether the time is one of the calendar. A kill of a saved kernel log may have only the time since boot.

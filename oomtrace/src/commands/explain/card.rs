@@ -11,7 +11,7 @@ use super::{
     curve,
     details::details,
     next,
-    search::{Found, History},
+    search::{Found, History, Neighbours},
     split,
 };
 use crate::{
@@ -26,8 +26,7 @@ use crate::{
 
 /// Where the text of a row begins.
 const INDENT: usize = 14;
-const NO_INCIDENT: &str =
-    "no `incident` line of this kill is in these files: what filled the memory and how it came is not known";
+const NO_INCIDENT: &str = "no `incident` line of this kill follows it in these files: what filled the memory and how it came is not known";
 
 /// The card.
 ///
@@ -41,7 +40,10 @@ pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
     });
     title(found, out)?;
     verdict(found, incident, out)?;
-    if let Some(near) = &found.warned {
+    if found.warned.is_err() {
+        row(out, "limit near", "not known: lines of too many cgroups are in these files")?;
+    }
+    if let Ok(Some(near)) = &found.warned {
         related(&Event::LimitNear(near.clone()), out)?;
         let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
         if let (Some(kill), Some(near)) = (time(&kill.envelope.time), time(&near.envelope.time)) {
@@ -59,7 +61,7 @@ pub(super) fn write(found: &Found, out: &mut String) -> fmt::Result {
         .filter(|event| !matches!(event, Event::Incident(_)))
         .partition(|event| matches!(event, Event::Verdict(_)));
     others.into_iter().try_for_each(|event| related(event, out))?;
-    row(out, "how often", &again(found.history.as_ref(), &kill.envelope.time))?;
+    row(out, "how often", &again(found.history.as_ref(), found.neighbours.as_ref()))?;
     if let Some(incident) = incident {
         findings(incident, out)?;
     }
@@ -287,19 +289,20 @@ fn notes(kill: &OomKill, has_findings: bool) -> Vec<&'static str> {
 }
 
 /// The other kills of the service in these files.
-fn again(history: Option<&History>, time: &str) -> String {
+fn again(history: Option<&History>, neighbours: Option<&Neighbours>) -> String {
     let Some(history) = history else { return "not known: too many services are in these files".into() };
     if history.kills <= 1 {
         return "no other kill of it in these files".into();
     }
-    let before = history.times.iter().filter(|other| other.as_str() < time).max();
-    let after = history.times.iter().filter(|other| other.as_str() > time).min();
     let mut text =
         format!("{} kills of this service in these files since {}", history.kills, second(&history.first));
-    if let Some(before) = before {
+    if history.several_hosts {
+        text += ", on several hosts";
+    }
+    if let Some(before) = neighbours.and_then(|near| near.before.as_deref()) {
         text += &format!("; the one before: {}", second(before));
     }
-    if let Some(after) = after {
+    if let Some(after) = neighbours.and_then(|near| near.after.as_deref()) {
         text += &format!("; the next: {}", second(after));
     }
     text

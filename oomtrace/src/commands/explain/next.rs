@@ -15,8 +15,13 @@ pub(super) fn steps(found: &Found, incident: Option<&Incident>) -> Vec<String> {
         steps.extend(incident.findings.iter().filter_map(|finding| by_finding(finding, incident)));
     }
     if found.kill.oom.scope == Some(Scope::Host) {
-        steps
-            .push("the host itself was full: the largest users under `host memory`, and their limits".into());
+        let told = found.related.iter().any(|event| matches!(event, Event::HostMemory(_)));
+        steps.push(match told {
+            true => {
+                "the host itself was full: the largest users under `host memory`, and their limits".into()
+            }
+            false => "the host itself was full: who used its memory".into(),
+        });
     }
     let told = |incident: &Incident| {
         incident.findings.iter().any(|finding| finding.id == FindingId::ChildKilledContainerLives)

@@ -1,9 +1,6 @@
 //! The kill that is asked for, the lines that belong to it, and the other kills of its service.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    mem,
-};
+use std::{collections::HashMap, mem};
 
 use crate::{
     event::{Event, LimitNear, OomKill, Owner, service},
@@ -17,8 +14,6 @@ const RELATED: usize = 32;
 const SERVICES: usize = 16_384;
 /// Cgroups whose last warning is remembered.
 const WARNED: usize = 1024;
-/// Latest kills of a service whose times are remembered.
-const TIMES: usize = 16;
 
 /// Which kill is asked for, of those that the filters take.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,14 +32,16 @@ pub(super) struct Found {
     pub(super) kill: Box<OomKill>,
     /// `KIND:NAME` of its service, if anything names it.
     pub(super) service: Option<String>,
-    /// The last warning that its limit came near.
-    pub(super) warned: Option<Box<LimitNear>>,
+    /// The last warning that its limit came near; an error if too many cgroups had one.
+    pub(super) warned: Result<Option<Box<LimitNear>>, TooMany>,
     /// Lines about this kill.
     pub(super) related: Vec<Event>,
     /// How many more lines about it there were.
     pub(super) more_related: u64,
     /// Kills of its service; `None` if there are too many services.
     pub(super) history: Option<History>,
+    /// The kills of its service next to it; `None` if the lines are not in the order of time.
+    pub(super) neighbours: Option<Neighbours>,
     /// How many kills in the files are such as was asked for.
     pub(super) taken: u64,
     /// `lost` and `gap` lines of its stream; `None` if there are too many streams.
@@ -56,9 +53,22 @@ pub(super) struct Found {
 pub(super) struct History {
     pub(super) kills: u64,
     pub(super) first: String,
-    /// The latest, in the order of the lines.
-    pub(super) times: VecDeque<String>,
+    latest: String,
+    host: Option<String>,
+    /// They were on more hosts than one.
+    pub(super) several_hosts: bool,
 }
+
+/// When the kills of the same service were that came before and after one.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    pub(super) before: Option<String>,
+    pub(super) after: Option<String>,
+}
+
+/// More than are remembered.
+#[derive(Debug)]
+pub(super) struct TooMany;
 
 /// Looks at each line once.
 #[derive(Debug)]
@@ -71,7 +81,9 @@ pub(super) struct Search {
     losses: HashMap<String, u64>,
     /// The last `limit_near` line by boot and cgroup.
     near: HashMap<(String, String), Box<LimitNear>>,
-    /// Such a line was of a stream that is not remembered.
+    /// Such a line was of a cgroup that is not remembered.
+    other_near: bool,
+    /// A `lost` or `gap` line was of a stream that is not remembered.
     other_losses: bool,
 }
 
@@ -84,15 +96,17 @@ impl Search {
             services: HashMap::new(),
             losses: HashMap::new(),
             near: HashMap::new(),
+            other_near: false,
             other_losses: false,
         }
     }
 
-    /// Looks at a line. Returns whether it was understood.
-    pub(super) fn see(&mut self, line: &Recorded<'_>) -> bool {
+    /// Looks at a line. Only a kill `inside` the time that was asked for is found; what else is said of it may be outside. Returns whether
+    /// the line was understood.
+    pub(super) fn see(&mut self, line: &Recorded<'_>, inside: bool) -> bool {
         let Some(event) = line.event() else { return false };
         match event {
-            Event::OomKill(kill) => self.kill(kill),
+            Event::OomKill(kill) => self.kill(kill, inside),
             Event::Lost(_) | Event::Gap(_) => {
                 let stream = line.head.stream.as_deref().unwrap_or_default();
                 if self.losses.len() < SERVICES || self.losses.contains_key(stream) {
@@ -103,8 +117,12 @@ impl Search {
             }
             Event::LimitNear(near) => {
                 let key = place(near.envelope.host.boot_id.as_ref(), near.cgroup.id.as_ref());
-                if let Some(key) = key.filter(|key| self.near.len() < WARNED || self.near.contains_key(key)) {
-                    self.near.insert(key, near);
+                match key {
+                    Some(key) if self.near.len() < WARNED || self.near.contains_key(&key) => {
+                        self.near.insert(key, near);
+                    }
+                    Some(_) => self.other_near = true,
+                    None => {}
                 }
             }
             event => self.related(event),
@@ -112,9 +130,9 @@ impl Search {
         true
     }
 
-    fn kill(&mut self, kill: Box<OomKill>) {
+    fn kill(&mut self, kill: Box<OomKill>, inside: bool) {
         let event = Event::OomKill(kill);
-        let filtered = self.filter.takes(&event);
+        let filtered = inside && self.filter.takes(&event);
         let Event::OomKill(kill) = event else { return };
         let owner = Owner::new(kill.container.as_ref(), kill.k8s.as_ref(), kill.systemd.as_ref());
         let service = service(owner, kill.victim.cgroup.path.as_deref());
@@ -125,25 +143,42 @@ impl Search {
                 is_name_of(name, owner) || service.as_deref().is_some_and(|key| is_key(name, key))
             }
         };
-        if let Some(history) = service.as_deref().and_then(|service| self.history(service)) {
-            history.add(&kill.envelope.time);
+        let history = service.as_deref().and_then(|service| self.history(service));
+        let neighbours = history.and_then(|history| history.add(&kill));
+        if let Some(found) = self.found.as_mut().filter(|found| found.service == service) {
+            found.see_neighbour(&kill.envelope.time);
         }
-        if filtered && is_wanted {
-            let taken = self.found.as_ref().map_or(0, |found| found.taken) + 1;
-            let fired = kill.oom.cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.id.as_ref());
-            let warned =
-                place(kill.envelope.host.boot_id.as_ref(), fired).and_then(|key| self.near.get(&key));
-            let warned = warned.filter(|near| near.envelope.time < kill.envelope.time).cloned();
-            self.found = Some(Found {
-                kill,
-                warned,
-                service,
-                related: Vec::new(),
-                more_related: 0,
-                history: None,
-                taken,
-                losses: None,
-            });
+        if !filtered || !is_wanted {
+            return;
+        }
+        let taken = self.found.as_ref().map_or(0, |found| found.taken) + 1;
+        // Files of several hosts overlap in time.
+        if let Some(found) = self.found.as_mut().filter(|found| found.kill.envelope.time > kill.envelope.time)
+        {
+            found.taken = taken;
+            return;
+        }
+        self.found = Some(Found {
+            warned: self.warned(&kill),
+            kill,
+            service,
+            related: Vec::new(),
+            more_related: 0,
+            history: None,
+            neighbours,
+            taken,
+            losses: None,
+        });
+    }
+
+    /// The last warning of the cgroup whose limit fired.
+    fn warned(&self, kill: &OomKill) -> Result<Option<Box<LimitNear>>, TooMany> {
+        let fired = kill.oom.cgroup.as_ref().and_then(|cgroup| cgroup.cgroup.id.as_ref());
+        let key = place(kill.envelope.host.boot_id.as_ref(), fired);
+        match key.and_then(|key| self.near.get(&key)) {
+            Some(near) => Ok(Some(near.clone()).filter(|near| near.envelope.time < kill.envelope.time)),
+            None if self.other_near => Err(TooMany),
+            None => Ok(None),
         }
     }
 
@@ -196,15 +231,37 @@ fn is_key(name: &str, key: &str) -> bool {
     key == name || key.split_once(':').is_some_and(|(_, rest)| rest == name)
 }
 
+impl Found {
+    /// Another kill of its service.
+    fn see_neighbour(&mut self, time: &str) {
+        let Some(Neighbours { before, after }) = &mut self.neighbours else { return };
+        let own = self.kill.envelope.time.as_str();
+        if time > own && after.as_deref().is_none_or(|after| time < after) {
+            *after = Some(time.to_owned());
+        } else if time < own && before.as_deref().is_none_or(|before| time > before) {
+            *before = Some(time.to_owned());
+        }
+    }
+}
+
 impl History {
-    fn add(&mut self, time: &str) {
+    /// Counts a kill. Returns what is known of those next to it.
+    fn add(&mut self, kill: &OomKill) -> Option<Neighbours> {
+        let (time, host) = (&kill.envelope.time, &kill.envelope.host.name);
+        let earlier = mem::take(&mut self.latest);
+        let is_in_order = earlier <= *time;
+        self.latest = time.max(&earlier).clone();
         self.kills += 1;
-        if self.first.is_empty() {
-            time.clone_into(&mut self.first);
+        if self.kills == 1 {
+            (self.first, self.host) = (time.clone(), host.clone());
         }
-        if self.times.len() >= TIMES {
-            self.times.pop_front();
+        if *time < self.first {
+            self.first.clone_from(time);
         }
-        self.times.push_back(time.to_owned());
+        self.several_hosts |= self.host != *host;
+        is_in_order.then(|| Neighbours {
+            before: Some(earlier).filter(|earlier| !earlier.is_empty() && earlier < time),
+            after: None,
+        })
     }
 }

@@ -23,17 +23,18 @@ impl<K: Ord> Counts<K> {
     /// Counts `more` of a name.
     pub(super) fn add(&mut self, name: K, more: u64) {
         if self.by_name.len() < NAMES {
-            *self.by_name.entry(name).or_default() += more;
+            let count = self.by_name.entry(name).or_default();
+            *count = count.saturating_add(more);
         } else if let Some(count) = self.by_name.get_mut(&name) {
-            *count += more;
+            *count = count.saturating_add(more);
         } else {
-            self.others += more;
+            self.others = self.others.saturating_add(more);
         }
     }
 
     /// The sum.
     pub(super) fn sum(&self) -> u64 {
-        self.by_name.values().sum::<u64>() + self.others
+        self.by_name.values().fold(self.others, |sum, count| sum.saturating_add(*count))
     }
 
     /// The names, those with most first.

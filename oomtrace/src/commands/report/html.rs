@@ -15,6 +15,8 @@ use crate::{
 };
 
 const STYLE: &str = include_str!("page.css");
+/// How each page begins.
+pub(super) const BEGIN: &str = "<!doctype html>";
 /// Bars of the timeline.
 const BARS: usize = 120;
 
@@ -44,7 +46,7 @@ impl<T: Display> Display for Escaped<T> {
 pub(super) fn write(totals: &Totals, most: usize, out: &mut String) -> fmt::Result {
     writeln!(
         out,
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
+        "{BEGIN}\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>OOM kills</title>\n<style>\n{STYLE}</style>"
     )?;

@@ -47,7 +47,8 @@ fn summary(totals: &Totals, out: &mut String) -> fmt::Result {
     if totals.kills > 0 {
         write!(out, " on {}", number(hosts as u64, "host", "hosts"))?;
         let scopes = totals.scopes.most_first();
-        let scopes: Vec<String> = scopes.iter().map(|(scope, kills)| format!("{scope} {kills}")).collect();
+        let scopes: Vec<String> =
+            scopes.iter().map(|(scope, kills)| format!("{} {kills}", plain(scope))).collect();
         write!(out, "; what ran out: {}", scopes.join(", "))?;
     }
     if totals.from_log > 0 {

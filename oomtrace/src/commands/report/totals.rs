@@ -92,6 +92,9 @@ pub(super) struct Tracer {
 impl Totals {
     /// Counts a line. Returns whether it was understood.
     pub(super) fn add(&mut self, line: &Recorded<'_>) -> bool {
+        if !line.is_of_this_version() {
+            return false;
+        }
         let Ok(row) = serde_json::from_str::<Row<'_>>(line.text) else { return false };
         let understood = match &*line.head.r#type {
             "oom_kill" => self.add_kill(line, &row),
@@ -127,7 +130,7 @@ impl Totals {
             "lost" => {
                 let host = self.host(line);
                 if let Some(host) = self.hosts.get_mut(host) {
-                    host.lost += row.count;
+                    host.lost = host.lost.saturating_add(row.count);
                 }
                 self.tracer.lost.add(row.reason.clone().into_owned(), row.count);
                 true
@@ -217,8 +220,8 @@ impl Tracer {
             "stop" => self.stops += 1,
             "gap" => {
                 self.gaps += 1;
-                self.gap_kills += row.kernel_kills;
-                self.gap_reported += row.reported;
+                self.gap_kills = self.gap_kills.saturating_add(row.kernel_kills);
+                self.gap_reported = self.gap_reported.saturating_add(row.reported);
             }
             "hooks" => self.silent_hooks += u64::from(row.state == "silent"),
             // Lines that have no place in a report.
