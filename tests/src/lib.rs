@@ -4,6 +4,7 @@
 //! guests (`oomtrace-scenarios`, started by an init script). They take the oomtrace binary and give a result
 //! for each scenario. They use no code of oomtrace, so that a mistake there is not repeated here.
 
+pub mod bpf;
 pub mod busy;
 pub mod cgroup;
 pub mod compare;

@@ -7,11 +7,11 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use oomtrace_tests::bpf;
 use oomtrace_tests::cgroup::Cgroup;
 use oomtrace_tests::patience::PATIENCE;
 use oomtrace_tests::process::status_kib;
 
-use crate::floor;
 use crate::host::{self, Setting};
 use crate::kills::Kills;
 use crate::subject::Subject;
@@ -76,7 +76,7 @@ pub fn programs(
 
 /// Of the program with this id.
 fn runs(id: u64) -> Result<ProgramRuns> {
-    let program = floor::program_by_id(id)?;
+    let program = bpf::program_by_id(id)?;
     let text = read(&format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
     let field = |name| number(&text, name).with_context(|| format!("no {name} of the program {id}"));
     Ok(ProgramRuns { count: field("run_cnt:")?, ns: field("run_time_ns:")? })

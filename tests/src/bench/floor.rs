@@ -10,7 +10,10 @@ use std::io::{Error, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use oomtrace_tests::bpf::code::{ADD, CALL, EXIT, MOVE, SET, STORE, WIDE};
+use oomtrace_tests::bpf::helper::{GET_CURRENT_PID_TGID, KTIME_GET_BOOT_NS, RINGBUF_OUTPUT};
+use oomtrace_tests::bpf::{self, Attached, instruction};
 
 /// First argument of the process that is this tracer.
 pub const SUBCOMMAND: &str = "floor";
@@ -18,16 +21,6 @@ pub const SUBCOMMAND: &str = "floor";
 const RING_BYTES: usize = 1 << 16;
 const PAGE: usize = 4096;
 
-// include/uapi/linux/bpf.h
-const MAP_CREATE: libc::c_long = 0;
-const PROG_LOAD: libc::c_long = 5;
-const PROG_GET_FD_BY_ID: libc::c_long = 13;
-const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
-const MAP_TYPE_RINGBUF: u32 = 27;
-const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
-const KTIME_GET_BOOT_NS: i32 = 125;
-const GET_CURRENT_PID_TGID: i32 = 14;
-const RINGBUF_OUTPUT: i32 = 130;
 /// Bit of a record's length: it is still being written.
 const BUSY: u32 = 1 << 31;
 /// Bit of a record's length: it must be skipped.
@@ -47,48 +40,15 @@ pub fn serve_if_asked() {
     }
 }
 
-/// The arguments of `bpf(2)`: as much of the union as these three commands read.
-#[repr(C)]
-#[derive(Default)]
-struct Attributes([u64; 16]);
-
-fn bpf(command: libc::c_long, attributes: &Attributes) -> Result<OwnedFd> {
-    // SAFETY: the attributes are alive through the call, and so is all that they point to.
-    let fd =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<Attributes>()) };
-    ensure!(fd >= 0, "bpf command {command}: {}", Error::last_os_error());
-    // SAFETY: a descriptor that the kernel has just made, which nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd.try_into()?) })
-}
-
-/// Opens a program by the id that the kernel gave it.
-pub fn program_by_id(id: u64) -> Result<OwnedFd> {
-    let mut open = Attributes::default();
-    open.0[0] = id;
-    bpf(PROG_GET_FD_BY_ID, &open).with_context(|| format!("open the program {id}"))
-}
-
-/// One instruction: operation, destination and source register, offset, constant.
-const fn instruction(code: u8, (to, from): (u8, u8), offset: i16, constant: i32) -> u64 {
-    let [low, high] = offset.to_le_bytes();
-    let [a, b, c, d] = constant.to_le_bytes();
-    u64::from_le_bytes([code, from << 4 | to, low, high, a, b, c, d])
-}
-
 /// Writes time and process to the stack, and these 16 bytes to the ring.
 fn program(ring: i32) -> [u64; 13] {
-    const CALL: u8 = 0x85;
-    const STORE: u8 = 0x7b;
-    const MOVE: u8 = 0xbf;
-    const ADD: u8 = 0x07;
-    const SET: u8 = 0xb7;
     [
         instruction(CALL, (0, 0), 0, KTIME_GET_BOOT_NS),
         instruction(STORE, (10, 0), -16, 0),
         instruction(CALL, (0, 0), 0, GET_CURRENT_PID_TGID),
         instruction(STORE, (10, 0), -8, 0),
-        // The ring: source 1 says that the constant is a descriptor.
-        instruction(0x18, (1, 1), 0, ring),
+        // Source 1 says that the constant is a map's descriptor.
+        instruction(WIDE, (1, 1), 0, ring),
         0,
         instruction(MOVE, (2, 10), 0, 0),
         instruction(ADD, (2, 0), 0, -16),
@@ -96,26 +56,13 @@ fn program(ring: i32) -> [u64; 13] {
         instruction(SET, (4, 0), 0, 0),
         instruction(CALL, (0, 0), 0, RINGBUF_OUTPUT),
         instruction(SET, (0, 0), 0, 0),
-        instruction(0x95, (0, 0), 0, 0),
+        instruction(EXIT, (0, 0), 0, 0),
     ]
 }
 
 fn serve() -> Result<()> {
-    let word = |value: u32, above: u32| u64::from(value) | u64::from(above) << 32;
-    let mut map = Attributes::default();
-    map.0[0] = word(MAP_TYPE_RINGBUF, 0);
-    map.0[1] = word(0, u32::try_from(RING_BYTES)?);
-    let ring = bpf(MAP_CREATE, &map).context("a ring")?;
-    let instructions = program(ring.as_raw_fd());
-    let mut load = Attributes::default();
-    load.0[0] = word(PROG_TYPE_RAW_TRACEPOINT, u32::try_from(instructions.len())?);
-    load.0[1] = instructions.as_ptr().addr().try_into()?;
-    load.0[2] = c"GPL".as_ptr().addr().try_into()?;
-    let program = bpf(PROG_LOAD, &load).context("a program")?;
-    let mut open = Attributes::default();
-    open.0[0] = c"mark_victim".as_ptr().addr().try_into()?;
-    open.0[1] = word(u32::try_from(program.as_raw_fd())?, 0);
-    let _link = bpf(RAW_TRACEPOINT_OPEN, &open).context("attach to mark_victim")?;
+    let ring = bpf::ring(u32::try_from(RING_BYTES)?)?;
+    let _attached = Attached::to(c"mark_victim", &program(ring.as_raw_fd()))?;
     let reader = Ring::map(&ring)?;
     // SAFETY: flags only.
     let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };

@@ -16,6 +16,7 @@ mod nobody_killed;
 mod on_stack;
 mod pinned;
 mod removed;
+mod second_sigkill;
 mod signals;
 mod tasks;
 
@@ -87,6 +88,8 @@ const ALL: &[Scenario] = &[
     Scenario { name: "namespace_ends", place: Where::HostOnly, act: tasks::namespace_ends },
     anywhere("shared_mm", tasks::shared_mm),
     anywhere("already_exiting", exiting::already_exiting),
+    // The programs that it tests are the same on every kernel.
+    Scenario { name: "second_sigkill", place: Where::HostOnly, act: second_sigkill::before_the_mark },
     anywhere("shmem", limits::shmem),
     anywhere("filled", filled::by_a_mix),
     anywhere("filled_under_a_parent", filled::tasks_of_an_ancestor),
