@@ -22,6 +22,8 @@ use crate::{
 pub enum Code {
     /// Something failed while running.
     RunTime = 1,
+    /// The command line is wrong, which shows only when its words are compared with the files that are there.
+    Usage = 2,
     /// `EX_DATAERR`: a part of the input was not understood.
     Data = 65,
     /// `EX_UNAVAILABLE`: this kernel cannot be traced.

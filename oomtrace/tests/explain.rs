@@ -186,7 +186,7 @@ fn one_kill_is_chosen_by_number_or_by_a_name() {
     assert!(err.contains("no file has this name"), "{err}");
     for arguments in [&["42", "--last"][..], &["42", "--event", "41"], &["api-service", "--event", "41"]] {
         let (code, out, err) = explain(&lines(), arguments);
-        assert!(code == 1 && out.is_empty() && err.contains("--event"), "{arguments:?}: {err}");
+        assert!(code == 2 && out.is_empty() && err.contains("--event"), "{arguments:?}: {err}");
     }
 }
 
@@ -333,7 +333,21 @@ fn a_row_that_is_not_on_the_card_is_not_pointed_at() {
 fn a_kill_that_is_not_there_is_an_error() {
     let (code, out, err) = explain(&lines(), &["--event", "99"]);
     assert_eq!((code, &*out), (1, ""));
-    assert!(err.contains("no such kill is in these files"), "{err}");
+    assert!(err.contains("no kill with the number 99 is in these files"), "{err}");
+}
+
+#[test]
+fn no_kill_has_a_number_so_large() {
+    let (code, out, err) = explain(&lines(), &["99999999999999999999"]);
+    assert!(code == 2 && out.is_empty() && err.contains("larger than any number"), "{err}");
+}
+
+#[test]
+fn a_day_that_no_calendar_has_is_not_understood() {
+    let mut impossible = kill(47, 5);
+    impossible.envelope.time = "2026-02-31T03:05:00.000000000Z".into();
+    let (code, out, _) = explain(&(lines() + &json(impossible)), &["--event", "47"]);
+    assert_eq!((code, &*out), (65, ""));
 }
 
 #[test]

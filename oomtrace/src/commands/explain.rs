@@ -34,9 +34,15 @@ const DEFAULT_FILES: &str = "/var/log/oomtrace";
 /// If no such kill is in the files, a file cannot be read, or a part of it was not understood: after the card was printed.
 pub fn explain(args: &Explain) -> Result<(), Failure> {
     let (wanted, files) = asked(args)?;
-    let name = match &wanted {
-        Wanted::Of(name) => Some(plain(name).into_owned()),
-        Wanted::Last | Wanted::Number(_) => None,
+    let none = match &wanted {
+        Wanted::Of(name) => {
+            let name = plain(name);
+            format!(
+                "no kill of a container, pod, unit or service {name} is in these files (and no file has this name)"
+            )
+        }
+        Wanted::Number(seq) => format!("no kill with the number {seq} is in these files"),
+        Wanted::Last => "no such kill is in these files".into(),
     };
     let mut search = Search::new(Filter::from(&args.taken.filters), wanted);
     let mut reader = recorded::reader(&args.taken);
@@ -56,11 +62,10 @@ pub fn explain(args: &Explain) -> Result<(), Failure> {
     }
     recorded::said(&reader.tally, &unreadable)?;
     found.map(drop).ok_or_else(|| {
-        let what = match name {
-            Some(name) => format!("no kill of a container, pod, unit or service {name} is in these files (and no file has this name)"),
-            None => "no such kill is in these files".into(),
-        };
-        Failure::message(Code::RunTime, format!("{what}: `oomtrace show --type oom_kill FILE` lists those that are there"))
+        Failure::message(
+            Code::RunTime,
+            format!("{none}: `oomtrace show --type oom_kill FILE` lists those that are there"),
+        )
     })
 }
 
@@ -69,7 +74,7 @@ fn asked(args: &Explain) -> Result<(Wanted, Vec<PathBuf>), Failure> {
     let mut files = args.files.clone();
     let by_option = args.event.map_or(Wanted::Last, Wanted::Number);
     let Some(word) = &args.which else { return Ok((by_option, default_files()?)) };
-    let number = word.to_str().and_then(number);
+    let number = word.to_str().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
     if is_file(word) {
         if number.is_some() {
             say(&format!(
@@ -81,10 +86,7 @@ fn asked(args: &Explain) -> Result<(Wanted, Vec<PathBuf>), Failure> {
         return Ok((by_option, files));
     }
     let word = word.to_str().ok_or_else(|| {
-        Failure::message(
-            Code::RunTime,
-            format!("{} is no file, and no name: it is not UTF-8", word.display()),
-        )
+        Failure::message(Code::Usage, format!("{} is no file, and no name: it is not UTF-8", word.display()))
     })?;
     if files.is_empty() {
         files = default_files().map_err(|failure| {
@@ -93,12 +95,18 @@ fn asked(args: &Explain) -> Result<(Wanted, Vec<PathBuf>), Failure> {
     }
     match (number, by_option, args.last) {
         (Some(_), _, true) | (Some(_), Wanted::Number(_), _) => Err(Failure::message(
-            Code::RunTime,
+            Code::Usage,
             format!("{word} is a number of a kill, and --event or --last asks for another"),
         )),
-        (Some(seq), ..) => Ok((Wanted::Number(seq), files)),
+        (Some(digits), ..) => {
+            let too_large = format!(
+                "{digits} is larger than any number of a kill; for a name, type --container {digits}"
+            );
+            let seq = digits.parse().map_err(|_| Failure::message(Code::Usage, too_large))?;
+            Ok((Wanted::Number(seq), files))
+        }
         (None, Wanted::Number(seq), _) => Err(Failure::message(
-            Code::RunTime,
+            Code::Usage,
             format!(
                 "no file is named {}, so it is taken as a container's name; --event {seq} asks for one kill already",
                 plain(word)
@@ -106,11 +114,6 @@ fn asked(args: &Explain) -> Result<(Wanted, Vec<PathBuf>), Failure> {
         )),
         (None, ..) => Ok((Wanted::Of(word.to_owned()), files)),
     }
-}
-
-/// Only digits: what else parses as a number is a name.
-fn number(word: &str) -> Option<u64> {
-    word.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.parse().ok()).flatten()
 }
 
 /// Whether it can be read as a file. A directory cannot.

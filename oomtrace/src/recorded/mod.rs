@@ -22,8 +22,8 @@ pub use twice::Twice;
 /// How each line begins.
 pub const BEGINS: &[u8] = b"{\"schema\":";
 
-/// What is read of a line; oomtrace's own have less than 4096 bytes.
-const LINE_BYTES: usize = 64 << 10;
+/// What is read of a line; oomtrace's own have less than 4096 bytes. Whatever is kept of lines is bounded by this too.
+const LINE_BYTES: usize = 8 << 10;
 
 /// A line that is one of oomtrace's.
 #[derive(Debug)]

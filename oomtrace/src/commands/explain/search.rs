@@ -104,7 +104,9 @@ impl Search {
     /// Looks at a line. Only a kill `inside` the time that was asked for is found; what else is said of it may be outside. Returns whether
     /// the line was understood.
     pub(super) fn see(&mut self, line: &Recorded<'_>, inside: bool) -> bool {
-        let Some(event) = line.event() else { return false };
+        let Some(event) = line.event().filter(|_| line.head.time.parse::<jiff::Timestamp>().is_ok()) else {
+            return false;
+        };
         match event {
             Event::OomKill(kill) => self.kill(kill, inside),
             Event::Lost(_) | Event::Gap(_) => {
