@@ -145,6 +145,16 @@ pub(super) fn cache(path: &Path, bytes: u64) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Keeps all pages of a file that is there in memory, until this process ends.
+pub(super) fn lock_file(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    let bytes = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let (fd, how) = (file.as_raw_fd(), libc::MAP_SHARED | libc::MAP_LOCKED);
+    // SAFETY: a new mapping of an open file at an address of the kernel's choice; nothing of it is used.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, how, fd, 0) };
+    if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Writes `bytes` into a file that is there already. Its pages belong to this process's cgroup, and stay after its end.
 pub(super) fn pour(path: &Path, bytes: usize) -> io::Result<()> {
     let mut file = File::options().write(true).open(path)?;

@@ -225,6 +225,11 @@ impl Hog {
         self.ask(&format!("cache {} {bytes}", word(file.as_os_str().as_bytes()))).map(drop)
     }
 
+    /// Keeps the pages of a file in memory, so that the kernel cannot reclaim them.
+    pub fn lock_file(&mut self, file: &Path) -> Result<()> {
+        self.ask(&format!("lock-file {}", word(file.as_os_str().as_bytes()))).map(drop)
+    }
+
     /// Makes a thread hold the lock of its memory until the server of `file`, in a
     /// [`Fuse`](crate::fuse::Fuse), is gone.
     pub fn lock_memory(&mut self, file: &Path) -> Result<()> {

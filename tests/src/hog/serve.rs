@@ -168,6 +168,7 @@ fn obey_other(verb: &str, words: &[&str]) -> io::Result<String> {
         "descriptors" => memory::descriptors(number(first)?)?,
         "sockets" => return Ok(memory::sockets(number(first)?)?.to_string()),
         "cache" => memory::cache(&path(first)?, number(words.get(1))?)?,
+        "lock-file" => memory::lock_file(&path(first)?)?,
         _ => return Err(wrong("no such command")),
     }
     Ok(String::new())

@@ -1,6 +1,7 @@
 //! What the memory was: each split is compared with the kernel's own report of the same run.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -13,9 +14,28 @@ use crate::hog::Hog;
 use crate::session::Session;
 use crate::tracer::Line;
 
+/// A file whose pages are page cache. It is removed at the end.
+struct CacheFile(PathBuf);
+
+impl CacheFile {
+    /// A guest has no disk: of its memory file systems only ramfs has page cache, and tmpfs has shared memory.
+    fn new(session: &Session) -> Self {
+        let dir = if session.guest() { PathBuf::from("/var/cache") } else { std::env::temp_dir() };
+        Self(dir.join(format!("oomtrace-test-{}-cache", std::process::id())))
+    }
+}
+
+impl Drop for CacheFile {
+    fn drop(&mut self) {
+        // If the hog could not write it, it is not there.
+        let _ignored = std::fs::remove_file(&self.0);
+    }
+}
+
 /// What others than the victim hold in a mix, and its threads.
 const SHARED: u64 = 12 * MIB;
 const THREADS: u64 = 500;
+const CACHE: u64 = 8 * MIB;
 
 /// A mix of all kinds, with the limit on the parent.
 pub(super) fn mix(session: &mut Session) -> Result<Outcome> {
@@ -38,14 +58,14 @@ fn kill_a_mix(session: &mut Session, name: &[u8]) -> Result<()> {
     hog.ask("adj 1000")?;
     // Its threads must not end while it is in the OOM killer.
     hog.ask("one-processor")?;
-    let file = std::env::temp_dir().join(format!("oomtrace-test-{}-cache", std::process::id()));
-    hog.cache(&file, 8 * MIB)?;
+    let file = CacheFile::new(session);
+    hog.cache(&file.0, CACHE)?;
     hog.ask(&format!("threads {THREADS}"))?;
     hog.ask("descriptors 5000")?;
     let (facts, released) = (hog.facts()?, wall_clock_ns());
     hog.grow("anon")?;
     hog.killed()?;
-    std::fs::remove_file(&file)?;
+    drop(file);
     let mut expected = session.killed_by_limit(facts, &cgroup, (&parent, BIG), released)?;
     many(&mut expected);
     let kill = session.check(&[expected])?.pop();
@@ -58,14 +78,16 @@ fn kill_a_mix(session: &mut Session, name: &[u8]) -> Result<()> {
     }
     // Memory on cgroup v1 does not have sockets.
     let sockets = if session.hierarchy.version == Version::V2 { sent / 2 } else { 0 };
-    known_mix(&incident, sockets, BIG)
+    // A disk's page cache is reclaimed first.
+    let cache = if session.guest() { CACHE } else { 0 };
+    known_mix(&incident, sockets, cache, BIG)
 }
 
 /// Of each kind there is what was taken of it.
-fn known_mix(incident: &Line, sockets: u64, limit: u64) -> Result<()> {
+fn known_mix(incident: &Line, sockets: u64, cache: u64, limit: u64) -> Result<()> {
     let least = [
         ("shmem_bytes", Some(SHARED)),
-        ("file_bytes", Some(SHARED)),
+        ("file_bytes", Some(SHARED + cache)),
         ("anon_bytes", Some(8 * MIB)),
         ("kernel_bytes", Some(THREADS * 8192)),
         ("kernel_stack_bytes", Some(THREADS * 8192)),
@@ -119,6 +141,29 @@ pub(super) fn kernel(session: &mut Session) -> Result<Outcome> {
     // Before 5.18 the kernel does not say how much it is on cgroup v2.
     if counts.reported > 0 && incident.number("cgroup.memory.kernel_bytes").is_some() {
         ensure!(is_found(&incident, "kernel_large"), "15,000 open files: {}", incident.text);
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Page cache that cannot be reclaimed, because its pages are locked. Of no other scenario is there so much.
+pub(super) fn cache(session: &mut Session) -> Result<Outcome> {
+    const KEPT: u64 = 6 * MIB;
+    let cgroup = session.cgroup(b"cache")?;
+    cgroup.limit(LIMIT)?;
+    let mut hog = session.hog_in(&cgroup, b"hog-cache")?;
+    let file = CacheFile::new(session);
+    hog.cache(&file.0, KEPT)?;
+    hog.lock_file(&file.0)?;
+    let (facts, released) = (hog.facts()?, wall_clock_ns());
+    hog.grow("anon")?;
+    hog.killed()?;
+    let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
+    let Some(kill) = session.check(&[expected])?.pop() else { return Ok(Outcome::Passed) };
+    let counts = session.check_incidents()?;
+    let incident = session.incident_of(&kill)?;
+    if counts.reported > 0 {
+        ensure!(is_found(&incident, "cache_present"), "6 of 16 MiB are page cache: {}", incident.text);
+        ensure!(!is_found(&incident, "shmem_large"), "it is a file's: {}", incident.text);
     }
     Ok(Outcome::Passed)
 }

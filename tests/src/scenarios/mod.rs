@@ -100,6 +100,7 @@ const ALL: &[Scenario] = &[
     anywhere("max_below_usage_from_other_cgroup", limits::max_below_usage_from_other_cgroup),
     anywhere("incident_mix", incident::mix),
     anywhere("incident_kernel", incident::kernel),
+    anywhere("incident_cache", incident::cache),
     anywhere("incident_stands_out", incident::stands_out),
     anywhere("incident_triggered_by_another", incident::triggered_by_another),
     anywhere("incident_at_once", incident::at_once),

@@ -35,6 +35,9 @@ mkdir -p /dev/shm
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
+# Its pages are page cache. Those of tmpfs are shared memory.
+mkdir -p /var/cache
+mount -t ramfs cache /var/cache
 . /job
 
 without tracefs || mount -t tracefs tracefs /sys/kernel/tracing
