@@ -61,7 +61,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
 
     let kernel = Kernel::read(&root)?;
     lockdown_allows_it()?;
-    let (pins, TakeOver { probe, resumed, replaced }) = pinned_or_not(&args, &kernel)?;
+    let (pins, TakeOver { mut probe, resumed, replaced }) = pinned_or_not(&args, &kernel)?;
     let vmstat = (kernel.resolved.layout.signal_oom_mm != ABSENT).then(|| root.path("/proc/vmstat"));
     // Before any thread is started, because threads inherit these settings.
     let mut limits = protection::hold(!args.no_realtime);
@@ -71,7 +71,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let runtimes = enricher.tree().runtimes().found();
     limits.extend(nothing_there(&args.runtime_root, &runtimes).into_iter().chain(lacks(&kernel)));
     let (mount, cgroup_version) = (kernel.hierarchy.mount.clone(), kernel.hierarchy.version);
-    let cgroups = all_cgroups(&kernel, &enricher);
+    let cgroups = probe.sampler(&kernel.resolved.layout);
+    let cgroups = Reader::new(cgroups, mount.clone(), enricher.is_v1(), identity::page_bytes());
     drop(kernel);
 
     let hooks = as_they_run(probe.hooks(), enricher.hooks_run()).into_iter().chain([cgroups.status()]);
@@ -113,12 +114,6 @@ pub fn run(args: Run) -> Result<(), Failure> {
     // The lock on the pins is held until everything is written.
     drop(pins);
     done
-}
-
-/// Loads what reads all memory cgroups. The other programs are attached, so kills are followed meanwhile.
-fn all_cgroups(kernel: &Kernel, enricher: &Enricher) -> Reader {
-    let mount = kernel.hierarchy.mount.clone();
-    Reader::load(&kernel.resolved.layout, mount, enricher.is_v1(), identity::page_bytes())
 }
 
 /// What this process may not do.

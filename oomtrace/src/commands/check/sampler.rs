@@ -10,7 +10,10 @@ use crate::{
     facts::{Decoder, Removed, SampleFacts, removed},
     host::identity,
     kernel::Kernel,
-    sources::sampling::{Reader, Round, Turn, Walk},
+    sources::{
+        probe::Sampler,
+        sampling::{Reader, Round, Turn, Walk},
+    },
 };
 
 const NAME: &str = "cgroup walk";
@@ -41,7 +44,8 @@ pub(super) fn finding(kernel: &Kernel) -> Option<Finding> {
 fn samples(kernel: &Kernel) -> Result<(Vec<SampleFacts>, u128), String> {
     let page = identity::page_bytes();
     let v1 = kernel.hierarchy.version != CgroupVersion::V2;
-    let mut reader = Reader::load(&kernel.resolved.layout, kernel.hierarchy.mount.clone(), v1, page);
+    let mut reader =
+        Reader::new(Sampler::load(&kernel.resolved.layout), kernel.hierarchy.mount.clone(), v1, page);
     if let Some(why) = reader.status().reason {
         return Err(why);
     }

@@ -13,7 +13,12 @@ use aya::{
 use crate::{
     event::HookStatus,
     kernel::btf::Btf,
-    sources::probe::{Generation, MissedRuns, ProbeError, error::chain, fentry, functions},
+    sources::probe::{
+        Generation, MissedRuns, ProbeError, SAMPLER,
+        error::chain,
+        fentry, functions,
+        load::{self, For, Refused, load_error},
+    },
 };
 
 /// Which kind of function hook to use.
@@ -96,6 +101,11 @@ impl Kind {
             (Self::Kprobe, true) => "kretprobe",
         }
     }
+
+    /// The program of a hook.
+    fn program(self, hook: &Hook) -> String {
+        format!("{}_{}", hook.function, self.name(hook.returns))
+    }
 }
 
 /// The hooks of an earlier run, from its pinned links; `None` if a tracepoint is missing.
@@ -157,24 +167,36 @@ pub(super) struct Attach<'a> {
     pins: Option<&'a Generation>,
     /// The links that are not pinned.
     links: Vec<Link>,
+    refused: Refused,
+}
+
+/// What is attached.
+pub(super) struct Done {
+    pub(super) hooks: Vec<HookStatus>,
+    /// The links that are not pinned.
+    pub(super) links: Vec<Link>,
+    /// Whether the program that reads all memory cgroups is loaded. It is attached to nothing.
+    pub(super) sampler: Result<(), ProbeError>,
 }
 
 impl<'a> Attach<'a> {
     /// For an object whose maps exist. `v1`: memory is on cgroup v1. With `pins`, links stay after the end of
     /// the process; without, they end when the result of [`Self::all`] is dropped.
     pub(super) fn new(ebpf: &'a mut Ebpf, btf: &'a Btf, v1: bool, pins: Option<&'a Generation>) -> Self {
-        Self { ebpf, btf, v1, pins, links: Vec::new() }
+        Self { ebpf, btf, v1, pins, links: Vec::new(), refused: Refused::default() }
     }
 
     /// Attaches everything that this kernel accepts.
-    pub(super) fn all(mut self, choice: HookChoice) -> Result<(Vec<HookStatus>, Vec<Link>), ProbeError> {
+    pub(super) fn all(mut self, choice: HookChoice) -> Result<Done, ProbeError> {
         // Function hooks first: a victim that is marked before them would lack their facts.
         let mut hooks = self.functions(choice)?;
+        let wanted = |name: &str| TRACEPOINTS.contains(&name) || name == SAMPLER;
+        self.refused = load::all(self.ebpf, |name| wanted(name).then_some(For::Itself));
         for name in TRACEPOINTS {
             self.raw_tracepoint(name)?;
             hooks.push(HookStatus { name: name.into(), attached: "raw_tracepoint".into(), reason: None });
         }
-        Ok((hooks, self.links))
+        Ok(Done { hooks, links: self.links, sampler: self.refused.take(SAMPLER) })
     }
 
     fn functions(&mut self, choice: HookChoice) -> Result<Vec<HookStatus>, ProbeError> {
@@ -220,11 +242,15 @@ impl<'a> Attach<'a> {
             Kind::Kprobe => None,
         };
         let mut statuses = Vec::new();
-        let v1 = self.v1;
-        for hook in HOOKS.into_iter().filter(|hook| v1 || !hook.v1) {
+        let (v1, btf) = (self.v1, self.btf);
+        let hooks = || HOOKS.into_iter().filter(move |hook| v1 || !hook.v1);
+        self.refused = load::all(self.ebpf, |name| {
+            let hook = hooks().find(|hook| name == kind.program(hook) && fits(btf, hook, kind).is_ok())?;
+            Some(aya_btf.as_ref().map_or(For::Itself, |btf| For::Function(hook.function, btf)))
+        });
+        for hook in hooks() {
             let name = kind.name(hook.returns);
-            let attached =
-                fits(self.btf, &hook, kind).and_then(|()| self.function(hook, kind, aya_btf.as_ref()));
+            let attached = fits(self.btf, &hook, kind).and_then(|()| self.function(hook, kind));
             let (attached, reason) = match attached {
                 Ok(()) => (name, None),
                 Err(error) if hook.essential => return Err(error),
@@ -235,34 +261,31 @@ impl<'a> Attach<'a> {
         Ok(statuses)
     }
 
-    fn function(&mut self, hook: Hook, kind: Kind, btf: Option<&AyaBtf>) -> Result<(), ProbeError> {
+    /// Attaches a program that was to be loaded.
+    fn function(&mut self, hook: Hook, kind: Kind) -> Result<(), ProbeError> {
         let Hook { function, returns, .. } = hook;
-        let kind = kind.name(returns);
-        let name = format!("{function}_{kind}");
-        let loaded = |error| load_error(&name, &error);
-        let link: Result<Link, ProgramError> = match (btf, returns) {
-            (Some(btf), false) => {
+        let name = kind.program(&hook);
+        self.refused.take(&name)?;
+        let link: Result<Link, ProgramError> = match (kind, returns) {
+            (Kind::Fentry, false) => {
                 let program: &mut FEntry = program(self.ebpf, &name)?;
-                program.load(function, btf).map_err(loaded)?;
                 program.attach().and_then(|id| program.take_link(id)).map(|link| Link::Fd(link.into()))
             }
-            (Some(btf), true) => {
+            (Kind::Fentry, true) => {
                 let program: &mut FExit = program(self.ebpf, &name)?;
-                program.load(function, btf).map_err(loaded)?;
                 program.attach().and_then(|id| program.take_link(id)).map(|link| Link::Fd(link.into()))
             }
-            (None, _) => {
+            (Kind::Kprobe, _) => {
                 let program: &mut KProbe = program(self.ebpf, &name)?;
-                program.load().map_err(loaded)?;
                 program.attach(function, 0).and_then(|id| program.take_link(id)).map(Link::Kprobe)
             }
         };
-        self.keep(kind, function, link)
+        self.keep(kind.name(returns), function, link)
     }
 
     fn raw_tracepoint(&mut self, name: &str) -> Result<(), ProbeError> {
+        self.refused.take(name)?;
         let program: &mut RawTracePoint = program(self.ebpf, name)?;
-        program.load().map_err(|error| load_error(name, &error))?;
         if let (Some(pins), SIGNALS) = (self.pins, name) {
             pins.pin_program(name, |path| program.pin(path))?;
         }
@@ -315,29 +338,6 @@ where
     };
     let program = ebpf.program_mut(name).ok_or_else(missing)?;
     program.try_into().map_err(|error| load_error(name, &error))
-}
-
-pub(super) fn load_error(program: &str, error: &ProgramError) -> ProbeError {
-    let mut verifier = false;
-    let (reason, os) = match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            // The verifier's reason comes just before its statistics. The whole log would hide the message.
-            let is_statistic = |line: &&str| {
-                line.is_empty()
-                    || ["verification time", "stack depth", "processed ", "subprog "]
-                        .iter()
-                        .any(|word| line.starts_with(word))
-            };
-            let mut tail: Vec<&str> = log.lines().rev().skip_while(is_statistic).take(2).collect();
-            tail.reverse();
-            verifier = !tail.is_empty();
-            let log = if tail.is_empty() { String::new() } else { format!(" ({})", tail.join(" | ")) };
-            (format!("{io_error}{log}"), io_error.raw_os_error())
-        }
-        other => chain(other),
-    };
-    ProbeError::Load { program: program.into(), reason, os, verifier }
 }
 
 fn attach_error(hook: String, error: &ProgramError) -> ProbeError {

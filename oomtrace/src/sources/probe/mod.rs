@@ -13,6 +13,7 @@ mod functions;
 #[cfg(test)]
 mod handshake;
 mod kept;
+mod load;
 mod lock;
 mod log;
 mod missed;
@@ -24,6 +25,7 @@ mod signals;
 mod takeover;
 mod test_run;
 
+use attach::Done;
 pub use attach::HookChoice;
 pub use error::{PinError, ProbeError};
 pub use fill::FillMeter;
@@ -103,6 +105,8 @@ pub struct Probe {
     attached: Attached,
     rings: Rings,
     counts: Counts,
+    /// `None` if an earlier run attached the programs.
+    sampler: Option<Result<Sampler, ProbeError>>,
 }
 
 /// Keeps the programs attached.
@@ -142,7 +146,9 @@ impl Probe {
         let layout = &options.applied_to(layout);
         let mut ebpf = object::load(options, layout)?;
         let v1 = layout.task_memcg_in_oom != ABSENT;
-        let (hooks, links) = attach::Attach::new(&mut ebpf, btf, v1, None).all(options.hook)?;
+        let Done { hooks, links, sampler } =
+            attach::Attach::new(&mut ebpf, btf, v1, None).all(options.hook)?;
+        let sampler = Some(sampler.and_then(|()| Sampler::of(&mut ebpf)));
         let log = options.debug.then(|| log::open(&mut ebpf)).transpose()?;
         let rings = Rings {
             kills: Ring::take(&mut ebpf, "KILLS")?,
@@ -153,7 +159,7 @@ impl Probe {
         let counters = object::counters(&mut ebpf)?;
         let counts = Counts { counters, handover: None, stream: UniqueId::new() };
         // aya's object is dropped here: it holds the instructions of every program.
-        Ok(Self { attached: Attached { _links: links, hooks, log }, rings, counts })
+        Ok(Self { attached: Attached { _links: links, hooks, log }, rings, counts, sampler })
     }
 
     /// Identifies this set of programs. For taken-over programs, the id is that of the run that attached
@@ -170,6 +176,14 @@ impl Probe {
     /// Whether a function hook reads the OOM killer's own state.
     pub fn is_hooked(&self) -> bool {
         self.attached.hooks.iter().any(|hook| hook.name == "oom_kill_process" && hook.attached != "none")
+    }
+
+    /// What reads all memory cgroups: loaded with the other programs, or now, if an earlier run attached these.
+    ///
+    /// # Errors
+    /// With the kernel's reason, if it refuses the program.
+    pub fn sampler(&mut self, layout: &KernelLayout) -> Result<Sampler, ProbeError> {
+        self.sampler.take().unwrap_or_else(|| Sampler::load(layout))
     }
 
     /// The rings of the programs, to be read by the caller.

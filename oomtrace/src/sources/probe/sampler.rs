@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    Pod,
+    Ebpf, Pod,
     maps::{Array, MapData},
     programs::RawTracePoint,
 };
@@ -17,7 +17,9 @@ use oomtrace_common::{
 };
 use zerocopy::FromZeros;
 
-use crate::sources::probe::{Options, ProbeError, attach, error::chain, object, test_run::test_run};
+use crate::sources::probe::{
+    Options, ProbeError, attach, error::chain, load::load_error, object, test_run::test_run,
+};
 
 /// The program, and the map with its state.
 pub const PROGRAM: &str = "sample_cgroups";
@@ -81,11 +83,20 @@ impl Sampler {
     /// With the kernel's reason, if it refuses the program.
     pub fn load(layout: &KernelLayout) -> Result<Self, ProbeError> {
         let mut ebpf = object::load(&Options::smallest(), layout)?;
+        let program: &mut RawTracePoint = attach::program(&mut ebpf, PROGRAM)?;
+        program.load().map_err(|error| load_error(PROGRAM, &error))?;
+        Self::of(&mut ebpf)
+    }
+
+    /// The loaded program of an object.
+    ///
+    /// # Errors
+    /// If it is not loaded.
+    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
         let map = ebpf.take_map(MAP).ok_or_else(|| ProbeError::Counters(format!("no map {MAP}")))?;
         let walked = Array::try_from(map).map_err(|error| ProbeError::Counters(chain(&error).0))?;
-        let program: &mut RawTracePoint = attach::program(&mut ebpf, PROGRAM)?;
-        program.load().map_err(|error| attach::load_error(PROGRAM, &error))?;
-        let fd = program.fd().map_err(|error| attach::load_error(PROGRAM, &error))?;
+        let program: &mut RawTracePoint = attach::program(ebpf, PROGRAM)?;
+        let fd = program.fd().map_err(|error| load_error(PROGRAM, &error))?;
         let program =
             fd.as_fd().try_clone_to_owned().map_err(|error| ProbeError::Counters(error.to_string()))?;
         Ok(Self { program, walked })

@@ -7,8 +7,8 @@ use crate::{
     host::identity::UniqueId,
     kernel::btf::Btf,
     sources::probe::{
-        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Rings, Signals, attach,
-        object, pin::Handover,
+        Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Rings, Sampler,
+        Signals, attach, object, pin::Handover,
     },
 };
 
@@ -71,8 +71,9 @@ impl Probe {
         let mut ebpf = object::load(options, layout)?;
         pins.pin_maps(&ebpf)?;
         let v1 = layout.task_memcg_in_oom != ABSENT;
-        let (hooks, _all_pinned) = attach::Attach::new(&mut ebpf, btf, v1, Some(pins)).all(options.hook)?;
-        let mut probe = Self::over(pins, hooks)?;
+        let done = attach::Attach::new(&mut ebpf, btf, v1, Some(pins)).all(options.hook)?;
+        let mut probe = Self::over(pins, done.hooks)?;
+        probe.sampler = Some(done.sampler.and_then(|()| Sampler::of(&mut ebpf)));
         let stream = probe.counts.stream;
         if let Some(handover) = &mut probe.counts.handover {
             handover.complete(stream)?;
@@ -106,6 +107,7 @@ impl Probe {
                 counters: maps.counters,
                 handover: Some(maps.handover),
             },
+            sampler: None,
         })
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use oomtrace_common::{layout::KernelLayout, record::sample::Sample};
+use oomtrace_common::record::sample::Sample;
 
 use crate::{
     cgroups::tree::CgroupTree,
     event::HookStatus,
     sources::{
-        probe::{SAMPLER, Sampler, WalkError, WalkStep},
+        probe::{ProbeError, SAMPLER, Sampler, WalkError, WalkStep},
         sampling::{
             SampleEvidence,
             files::{self, Files},
@@ -33,11 +33,16 @@ impl Reader {
     /// How many cgroups are read from their files in a step.
     pub const FILES_STEP: usize = files::STEP;
 
-    /// Loads the program. `mount` is where the memory cgroups are mounted; `None` if there are none.
-    pub fn load(layout: &KernelLayout, mount: Option<PathBuf>, v1: bool, page_bytes: u64) -> Self {
+    /// With the program, if it is loaded. `mount` is where the memory cgroups are mounted; `None` if there are none.
+    pub fn new(
+        program: Result<Sampler, ProbeError>,
+        mount: Option<PathBuf>,
+        v1: bool,
+        page_bytes: u64,
+    ) -> Self {
         let Some(mount) = mount else { return Self::Nothing };
         let files = Files::new(mount, v1, page_bytes);
-        let mut sampler = match Sampler::load(layout) {
+        let mut sampler = match program {
             Ok(sampler) => Box::new(sampler),
             Err(error) => return Self::Files(files, error.to_string()),
         };
