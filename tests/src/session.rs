@@ -15,7 +15,7 @@ use crate::cgroup::{Cgroup, Hierarchy, Place, Scratch, Version};
 use crate::compare::{self, Expected, ExpectedTrigger, HostFacts};
 use crate::counters;
 use crate::hog::Hog;
-use crate::kernel_log::{KernelLog, LoggedKill, Reports};
+use crate::kernel_log::{Chosen, KernelLog, LoggedKill, Reports};
 use crate::patience::until;
 use crate::process::ProcessFacts;
 use crate::trace_event::TraceEvents;
@@ -293,13 +293,15 @@ impl Session {
         })
     }
 
-    /// Hogs killed in this scenario, from the log: their names begin with `hog-`. A process that was logged
-    /// twice is returned twice.
+    /// Hogs killed in this scenario, from the log: their names begin with `hog-`. Another suite may have hogs too; if
+    /// the kernel reported where, it was in a cgroup of this one. A process that was logged twice is returned twice.
     pub fn logged_tids(&self) -> Result<Vec<u32>> {
-        let from = self.scenario_from;
+        let (from, ours) = (self.scenario_from, &self.scratch().place().path);
+        let is_here = |chosen: &Chosen| chosen.place.windows(ours.len()).any(|part| part == ours.as_slice());
         self.log.look(|reports| {
-            let hogs = reports.kills.iter().skip(from).map(|kill| &kill.killed);
-            hogs.filter(|killed| killed.comm.starts_with(b"hog-")).map(|killed| killed.tid).collect()
+            let hogs = reports.kills.iter().skip(from).filter(|kill| kill.killed.comm.starts_with(b"hog-"));
+            let here = hogs.filter(|kill| kill.chosen.as_ref().is_none_or(is_here));
+            here.map(|kill| kill.killed.tid).collect()
         })
     }
 

@@ -241,19 +241,31 @@ impl<'a> Attach<'a> {
             Kind::Fentry => Some(ask(self.btf).and_then(|()| aya_types(self.btf))?),
             Kind::Kprobe => None,
         };
-        let mut statuses = Vec::new();
+        // Where the kernel refuses these, the large programs of the others are not loaded in vain.
+        let mut statuses = self.some_of(kind, aya_btf.as_ref(), true)?;
+        statuses.extend(self.some_of(kind, aya_btf.as_ref(), false)?);
+        Ok(statuses)
+    }
+
+    /// The essential function hooks, or the others.
+    fn some_of(
+        &mut self,
+        kind: Kind,
+        types: Option<&AyaBtf>,
+        essential: bool,
+    ) -> Result<Vec<HookStatus>, ProbeError> {
         let (v1, btf) = (self.v1, self.btf);
-        let hooks = || HOOKS.into_iter().filter(move |hook| v1 || !hook.v1);
+        let hooks = || HOOKS.into_iter().filter(move |hook| hook.essential == essential && (v1 || !hook.v1));
         self.refused = load::all(self.ebpf, |name| {
             let hook = hooks().find(|hook| name == kind.program(hook) && fits(btf, hook, kind).is_ok())?;
-            Some(aya_btf.as_ref().map_or(For::Itself, |btf| For::Function(hook.function, btf)))
+            Some(types.map_or(For::Itself, |types| For::Function(hook.function, types)))
         });
+        let mut statuses = Vec::new();
         for hook in hooks() {
-            let name = kind.name(hook.returns);
-            let attached = fits(self.btf, &hook, kind).and_then(|()| self.function(hook, kind));
+            let attached = fits(btf, &hook, kind).and_then(|()| self.function(hook, kind));
             let (attached, reason) = match attached {
-                Ok(()) => (name, None),
-                Err(error) if hook.essential => return Err(error),
+                Ok(()) => (kind.name(hook.returns), None),
+                Err(error) if essential => return Err(error),
                 Err(error) => ("none", Some(error.to_string())),
             };
             statuses.push(HookStatus { name: hook.function.into(), attached: attached.into(), reason });
