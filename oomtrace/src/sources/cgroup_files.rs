@@ -19,8 +19,11 @@ use crate::{
     sources::{Next, Source},
 };
 
-/// How many cgroups are checked after one event. This takes a few milliseconds.
+/// How many cgroups are checked after one event.
 const AT_A_TIME: usize = 256;
+
+/// How many of them are checked before kills are looked for again. A check takes some 10 µs.
+const STEP: usize = 16;
 
 /// How many cgroups are read at the start. For others, counting starts at their first check.
 const AT_START: usize = 4096;
@@ -61,6 +64,8 @@ pub struct CgroupFiles {
     /// No function hook runs.
     needed: bool,
     next: usize,
+    /// To be checked now.
+    chosen: VecDeque<CgroupId>,
     found: VecDeque<OomWithoutKill>,
 }
 
@@ -76,6 +81,7 @@ impl CgroupFiles {
             stirred: false,
             needed: false,
             next: 0,
+            chosen: VecDeque::new(),
             found: VecDeque::new(),
         }
     }
@@ -96,6 +102,7 @@ impl CgroupFiles {
             self.needed = needed;
             self.known.clear();
             self.suspects.clear();
+            self.chosen.clear();
             self.stirred = false;
             if needed {
                 self.start(enricher.tree());
@@ -127,8 +134,8 @@ impl CgroupFiles {
         self.killed = Some(now);
     }
 
-    /// Checks the cgroups and returns what to report.
-    fn look(&mut self, tree: &CgroupTree, now: Instant) -> Vec<OomWithoutKill> {
+    /// Chooses which cgroups are to be checked: suspects that have settled, and others in turn.
+    fn choose(&mut self, tree: &CgroupTree, now: Instant) {
         let (live, _) = tree.counts();
         if self.known.len() > live.saturating_mul(2).max(AT_START) {
             let known = std::mem::take(&mut self.known);
@@ -141,17 +148,16 @@ impl CgroupFiles {
             suspects.into_iter().partition(|id| self.is_settled(*id, now));
         self.suspects = later;
         self.suspects.extend(settled.drain(settled.len().min(AT_A_TIME)..));
-        let mut cgroups: Vec<_> =
-            settled.into_iter().filter_map(|id| Some((id, tree.path_of(id)?))).collect();
-        let in_turn: Vec<_> = tree.live().skip(self.next).take(AT_A_TIME).collect();
+        let in_turn: Vec<_> = tree.live().skip(self.next).take(AT_A_TIME).map(|(id, _)| id).collect();
         self.next = if in_turn.len() < AT_A_TIME { 0 } else { self.next.saturating_add(AT_A_TIME) };
-        cgroups.extend(
-            in_turn
-                .into_iter()
-                .filter(|(id, _)| cgroups.iter().all(|(known, _)| known != id))
-                .collect::<Vec<_>>(),
-        );
-        cgroups.into_iter().filter_map(|(id, path)| self.look_at(id, path, now)).collect()
+        let others = in_turn.into_iter().filter(|id| !settled.contains(id));
+        self.chosen = settled.iter().copied().chain(others).collect();
+    }
+
+    /// Checks some of the chosen cgroups and returns what to report.
+    fn check(&mut self, tree: &CgroupTree, now: Instant) -> Vec<OomWithoutKill> {
+        let some: Vec<_> = self.chosen.drain(..STEP.min(self.chosen.len())).collect();
+        some.into_iter().filter_map(|id| self.look_at(id, tree.path_of(id)?, now)).collect()
     }
 
     fn look_at(&mut self, id: CgroupId, path: Vec<u8>, now: Instant) -> Option<OomWithoutKill> {
@@ -218,7 +224,7 @@ impl CgroupFiles {
 
 impl Source for CgroupFiles {
     fn due(&self) -> Option<Instant> {
-        match self.stirred {
+        match self.stirred || !self.chosen.is_empty() {
             true => Some(Instant::now()),
             false => self.settles_next(),
         }
@@ -229,10 +235,14 @@ impl Source for CgroupFiles {
     }
 
     fn learn(&mut self, enricher: &mut Enricher, _: &mut Account) -> bool {
-        self.stirred = false;
-        let found = self.look(enricher.tree(), Instant::now());
+        let (tree, now) = (enricher.tree(), Instant::now());
+        if self.chosen.is_empty() {
+            self.stirred = false;
+            self.choose(tree, now);
+        }
+        let found = self.check(tree, now);
         self.found.extend(found);
-        false
+        !self.chosen.is_empty()
     }
 
     fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {

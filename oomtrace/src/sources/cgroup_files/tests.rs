@@ -68,7 +68,12 @@ impl Host {
 
     fn look(&mut self, files: &mut CgroupFiles, after: Duration) -> Vec<OomWithoutKill> {
         self.now += after;
-        files.look(&self.tree, self.now)
+        files.choose(&self.tree, self.now);
+        let mut found = Vec::new();
+        while !files.chosen.is_empty() {
+            found.extend(files.check(&self.tree, self.now));
+        }
+        found
     }
 }
 
