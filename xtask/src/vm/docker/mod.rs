@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::NamedTempFile;
 
 use self::image::Image;
@@ -23,7 +23,7 @@ use super::{
     kernels::{Arch, Store},
     plan::selected,
     programs::{self, Programs},
-    qemu::{self, Budget, End},
+    qemu::{self, Budget, Console, End},
     table::{self, Outcome, Table},
 };
 use crate::workspace;
@@ -63,8 +63,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
     eprintln!("vm: {column}: a guest with systemd and Docker; it takes some minutes");
     let log = directory.join("docker.log");
-    let mut emulator = emulator(&store, &image, disk.path(), &args.cmdline_extra)?;
-    let console = qemu::watch(&mut emulator, &log, &BUDGET, |line| {
+    let emulator = |disks| emulator(&store, &image, (disk.path(), disks), &args.cmdline_extra);
+    let console = boot(emulator, &log, |line| {
         if let Some((name, outcome)) = table::reported_by(line) {
             eprintln!("vm:   {line}");
             failed |= matches!(outcome, Outcome::Fail(_));
@@ -115,7 +115,7 @@ pub fn run_job(directory: &Path, each: impl FnMut(&str)) -> Result<()> {
     let disk = NamedTempFile::new_in(&target)?;
     image::make(directory, disk.path(), "64M")?;
     let log = target.join("job.log");
-    let console = qemu::watch(&mut emulator(&store, &image, disk.path(), "")?, &log, &BUDGET, each)?;
+    let console = boot(|disks| emulator(&store, &image, (disk.path(), disks), ""), &log, each)?;
     ensure!(console.end == End::Exit(0), "the guest: {:?}; its console is in {}", console.end, log.display());
     Ok(())
 }
@@ -148,8 +148,29 @@ fn disk(directory: &Path, oomtrace: &Path, program: &Path, scenarios: &[String])
     Ok(disk)
 }
 
+/// The numbers of the disks: of the root, and of the small one.
+type Disks = [u8; 2];
+
+/// Boots the guest. The kernel looks for disks at the same time and names them as it finds them. If it took the small one for
+/// the root, it is started again, with the numbers the other way round.
+fn boot(
+    emulator: impl Fn(Disks) -> Result<Command>,
+    log: &Path,
+    mut each: impl FnMut(&str),
+) -> Result<Console> {
+    const TRIES: usize = 6;
+    for disks in [[1, 2], [2, 1]].into_iter().cycle().take(TRIES) {
+        let console = qemu::watch(&mut emulator(disks)?, log, &BUDGET, &mut each)?;
+        if !console.lines.iter().any(|line| line.contains("No working init found")) {
+            return Ok(console);
+        }
+        eprintln!("vm:   the kernel mixed up the disks: once more");
+    }
+    bail!("the kernel took the wrong disk for its root {TRIES} times; its console is in {}", log.display())
+}
+
 /// QEMU with both disks, which it does not change. The rest is as in [`qemu`].
-fn emulator(store: &Store, image: &Image, disk: &Path, more: &str) -> Result<Command> {
+fn emulator(store: &Store, image: &Image, (disk, numbers): (&Path, Disks), more: &str) -> Result<Command> {
     let mut qemu = Command::new(store.qemu()?);
     qemu.args("-accel tcg,thread=single -cpu max,-cx16 -smp 2 -no-reboot".split(' '))
         .args("-nodefaults -no-user-config -display none -serial stdio".split(' '))
@@ -157,7 +178,7 @@ fn emulator(store: &Store, image: &Image, disk: &Path, more: &str) -> Result<Com
     // NVMe and ext4 are built into the kernel, so no initramfs is needed. Both disks use one controller,
     // because the order of two controllers is random.
     qemu.args(["-device", "nvme,id=disks,serial=disks"]);
-    for (name, file, number) in [("root", image.root.as_path(), 1), ("opt", disk, 2)] {
+    for ((name, file), number) in [("root", image.root.as_path()), ("opt", disk)].into_iter().zip(numbers) {
         qemu.arg("-drive").arg(format!("if=none,id={name},format=raw,snapshot=on,file={}", file.display()));
         qemu.arg("-device").arg(format!("nvme-ns,bus=disks,drive={name},nsid={number}"));
     }
