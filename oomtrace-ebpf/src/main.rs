@@ -6,6 +6,7 @@
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod early;
 mod hang;
 mod lru;
 mod maps;

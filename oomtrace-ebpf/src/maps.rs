@@ -4,12 +4,15 @@ use core::ptr;
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::BPF_F_MMAPABLE,
     helpers::bpf_get_current_pid_tgid,
     macros::map,
     maps::{Array, LruHashMap, PerCpuArray, RingBuf},
 };
 use oomtrace_common::{
-    counter, pinned,
+    counter,
+    early::Watch,
+    pinned,
     record::{
         COMMAND_LINE_LEN, CgroupChange, OomControl, OomKill, PATH_LEN, STACK_LEN, SignalGroup, SignalKey,
         Sigterm, sample::Walked,
@@ -37,6 +40,14 @@ pub static SIGNAL_GROUPS: LruHashMap<SignalKey, SignalGroup> = LruHashMap::with_
 /// The last SIGTERM to a process, by its id: a SIGKILL may follow. The oldest make room.
 #[map]
 pub static SIGTERMS: LruHashMap<u32, Sigterm> = LruHashMap::with_max_entries(1024, 0);
+
+/// Wakes the reader of the kills before there is one: see [`oomtrace_common::early`].
+#[map]
+pub static WAKEUPS: RingBuf = RingBuf::with_byte_size(4 << 10, 0);
+
+/// What the reader says about itself.
+#[map]
+pub static WATCH: Array<Watch> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The counters of [`oomtrace_common::counter`].
 #[map]

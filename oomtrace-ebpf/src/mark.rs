@@ -10,7 +10,6 @@ use aya_ebpf::{
         bpf_ktime_get_boot_ns,
         generated::{
             bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
-            bpf_ringbuf_output,
         },
     },
 };
@@ -25,7 +24,7 @@ use oomtrace_common::{
 };
 
 use crate::{
-    lru,
+    early, lru,
     maps::{self, KillScratch, PARTS_FULL, Run},
     memcg::{self, Walk},
     memory::{Reader, layout},
@@ -170,7 +169,7 @@ fn victim<C: EbpfContext>(ctx: &C, task: u64, pid: u32) {
         parts(scratch, levels, at);
         let size = size_of::<OomKill>() as u64 + used(scratch);
         (*to).header = Header { kind: KIND_OOM_KILL, len: size as u32, seq, boot_time_ns: (*run).marked_ns };
-        bpf_ringbuf_output((&raw const maps::KILLS).cast_mut().cast(), to.cast(), size, 0)
+        early::send(to, size)
     };
     maps::count(counter::RING_FULL, u64::from(status < 0));
     debug!(ctx, "mark_victim: seq {} status {} failed reads {}", seq, status, reader.failed());

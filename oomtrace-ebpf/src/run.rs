@@ -5,6 +5,7 @@
 use oomtrace_common::record::{MESSAGE_LEN, OUTCOME_NO_KILLABLE_PROCESS, OomControl, SOURCE_NONE, oc_fact};
 
 use crate::{
+    early,
     maps::{self, Run},
     memcg,
     memory::{Reader, layout},
@@ -28,6 +29,7 @@ pub const NOTHING_KNOWN: OomControl = OomControl {
 /// `out_of_memory(oc)` was entered.
 #[inline(always)]
 pub fn starts(source: u32, oc: u64) {
+    early::wake();
     let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
     unkilled::killer_entered();
     // SAFETY: a pointer into the map, checked for NULL; `oom_lock` serialises its writers.

@@ -29,6 +29,7 @@ use crate::{
         cgroup_files::CgroupFiles,
         clock_steps::ClockSteps,
         earlier_kills::EarlierKills,
+        early_wakeup::EarlyWakeup,
         function_hooks::{self, FunctionHooks},
         history::{History, Kept, Recording, Shared},
         host_memory::HostRuns,
@@ -109,6 +110,8 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
     let incidents = Incidents::start(root, mount.clone(), enricher.is_v1(), (history, hosts), limits)
         .map_err(no_thread)?;
     let list = [
+        // Before the changes of cgroups, so that those of its time are known too.
+        any(rings.early.filter(|_| hooked).and_then(EarlyWakeup::of)),
         one(CgroupChanges::new(rings.cgroups, records, mount)),
         one(earlier),
         one(kills),

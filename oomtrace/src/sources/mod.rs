@@ -7,6 +7,7 @@ pub mod cgroup_changes;
 pub mod cgroup_files;
 pub mod clock_steps;
 pub mod earlier_kills;
+pub mod early_wakeup;
 pub mod function_hooks;
 pub mod history;
 pub mod host_memory;

@@ -126,6 +126,7 @@ const ALL: &[Scenario] = &[
     guest_only("stack_as_hook", on_stack::as_hook),
     guest_only("clock_set", clock::set_while_a_kill_waits),
     guest_only("no_killable_process", nobody_killed::no_killable_process),
+    guest_only("no_killable_process_for_ever", nobody_killed::for_ever),
     guest_only("oom_kill_disable", nobody_killed::oom_kill_disable),
     guest_only("removed_cgroup_holds_memory", removed::holds_memory),
     anywhere("pinned", pinned::pinned),

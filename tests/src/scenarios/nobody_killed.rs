@@ -1,6 +1,8 @@
 //! A cgroup runs out of memory and the OOM killer ends without a victim.
 
+use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -9,6 +11,7 @@ use super::{LIMIT, Outcome, not_applicable};
 use crate::cgroup::{Cgroup, Version};
 use crate::counters::wall_clock_ns;
 use crate::patience::until;
+use crate::process::processor_time;
 use crate::session::Session;
 use crate::tracer::Line;
 
@@ -55,6 +58,47 @@ pub(super) fn no_killable_process(session: &mut Session) -> Result<Outcome> {
     check(&line, "gfp_mask", &Value::from(logged.gfp_names))?;
     check(&line, "trigger.pid", &Value::from(facts.pid))?;
     check(&line, "trigger.comm", &Value::from(String::from_utf8_lossy(&facts.comm)))?;
+    Ok(Outcome::Passed)
+}
+
+/// The same again and again: a page that the process touches has no room, and it touches it again. Each time the hook wakes the
+/// tracer early, for nothing.
+pub(super) fn for_ever(session: &mut Session) -> Result<Outcome> {
+    const RUNS: usize = 200;
+    if session.hook() == "none" {
+        return not_applicable("without a function hook nothing wakes the tracer early");
+    }
+    let cgroup = session.cgroup(b"unkillable-for-ever")?;
+    session.may_run_out_unasked(&cgroup);
+    cgroup.limit(LIMIT)?;
+    let mut hog = session.hog_in(&cgroup, b"hog-for-ever")?;
+    let facts = hog.facts()?;
+    let adj = format!("/proc/{}/oom_score_adj", facts.pid);
+    fs::write(&adj, "-1000")?;
+    let released = wall_clock_ns();
+    hog.grow("anon")?;
+    let wait_for = |session: &Session, runs: usize| {
+        session.wait_for_log("runs without a victim", |reports| {
+            let ours = reports.nobody.iter().filter(|run| run.comm == facts.comm);
+            (ours.count() >= runs).then_some(())
+        })
+    };
+    wait_for(session, 1)?;
+    let tracer = session.tracer().pid();
+    let (began, before) = (Instant::now(), processor_time(tracer)?);
+    wait_for(session, RUNS)?;
+    let (lasted, used) = (began.elapsed(), processor_time(tracer)?.saturating_sub(before));
+    eprintln!("{RUNS} runs without a victim in {lasted:?}: the tracer used a processor for {used:?}");
+    // It looks at its ring for 30 ms in a second at most. The rest is for its lines, on an emulated machine.
+    ensure!(used < lasted / 10, "the tracer used a processor for {used:?} in {lasted:?}");
+
+    fs::write(&adj, facts.oom_score_adj.to_string())?;
+    hog.killed()?;
+    let mut expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
+    if let Some(fired) = &mut expected.fired {
+        fired.events_of_this_kill_alone = false;
+    }
+    session.check(&[expected])?;
     Ok(Outcome::Passed)
 }
 

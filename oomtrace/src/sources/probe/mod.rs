@@ -6,6 +6,7 @@
 
 mod attach;
 pub mod bpffs;
+mod early;
 mod error;
 mod fentry;
 mod fill;
@@ -18,6 +19,7 @@ mod lock;
 mod log;
 mod missed;
 mod object;
+mod pages;
 mod pin;
 mod ring;
 mod sampler;
@@ -27,6 +29,7 @@ mod test_run;
 
 use attach::Done;
 pub use attach::HookChoice;
+pub use early::Early;
 pub use error::{PinError, ProbeError};
 pub use fill::FillMeter;
 pub use kept::{COUNTERS, KILLS, Kept, TRACKS};
@@ -127,6 +130,8 @@ pub struct Rings {
     pub signals: Signals,
     /// How often the program that follows signals was skipped, if the kernel says so.
     pub missed_signals: Option<MissedRuns>,
+    /// Wakes this process before there is a kill; `None` for programs of an older build.
+    pub early: Option<Early>,
 }
 
 /// The programs' counters, and the state for the next run.
@@ -150,8 +155,10 @@ impl Probe {
             attach::Attach::new(&mut ebpf, btf, v1, None).all(options.hook)?;
         let sampler = Some(sampler.and_then(|()| Sampler::of(&mut ebpf)));
         let log = options.debug.then(|| log::open(&mut ebpf)).transpose()?;
+        let kills = Ring::take(&mut ebpf, "KILLS")?;
         let rings = Rings {
-            kills: Ring::take(&mut ebpf, "KILLS")?,
+            early: Some(Early::take(&mut ebpf, &kills)?),
+            kills,
             cgroups: Ring::take(&mut ebpf, "CGROUPS")?,
             signals: Signals::take(&mut ebpf)?,
             missed_signals: attach::missed_signals(&ebpf),

@@ -24,6 +24,7 @@ pub(super) fn load(options: &Options, layout: &KernelLayout) -> Result<Ebpf, Pro
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("KILLS", options.kill_ring_bytes)
         .map_max_entries("CGROUPS", options.cgroup_ring_bytes)
+        .map_max_entries("WAKEUPS", page_bytes())
         .map_max_entries("AYA_LOGS", log_bytes);
     loader.load(OBJECT).map_err(|error| ProbeError::maps(&error))
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/                            locked by the one process that uses it
 //!   v<wire>-<hash>/               a generation: one set of attached programs
-//!     KILLS CGROUPS SIGNALS SIGNAL_GROUPS COUNTERS PINNED
+//!     KILLS CGROUPS SIGNALS SIGNAL_GROUPS COUNTERS PINNED WAKEUPS WATCH
 //!     link-<kind>-<hook>
 //!     program-<hook>            only of the one that follows signals
 //!   metrics                     counters that a run keeps for the next, whatever its programs
@@ -40,7 +40,8 @@ use zerocopy::IntoBytes;
 
 use crate::host::identity::UniqueId;
 use crate::sources::probe::{
-    Options, PinError, ProbeError, Ring, bpffs,
+    Early, Options, PinError, ProbeError, Ring, bpffs,
+    early::WATCH_BYTES,
     error::chain,
     lock::Lock,
     object,
@@ -49,6 +50,10 @@ use crate::sources::probe::{
 
 /// The default directory of pins.
 pub const DEFAULT_DIR: &str = "/sys/fs/bpf/oomtrace";
+
+/// The maps that are pinned.
+const MAPS: [&str; 8] =
+    ["KILLS", "CGROUPS", "SIGNALS", "SIGNAL_GROUPS", "COUNTERS", "PINNED", "WAKEUPS", "WATCH"];
 
 /// A locked directory of pins.
 #[derive(Debug)]
@@ -137,6 +142,7 @@ pub struct Generation {
 /// The maps of a generation.
 pub(super) struct Maps {
     pub(super) kills: Ring,
+    pub(super) early: Option<Early>,
     pub(super) cgroups: Ring,
     pub(super) signals: Ring,
     pub(super) signal_groups: GroupMap,
@@ -175,7 +181,7 @@ impl Generation {
             .mode(0o700)
             .create(&self.dir)
             .map_err(|error| PinError::io("make", &self.dir, error))?;
-        for name in ["KILLS", "CGROUPS", "SIGNALS", "SIGNAL_GROUPS", "COUNTERS", "PINNED"] {
+        for name in MAPS {
             let path = self.dir.join(name);
             let pinned = ebpf.map(name).map(|map| map.pin(&path));
             if let Some(Err(error)) = pinned {
@@ -187,8 +193,10 @@ impl Generation {
 
     /// Opens the maps, and checks that they are like this build's.
     pub(super) fn open(&self) -> Result<Maps, ProbeError> {
+        let kills = self.ring("KILLS")?;
         Ok(Maps {
-            kills: self.ring("KILLS")?,
+            early: self.early(&kills)?,
+            kills,
             cgroups: self.ring("CGROUPS")?,
             signals: self.ring("SIGNALS")?,
             signal_groups: self
@@ -201,6 +209,15 @@ impl Generation {
     /// Opens a ring. The kernel checks its format.
     pub(super) fn ring(&self, name: &'static str) -> Result<Ring, ProbeError> {
         Ring::of(name, self.map(name, (MapType::RingBuf, 0, 0, None))?)
+    }
+
+    /// An older build did not pin it.
+    fn early(&self, kills: &Ring) -> Result<Option<Early>, ProbeError> {
+        if !self.dir.join("WATCH").exists() {
+            return Ok(None);
+        }
+        let watch = self.map("WATCH", (MapType::Array, 4, WATCH_BYTES, Some(1)))?;
+        Early::of(self.ring("WAKEUPS")?, &watch, kills).map(Some)
     }
 
     fn handover(&self) -> Result<Handover, PinError> {

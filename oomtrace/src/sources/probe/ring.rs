@@ -6,8 +6,8 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence},
+    rc::Rc,
+    sync::atomic::{Ordering, fence},
 };
 
 use aya::{
@@ -15,12 +15,9 @@ use aya::{
     maps::{Map, MapData},
 };
 use oomtrace_common::record::{CgroupChange, OomKill};
-use rustix::{
-    io::Errno,
-    mm::{MapFlags, ProtFlags, mmap, munmap},
-};
+use rustix::{io::Errno, mm::ProtFlags};
 
-use crate::sources::probe::{ProbeError, error::chain};
+use crate::sources::probe::{ProbeError, error::chain, pages::Pages};
 
 /// Bit of the first word before a record: it is still being written.
 const BUSY: u32 = 1 << 31;
@@ -38,20 +35,31 @@ pub struct Ring {
 /// The memory of a ring.
 struct Reader {
     read: Position,
-    /// A page with the kernel's position, and the data after it.
-    written: Pages,
-    /// The size of that page.
-    page: usize,
-    /// The size of the data, a power of two.
-    bytes: usize,
+    written: Rc<Written>,
     /// Where a split record is joined.
     whole: Vec<u8>,
 }
 
+/// What the kernel writes.
+struct Written {
+    /// A page with the kernel's position, and the data after it.
+    pages: Pages,
+    /// The size of that page.
+    page: usize,
+    /// The size of the data, a power of two.
+    bytes: usize,
+}
+
 /// How far this process has read. The kernel reads this.
 struct Position {
-    page: Pages,
+    page: Rc<Pages>,
     at: usize,
+}
+
+/// Shows whether a ring has something to read, beside its reader.
+pub(super) struct Look {
+    read: Rc<Pages>,
+    written: Rc<Written>,
 }
 
 /// The oldest record. A drop removes it from the ring.
@@ -86,6 +94,10 @@ impl Ring {
         self.reader.next()
     }
 
+    pub(super) fn look(&self) -> Look {
+        Look { read: Rc::clone(&self.reader.read.page), written: Rc::clone(&self.reader.written) }
+    }
+
     /// Leaves a record in the ring: the next call returns it again.
     pub fn leave(record: Record<'_>) {
         // Its drop would remove it.
@@ -99,40 +111,52 @@ impl Reader {
         if !bytes.is_power_of_two() || bytes < page {
             return Err(Errno::INVAL);
         }
-        let read = Pages::map(ring, 0, page, ProtFlags::READ | ProtFlags::WRITE)?;
-        let written = Pages::map(ring, page, page + bytes, ProtFlags::READ)?;
+        let read = Rc::new(Pages::map(ring, 0, page, ProtFlags::READ | ProtFlags::WRITE)?);
+        let pages = Pages::map(ring, page, page + bytes, ProtFlags::READ)?;
         let at = read.number().load(Ordering::Acquire);
         let whole = Vec::with_capacity(size_of::<OomKill>().max(size_of::<CgroupChange>()));
-        Ok(Self { read: Position { page: read, at }, written, page, bytes, whole })
+        let written = Rc::new(Written { pages, page, bytes });
+        Ok(Self { read: Position { page: read, at }, written, whole })
     }
 
     fn next(&mut self) -> Option<Record<'_>> {
+        let Written { pages, page, bytes } = &*self.written;
         let (offset, len) = loop {
-            if self.read.at == self.written.number().load(Ordering::Acquire) {
-                return None;
-            }
-            let offset = self.read.at & (self.bytes - 1);
-            let header = self.written.word(self.page + offset)?.load(Ordering::Acquire);
-            if header & BUSY != 0 {
-                // The kernel wakes this process when the record is complete, because everything before it was
-                // read.
-                return None;
-            }
+            let header = self.written.complete(self.read.at)?;
             let len = usize::try_from(header & !DISCARDED).ok()?;
             if header & DISCARDED == 0 {
-                break ((offset + HEADER) & (self.bytes - 1), len);
+                break ((self.read.at + HEADER) & (bytes - 1), len);
             }
             self.read.pass(len);
         };
-        let here = len.min(self.bytes - offset);
-        let mut bytes = self.written.bytes(self.page + offset, here)?;
+        let here = len.min(bytes - offset);
+        let mut record = pages.bytes(page + offset, here)?;
         if here < len {
             self.whole.clear();
-            self.whole.extend_from_slice(bytes);
-            self.whole.extend_from_slice(self.written.bytes(self.page, len - here)?);
-            bytes = &self.whole;
+            self.whole.extend_from_slice(record);
+            self.whole.extend_from_slice(pages.bytes(*page, len - here)?);
+            record = &self.whole;
         }
-        Some(Record { bytes, position: &mut self.read })
+        Some(Record { bytes: record, position: &mut self.read })
+    }
+}
+
+impl Written {
+    /// The first word of what is written at this position; `None` if nothing is, or if it is not complete. Then the kernel
+    /// wakes this process when it is, because everything before it was read.
+    fn complete(&self, at: usize) -> Option<u32> {
+        if at == self.pages.number().load(Ordering::Acquire) {
+            return None;
+        }
+        let header = self.pages.word(self.page + (at & (self.bytes - 1)))?.load(Ordering::Acquire);
+        (header & BUSY == 0).then_some(header)
+    }
+}
+
+impl Look {
+    /// Whether there is something that the reader has not passed.
+    pub(super) fn finds_any(&self) -> bool {
+        self.written.complete(self.read.number().load(Ordering::Acquire)).is_some()
     }
 }
 
@@ -164,52 +188,6 @@ impl Drop for Record<'_> {
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.map.fd().as_fd()
-    }
-}
-
-/// Mapped pages of a ring. A drop unmaps them.
-struct Pages {
-    at: NonNull<u8>,
-    len: usize,
-}
-
-impl Pages {
-    fn map(ring: BorrowedFd<'_>, from: usize, len: usize, access: ProtFlags) -> rustix::io::Result<Self> {
-        let from = u64::try_from(from).unwrap_or(u64::MAX);
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let at = unsafe { mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, ring, from) }?;
-        Ok(Self { at: NonNull::new(at.cast()).ok_or(Errno::NOMEM)?, len })
-    }
-
-    /// The position at the start of the first page.
-    fn number(&self) -> &AtomicUsize {
-        // SAFETY: the mapping has at least a page, and lives as long as `self`. The position is written
-        // atomically.
-        unsafe { self.at.cast::<AtomicUsize>().as_ref() }
-    }
-
-    /// The first word before a record: its length and its bits.
-    fn word(&self, from: usize) -> Option<&AtomicU32> {
-        (from.is_multiple_of(HEADER) && from.checked_add(HEADER)? <= self.len).then_some(())?;
-        // SAFETY: within the mapping, which lives as long as `self`, and aligned. The kernel writes the word
-        // atomically.
-        Some(unsafe { self.at.add(from).cast::<AtomicU32>().as_ref() })
-    }
-
-    /// `len` bytes of a record, if all of them are in the mapping.
-    fn bytes(&self, from: usize, len: usize) -> Option<&[u8]> {
-        (from.checked_add(len)? <= self.len).then_some(())?;
-        // SAFETY: within the mapping, which lives as long as `self`. The kernel does not change a complete
-        // record until this process has passed it, and for that it needs the ring that the bytes are borrowed
-        // from.
-        Some(unsafe { std::slice::from_raw_parts(self.at.add(from).as_ptr(), len) })
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map`; all borrows of it have ended with their owner.
-        let _stays_until_exit = unsafe { munmap(self.at.as_ptr().cast(), self.len) };
     }
 }
 

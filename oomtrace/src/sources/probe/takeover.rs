@@ -97,6 +97,7 @@ impl Probe {
         Ok(Self {
             attached: Attached { _links: Vec::new(), hooks, log: None },
             rings: Rings {
+                early: maps.early,
                 kills: maps.kills,
                 cgroups: maps.cgroups,
                 signals: Signals::reopened(maps.signals, maps.signal_groups),
