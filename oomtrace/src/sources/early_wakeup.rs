@@ -21,6 +21,10 @@ use crate::{
 /// How long the ring is looked at after the OOM killer was entered.
 const AT_MOST_NS: u64 = 3_000_000;
 
+/// What a wakeup costs by itself: at most 150 in a second are wanted for long, also if there is always something in the ring,
+/// because the output takes no lines.
+const WAKEUP_NS: u64 = 100_000;
+
 /// Wakes up early.
 pub struct EarlyWakeup {
     early: Early,
@@ -63,7 +67,7 @@ impl Source for EarlyWakeup {
             let in_its_way = usize::try_from(wakeup.cpu).is_ok_and(|cpu| cpu == sched_getcpu());
             // A wakeup that cannot help costs as much as one that did not help.
             let spent = if in_its_way || now >= end { AT_MOST_NS } else { self.watch(now, end) };
-            self.allowance.spend(spent);
+            self.allowance.spend(spent.max(WAKEUP_NS));
             if let Some(enough_at) = self.allowance.too_little_until() {
                 self.early.not_before(BootTime(enough_at));
             }

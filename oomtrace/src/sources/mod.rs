@@ -1,6 +1,6 @@
 //! The sources of facts. Each is one file behind [`Source`]. `run/setup.rs` lists the sources of a run.
 //!
-//! A source never waits and never prints. It says what wakes it, takes in what is there, and returns its next
+//! A source never waits (with one exception) and never prints. It says what wakes it, takes in what is there, and returns its next
 //! event. The loop decides which source is asked, and writes the lines.
 
 pub mod cgroup_changes;
@@ -27,7 +27,7 @@ use crate::{accounting::Account, enrich::enricher::Enricher, event::Event};
 
 /// A source of facts.
 ///
-/// Every method has a default. None of them may wait.
+/// Every method has a default. None of them may wait, except for a kill that is about to come ([`early_wakeup`]).
 pub trait Source {
     /// When it is asked.
     fn rank(&self) -> Rank {
