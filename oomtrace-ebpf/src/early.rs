@@ -5,12 +5,14 @@
 use core::ptr;
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{
         bpf_ktime_get_boot_ns,
         generated::{bpf_get_smp_processor_id, bpf_ringbuf_output},
     },
 };
+use aya_log_ebpf::debug;
 use oomtrace_common::{early::Wakeup, record::OomKill};
 
 use crate::maps;
@@ -21,7 +23,7 @@ const PAUSE_NS: u64 = 1_000_000;
 
 /// `out_of_memory` was entered: a victim may be marked soon.
 #[inline(always)]
-pub fn wake() {
+pub fn wake<C: EbpfContext>(ctx: &C) {
     let Some(watch) = maps::WATCH.get_ptr_mut(0) else { return };
     // SAFETY: a pointer into the map, checked for NULL; whole integers, which the reader writes too.
     unsafe {
@@ -33,6 +35,7 @@ pub fn wake() {
         {
             ptr::write_volatile(&raw mut (*watch).not_before_ns, now + PAUSE_NS);
             send_wakeup(now);
+            debug!(ctx, "out_of_memory: the reader is woken");
         }
     }
 }

@@ -94,7 +94,7 @@ pub fn cgroup_rename(ctx: RawTracePointContext) -> i32 {
 /// `out_of_memory(oc)`: a run of the OOM killer starts.
 #[fentry(function = "out_of_memory")]
 pub fn out_of_memory_fentry(ctx: FEntryContext) -> i32 {
-    run::starts(SOURCE_FENTRY, ctx.arg::<u64>(0));
+    run::starts(&ctx, SOURCE_FENTRY, ctx.arg::<u64>(0));
     0
 }
 
@@ -109,7 +109,7 @@ pub fn oom_kill_process_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe]
 pub fn out_of_memory_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(oc) = ctx.arg::<u64>(0) {
-        run::starts(SOURCE_KPROBE, oc);
+        run::starts(&ctx, SOURCE_KPROBE, oc);
     }
     0
 }

@@ -2,6 +2,7 @@
 //!
 //! All of this runs under the kernel's single `oom_lock`, so nothing here races with itself.
 
+use aya_ebpf::EbpfContext;
 use oomtrace_common::record::{MESSAGE_LEN, OUTCOME_NO_KILLABLE_PROCESS, OomControl, SOURCE_NONE, oc_fact};
 
 use crate::{
@@ -28,8 +29,8 @@ pub const NOTHING_KNOWN: OomControl = OomControl {
 
 /// `out_of_memory(oc)` was entered.
 #[inline(always)]
-pub fn starts(source: u32, oc: u64) {
-    early::wake();
+pub fn starts<C: EbpfContext>(ctx: &C, source: u32, oc: u64) {
+    early::wake(ctx);
     let Some(run) = maps::RUN.get_ptr_mut(0) else { return };
     unkilled::killer_entered();
     // SAFETY: a pointer into the map, checked for NULL; `oom_lock` serialises its writers.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -15,22 +14,6 @@ pub fn status_kib(pid: u32, name: &str) -> Result<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let value = value.with_context(|| format!("no {name} of {pid}"))?;
     value.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name}:{value}"))
-}
-
-/// How long a process has used processors until now.
-///
-/// # Errors
-/// If the process is gone.
-pub fn processor_time(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(") ").with_context(|| format!("/proc/{pid}/stat has no name"))?;
-    let mut ticks = 0;
-    for field in fields.split(' ').skip(11).take(2) {
-        ticks += field.parse::<u64>().with_context(|| format!("/proc/{pid}/stat: {stat}"))?;
-    }
-    // SAFETY: takes a number, cannot fail.
-    let in_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) })?;
-    Ok(Duration::from_millis(ticks * 1000 / in_second))
 }
 
 /// A process, and the thread that should be named as the victim.
