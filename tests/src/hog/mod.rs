@@ -249,6 +249,15 @@ impl Hog {
         Ok(())
     }
 
+    /// Stops it with SIGSTOP, or continues it.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+        // SAFETY: a child of ours that has not been waited for, so the id is still its own.
+        let result = unsafe { libc::kill(libc::pid_t::try_from(self.pid())?, signal) };
+        ensure!(result == 0, "signal {signal} to hog {}: {}", self.pid(), std::io::Error::last_os_error());
+        Ok(())
+    }
+
     /// Whether it is alive.
     pub fn is_alive(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())

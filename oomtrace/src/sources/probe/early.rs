@@ -10,7 +10,7 @@ use aya::{
     Ebpf,
     maps::{Map, MapData},
 };
-use oomtrace_common::early::{Watch, Wakeup};
+use oomtrace_common::early::{Wakeup, Watch};
 use rustix::mm::ProtFlags;
 use zerocopy::FromBytes;
 
@@ -42,9 +42,10 @@ impl Early {
     /// may have been killed while it was awake.
     pub(super) fn of(wakeups: Ring, watch: &MapData, kills: &Ring) -> Result<Self, ProbeError> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        let watch = Pages::map(watch.fd().as_fd(), 0, rustix::param::page_size(), access).map_err(|errno| {
-            ProbeError::Ring { name: "WATCH", reason: errno.to_string(), os: Some(errno.raw_os_error()) }
-        })?;
+        let watch =
+            Pages::map(watch.fd().as_fd(), 0, rustix::param::page_size(), access).map_err(|errno| {
+                ProbeError::Ring { name: "WATCH", reason: errno.to_string(), os: Some(errno.raw_os_error()) }
+            })?;
         let early = Self { wakeups, watch, kills: kills.look() };
         early.may_sleep();
         early.not_before(BootTime(0));
@@ -55,8 +56,7 @@ impl Early {
     pub fn taken(&mut self) -> Option<Wakeup> {
         let mut latest = None::<Wakeup>;
         while let Some(record) = self.wakeups.next() {
-            let wakeup =
-                Wakeup::read_from_bytes(&record).unwrap_or(Wakeup { entered_ns: 0, cpu: 0 });
+            let wakeup = Wakeup::read_from_bytes(&record).unwrap_or(Wakeup { entered_ns: 0, cpu: 0 });
             if latest.is_none_or(|latest| latest.entered_ns <= wakeup.entered_ns) {
                 latest = Some(wakeup);
             }
