@@ -1,7 +1,8 @@
 //! Is awake before the record of a kill is there.
 //!
-//! A function hook wakes this source when the OOM killer is entered. The source then looks at the ring of kills all the time, for
-//! some milliseconds at most, and the kill's record needs no wakeup. It is the only source that waits.
+//! A function hook wakes this source when the OOM killer is entered. The source then looks at the ring of kills
+//! all the time, for some milliseconds at most, and the kill's record needs no wakeup. It is the only source that
+//! waits.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -68,9 +69,10 @@ impl Source for EarlyWakeup {
             // A wakeup that cannot help costs as much as one that did not help.
             let spent = if in_its_way || now >= end { AT_MOST_NS } else { self.watch(now, end) };
             self.allowance.spend(spent.max(WAKEUP_NS));
-            if let Some(enough_at) = self.allowance.too_little_until() {
-                self.early.not_before(BootTime(enough_at));
-            }
+        }
+        // Also if this was said before: the programs write the time too.
+        if let Some(enough_at) = self.allowance.too_little_until() {
+            self.early.not_before(BootTime(enough_at));
         }
         // The kills must be asked once more before the loop sleeps.
         true

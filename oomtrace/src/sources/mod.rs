@@ -1,7 +1,7 @@
 //! The sources of facts. Each is one file behind [`Source`]. `run/setup.rs` lists the sources of a run.
 //!
-//! A source never waits (with one exception) and never prints. It says what wakes it, takes in what is there, and returns its next
-//! event. The loop decides which source is asked, and writes the lines.
+//! A source never prints, and only [`early_wakeup`] waits. It says what wakes it, takes in what is there, and
+//! returns its next event. The loop decides which source is asked, and writes the lines.
 
 pub mod cgroup_changes;
 pub mod cgroup_files;
@@ -27,7 +27,7 @@ use crate::{accounting::Account, enrich::enricher::Enricher, event::Event};
 
 /// A source of facts.
 ///
-/// Every method has a default. None of them may wait, except for a kill that is about to come ([`early_wakeup`]).
+/// Every method has a default. None of them may wait, but see [`early_wakeup`].
 pub trait Source {
     /// When it is asked.
     fn rank(&self) -> Rank {
