@@ -50,7 +50,6 @@ pub(super) const NO_MEMORY_CGROUPS: &str = "no memory cgroups in this kernel, or
 /// Before the programs are attached: what this host lacks. After that: only what ends the run.
 pub fn run(args: Run) -> Result<(), Failure> {
     signals::set_up();
-    protection::one_heap();
     let added = Added::of(&args).unwrap_or_else(|error| error.exit());
     let root = Root::host().guarded();
     protection::outlive_rotation();

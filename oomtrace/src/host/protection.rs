@@ -33,13 +33,6 @@ pub fn no_core_dumps() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
-/// One heap for all threads: each of its own would keep a tenth of a megabyte or more. Must be called before any thread is
-/// started.
-pub fn one_heap() {
-    // SAFETY: takes numbers only. If it fails, there are more heaps.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-}
-
 /// Ignores SIGHUP until the session handles it: a log rotation must not end the start. The output file is
 /// opened by name with its first line anyway.
 pub fn outlive_rotation() {
@@ -127,6 +120,9 @@ fn first_in_first_out() -> std::io::Result<()> {
 }
 
 /// Gives this thread normal scheduling: its work is not urgent.
+///
+/// An urgent thread must not wait for one of these, which may be kept from its processor for milliseconds. So each thread keeps
+/// a heap of its own, as is usual; with one heap, whose lock all threads share, some kills were reported 8 ms late.
 pub fn ordinary() {
     let parameter = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameter is a local that lives through the call. Lowering one's own priority is always
