@@ -99,6 +99,17 @@ fn other_commands_are_not_in_the_way_of_the_environment() {
     assert!(detach.2.contains("/nonexistent/others"), "{detach:?}");
 }
 
+#[test]
+fn detach_says_so_if_only_its_own_mount_was_left() {
+    as_root();
+    let script = r#"mount -t bpf -o mode=0700 oomtrace /sys/fs/bpf && "$0" detach /nonexistent/pins &&
+        ! grep '^oomtrace /sys/fs/bpf ' /proc/self/mounts"#;
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_oomtrace")]);
+    let (code, out, err) = ended(command.output().unwrap());
+    assert_eq!((code, &*out, &*err), (0, "", "oomtrace: nothing is attached at /nonexistent/pins\n"));
+}
+
 /// Ends at once, pinned, on a separate bpffs that anybody can write, on which `made` was run before.
 fn pinned_amid(made: &str) -> (i32, String, String) {
     as_root();

@@ -100,7 +100,7 @@ fn whose_place(part: &Path) -> String {
 }
 
 /// Unmounts the bpffs at the usual place if oomtrace mounted it and it is empty.
-pub(super) fn unmount_ours() -> Result<bool, PinError> {
+pub(super) fn unmount_ours() -> Result<(), PinError> {
     let mounts = fs::read_to_string("/proc/self/mounts")
         .map_err(|error| PinError::io("read", Path::new("/proc/self/mounts"), error))?;
     // Of several mounts at one place, the last one is visible.
@@ -116,11 +116,10 @@ pub(super) fn unmount_ours() -> Result<bool, PinError> {
         })
     };
     if !ours || !empty() {
-        return Ok(false);
+        return Ok(());
     }
     unmount(USUAL, UnmountFlags::empty())
-        .map_err(|errno| PinError::io("unmount", Path::new(USUAL), errno.into()))?;
-    Ok(true)
+        .map_err(|errno| PinError::io("unmount", Path::new(USUAL), errno.into()))
 }
 
 /// Whether a path is on a bpffs.

@@ -78,7 +78,10 @@ impl PinDir {
     /// If another process uses the directory, or something cannot be removed.
     pub fn detach(path: &Path) -> Result<bool, PinError> {
         match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return bpffs::unmount_ours(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bpffs::unmount_ours()?;
+                return Ok(false);
+            }
             there => there.map_err(|error| PinError::io("look at", path, error))?,
         };
         // Only pins may be removed here, not other files.
