@@ -70,9 +70,9 @@ pub fn check(args: &Check) -> Result<(), Failure> {
             findings.push(btf(&kernel));
             findings.push(mark_victim(&kernel));
             findings.push(memory_cgroups(&kernel));
-            findings.extend(sampler::finding(&kernel));
             match attach(&kernel, HookChoice::Auto, RingSize::default()) {
                 Ok(mut probe) => {
+                    findings.extend(sampler::finding(&kernel, probe.sampler(&kernel.resolved.layout)));
                     let ftrace = ftrace_enabled(&root) != Some(false);
                     hooks = as_they_run(probe.hooks(), ftrace);
                     findings.push(Finding {

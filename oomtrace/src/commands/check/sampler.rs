@@ -11,7 +11,7 @@ use crate::{
     host::identity,
     kernel::Kernel,
     sources::{
-        probe::Sampler,
+        probe::{ProbeError, Sampler},
         sampling::{Reader, Round, Turn, Walk},
     },
 };
@@ -19,12 +19,12 @@ use crate::{
 const NAME: &str = "cgroup walk";
 
 /// Nothing is said where there are no memory cgroups.
-pub(super) fn finding(kernel: &Kernel) -> Option<Finding> {
+pub(super) fn finding(kernel: &Kernel, program: Result<Sampler, ProbeError>) -> Option<Finding> {
     if kernel.hierarchy.version == CgroupVersion::None {
         return None;
     }
     let finding = |state, detail| Some(Finding { name: NAME, state, detail });
-    match samples(kernel) {
+    match samples(kernel, program) {
         Err(reason) => finding(State::Limited, format!("{reason}: what removed cgroups hold is not known")),
         Ok((samples, took)) => {
             let held = match removed(samples.iter().copied()) {
@@ -41,11 +41,13 @@ pub(super) fn finding(kernel: &Kernel) -> Option<Finding> {
     }
 }
 
-fn samples(kernel: &Kernel) -> Result<(Vec<SampleFacts>, u128), String> {
+fn samples(
+    kernel: &Kernel,
+    program: Result<Sampler, ProbeError>,
+) -> Result<(Vec<SampleFacts>, u128), String> {
     let page = identity::page_bytes();
     let v1 = kernel.hierarchy.version != CgroupVersion::V2;
-    let mut reader =
-        Reader::new(Sampler::load(&kernel.resolved.layout), kernel.hierarchy.mount.clone(), v1, page);
+    let mut reader = Reader::new(program, kernel.hierarchy.mount.clone(), v1, page);
     if let Some(why) = reader.status().reason {
         return Err(why);
     }
