@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{LIMIT, MIB, Outcome, filled::with_each_lru, host_memory::is_found};
 use crate::cgroup::{Cgroup, Version};
@@ -68,11 +68,8 @@ fn kill_a_mix(session: &mut Session, name: &[u8]) -> Result<()> {
     drop(file);
     let mut expected = session.killed_by_limit(facts, &cgroup, (&parent, BIG), released)?;
     many(&mut expected);
-    let kill = session.check(&[expected])?.pop();
-    let counts = session.check_incidents()?;
-    let Some(kill) = kill else { return Ok(()) };
-    let incident = session.incident_of(&kill)?;
-    if counts.reported == 0 && !session.guest() {
+    let (incident, reported) = incident_of(session, expected)?;
+    if !reported && !session.guest() {
         // Others on this host took the reports.
         return Ok(());
     }
@@ -126,6 +123,13 @@ fn known_mix(incident: &Line, sockets: u64, cache: u64, limit: u64) -> Result<()
     Ok(())
 }
 
+/// Checks this one kill. Returns its incident, and whether the kernel's report of it is in the incident.
+fn incident_of(session: &mut Session, expected: Expected) -> Result<(Line, bool)> {
+    let kill = session.check(&[expected])?.pop().context("no line")?;
+    let counts = session.check_incidents()?;
+    Ok((session.incident_of(&kill)?, counts.reported > 0))
+}
+
 /// Open files hold more of the limit than a quarter: the kernel's memory stands out. In all other scenarios it does not.
 pub(super) fn kernel(session: &mut Session) -> Result<Outcome> {
     const BIG: u64 = 48 * MIB;
@@ -137,11 +141,9 @@ pub(super) fn kernel(session: &mut Session) -> Result<Outcome> {
     hog.grow("anon")?;
     hog.killed()?;
     let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, BIG), released)?;
-    let Some(kill) = session.check(&[expected])?.pop() else { return Ok(Outcome::Passed) };
-    let counts = session.check_incidents()?;
-    let incident = session.incident_of(&kill)?;
+    let (incident, reported) = incident_of(session, expected)?;
     // Before 5.18 the kernel does not say how much it is on cgroup v2.
-    if counts.reported > 0 && incident.number("cgroup.memory.kernel_bytes").is_some() {
+    if reported && incident.number("cgroup.memory.kernel_bytes").is_some() {
         ensure!(is_found(&incident, "kernel_large"), "15,000 open files: {}", incident.text);
     }
     Ok(Outcome::Passed)
@@ -160,10 +162,8 @@ pub(super) fn cache(session: &mut Session) -> Result<Outcome> {
     hog.grow("anon")?;
     hog.killed()?;
     let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, LIMIT), released)?;
-    let Some(kill) = session.check(&[expected])?.pop() else { return Ok(Outcome::Passed) };
-    let counts = session.check_incidents()?;
-    let incident = session.incident_of(&kill)?;
-    if counts.reported > 0 {
+    let (incident, reported) = incident_of(session, expected)?;
+    if reported {
         ensure!(is_found(&incident, "cache_present"), "6 of 16 MiB are page cache: {}", incident.text);
         ensure!(!is_found(&incident, "shmem_large"), "it is a file's: {}", incident.text);
     }
@@ -187,12 +187,10 @@ pub(super) fn stands_out(session: &mut Session) -> Result<Outcome> {
     victim.grow("anon")?;
     victim.killed()?;
     let expected = session.killed_by_limit(facts, &cgroup, (&cgroup, 2 * LIMIT), released)?;
-    let Some(kill) = session.check(&[expected])?.pop() else { return Ok(Outcome::Passed) };
-    let counts = session.check_incidents()?;
-    let incident = session.incident_of(&kill)?;
+    let (incident, reported) = incident_of(session, expected)?;
     let has = |id: &str| is_found(&incident, id);
     ensure!(has("memory_stays"), "20 of 32 MiB stay: {}", incident.text);
-    if counts.reported > 0 {
+    if reported {
         ensure!(has("bystander") && has("shmem_large"), "the larger one, and its memory: {}", incident.text);
         ensure!(
             has("protected_largest") == protected,
