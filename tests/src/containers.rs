@@ -120,6 +120,11 @@ impl Watch {
         Ok(findings.into_iter().flatten().find(|finding| finding.get("id") == Some(&id.into())).cloned())
     }
 
+    /// Stops the tracer with SIGSTOP, or continues it.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        self.tracer.freeze(frozen)
+    }
+
     /// Whether it has arrived.
     pub fn has_verdict(&self, kill: &Line) -> bool {
         self.tracer.lines().iter().any(|line| is_verdict_on(line, kill))
