@@ -121,8 +121,9 @@ fn first_in_first_out() -> std::io::Result<()> {
 
 /// Gives this thread normal scheduling: its work is not urgent.
 ///
-/// An urgent thread must not wait for one of these, which may be kept from its processor for milliseconds. So each thread keeps
-/// a heap of its own, as is usual; with one heap, whose lock all threads share, some kills were reported 8 ms late.
+/// An urgent thread should not wait for one of these, which may wait for a processor for milliseconds. So each thread keeps a
+/// heap of its own, as is usual. With one heap, whose lock all threads shared, some kills were reported 8 ms late. A block that
+/// another thread frees still takes the lock of its heap.
 pub fn ordinary() {
     let parameter = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameter is a local that lives through the call. Lowering one's own priority is always

@@ -39,12 +39,12 @@ impl EarlyWakeup {
         several.then(|| Self { early, allowance: Allowance::full(boot_time().0) })
     }
 
-    /// Looks at the ring until there is something or `end` has come. Returns for how long.
-    fn watch(&self, began: u64, end: u64) -> u64 {
+    /// Looks at the ring until there is something, `end` has come, or it is in the way. Returns for how long.
+    fn watch(&self, began: u64, end: u64, in_the_way: impl Fn() -> bool) -> u64 {
         let mut now = began;
         self.early.watch(|| {
             now = boot_time().0;
-            now >= end
+            now >= end || in_the_way()
         });
         now.saturating_sub(began)
     }
@@ -63,11 +63,13 @@ impl Source for EarlyWakeup {
         let Some(wakeup) = self.early.taken() else { return false };
         let now = boot_time().0;
         if wakeup.entered_ns != 0 && self.allowance.is_enough(now) {
-            let end = wakeup.entered_ns.saturating_add(AT_MOST_NS);
-            // With a real-time priority this process would keep the OOM killer from the processor that both use.
-            let in_its_way = usize::try_from(wakeup.cpu).is_ok_and(|cpu| cpu == sched_getcpu());
+            let end = end_of(wakeup.entered_ns, now);
+            // With a real-time priority this process would keep the OOM killer from the processor that both use. The kernel
+            // may move this process there at any time.
+            let in_the_way = || usize::try_from(wakeup.cpu).is_ok_and(|cpu| cpu == sched_getcpu());
             // A wakeup that cannot help costs as much as one that did not help.
-            let spent = if in_its_way || now >= end { AT_MOST_NS } else { self.watch(now, end) };
+            let spent =
+                if in_the_way() || now >= end { AT_MOST_NS } else { self.watch(now, end, in_the_way) };
             self.allowance.spend(spent.max(WAKEUP_NS));
         }
         // Also if this was said before: the programs write the time too.
@@ -77,6 +79,11 @@ impl Source for EarlyWakeup {
         // The kills must be asked once more before the loop sleeps.
         true
     }
+}
+
+/// When to stop looking. In a time namespace this process's clock may be behind the kernel's.
+fn end_of(entered_ns: u64, now_ns: u64) -> u64 {
+    entered_ns.min(now_ns).saturating_add(AT_MOST_NS)
 }
 
 /// How long the ring may be looked at: at most 30 ms in any second, half of which may come at once. The OOM killer may be
@@ -167,5 +174,11 @@ mod tests {
         allowance.spend(100_000);
         let next = allowance.too_little_until().unwrap_or_default();
         assert!(next > at && next < at + SECOND_NS / 100, "{at} {next}");
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_the_kernels_makes_it_look_no_longer() {
+        assert_eq!(end_of(5_000_000, 6_000_000), 5_000_000 + AT_MOST_NS);
+        assert_eq!(end_of(3600 * SECOND_NS, 6_000_000), 6_000_000 + AT_MOST_NS);
     }
 }

@@ -142,8 +142,9 @@ impl Reader {
 }
 
 impl Written {
-    /// The first word of what is written at this position; `None` if nothing is, or if it is not complete. Then the kernel
-    /// wakes this process when it is, because everything before it was read.
+    /// The first word of what is written at this position; `None` if nothing is, or if it is not complete. Then this
+    /// process is woken when it is, because everything before it was read: by the kernel, or by the program that wrote it
+    /// ([`oomtrace_common::early`]).
     fn complete(&self, at: usize) -> Option<u32> {
         if at == self.pages.number().load(Ordering::Acquire) {
             return None;
