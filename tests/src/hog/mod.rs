@@ -220,6 +220,11 @@ impl Hog {
         self.ask(&format!("anon {bytes}")).map(drop)
     }
 
+    /// Waits until it uses what it was told to use.
+    pub fn holds(&mut self) -> Result<()> {
+        self.hear("ok").map(drop)
+    }
+
     /// Writes a file of this size and keeps its pages in the page cache.
     pub fn cache(&mut self, file: &Path, bytes: u64) -> Result<()> {
         self.ask(&format!("cache {} {bytes}", word(file.as_os_str().as_bytes()))).map(drop)
