@@ -126,6 +126,8 @@ impl Pool {
     fn make(bytes: u64) -> Result<Self> {
         ensure!(Path::new(Self::FILE).exists(), "this kernel has no huge pages");
         let size = meminfo_bytes("Hugepagesize")?.max(1);
+        // After other scenarios, free memory may be in small pieces only. Not every kernel can move them together.
+        let _ignored = fs::write("/proc/sys/vm/compact_memory", "1");
         fs::write(Self::FILE, (bytes / size).to_string()).context("set huge pages aside")?;
         // The kernel takes as many as it finds.
         let pages: u64 = fs::read_to_string(Self::FILE)?.trim().parse()?;
