@@ -44,6 +44,9 @@ pub trait BestEffort {
     /// Answers the client, if one asked.
     fn answer(&mut self, _condition: &Condition) {}
 
+    /// The run ends: what [`Self::write`] could not write is lost, and counted.
+    fn give_up(&mut self) {}
+
     /// What it could not take since the last call.
     fn take_lost(&mut self) -> Option<(LossReason, u64)> {
         None
@@ -125,10 +128,13 @@ impl Outputs {
         self.others.iter_mut().for_each(|other| other.hand_over());
     }
 
-    /// Lets all outputs write, due or not.
-    pub fn write_all(&mut self) {
+    /// Lets all outputs write, due or not. What they cannot write now is counted as lost.
+    pub fn give_up(&mut self) {
         let condition = self.condition();
-        self.others.iter_mut().for_each(|other| other.write(&condition));
+        for other in &mut self.others {
+            other.write(&condition);
+            other.give_up();
+        }
     }
 
     /// The descriptors that become readable when a client asks.

@@ -233,7 +233,7 @@ impl Session {
         };
         self.attached.flush_log();
         self.account.counted(&self.counts.read()?);
-        self.reporter.outputs().write_all();
+        self.reporter.outputs().give_up();
         self.losses()?;
         self.reporter.stop(reason, self.enricher.own_envelope(), &mut self.account)?;
         self.hand_over()?;

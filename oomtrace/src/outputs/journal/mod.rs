@@ -100,6 +100,11 @@ impl Journal {
         self.due = None;
     }
 
+    /// How many entries are kept.
+    fn left(&self) -> u64 {
+        u64::try_from(self.kept.len()).unwrap_or(u64::MAX)
+    }
+
     fn send(&self, entry: &[u8]) -> Result<(), Errno> {
         match sendto(&self.socket, entry, SendFlags::NOSIGNAL, &self.to) {
             Ok(_) => Ok(()),
@@ -155,9 +160,14 @@ impl BestEffort for Journal {
         (self.lost > 0).then(|| (LossReason::Journal, std::mem::take(&mut self.lost)))
     }
 
+    fn give_up(&mut self) {
+        self.lost = self.lost.saturating_add(self.left());
+        self.kept.clear();
+    }
+
     fn end(&mut self, _: &Condition) {
         self.flush();
-        let left = u64::try_from(self.kept.len()).unwrap_or(u64::MAX).saturating_add(self.lost);
+        let left = self.lost.saturating_add(self.left());
         if left > 0 {
             say(&format!("oomtrace: journald did not take the last {left} entries"));
         }
@@ -168,8 +178,7 @@ impl BestEffort for Journal {
 pub fn limit() -> Option<String> {
     if let Err(error) = fs::symlink_metadata(SOCKET) {
         return Some(format!(
-            "--journal: journald does not listen at {SOCKET} ({}): entries are kept for a while, then counted as lost",
-            error.kind()
+            "--journal: journald does not listen at {SOCKET} ({error}): entries are kept for a while, then counted as lost"
         ));
     }
     // systemd sets this variable if it connects standard output to the journal (systemd.exec(5)).
@@ -191,6 +200,17 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn what_is_kept_at_the_end_is_counted_as_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::at(&dir.path().join("nobody")).unwrap();
+        journal.kept.extend([b"MESSAGE=1\n".to_vec(), b"MESSAGE=2\n".to_vec()]);
+        journal.flush();
+        assert_eq!(journal.take_lost(), None);
+        journal.give_up();
+        assert_eq!((journal.take_lost(), journal.take_lost()), (Some((LossReason::Journal, 2)), None));
+    }
 
     #[test]
     fn an_entry_that_is_too_large_for_the_socket_goes_as_a_sealed_file() {

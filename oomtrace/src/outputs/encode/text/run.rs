@@ -84,7 +84,7 @@ pub(super) fn write_gap(event: &Gap, out: &mut String) -> fmt::Result {
 pub(super) fn write_stop(event: &Stop, out: &mut String) -> fmt::Result {
     write!(out, "{}: {} events, {} lost", plain(&event.reason), event.events, event.lost)?;
     match event.signals_left_out {
-        Some(count) if count > 0 => write!(out, ", {count} signals without a line"),
+        Some(count) if count > 0 => write!(out, ", signals without a line: {count}"),
         _ => Ok(()),
     }
 }
