@@ -23,11 +23,12 @@ pub struct Beside {
     /// Write metrics to this file, for node_exporter's textfile collector: after a change at most once a second, else once a minute.
     #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(metrics_file))]
     pub metrics_file: Option<PathBuf>,
-    /// Serve metrics over HTTP (GET /metrics): `9102` (this port on loopback), `10.0.0.7:9102`, `unix:/PATH`, or `fd`, the socket
+    /// Serve metrics over HTTP (GET /metrics): `9469` (this port on loopback), `10.0.0.7:9469`, `unix:/PATH`, or `fd`, the socket
     /// that systemd passes.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<Address>,
-    /// How many workloads get their own series. The others are counted in container="_other".
+    /// How many workloads get their own series, 16 to 4096. A quarter is kept for names that users can choose. The other workloads
+    /// are counted in container="_other".
     #[arg(long, value_name = "N", default_value_t = SERIES, value_parser = values::within(16..=4096u16))]
     pub metrics_series: u16,
 }

@@ -46,7 +46,9 @@ pub fn run(directory: &Path) -> Result<()> {
     kubernetes(file.path())?;
     let monitored = template(&helm, &chart, &["metrics.enabled=true", "metrics.podMonitor=true"])?;
     ensure!(
-        monitored.contains("\nkind: PodMonitor\n") && monitored.contains("honorLabels: true"),
+        monitored.contains("\nkind: PodMonitor\n")
+            && monitored.contains("honorLabels: true")
+            && monitored.contains("targetLabel: instance"),
         "{monitored}"
     );
     for wrong in ["pinn=true", "metrics.port=0", "image.digest=latest", "args[0]=run", "seccompProfile=None"]

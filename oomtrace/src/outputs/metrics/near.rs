@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     event::{Event, LimitNear, name_of_user},
-    outputs::metrics::page::{self, label_value},
+    outputs::metrics::{
+        page::{self, label_value},
+        workloads::label_of,
+    },
 };
 
 /// The most at once.
@@ -49,13 +52,14 @@ fn labels(near: &LimitNear) -> String {
     let user = container.and_then(|container| container.runtime.user);
     let k8s = near.k8s.as_ref();
     let name = match (k8s.and_then(|k8s| k8s.container.as_ref()), container) {
-        (Some(container), _) => container.name.clone(),
+        (Some(container), _) => label_of(&container.name).to_owned(),
         (None, Some(container)) => {
-            name_of_user(user, container.name.as_ref().unwrap_or(&container.id)).into_owned()
+            label_of(&name_of_user(user, container.name.as_ref().unwrap_or(&container.id))).to_owned()
         }
         (None, None) => near.cgroup.path.clone().unwrap_or_default(),
     };
-    let unit = near.systemd.as_ref().map(|systemd| name_of_user(systemd.user, &systemd.unit).into_owned());
+    let unit =
+        near.systemd.as_ref().map(|systemd| label_of(&name_of_user(systemd.user, &systemd.unit)).to_owned());
     let namespace = k8s.and_then(|k8s| k8s.namespace.as_ref()).map(|namespace| namespace.name.clone());
     let pod = k8s.and_then(|k8s| k8s.pod.name.clone());
     let runtime = container.map(|container| container.runtime.name.clone());

@@ -17,8 +17,10 @@ use crate::{
 
 /// The names of cAdvisor and kube-state-metrics, so that series can be joined.
 const LABELS: [&str; 5] = ["runtime", "namespace", "pod", "container", "unit"];
-/// The most bytes of each label: what Kubernetes allows, and more than usual names have.
-const ROOM: [usize; 5] = [16, 63, 253, 128, 128];
+/// The most bytes of a container's or unit's name: more than usual names have.
+const NAME_BYTES: usize = 128;
+/// The most bytes of each label: what Kubernetes allows, and those of names.
+const ROOM: [usize; 5] = [16, 63, 253, NAME_BYTES, NAME_BYTES];
 /// `container` of everything without its own series.
 const OTHER: &str = "_other";
 /// `container` of a process in no container and no unit.
@@ -242,6 +244,11 @@ fn workload(kill: &OomKill) -> ([String; 5], Option<u32>) {
         label.truncate(label.floor_char_boundary(room));
     }
     (labels, user)
+}
+
+/// A container's or unit's name, as long as a label may be.
+pub(super) fn label_of(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(NAME_BYTES)).unwrap_or(name)
 }
 
 /// The user in whose slice a cgroup is. That user may have made it.

@@ -2,7 +2,7 @@
 
 use std::{
     env, fmt, fs, io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::{
         fd::{FromRawFd, OwnedFd, RawFd},
         unix::{
@@ -55,13 +55,19 @@ impl FromStr for Address {
         }
         let address = match text.parse::<u16>() {
             Ok(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            Err(_) => text.parse().map_err(|_| LIKE)?,
+            Err(_) => text.parse().ok().or_else(|| unbracketed(text)).ok_or(LIKE)?,
         };
         if address.port() == 0 {
             return Err("a port is 1 to 65535".into());
         }
         Ok(Self::Tcp(address))
     }
+}
+
+/// An address of IPv6 and a port without brackets: Kubernetes puts a pod's address into an argument as it is.
+fn unbracketed(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    Some(SocketAddr::from((address.parse::<Ipv6Addr>().ok()?, port.parse().ok()?)))
 }
 
 impl fmt::Display for Address {
@@ -97,6 +103,9 @@ impl Address {
             (_, io::ErrorKind::AddrInUse) => {
                 "another process uses this address: end it, or choose another address"
             }
+            (Self::Unix(_), io::ErrorKind::AlreadyExists) => {
+                "a file that is no socket has this name: remove it, or choose another path"
+            }
             (Self::Tcp(_), io::ErrorKind::AddrNotAvailable) => "this host has no such address",
             (Self::HandedIn, _) => "start it with oomtrace-metrics.socket, and with --metrics-listen fd",
             (Self::Tcp(_), _) => {
@@ -112,7 +121,10 @@ fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     if let Ok(there) = fs::symlink_metadata(path) {
         let refused =
             || UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
-        if !there.file_type().is_socket() || !refused() {
+        if !there.file_type().is_socket() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !refused() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         fs::remove_file(path)?;
@@ -161,13 +173,16 @@ mod tests {
             ("9469", tcp("127.0.0.1:9469")),
             ("127.0.0.1:9469", tcp("127.0.0.1:9469")),
             ("[::1]:9469", tcp("[::1]:9469")),
+            ("fd00::1:9469", tcp("[fd00::1]:9469")),
             ("0.0.0.0:9469", tcp("0.0.0.0:9469")),
             ("unix:/run/m.sock", Address::Unix("/run/m.sock".into())),
             ("fd", Address::HandedIn),
         ] {
             assert_eq!(text.parse::<Address>().unwrap(), address, "{text}");
         }
-        for text in ["", "0", "localhost:9469", ":9469", "127.0.0.1", "127.0.0.1:0", "unix:m.sock", "99999"] {
+        for text in
+            ["", "0", "localhost:9469", ":9469", "127.0.0.1", "127.0.0.1:0", "unix:m.sock", "99999", "::1"]
+        {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }
@@ -184,7 +199,8 @@ mod tests {
         drop(live);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
-        assert_eq!(address.listen().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let error = address.listen().unwrap_err();
+        assert!(address.hint(&error).starts_with("a file that is no socket"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
 }
