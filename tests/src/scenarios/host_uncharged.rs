@@ -15,6 +15,7 @@ use super::{
     not_applicable,
 };
 use crate::counters::{available_bytes, meminfo_bytes, wall_clock_ns};
+use crate::patience::until;
 use crate::session::{Session, is_guest};
 use crate::tracer::Line;
 
@@ -126,13 +127,15 @@ impl Pool {
     fn make(bytes: u64) -> Result<Self> {
         ensure!(Path::new(Self::FILE).exists(), "this kernel has no huge pages");
         let size = meminfo_bytes("Hugepagesize")?.max(1);
-        // After other scenarios, free memory may be in small pieces only. Not every kernel can move them together.
-        let _ignored = fs::write("/proc/sys/vm/compact_memory", "1");
-        fs::write(Self::FILE, (bytes / size).to_string()).context("set huge pages aside")?;
-        // The kernel takes as many as it finds.
-        let pages: u64 = fs::read_to_string(Self::FILE)?.trim().parse()?;
-        ensure!(pages > 0, "no huge page could be set aside");
-        Ok(Self { bytes: pages * size })
+        // After other scenarios, free memory may be in small pieces only, and some is still being freed.
+        until("a huge page that can be set aside", || {
+            // Not every kernel can move pages together.
+            let _ignored = fs::write("/proc/sys/vm/compact_memory", "1");
+            fs::write(Self::FILE, (bytes / size).to_string()).context("set huge pages aside")?;
+            // The kernel takes as many as it finds.
+            let pages: u64 = fs::read_to_string(Self::FILE)?.trim().parse()?;
+            Ok((pages > 0).then_some(Self { bytes: pages * size }))
+        })
     }
 }
 
