@@ -55,12 +55,13 @@ pub(super) fn already_exiting(session: &mut Session) -> Result<Outcome> {
     held.wait()?;
 
     let released = wall_clock_ns();
-    // Exceeds the limit once. It fits when the other process has released its memory. After two seconds the kernel would take
-    // that memory, and might kill the small one before it sees that there is room.
+    // Exceeds the limit. It must have room before the other one's memory is free, which the kernel takes after two seconds: with
+    // that victim out of the way, the kernel might choose the small one before it sees the room.
     small.tell(&format!("anon {}", LIMIT - HELD + 4 * MIB))?;
     let line = session.line_of(facts.tid, released)?;
-    drop(held);
+    cgroup.limit(4 * LIMIT)?;
     small.holds()?;
+    drop(held);
 
     // On PREEMPT_RT a signal can be missed, so nobody knows that there was none.
     let realtime = std::fs::read("/sys/kernel/realtime").is_ok_and(|text| text.starts_with(b"1"));
