@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -44,10 +43,8 @@ pub(super) fn slab(session: &mut Session) -> Result<Outcome> {
     }
     let eaten = meminfo_bytes("Slab")?.saturating_sub(before);
     ensure!(eaten > 32 * MIB, "the files took {eaten} bytes");
-    while victim.is_alive()? {
-        eater.tell(&format!("descriptors {AT_THE_END}"))?;
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    // One request at a time: those that wait would be done after the victim's death too, until nobody is left to kill.
+    while victim.is_alive()? && eater.ask(&format!("descriptors {AT_THE_END}")).is_ok() {}
     let (_, line) = told(session, &victim, eater, since)?;
     let slab = sum(&line, &["slab_reclaimable_bytes", "slab_unreclaimable_bytes"])?;
     ensure!(slab >= eaten / 10 * 9, "the files took {eaten} bytes of slab: {}", line.text);
