@@ -1,9 +1,9 @@
-//! The facts that `/proc` has about a process before it is killed.
+//! Processes: the facts that `/proc` has about one before it is killed, and signals to it.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 /// A line of `/proc/PID/status` that has a size in KiB, such as `VmRSS` or `VmHWM`.
 ///
@@ -94,6 +94,17 @@ impl ProcessFacts {
                 * 1024,
         })
     }
+}
+
+/// Sends a signal to a process of this test that nobody has waited for, so that the id is still its own.
+///
+/// # Errors
+/// If it cannot be sent.
+pub fn send_signal(pid: u32, signal: libc::c_int) -> Result<()> {
+    // SAFETY: numbers only.
+    let sent = unsafe { libc::kill(libc::pid_t::try_from(pid)?, signal) };
+    ensure!(sent == 0, "signal {signal} to {pid}: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Makes the calling thread, and threads that it starts later, run before all ordinary ones. 0 makes it

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::counters::wall_clock_ns;
 use crate::patience::until;
+use crate::process::send_signal;
 use crate::schema::Schema;
 
 /// `--hook`: how oomtrace may read the OOM killer's state.
@@ -292,10 +293,7 @@ impl Tracer {
     }
 
     fn signal(&self, signal: libc::c_int) -> Result<()> {
-        // SAFETY: a child of ours that has not been waited for, so the id is still its own.
-        let result = unsafe { libc::kill(libc::pid_t::try_from(self.pid())?, signal) };
-        ensure!(result == 0, "signal {signal} to oomtrace: {}", std::io::Error::last_os_error());
-        Ok(())
+        send_signal(self.pid(), signal).context("oomtrace")
     }
 }
 

@@ -26,7 +26,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::patience::{PATIENCE, until};
-use crate::process::ProcessFacts;
+use crate::process::{ProcessFacts, send_signal};
 
 /// First argument of a hog.
 pub const SUBCOMMAND: &str = "hog";
@@ -256,11 +256,7 @@ impl Hog {
 
     /// Stops it with SIGSTOP, or continues it.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
-        let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
-        // SAFETY: a child of ours that has not been waited for, so the id is still its own.
-        let result = unsafe { libc::kill(libc::pid_t::try_from(self.pid())?, signal) };
-        ensure!(result == 0, "signal {signal} to hog {}: {}", self.pid(), std::io::Error::last_os_error());
-        Ok(())
+        send_signal(self.pid(), if frozen { libc::SIGSTOP } else { libc::SIGCONT })
     }
 
     /// Whether it is alive.

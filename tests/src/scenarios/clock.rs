@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{LIMIT, Outcome};
 use crate::compare::moment;
 use crate::counters::wall_clock_ns;
+use crate::process::send_signal;
 use crate::session::{Session, is_guest};
 use crate::tracer::at;
 
@@ -105,8 +106,7 @@ pub(super) fn set_while_a_kill_waits(session: &mut Session) -> Result<Outcome> {
         ensure!(!missing.contains("clock_set"), "the clock at that time is not known: {line}");
     }
     drop(step);
-    // SAFETY: a child of ours that has not been waited for.
-    unsafe { libc::kill(libc::pid_t::try_from(tracer.id())?, libc::SIGTERM) };
+    send_signal(tracer.id(), libc::SIGTERM)?;
     drop(lines);
     tracer.wait()?;
     Ok(Outcome::Passed)

@@ -12,6 +12,7 @@ use super::{LIMIT, MIB, Outcome, not_applicable};
 use crate::cgroup::Version;
 use crate::counters::wall_clock_ns;
 use crate::patience::until;
+use crate::process::send_signal;
 use crate::session::Session;
 use crate::tracer::{Hook, at};
 
@@ -43,8 +44,7 @@ pub(super) fn pinned(session: &mut Session) -> Result<Outcome> {
     let all: BTreeSet<u64> = between.iter().chain(&after).copied().collect();
     files.wait("each victim", |lines| told(lines).into_iter().collect::<BTreeSet<_>>().is_superset(&all))?;
     let unseen = unseen(session, &files)?;
-    // SAFETY: a child of ours that has not been waited for, so the id is still its own.
-    unsafe { libc::kill(libc::pid_t::try_from(second.id())?, libc::SIGTERM) };
+    send_signal(second.id(), libc::SIGTERM)?;
     ensure!(second.wait()?.success(), "the second run");
 
     let lines = files.lines()?;

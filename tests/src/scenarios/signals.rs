@@ -16,6 +16,7 @@ use crate::containers::expect;
 use crate::counters::wall_clock_ns;
 use crate::hog::Hog;
 use crate::patience::until;
+use crate::process::send_signal;
 use crate::session::Session;
 use crate::tracer::{Line, Tracer};
 
@@ -80,13 +81,6 @@ fn own_pid() -> u32 {
     std::process::id()
 }
 
-fn kill(pid: u32, signal: libc::c_int) -> Result<()> {
-    // SAFETY: numbers only; a process of this scenario that nobody has waited for.
-    let sent = unsafe { libc::kill(libc::pid_t::try_from(pid)?, signal) };
-    ensure!(sent == 0, "kill {pid}: {}", std::io::Error::last_os_error());
-    Ok(())
-}
-
 fn a_second() {
     // Lines of one cgroup are a second apart.
     std::thread::sleep(Duration::from_millis(1100));
@@ -118,7 +112,7 @@ pub(super) fn every_way(session: &mut Session) -> Result<Outcome> {
 fn from_outside(session: &Session, stage: &mut Stage) -> Result<()> {
     let mut hog = session.hog_in(&stage.one, b"hog-outside")?;
     let facts = hog.facts()?;
-    kill(hog.pid(), libc::SIGKILL)?;
+    send_signal(hog.pid(), libc::SIGKILL)?;
     hog.killed()?;
     let line = stage.line(facts.pid, true)?;
     let place = stage.one.place();
@@ -328,9 +322,9 @@ fn after_a_sigterm(session: &Session, stage: &mut Stage) -> Result<()> {
     let mut hog = session.hog_in(&stage.one, b"hog-deaf")?;
     hog.ask("signal ignore-term")?;
     let began = wall_clock_ns();
-    kill(hog.pid(), libc::SIGTERM)?;
+    send_signal(hog.pid(), libc::SIGTERM)?;
     std::thread::sleep(GRACE);
-    kill(hog.pid(), libc::SIGKILL)?;
+    send_signal(hog.pid(), libc::SIGKILL)?;
     let most = wall_clock_ns() - began;
     hog.killed()?;
     let line = stage.line(hog.pid(), true)?;
@@ -349,7 +343,7 @@ fn after_a_sigterm(session: &Session, stage: &mut Stage) -> Result<()> {
 fn first_of_a_namespace(session: &Session, stage: &mut Stage) -> Result<()> {
     let mut hog = session.hog_in(&stage.beside, b"hog-parent")?;
     let child = hog.child(true)?;
-    kill(child, libc::SIGKILL)?;
+    send_signal(child, libc::SIGKILL)?;
     let signal = hog.child_ended_by()?;
     ensure!(signal == libc::SIGKILL, "the child ended by signal {signal}");
     let line = stage.line(child, true)?;

@@ -16,7 +16,7 @@ use super::lines::Line;
 use super::output::Output;
 use super::random::Random;
 use crate::patience::until;
-use crate::process::status_kib;
+use crate::process::{send_signal, status_kib};
 
 /// The small one is soon full.
 const RINGS: [&str; 2] = ["16KiB", "512KiB"];
@@ -208,7 +208,7 @@ impl Lane {
         let pid = child.id();
         // One that has just ended has none.
         self.report.memory_kb = self.report.memory_kb.max(status_kib(pid, "VmHWM").unwrap_or(0));
-        send(pid, signal)
+        send_signal(pid, signal)
     }
 
     /// Waits until `done` returns true.
@@ -233,11 +233,4 @@ impl Drop for Lane {
             let _waited = child.wait();
         }
     }
-}
-
-fn send(pid: u32, signal: libc::c_int) -> Result<()> {
-    // SAFETY: a child of ours that has not been waited for, so the id is still its own.
-    let sent = unsafe { libc::kill(libc::pid_t::try_from(pid)?, signal) };
-    ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
-    Ok(())
 }

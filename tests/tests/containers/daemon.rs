@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use oomtrace_tests::patience::until;
+use oomtrace_tests::process::send_signal;
 
 /// A running daemon.
 #[derive(Debug)]
@@ -60,10 +61,7 @@ impl Daemon {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: libc::c_int) -> Result<()> {
-        // SAFETY: a child of ours that has not been waited for, so the id is still its own.
-        let result = unsafe { libc::kill(libc::pid_t::try_from(self.child.id())?, signal) };
-        ensure!(result == 0, "signal {signal} to {}: {}", self.name, std::io::Error::last_os_error());
-        Ok(())
+        send_signal(self.child.id(), signal).with_context(|| self.name.to_string())
     }
 
     /// Kills it, as a crash would.

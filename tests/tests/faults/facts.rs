@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::patience::until;
+use oomtrace_tests::process::send_signal;
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer::at;
 use serde_json::Value;
@@ -142,9 +143,8 @@ pub fn pids_of_another_namespace(world: &World) -> Result<()> {
     // What the kernel side read belongs to the victim, wherever the tracer runs.
     let command = at(line, "victim.command_line").and_then(Value::as_str);
     ensure!(command.is_none_or(|command| !command.contains("sleep")), "{line}");
-    // SAFETY: the tracer is a child of a child that has not been waited for.
-    let ended = unsafe { libc::kill(libc::pid_t::try_from(tracer)?, libc::SIGTERM) };
-    ensure!(ended == 0, "end the tracer: {}", std::io::Error::last_os_error());
+    // A child of a child that has not been waited for.
+    send_signal(tracer, libc::SIGTERM)?;
     until("the end of unshare", || Ok(run.child.try_wait()?)).map(drop)
 }
 

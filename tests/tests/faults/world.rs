@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch};
 use oomtrace_tests::hog::Hog;
 use oomtrace_tests::patience::{PATIENCE, until};
+use oomtrace_tests::process::send_signal;
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer;
 use serde_json::Value;
@@ -131,11 +132,7 @@ pub struct Run {
 
 impl Run {
     pub fn signal(&self, signal: libc::c_int) -> Result<()> {
-        let pid = libc::pid_t::try_from(self.child.id())?;
-        // SAFETY: a child of ours that has not been waited for.
-        let sent = unsafe { libc::kill(pid, signal) };
-        ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
-        Ok(())
+        send_signal(self.child.id(), signal)
     }
 
     /// The next line, which must be complete.

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Hierarchy, Scratch};
 use oomtrace_tests::counters::oom_kills;
 use oomtrace_tests::patience::until;
+use oomtrace_tests::process::send_signal;
 use oomtrace_tests::session::start_hog;
 use oomtrace_tests::tracer::{at, binary};
 use serde_json::Value;
@@ -186,10 +187,7 @@ impl Run {
     }
 
     pub fn kill_only(&mut self, signal: libc::c_int) -> Result<()> {
-        // SAFETY: a child that has not been waited for, so the id is still its own.
-        let sent = unsafe { libc::kill(libc::pid_t::try_from(self.child.id())?, signal) };
-        ensure!(sent == 0, "signal {signal}: {}", std::io::Error::last_os_error());
-        Ok(())
+        send_signal(self.child.id(), signal)
     }
 
     pub fn kill(&mut self, signal: libc::c_int) -> Result<()> {

@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{kill, signalled};
+use super::signalled;
 use crate::counters::wall_clock_ns;
+use crate::process::send_signal;
 use crate::scenarios::{LIMIT, Outcome};
 use crate::session::Session;
 use crate::tracer::{Line, Tracer};
@@ -26,7 +27,7 @@ pub(in crate::scenarios) fn beside_kills(session: &mut Session) -> Result<Outcom
     }
     // The last one: what came before it was decided before.
     let mut hog = session.hog_in(&cgroup, b"hog-after")?;
-    kill(hog.pid(), libc::SIGKILL)?;
+    send_signal(hog.pid(), libc::SIGKILL)?;
     hog.killed()?;
     let pid = u64::from(hog.pid());
     let after = all.wait_for("a line for the last one", |lines| signalled(lines, pid).cloned())?;

@@ -5,7 +5,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use super::super::output::Output;
-use super::{Lane, send};
+use super::Lane;
+use crate::process::send_signal;
 
 /// At this size a file is rotated.
 const FILE_BYTES: u64 = 8 << 20;
@@ -170,7 +171,7 @@ impl Lane {
             Fault::Rotated => {
                 let pid = self.pid()?;
                 match self.random.below(3) {
-                    0 => self.on_disk()?.rotate(|| send(pid, libc::SIGHUP)),
+                    0 => self.on_disk()?.rotate(|| send_signal(pid, libc::SIGHUP)),
                     1 => self.on_disk()?.rotate(|| Ok(())),
                     _ => self.on_disk()?.remove(),
                 }
