@@ -66,8 +66,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
     // Before any thread is started, because threads inherit these settings.
     let mut limits = protection::hold(!args.no_realtime);
     limits.extend(of_outputs(&args));
-    // On PREEMPT_RT a reader that waits for a kill would delay the kernel's own threads.
-    let (hooked, early) = (probe.is_hooked(), probe.is_hooked() && !kernel.realtime);
+    let (hooked, realtime) = (probe.is_hooked(), kernel.realtime);
     let mut enricher = Enricher::new(setup::knowledge(&root, &kernel, &probe, added, &mut limits)?);
     let runtimes = enricher.tree().runtimes().found();
     limits.extend(nothing_there(&args.runtime_root, &runtimes).into_iter().chain(lacks(&kernel)));
@@ -86,7 +85,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         rings,
         records: records.clone(),
         hooked,
-        early,
+        realtime,
         continues: resumed || !replaced.is_empty(),
         mount: mount.clone(),
         history: setup::history(&args, pins.as_ref(), &cgroups, &mut limits)?,

@@ -81,8 +81,8 @@ pub(crate) struct Given<'a> {
     pub(crate) records: Records,
     /// Whether a function hook is attached.
     pub(crate) hooked: bool,
-    /// Whether this process may wait for a kill that it was woken for early.
-    pub(crate) early: bool,
+    /// Whether this is PREEMPT_RT.
+    pub(crate) realtime: bool,
     /// This run took over or replaced the programs of an earlier run. Kills from before it are reported by
     /// that run.
     pub(crate) continues: bool,
@@ -99,7 +99,7 @@ pub(crate) struct Given<'a> {
 /// All sources of a run, in the order in which they are asked. A source that cannot start adds a limit to the
 /// run.
 pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<Box<dyn Source>>, Failure> {
-    let Given { args, root, rings, records, hooked, early, mount, cgroups, history, enricher, .. } = given;
+    let Given { args, root, rings, records, hooked, realtime, mount, cgroups, history, enricher, .. } = given;
     limits.extend(cgroups.limit());
     let mut kills = Kills::new(rings.kills, rings.missed_signals, records.clone());
     let earlier = EarlierKills::before(&mut kills, root, args.since, given.continues, limits);
@@ -112,8 +112,9 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
     let incidents = Incidents::start(root, mount.clone(), enricher.is_v1(), (history, hosts), limits)
         .map_err(no_thread)?;
     let list = [
-        // Before the changes of cgroups, so that those of its time are known too.
-        any(rings.early.filter(|_| early).and_then(EarlyWakeup::of)),
+        // Before the changes of cgroups, so that those of its time are known too. On PREEMPT_RT a reader that waits for a kill
+        // would delay the kernel's own threads.
+        any(rings.early.filter(|_| hooked && !realtime).and_then(EarlyWakeup::of)),
         one(CgroupChanges::new(rings.cgroups, records, mount)),
         one(earlier),
         one(kills),

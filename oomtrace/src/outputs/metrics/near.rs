@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    event::{Event, LimitNear, name_of_user},
+    event::{Event, LimitNear},
     outputs::metrics::{
         page::{self, label_value},
         workloads::label_of,
@@ -52,14 +52,11 @@ fn labels(near: &LimitNear) -> String {
     let user = container.and_then(|container| container.runtime.user);
     let k8s = near.k8s.as_ref();
     let name = match (k8s.and_then(|k8s| k8s.container.as_ref()), container) {
-        (Some(container), _) => label_of(&container.name).to_owned(),
-        (None, Some(container)) => {
-            label_of(&name_of_user(user, container.name.as_ref().unwrap_or(&container.id))).to_owned()
-        }
+        (Some(container), _) => label_of(None, &container.name),
+        (None, Some(container)) => label_of(user, container.name.as_ref().unwrap_or(&container.id)),
         (None, None) => near.cgroup.path.clone().unwrap_or_default(),
     };
-    let unit =
-        near.systemd.as_ref().map(|systemd| label_of(&name_of_user(systemd.user, &systemd.unit)).to_owned());
+    let unit = near.systemd.as_ref().map(|systemd| label_of(systemd.user, &systemd.unit));
     let namespace = k8s.and_then(|k8s| k8s.namespace.as_ref()).map(|namespace| namespace.name.clone());
     let pod = k8s.and_then(|k8s| k8s.pod.name.clone());
     let runtime = container.map(|container| container.runtime.name.clone());

@@ -241,14 +241,20 @@ fn workload(kill: &OomKill) -> ([String; 5], Option<u32>) {
         unit.unwrap_or_default().into_owned(),
     ];
     for (label, room) in labels.iter_mut().zip(ROOM) {
-        label.truncate(label.floor_char_boundary(room));
+        cut(label, room);
     }
     (labels, user)
 }
 
-/// A container's or unit's name, as long as a label may be.
-pub(super) fn label_of(name: &str) -> &str {
-    name.get(..name.floor_char_boundary(NAME_BYTES)).unwrap_or(name)
+/// A container's or unit's name as a label.
+pub(super) fn label_of(user: Option<u32>, name: &str) -> String {
+    let mut label = name_of_user(user, name).into_owned();
+    cut(&mut label, NAME_BYTES);
+    label
+}
+
+fn cut(label: &mut String, room: usize) {
+    label.truncate(label.floor_char_boundary(room));
 }
 
 /// The user in whose slice a cgroup is. That user may have made it.

@@ -10,7 +10,7 @@ use aya::{
     Ebpf,
     maps::{Map, MapData},
 };
-use oomtrace_common::early::{Wakeup, Watch};
+use oomtrace_common::early::Wakeup;
 use rustix::mm::ProtFlags;
 use zerocopy::FromBytes;
 
@@ -18,10 +18,6 @@ use crate::{
     facts::BootTime,
     sources::probe::{ProbeError, Ring, pages::Pages, ring::Look},
 };
-
-/// The size of the value that both sides share.
-pub(super) const WATCH_BYTES: u32 = 16;
-const _: () = assert!(size_of::<Watch>() == 16);
 
 /// The early wakeups of a ring of kills. Readable when there is one.
 pub struct Early {

@@ -33,6 +33,7 @@ use aya::{
 };
 use oomtrace_common::{
     WIRE_VERSION, counter,
+    early::Watch,
     layout::KernelLayout,
     pinned::{self, Pinned},
 };
@@ -41,7 +42,6 @@ use zerocopy::IntoBytes;
 use crate::host::identity::UniqueId;
 use crate::sources::probe::{
     Early, Options, PinError, ProbeError, Ring, bpffs,
-    early::WATCH_BYTES,
     error::chain,
     lock::Lock,
     object,
@@ -125,6 +125,11 @@ impl PinDir {
         }
         Ok(found)
     }
+}
+
+/// An array of one such value.
+fn one_of<T>() -> (MapType, u32, u32, Option<u32>) {
+    (MapType::Array, 4, u32::try_from(size_of::<T>()).unwrap_or(u32::MAX), Some(1))
 }
 
 /// Whether a name has the form of [`PinDir::generation`].
@@ -219,13 +224,12 @@ impl Generation {
         if !self.dir.join("WATCH").exists() {
             return Ok(None);
         }
-        let watch = self.map("WATCH", (MapType::Array, 4, WATCH_BYTES, Some(1)))?;
+        let watch = self.map("WATCH", one_of::<Watch>())?;
         Early::of(self.ring("WAKEUPS")?, &watch, kills).map(Some)
     }
 
     fn handover(&self) -> Result<Handover, PinError> {
-        let size = u32::try_from(size_of::<Pinned>()).unwrap_or(u32::MAX);
-        let map: Array<MapData, Pinned> = self.typed("PINNED", (MapType::Array, 4, size, Some(1)))?;
+        let map: Array<MapData, Pinned> = self.typed("PINNED", one_of::<Pinned>())?;
         let value = map.get(&0, 0).map_err(|error| PinError::kernel("read", &self.dir, &error))?;
         Ok(Handover { map, value })
     }
