@@ -11,6 +11,7 @@ mod error;
 mod fentry;
 mod fill;
 mod functions;
+mod handover;
 #[cfg(test)]
 mod handshake;
 mod kept;
@@ -32,9 +33,9 @@ pub use attach::HookChoice;
 pub use early::Early;
 pub use error::{PinError, ProbeError};
 pub use fill::FillMeter;
+use handover::Handover;
 pub use kept::{COUNTERS, KILLS, Kept, TRACKS};
 pub use missed::MissedRuns;
-use pin::Handover;
 pub use pin::{DEFAULT_DIR, Generation, PinDir};
 pub use ring::Ring;
 pub use sampler::{ATTEMPTS as WALK_ATTEMPTS, PROGRAM as SAMPLER, Sampler, WalkError, WalkStep};

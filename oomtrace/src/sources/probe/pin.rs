@@ -31,18 +31,12 @@ use aya::{
     maps::{Array, Map, MapData, MapInfo, MapType, PerCpuArray},
     programs::{RawTracePoint, links::FdLink},
 };
-use oomtrace_common::{
-    WIRE_VERSION, counter,
-    early::Watch,
-    layout::KernelLayout,
-    pinned::{self, Pinned},
-};
+use oomtrace_common::{WIRE_VERSION, counter, early::Watch, layout::KernelLayout, pinned::Pinned};
 use zerocopy::IntoBytes;
 
-use crate::host::identity::UniqueId;
 use crate::sources::probe::{
     Early, Options, PinError, ProbeError, Ring, bpffs,
-    error::chain,
+    handover::Handover,
     lock::Lock,
     object,
     signals::{GROUP_SIZES, GroupMap},
@@ -230,8 +224,7 @@ impl Generation {
 
     fn handover(&self) -> Result<Handover, PinError> {
         let map: Array<MapData, Pinned> = self.typed("PINNED", one_of::<Pinned>())?;
-        let value = map.get(&0, 0).map_err(|error| PinError::kernel("read", &self.dir, &error))?;
-        Ok(Handover { map, value })
+        Handover::of(map).map_err(|error| PinError::kernel("read", &self.dir, &error))
     }
 
     fn typed<T>(&self, name: &str, want: (MapType, u32, u32, Option<u32>)) -> Result<T, PinError>
@@ -321,56 +314,6 @@ impl Generation {
 
     fn link(&self, kind: &str, name: &str) -> PathBuf {
         self.dir.join(format!("link-{kind}-{name}"))
-    }
-}
-
-/// The state that one run hands to the next.
-pub(super) struct Handover {
-    map: Array<MapData, Pinned>,
-    value: Pinned,
-}
-
-impl Handover {
-    /// What was handed over.
-    pub(super) fn value(&self) -> &Pinned {
-        &self.value
-    }
-
-    /// Changes it: one system call, or none if nothing changes.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut Pinned)) -> Result<(), ProbeError> {
-        let mut value = self.value;
-        change(&mut value);
-        if value != self.value {
-            self.map.set(0, value, 0).map_err(|error| ProbeError::Counters(chain(&error).0))?;
-            self.value = value;
-        }
-        Ok(())
-    }
-
-    /// Whether every program was attached and pinned.
-    pub(super) fn is_complete(&self) -> bool {
-        self.value.get(pinned::COMPLETE) == Some(&1)
-    }
-
-    /// Marks that every program is attached and pinned, and stores the id of the set.
-    pub(super) fn complete(&mut self, stream: UniqueId) -> Result<(), ProbeError> {
-        self.change(|value| {
-            let entries = [(pinned::COMPLETE, 1)].into_iter().chain((pinned::STREAM..).zip(stream.halves()));
-            for (index, to) in entries {
-                if let Some(entry) = value.get_mut(index) {
-                    *entry = to;
-                }
-            }
-        })
-    }
-
-    /// The id that [`Self::complete`] stored.
-    pub(super) fn stream(&self) -> UniqueId {
-        let half = |index: usize| self.value.get(index).copied().unwrap_or(0);
-        UniqueId::of([half(pinned::STREAM), half(pinned::STREAM + 1)])
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     kernel::btf::Btf,
     sources::probe::{
         Attached, Counts, Generation, MissedRuns, Options, PinDir, Probe, ProbeError, Rings, Sampler,
-        Signals, attach, object, pin::Handover,
+        Signals, attach, handover::Handover, object,
     },
 };
 
