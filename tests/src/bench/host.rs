@@ -1,6 +1,8 @@
 //! The machine while it is measured. Changed settings are restored, also after Ctrl-C.
 
 use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -54,6 +56,20 @@ fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> Res
     let status =
         unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) };
     ensure!(status == 0, "mount {target:?}: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// Drops a file from the page cache. The next start reads it from the disk, as after a boot.
+///
+/// A file that was just written is in larger pieces there than one that was read. So more of a program stays
+/// resident: 0.7 MiB more of oomtrace (ext4, Linux 6.18). Pages that a process has mapped stay.
+pub fn drop_from_page_cache(path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    // Only pages that are on the disk can be dropped.
+    file.sync_data().with_context(|| format!("fdatasync {}", path.display()))?;
+    // SAFETY: takes numbers only. The descriptor is open.
+    let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    ensure!(error == 0, "posix_fadvise {}: {}", path.display(), std::io::Error::from_raw_os_error(error));
     Ok(())
 }
 

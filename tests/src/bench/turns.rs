@@ -20,14 +20,15 @@ pub fn measure(arguments: &Arguments, subjects: &[Subject], parent: &Cgroup) -> 
     let mut recordings = Vec::new();
     for (subject, measured) in subjects.iter().zip(&mut all) {
         progress(&format!("BPF run times, {}", subject.name()));
-        if subject.oomtrace().is_none() {
+        let Some(program) = subject.oomtrace() else {
             // bpftrace uses no raw tracepoint, so the kernel has no such count of it.
             if matches!(subject, Subject::Floor) {
                 measured.programs = cost::programs(subject, &mut kills, &[])?;
             }
             recordings.push(None);
             continue;
-        }
+        };
+        host::drop_from_page_cache(program)?;
         let mut recording = Recording::new(subject.name())?;
         let options = [OsStr::new("--record"), recording.path().as_os_str()];
         measured.programs = cost::programs(subject, &mut kills, &options)?;
