@@ -61,7 +61,7 @@ pub fn release_start() -> Option<String> {
 }
 
 /// Returns free heap pages to the kernel. What is allocated later then takes only the pages that it writes.
-fn release_heap() {
+pub fn release_heap() {
     // SAFETY: the function takes no pointer.
     unsafe { libc::malloc_trim(0) };
 }

@@ -8,7 +8,10 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use crate::sources::probe::{ProbeError, error::chain};
+use crate::{
+    host::protection,
+    sources::probe::{ProbeError, error::chain},
+};
 
 /// Enough for the little that happens in user space.
 const STACK_BYTES: usize = 256 << 10;
@@ -37,6 +40,8 @@ impl Refused {
 /// Loads the programs that `wanted` knows.
 pub(super) fn all<'a>(ebpf: &mut Ebpf, wanted: impl Fn(&str) -> Option<For<'a>>) -> Refused {
     let named = ebpf.programs_mut().filter_map(|(name, program)| Some((name, program, wanted(name)?)));
+    // Each thread takes memory of its own, beside what reading the object and the kernel's types left free.
+    protection::release_heap();
     thread::scope(|scope| {
         let loading: Vec<_> = named
             .map(|(name, program, what)| {
