@@ -28,8 +28,12 @@ use crate::{
 
 /// The most readers that were given up and have not ended.
 pub const STUCK_MAX: usize = 8;
-/// How long an answer may take. Files of a busy disk take some milliseconds.
+/// How long an answer may take where a kill may have to wait, with the start of the process. Files of a busy
+/// disk take some milliseconds.
 const ANSWER: Duration = Duration::from_millis(200);
+/// The same where none has to wait: on a busy host the start of the process alone may take longer than
+/// [`ANSWER`].
+const PATIENT_ANSWER: Duration = Duration::from_secs(1);
 /// How long a place that did not answer is not read again.
 const SILENCE: Duration = Duration::from_secs(30);
 /// The most places that are remembered for this.
@@ -55,6 +59,8 @@ impl Eq for Readers {}
 #[derive(Debug)]
 struct Pool {
     start: Start,
+    /// How long an answer may take.
+    patience: Duration,
     idle: Option<Process>,
     /// Killed, but not ended yet.
     given_up: Vec<Process>,
@@ -78,7 +84,7 @@ impl Drop for Process {
 
 impl Default for Readers {
     fn default() -> Self {
-        Self::started_by(this_program)
+        Self::started_by(this_program, ANSWER)
     }
 }
 
@@ -98,9 +104,14 @@ fn this_program(socket: OwnedFd) -> io::Result<Child> {
 }
 
 impl Readers {
+    /// For a thread that no kill has to wait for.
+    pub fn patient() -> Self {
+        Self::started_by(this_program, PATIENT_ANSWER)
+    }
+
     /// Starts no process before the first request.
-    fn started_by(start: Start) -> Self {
-        let pool = Pool { start, idle: None, given_up: Vec::new(), silent: Vec::new(), count: 0 };
+    fn started_by(start: Start, patience: Duration) -> Self {
+        let pool = Pool { start, patience, idle: None, given_up: Vec::new(), silent: Vec::new(), count: 0 };
         Self(Arc::new(Mutex::new(pool)))
     }
 
@@ -151,7 +162,7 @@ impl Pool {
             return Err(FileError::Stuck(STUCK_MAX));
         }
         let bytes = request.to_bytes();
-        let deadline = Instant::now() + ANSWER;
+        let deadline = Instant::now() + self.patience;
         // A kept reader may have been killed by somebody. Then a new one answers.
         let kept = self.idle.take();
         let was_kept = kept.is_some();
@@ -191,7 +202,7 @@ impl Pool {
                 "oomtrace: {} did not answer within {} ms and is not read for {} s: a reader given up ({} so far, at most {STUCK_MAX} that \
                  hang)",
                 base.display(),
-                ANSWER.as_millis(),
+                self.patience.as_millis(),
                 SILENCE.as_secs(),
                 self.count
             ));
@@ -269,7 +280,7 @@ mod tests {
 
     #[test]
     fn one_that_hangs_is_given_up_and_its_place_left_alone() {
-        let readers = Readers::started_by(that_hangs);
+        let readers = Readers::started_by(that_hangs, ANSWER);
         let ask = |base: &str| readers.find(&of(base), Path::new("x"));
         assert!(matches!(ask("/a"), Err(FileError::Late)));
         let began = Instant::now();
@@ -290,7 +301,7 @@ mod tests {
 
     #[test]
     fn one_that_ends_is_no_answer() {
-        let readers = Readers::started_by(that_ends);
+        let readers = Readers::started_by(that_ends, ANSWER);
         for _ in 0..3 {
             let answer = readers.find(&of("/a"), Path::new("x"));
             assert!(matches!(&answer, Err(FileError::Io(_))), "{answer:?}");

@@ -34,7 +34,7 @@ pub(super) fn watch(notes: &Receiver<Box<Note>>, answers: &Answers) {
     let mut soon = VecDeque::<Pending>::new();
     let mut later = VecDeque::<Pending>::new();
     let mut daemon = Daemon::default();
-    let readers = Readers::default();
+    let readers = Readers::patient();
     loop {
         let due = [(&soon, SETTLED), (&later, LATEST)].into_iter().filter_map(|(queue, after)| {
             queue.front().map(|pending| after.saturating_sub(pending.since.elapsed()))
