@@ -10,19 +10,19 @@
 mod at_once;
 mod command_line;
 pub(crate) mod fields;
+mod files;
+mod reason;
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, openat, readlinkat};
-
 pub use at_once::processors;
-use command_line::one_line;
 pub use command_line::{CommandLineChoice, command_line_of};
+pub(crate) use files::started_ticks;
+use files::{CommandLineRead, Files, Job, command_line};
+pub use reason::Reason;
 
 use crate::{
     facts::BootTime,
@@ -91,63 +91,6 @@ pub struct Victim {
     pub marked: BootTime,
 }
 
-/// Why a fact is absent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
-    /// Too many command lines are being read already.
-    #[error("{0} reads of earlier victims' /proc/PID/cmdline do not answer")]
-    Pending(usize),
-    /// It took longer than the caller waits.
-    #[error("/proc did not answer in {0:?}")]
-    TooSlow(Duration),
-    /// Without a start time, a later process with the same id would look the same.
-    #[error("start time not known, so the process cannot be told from a later one with its pid")]
-    StartUnknown,
-    /// No process has this id any more.
-    #[error("process already gone")]
-    Gone,
-    /// The process exists, but has no memory any more.
-    #[error("memory already released")]
-    Released,
-    /// The command line is empty: it was overwritten, or released with the memory.
-    #[error("/proc/PID/cmdline is empty")]
-    Empty,
-    /// Another process has the id now.
-    #[error("pid already in use by another process")]
-    AnotherProcess,
-    /// `/proc` counts start times in ticks of 10 ms, so a later process with the same id may have the same
-    /// start time.
-    #[error("started at most 10 ms before its mark, so it cannot be told from a later process with its pid")]
-    StartedJustBefore,
-    /// The ids of `/proc` belong to another pid namespace than the kernel's.
-    #[error("/proc here is of another pid namespace: its pids are not the host's")]
-    OtherPidNamespace,
-    /// A file of `/proc` could not be parsed.
-    #[error("/proc/PID/stat not understood")]
-    Unreadable,
-    /// The kernel returned an error.
-    #[error("{0}")]
-    Io(io::ErrorKind),
-    /// The operator does not want it.
-    #[error("left out by --command-line none")]
-    NotWanted,
-    /// Nothing reads it, or it is not certain to which process it would belong.
-    #[error("not read")]
-    NotRead,
-    /// The reading thread has ended.
-    #[error("the /proc reader has ended")]
-    Ended,
-}
-
-impl From<rustix::io::Errno> for Reason {
-    fn from(errno: rustix::io::Errno) -> Self {
-        match errno {
-            rustix::io::Errno::NOENT | rustix::io::Errno::SRCH => Self::Gone,
-            other => Self::Io(other.kind()),
-        }
-    }
-}
-
 /// The most command lines that are read at once. Each of them belongs to a victim whose memory is locked. As
 /// many threads again may be busy with freeing a victim's memory.
 pub const READERS_MAX: usize = 8;
@@ -167,18 +110,6 @@ pub struct ProcessReader {
     /// Threads that are late. Nothing waits for their answers.
     late: Vec<Thread>,
     stuck: u64,
-}
-
-/// A command line, and whether it is longer than what is kept.
-type CommandLineRead = Result<(Vec<u8>, bool), Reason>;
-
-/// What a thread has to read.
-struct Job {
-    tid: u32,
-    tgid: u32,
-    start: u64,
-    marked: u64,
-    command_line: bool,
 }
 
 /// What a thread has read.
@@ -363,92 +294,6 @@ impl ProcessReader {
             ));
         }
     }
-}
-
-#[derive(Clone, Debug)]
-struct Files {
-    proc: PathBuf,
-    tick_ns: u64,
-    /// How much of a command line is read.
-    wanted: CommandLineChoice,
-}
-
-impl Files {
-    /// The victim's directory and its executable. The executable is read first, because it goes with the
-    /// memory.
-    ///
-    /// An open directory of `/proc` stays with its process, even if the id is used again. So what was read
-    /// through it before the check of the start time belongs to the same process as what is read after.
-    ///
-    /// A later process with this id started after the mark, so in a later tick than the victim; or in the
-    /// same tick, if the victim started just before its mark.
-    fn identify(&self, job: &Job) -> Result<(OwnedFd, Result<Vec<u8>, Reason>), Reason> {
-        let start = job.start / self.tick_ns;
-        if start >= job.marked / self.tick_ns {
-            return Err(Reason::StartedJustBefore);
-        }
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(self.proc.join(job.tid.to_string()), flags, Mode::empty())?;
-        let executable = readlinkat(&dir, "exe", Vec::new());
-        let same = self.started(&dir, "stat")? == start
-            || (job.tid != job.tgid && self.started(&dir, &format!("task/{}/stat", job.tgid))? == start);
-        if !same {
-            return Err(Reason::AnotherProcess);
-        }
-        let executable = match executable {
-            Ok(path) => Ok(path.into_bytes()),
-            // The process exists, as its start time shows.
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => Err(Reason::Released),
-            Err(errno) => Err(errno.into()),
-        };
-        Ok((dir, executable))
-    }
-
-    /// Field 22 of a `stat`: when the task started, in ticks since boot.
-    fn started(&self, dir: &OwnedFd, stat: &str) -> Result<u64, Reason> {
-        // Before the end of field 22 there are only the comm, at most 64 bytes after escaping, and 21
-        // numbers.
-        let (text, _) = read::<1024>(dir, stat)?;
-        start_ticks(&text).ok_or(Reason::Unreadable)
-    }
-}
-
-fn start_ticks(stat: &[u8]) -> Option<u64> {
-    fields::Stat::parse(stat)?.start_ticks()
-}
-
-/// When a process started, in ticks since boot; `None` if there is none with this pid. Read by a thread that may wait.
-pub(crate) fn started_ticks(root: &Root, tgid: u32) -> Option<u64> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(root.path(format!("/proc/{tgid}")), flags, Mode::empty()).ok()?;
-    start_ticks(&read::<1024>(&dir, "stat").ok()?.0)
-}
-
-fn command_line(dir: &OwnedFd, wanted: CommandLineChoice) -> CommandLineRead {
-    let (text, cut) = read::<COMMAND_LINE_BYTES>(dir, "cmdline")?;
-    one_line(text, cut, wanted).ok_or(Reason::Empty)
-}
-
-/// The first `N` bytes of a file, and whether there are more.
-fn read<const N: usize>(dir: &OwnedFd, name: &str) -> Result<(Vec<u8>, bool), Reason> {
-    let file = openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = Vec::with_capacity(N + 1);
-    while text.len() <= N {
-        let mut chunk = [0; 512];
-        let wanted = chunk.len().min(N + 1 - text.len());
-        let got = match rustix::io::read(&file, chunk.get_mut(..wanted).unwrap_or_default()) {
-            Ok(got) => got,
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(errno) => return Err(errno.into()),
-        };
-        if got == 0 {
-            break;
-        }
-        text.extend_from_slice(chunk.get(..got).unwrap_or_default());
-    }
-    let cut = text.len() > N;
-    text.truncate(N);
-    Ok((text, cut))
 }
 
 #[cfg(test)]

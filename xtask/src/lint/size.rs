@@ -15,7 +15,6 @@ const EXCEPTIONS: usize = 5;
 
 /// Files that may be longer, each with the reason why splitting it would make it harder to read.
 const LONGER: &[(&str, &str)] = &[
-    ("oomtrace/src/host/process.rs", "one protocol between a reader thread and its caller"),
     ("oomtrace/tests/cli.rs", "one table of what can be typed and what comes out"),
     ("tests/src/tracer.rs", "one running tracer and what can be done to it"),
     ("tests/src/session.rs", "one session of scenarios, from its set-up to its end"),

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
-use rustix::fs::{CWD, mkfifoat};
+use rustix::fs::{CWD, Mode, mkfifoat};
 
 use crate::facts::CommandLine;
-use crate::host::process::*;
+use crate::host::process::{files::start_ticks, *};
 
 /// Long enough for a busy machine. No test waits this long.
 const LONG: Duration = Duration::from_secs(60);
