@@ -17,7 +17,6 @@ const EXCEPTIONS: usize = 5;
 const LONGER: &[(&str, &str)] = &[
     ("oomtrace/tests/cli.rs", "one table of what can be typed and what comes out"),
     ("tests/src/tracer.rs", "one running tracer and what can be done to it"),
-    ("tests/src/session.rs", "one session of scenarios, from its set-up to its end"),
 ];
 
 /// Fails if a Rust file of the checkout is too long, or if an exception is no longer needed.
