@@ -17,6 +17,9 @@ use crate::{cli::Cli, stderr::say};
 /// Values that leave a flag unset, as [`FalseyValueParser`] reads them.
 const OFF: [&str; 6] = ["0", "f", "false", "n", "no", "off"];
 
+/// The most unknown variables that are named.
+const UNKNOWN_MAX: usize = 8;
+
 /// Parses the command line and the environment. Ends the process with an error or a help text, as clap does.
 pub fn parse() -> Cli {
     let arguments: Vec<String> =
@@ -30,8 +33,37 @@ fn command(arguments: &[String]) -> Command {
         .mut_subcommand("run", |run| run.mut_args(by_environment))
         .mut_subcommand("detach", |detach| detach.mut_arg("dir", |dir| named(dir, "OOMTRACE_PIN")));
     // Without a command it is `run`. Variables for `run` are not in the way of the other commands.
-    let is_run = arguments.first().is_none_or(|first| first.starts_with('-'));
-    if is_run { command.mut_args(by_environment) } else { command }
+    let has_no_command = arguments.first().is_none_or(|first| first.starts_with('-'));
+    if has_no_command || arguments.first().is_some_and(|first| first == "run") {
+        say_unknown(&command);
+    }
+    if has_no_command { command.mut_args(by_environment) } else { command }
+}
+
+/// Names variables that are no option's: somebody mistyped them, and would miss what they should do.
+fn say_unknown(command: &Command) {
+    // The unit splits the options in this variable.
+    let mut known = vec![String::from("OOMTRACE_ARGS")];
+    known.extend(
+        command
+            .get_arguments()
+            .filter(|option| !option.is_hide_set())
+            .filter_map(Arg::get_long)
+            .map(variable),
+    );
+    let named = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    // Kubernetes sets these where there is a Service with this name.
+    let of_a_service = |name: &str| ["SERVICE_", "PORT"].iter().any(|start| name.starts_with(start));
+    let unknown = named.filter(|name| {
+        let option = name.strip_prefix("OOMTRACE_");
+        option.is_some_and(|option| !of_a_service(option)) && !known.contains(name)
+    });
+    for name in unknown.take(UNKNOWN_MAX) {
+        say(&format!(
+            "oomtrace: the environment variable {} is no option of `run`, and is ignored",
+            name.escape_debug()
+        ));
+    }
 }
 
 /// Ends as clap does. If the wrong value is a variable's, the message names the variable.

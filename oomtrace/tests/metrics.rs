@@ -62,10 +62,10 @@ fn the_page_of_the_docs() {
     }
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/prometheus/example.prom");
     let page = page(&metrics);
-    if std::env::var_os("OOMTRACE_WRITE_DOCS").is_some() {
+    if std::env::var_os("TEST_OOMTRACE_WRITE_DOCS").is_some() {
         std::fs::write(docs, &page).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(docs).unwrap(), page, "OOMTRACE_WRITE_DOCS=1 writes it");
+    assert_eq!(std::fs::read_to_string(docs).unwrap(), page, "TEST_OOMTRACE_WRITE_DOCS=1 writes it");
 }
 
 #[test]

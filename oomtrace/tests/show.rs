@@ -142,7 +142,7 @@ fn what_is_not_understood_is_counted_and_the_rest_is_shown() {
         (
             format!("{one}{half}\n{two}"),
             65,
-            "1 lines are torn or not oomtrace's (the first is line 2 of standard input)",
+            "1 line is torn or not oomtrace's (the first is line 2 of standard input)",
         ),
         (format!("{one}{half}{two}"), 65, "the first is line 2"),
         (format!("{one}\0\0\0{two}"), 65, "the first is line 2"),

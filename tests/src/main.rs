@@ -21,7 +21,7 @@ use serde_json::Value;
 /// Real OOM kills, compared with the kernel's own report.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The program under test [default: $OOMTRACE_BIN, else the binary of `cargo xtask build`]
+    /// The program under test [default: $TEST_OOMTRACE_BIN, else the binary of `cargo xtask build`]
     #[arg(long)]
     oomtrace: Option<PathBuf>,
     /// How oomtrace may read the OOM killer's state.
@@ -136,7 +136,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         say_verified(&binary, arguments)?;
     }
     let mut session = Session::start(&binary, arguments.hook)?;
-    let cannot = std::env::var_os("OOMTRACE_FTRACE_STAYS").is_some()
+    let cannot = std::env::var_os("TEST_OOMTRACE_FTRACE_STAYS").is_some()
         || arguments.ftrace_off_later && !session.turn_hooks_off()?;
     let (mut passed, mut failed) = (lacking.len() - failed_without, failed_without);
     for scenario in chosen {

@@ -65,7 +65,7 @@ pub struct Session {
 
 /// Whether scenarios that harm the machine may run. Only in a guest made for this, which says so twice.
 pub fn is_guest() -> bool {
-    let told = std::env::var_os("OOMTRACE_GUEST").is_some_and(|value| value == "1");
+    let told = std::env::var_os("TEST_OOMTRACE_GUEST").is_some_and(|value| value == "1");
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     told && cmdline.split_whitespace().any(|word| word == "oomtrace.guest=1")
 }

@@ -388,9 +388,9 @@ fn no_key_twice(text: &str) -> Result<()> {
     Strict.deserialize(&mut serde_json::Deserializer::from_str(text)).with_context(|| text.to_owned())
 }
 
-/// Where the binary is: `OOMTRACE_BIN`, else what `cargo xtask build` leaves.
+/// Where the binary is: `TEST_OOMTRACE_BIN`, else what `cargo xtask build` leaves.
 pub fn binary() -> Result<PathBuf> {
-    let path = std::env::var_os("OOMTRACE_BIN").map_or_else(
+    let path = std::env::var_os("TEST_OOMTRACE_BIN").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/oomtrace"),
         PathBuf::from,
     );

@@ -38,10 +38,10 @@ fn failed(error: anyhow::Error) -> Failed {
 }
 
 fn start() -> Result<Session> {
-    let hook = std::env::var("OOMTRACE_HOOK").unwrap_or_else(|_| "auto".to_owned());
+    let hook = std::env::var("TEST_OOMTRACE_HOOK").unwrap_or_else(|_| "auto".to_owned());
     let hook = <Hook as clap::ValueEnum>::from_str(&hook, false)
         .map_err(anyhow::Error::msg)
-        .context("OOMTRACE_HOOK")?;
+        .context("TEST_OOMTRACE_HOOK")?;
     Session::start(&tracer::binary()?, hook)
 }
 

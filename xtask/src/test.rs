@@ -136,9 +136,9 @@ impl Tests<'_> {
 /// Runs the tests with this binary as root.
 fn as_root(command: &mut Command, binary: Option<&PathBuf>) {
     let Some(binary) = binary else { return };
-    command.env("OOMTRACE_BIN", binary);
+    command.env("TEST_OOMTRACE_BIN", binary);
     if !rustix::process::geteuid().is_root() {
         let runner = format!("CARGO_TARGET_{}_RUNNER", workspace::host().to_uppercase().replace('-', "_"));
-        command.env(runner, "sudo --preserve-env=OOMTRACE_BIN");
+        command.env(runner, "sudo --preserve-env=TEST_OOMTRACE_BIN");
     }
 }

@@ -191,12 +191,12 @@ impl Moment {
 }
 
 pub(super) fn moment(text: &str) -> Result<Moment, String> {
-    if text.contains('-') {
-        let moment: Result<jiff::Timestamp, _> = text.parse();
-        return moment.map(|moment| Moment::At(moment.as_nanosecond())).map_err(|_| {
-            "a time is written as 2026-11-21T03:00:00Z, with Z or an offset, or as 2h for two hours ago"
-                .into()
-        });
-    }
-    duration(text).map(Moment::Ago)
+    let moment = if text.contains('-') {
+        text.parse::<jiff::Timestamp>().ok().map(|moment| Moment::At(moment.as_nanosecond()))
+    } else {
+        duration(text).ok().map(Moment::Ago)
+    };
+    moment.ok_or_else(|| {
+        "a time is written as 2026-11-21T03:00:00Z, with Z or an offset, or as 2h for two hours ago".into()
+    })
 }

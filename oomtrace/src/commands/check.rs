@@ -254,7 +254,9 @@ fn bpffs(root: &Root) -> Finding {
     let detail = if bpffs::is_bpffs(&root.path(usual)) {
         format!("mounted at {usual}")
     } else {
-        format!("{usual} is no bpffs: only `run --pin` needs one, and mounts it")
+        format!(
+            "{usual} is no bpffs: only `run --pin` needs one. It mounts one, but may not in a systemd unit: there, first mount -t bpf bpf {usual}"
+        )
     };
     Finding { name: "bpffs", state: State::Ok, detail }
 }

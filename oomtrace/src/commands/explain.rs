@@ -127,7 +127,7 @@ fn default_files() -> Result<Vec<PathBuf>, Failure> {
         Failure::message(
             Code::RunTime,
             format!(
-                "no FILE was given, and {why}: give the files that `run --file` wrote, or read the journal: `journalctl -u oomtrace -o cat | oomtrace explain -`"
+                "no FILE was given, and {why}: give the files that `run --file` wrote, or read the journal: `journalctl -u oomtrace -o cat | grep '^{{' | oomtrace explain -`"
             ),
         )
     };

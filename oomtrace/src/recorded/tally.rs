@@ -81,7 +81,8 @@ impl Tally {
     pub fn not_understood(&self) -> Option<String> {
         let mut parts = Vec::new();
         if let Some(first) = &self.first_unknown {
-            parts.push(format!("{} lines are torn or not oomtrace's (the first is {first})", self.unknown));
+            let lines = if self.unknown == 1 { "line is" } else { "lines are" };
+            parts.push(format!("{} {lines} torn or not oomtrace's (the first is {first})", self.unknown));
         }
         if self.other_version > 0 {
             let count = self.other_version;

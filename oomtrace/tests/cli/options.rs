@@ -83,6 +83,22 @@ fn a_wrong_number_is_explained() {
 }
 
 #[test]
+fn a_variable_that_is_no_option_is_named() {
+    const SAYS: &str = "the environment variable OOMTRACE_FILES is no option of `run`, and is ignored";
+    // A bad value ends the run before anything is traced.
+    let bad = ("OOMTRACE_RING_SIZE", "?");
+    let known =
+        [("OOMTRACE_ARGS", ""), ("OOMTRACE_FILE", ""), ("OOMTRACE_PORT_9469_TCP", "tcp://10.0.0.1:9469")];
+    for arguments in [&["run"][..], &[], &["--signals", "off"]] {
+        let (code, _, err) = run_with(&[("OOMTRACE_FILES", "/x"), bad], arguments);
+        assert!(code == 2 && err.contains(SAYS), "{arguments:?}: {code} {err}");
+        let (code, _, err) = run_with(&[known[0], known[1], known[2], bad], arguments);
+        assert!(code == 2 && !err.contains("ignored"), "{arguments:?}: {code} {err}");
+    }
+    assert_eq!(run_with(&[("OOMTRACE_FILES", "/x")], &["schema"]), run(&["schema"]));
+}
+
+#[test]
 fn other_commands_are_not_in_the_way_of_the_environment() {
     let set = [("OOMTRACE_FILE", "/nonexistent/oom.jsonl"), ("OOMTRACE_PIN", "/nonexistent/pins")];
     assert_eq!(run_with(&set, &["schema"]), run(&["schema"]));

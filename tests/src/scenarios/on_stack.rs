@@ -13,8 +13,8 @@ use crate::tracer::{Hook, Line, Tracer};
 
 /// How many kills, if nothing else is asked for by [`KILLS`].
 const FEW: usize = 40;
-/// More of them: `OOMTRACE_KILLS=1000 oomtrace-scenarios --scenario stack_as_hook`.
-const KILLS: &str = "OOMTRACE_KILLS";
+/// More of them: `TEST_OOMTRACE_KILLS=1000 oomtrace-scenarios --scenario stack_as_hook`.
+const KILLS: &str = "TEST_OOMTRACE_KILLS";
 const AT_A_TIME: usize = 8;
 const SMALL: u64 = 4 * MIB;
 

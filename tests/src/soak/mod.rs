@@ -47,7 +47,7 @@ const DISK: &str = "size=24m";
 /// Real OOM kills while all kinds of faults happen to the tracer.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The program under test [default: $OOMTRACE_BIN, else the binary of `cargo xtask build`]
+    /// The program under test [default: $TEST_OOMTRACE_BIN, else the binary of `cargo xtask build`]
     #[arg(long)]
     oomtrace: Option<PathBuf>,
     /// How long it runs.

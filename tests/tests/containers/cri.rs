@@ -5,7 +5,6 @@ pub(crate) mod client;
 use anyhow::{Context, Result, bail, ensure};
 use oomtrace_tests::cgroup::{Cgroup, Scratch};
 use oomtrace_tests::containers::{EAT, expect, gated};
-use oomtrace_tests::patience::until;
 use oomtrace_tests::session::start_hog;
 use serde_json::{Value, json};
 
@@ -155,9 +154,8 @@ fn limit_of_the_pod_once(world: &mut World) -> Result<bool> {
             ("oom.cgroup.limit_bytes", json!(LIMIT_BYTES)),
         ],
     )?;
-    world.open("cri-bystander")?;
-    until("the bystander's end", || Ok((client.status(&bystander)?.state == EXITED).then_some(())))?;
-    let in_time = !world.watch.has_verdict(&line);
+    let in_time = !world
+        .end_before_the_verdict(&line, "cri-bystander", || Ok(client.status(&bystander)?.state == EXITED))?;
     let verdict = world.watch.verdict_of(&line)?;
     let accused = client.status(&bystander)?.reason == "OOMKilled";
     let named = verdict.get("false_positive").and_then(Value::as_array).cloned().unwrap_or_default();

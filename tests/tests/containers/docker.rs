@@ -269,16 +269,9 @@ fn limit_on_the_parent(world: &mut World) -> Result<()> {
         ],
     )?;
     // Docker 20.10 shows the flag only when the container has ended. The verdict must come after that.
-    world.watch.freeze(true)?;
-    let ended = world.open("bystander").and_then(|()| {
-        until("the bystander's end", || {
-            Ok((world.docker.state(&bystander)?.get("Status") == Some(&json!("exited"))).then_some(()))
-        })
-    });
-    let too_early = world.watch.has_verdict(&line);
-    // Other cases use this tracer too.
-    world.watch.freeze(false)?;
-    ended?;
+    let too_early = world.end_before_the_verdict(&line, "bystander", || {
+        Ok(world.docker.state(&bystander)?.get("Status") == Some(&json!("exited")))
+    })?;
     ensure!(!too_early, "the verdict came before the bystander had ended");
     let above = world.watch.finding_of(&line, ABOVE)?;
     ensure!(above.is_some(), "the limit is above the container, and no finding says so");

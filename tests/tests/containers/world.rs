@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use oomtrace_tests::cgroup::Hierarchy;
 use oomtrace_tests::containers::{Watch, output, rootfs};
-use oomtrace_tests::tracer::{self, Hook, Tracer};
+use oomtrace_tests::patience::until;
+use oomtrace_tests::tracer::{self, Hook, Line, Tracer};
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
@@ -165,6 +166,23 @@ impl World {
     /// Opens a gate: see [`oomtrace_tests::containers::gated`].
     pub(crate) fn open(&self, name: &str) -> Result<()> {
         std::fs::write(self.gates().join(name), "").context("open a gate")
+    }
+
+    /// Opens the gate of a bystander and waits for its end, while the tracer is stopped: a verdict on the kill of this line comes
+    /// after that. Returns whether there was one before.
+    pub(crate) fn end_before_the_verdict(
+        &self,
+        line: &Line,
+        gate: &str,
+        ended: impl Fn() -> Result<bool>,
+    ) -> Result<bool> {
+        self.watch.freeze(true)?;
+        let done = self.open(gate).and_then(|()| until("the bystander's end", || Ok(ended()?.then_some(()))));
+        let too_early = self.watch.has_verdict(line);
+        // Other cases use this tracer too.
+        self.watch.freeze(false)?;
+        done?;
+        Ok(too_early)
     }
 
     /// Ends everything normally.

@@ -22,20 +22,20 @@ const HEADER: &str = "\
 # Made from chart/: helm template oomtrace chart --namespace oomtrace --set createNamespace=true
 ";
 
-/// Checks the chart of `directory`, which holds the manifest too. `OOMTRACE_WRITE_DOCS=1` writes the manifest.
+/// Checks the chart of `directory`, which holds the manifest too. `TEST_OOMTRACE_WRITE_DOCS=1` writes the manifest.
 pub fn run(directory: &Path) -> Result<()> {
     let helm = helm()?;
     let chart = directory.join("chart");
     passes(Command::new(&helm).args(["lint", "--strict"]).arg(&chart))?;
     let made = format!("{HEADER}{}", template(&helm, &chart, &["createNamespace=true"])?);
     let manifest = directory.join("daemonset.yaml");
-    if std::env::var_os("OOMTRACE_WRITE_DOCS").is_some() {
+    if std::env::var_os("TEST_OOMTRACE_WRITE_DOCS").is_some() {
         fs::write(&manifest, &made)?;
     }
     let plain = fs::read_to_string(&manifest)?;
     ensure!(
         plain == made,
-        "{} is not what the chart makes; OOMTRACE_WRITE_DOCS=1 writes it",
+        "{} is not what the chart makes; TEST_OOMTRACE_WRITE_DOCS=1 writes it",
         manifest.display()
     );
 

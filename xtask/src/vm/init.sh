@@ -5,9 +5,9 @@
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root TERM=dumb
 # The scenarios that hurt a whole machine ask for this and for oomtrace.guest=1 on the kernel command line.
-export OOMTRACE_GUEST=1
+export TEST_OOMTRACE_GUEST=1
 # What oomtrace-scenarios tests.
-export OOMTRACE_BIN=/bin/oomtrace
+export TEST_OOMTRACE_BIN=/bin/oomtrace
 
 finish() {
     echo
@@ -69,7 +69,7 @@ esac
 
 if without ftrace; then
     # Newer kernels have the switch and refuse to turn it off: the scenarios say that they do not apply.
-    echo 0 2>/dev/null >/proc/sys/kernel/ftrace_enabled || export OOMTRACE_FTRACE_STAYS=1
+    echo 0 2>/dev/null >/proc/sys/kernel/ftrace_enabled || export TEST_OOMTRACE_FTRACE_STAYS=1
 fi
 
 ip link set lo up
