@@ -52,12 +52,13 @@ fn say_unknown(command: &Command) {
             .map(variable),
     );
     let named = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    // Kubernetes sets these where there is a Service with this name.
-    let of_a_service = |name: &str| ["SERVICE_", "PORT"].iter().any(|start| name.starts_with(start));
-    let unknown = named.filter(|name| {
-        let option = name.strip_prefix("OOMTRACE_");
-        option.is_some_and(|option| !of_a_service(option)) && !known.contains(name)
-    });
+    // Kubernetes sets these for a Service whose name begins so.
+    let of_a_service = |name: &str| {
+        name.ends_with("_PORT")
+            || ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part))
+    };
+    let unknown =
+        named.filter(|name| name.starts_with("OOMTRACE_") && !of_a_service(name) && !known.contains(name));
     for name in unknown.take(UNKNOWN_MAX) {
         say(&format!(
             "oomtrace: the environment variable {} is no option of `run`, and is ignored",

@@ -87,8 +87,11 @@ fn a_variable_that_is_no_option_is_named() {
     const SAYS: &str = "the environment variable OOMTRACE_FILES is no option of `run`, and is ignored";
     // A bad value ends the run before anything is traced.
     let bad = ("OOMTRACE_RING_SIZE", "?");
-    let known =
-        [("OOMTRACE_ARGS", ""), ("OOMTRACE_FILE", ""), ("OOMTRACE_PORT_9469_TCP", "tcp://10.0.0.1:9469")];
+    let known = [
+        ("OOMTRACE_ARGS", ""),
+        ("OOMTRACE_FILE", ""),
+        ("OOMTRACE_METRICS_PORT_9469_TCP", "tcp://10.0.0.1:9469"),
+    ];
     for arguments in [&["run"][..], &[], &["--signals", "off"]] {
         let (code, _, err) = run_with(&[("OOMTRACE_FILES", "/x"), bad], arguments);
         assert!(code == 2 && err.contains(SAYS), "{arguments:?}: {code} {err}");

@@ -48,6 +48,10 @@ pub struct Journal {
     due: Option<Instant>,
     wait: Duration,
     lost: u64,
+    /// The run ends, and nothing is kept any more.
+    ending: bool,
+    /// Lost entries that were counted in a line since then.
+    counted_at_end: u64,
 }
 
 impl fmt::Debug for Journal {
@@ -73,6 +77,8 @@ impl Journal {
             due: None,
             wait: SOON,
             lost: 0,
+            ending: false,
+            counted_at_end: 0,
         })
     }
 
@@ -112,6 +118,11 @@ impl Journal {
             Err(Errno::MSGSIZE) => self.send_file(entry),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Entries that standard error reports at the end. The line that counts the last ones may not be written either.
+    fn not_taken_at_end(&self) -> u64 {
+        self.lost.saturating_add(self.left()).saturating_add(self.counted_at_end)
     }
 
     /// Through a sealed file without a name, which nobody can change.
@@ -157,17 +168,22 @@ impl BestEffort for Journal {
     }
 
     fn take_lost(&mut self) -> Option<(LossReason, u64)> {
-        (self.lost > 0).then(|| (LossReason::Journal, std::mem::take(&mut self.lost)))
+        let lost = std::mem::take(&mut self.lost);
+        if self.ending {
+            self.counted_at_end = self.counted_at_end.saturating_add(lost);
+        }
+        (lost > 0).then_some((LossReason::Journal, lost))
     }
 
     fn give_up(&mut self) {
         self.lost = self.lost.saturating_add(self.left());
         self.kept.clear();
+        self.ending = true;
     }
 
     fn end(&mut self, _: &Condition) {
         self.flush();
-        let left = self.lost.saturating_add(self.left());
+        let left = self.not_taken_at_end();
         if left > 0 {
             say(&format!("oomtrace: journald did not take the last {left} entries"));
         }
@@ -210,6 +226,9 @@ mod tests {
         assert_eq!(journal.take_lost(), None);
         journal.give_up();
         assert_eq!((journal.take_lost(), journal.take_lost()), (Some((LossReason::Journal, 2)), None));
+        // The line that counts these, and the last one: neither is taken.
+        journal.kept.extend([b"MESSAGE=3\n".to_vec(), b"MESSAGE=4\n".to_vec()]);
+        assert_eq!(journal.not_taken_at_end(), 4);
     }
 
     #[test]

@@ -71,10 +71,11 @@ impl Early {
         self.may_sleep();
     }
 
-    /// Wants no early wakeup before this time.
+    /// Wants no early wakeup before this time. It never shortens a pause that the program set: in a time namespace this process's
+    /// clock may be behind the kernel's.
     pub fn not_before(&self, time: BootTime) {
         let [_, not_before] = self.numbers();
-        not_before.store(time.0, Ordering::Relaxed);
+        not_before.fetch_max(time.0, Ordering::Relaxed);
     }
 
     /// From now on each kill wakes this process.
