@@ -44,13 +44,7 @@ fn command(arguments: &[String]) -> Command {
 fn say_unknown(command: &Command) {
     // The unit splits the options in this variable.
     let mut known = vec![String::from("OOMTRACE_ARGS")];
-    known.extend(
-        command
-            .get_arguments()
-            .filter(|option| !option.is_hide_set())
-            .filter_map(Arg::get_long)
-            .map(variable),
-    );
+    known.extend(command.get_arguments().filter_map(variable_of));
     let named = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     // Kubernetes sets these for a Service whose name begins so.
     let of_a_service = |name: &str| {
@@ -89,10 +83,14 @@ fn variable(long: &str) -> String {
     format!("OOMTRACE_{}", long.to_uppercase().replace('-', "_"))
 }
 
-/// Gives the option its variable. Options that the help does not show have none.
+/// The same; options that the help does not show have none.
+fn variable_of(option: &Arg) -> Option<String> {
+    option.get_long().filter(|_| !option.is_hide_set()).map(variable)
+}
+
+/// Gives the option its variable.
 fn by_environment(option: Arg) -> Arg {
-    let Some(long) = option.get_long().filter(|_| !option.is_hide_set()) else { return option };
-    let variable = variable(long);
+    let Some(variable) = variable_of(&option) else { return option };
     if !matches!(option.get_action(), ArgAction::SetTrue) {
         return named(option, &variable);
     }
