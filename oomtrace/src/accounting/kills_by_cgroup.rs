@@ -4,9 +4,10 @@
 //! It never guesses. A kill that may belong to a cgroup (a lost kill, the second pass of a group kill) is
 //! counted as reported there. A cgroup whose counter is not known from the start is left out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::{
+    accounting::cgroup_counts::Counts,
     event::GapCgroup,
     facts::{BootTime, CgroupId, Lineage},
 };
@@ -17,15 +18,6 @@ const NAMED: usize = 16;
 const KEPT: usize = 4096;
 /// With more cgroups than this, counting starts anew.
 const MANY: usize = 1024;
-
-/// `oom_kill` of the cgroups at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Counts {
-    /// The path and the count of each cgroup. Cgroups without a kill may be absent.
-    pub of: BTreeMap<CgroupId, (String, u64)>,
-    /// No cgroup was left out: a cgroup that is absent had no kill.
-    pub whole: bool,
-}
 
 /// How many kills were reported in each cgroup.
 #[derive(Clone, Debug)]

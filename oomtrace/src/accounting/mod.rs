@@ -5,21 +5,19 @@
 //! asks for the losses and gaps that are still to be reported. Nothing here talks to the programs: the caller
 //! passes their counters.
 
+mod cgroup_counts;
 mod difference;
 mod kills_by_cgroup;
 mod losses;
 mod reconciliation;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
 use oomtrace_common::{counter, pinned::Pinned};
 
 use crate::{
     accounting::{losses::Losses, reconciliation::Reconciliation},
-    cgroups::tree::CgroupTree,
+    cgroups::file_thread::FileThread,
     event::{Envelope, Gap, LossReason, Lost},
     facts::{BootTime, Counters, Lineage},
 };
@@ -184,17 +182,17 @@ impl Account {
         self.reconciliation.begin(handed_over, counters)
     }
 
-    /// Reads the counts of the cgroups.
+    /// Reads the counts of the cgroups. Later ones are read by the thread.
     ///
     /// # Errors
     /// If the counters cannot be read.
     pub fn know_cgroups<E>(
         &mut self,
-        mount: &Path,
-        tree: &CgroupTree,
+        mount: PathBuf,
+        thread: &FileThread,
         counters: impl Fn() -> Result<Counters, E>,
     ) -> Result<(), E> {
-        self.reconciliation.know_cgroups(mount, tree, counters)
+        self.reconciliation.know_cgroups(mount, thread, counters)
     }
 
     /// Kills arrived, so the kernel's own count must be compared soon.
@@ -214,11 +212,10 @@ impl Account {
     pub fn compare<E>(
         &mut self,
         counters: impl Fn() -> Result<Counters, E>,
-        tree: &CgroupTree,
         envelope: Envelope,
         text_of: impl Fn(BootTime) -> String,
     ) -> Result<Option<Gap>, E> {
-        let found = self.reconciliation.look(counters, tree)?;
+        let found = self.reconciliation.look(counters)?;
         Ok(found.map(|(gap, cgroups)| Gap {
             // The same gap keeps the same id, because the next run may report it again.
             envelope: Envelope {

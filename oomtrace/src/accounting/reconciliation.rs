@@ -4,28 +4,21 @@
 //! On a host without kills it is never read. The cgroups' counts are read at the start, and again when kills
 //! are missing, lost or marked twice.
 
-use std::{
-    fs,
-    os::unix::{ffi::OsStrExt, fs::DirEntryExt},
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
 use oomtrace_common::pinned::Pinned;
 
 use crate::{
     accounting::{
+        cgroup_counts::CgroupCounts,
         difference::{Difference, EVERY, Reconciler, STAYS},
-        kills_by_cgroup::{Counts, KillsByCgroup},
+        kills_by_cgroup::KillsByCgroup,
     },
-    cgroups::{memory_files::MemoryFiles, tree::CgroupTree},
-    event::{GapCgroup, text_from_kernel},
-    facts::{BootTime, CgroupId, Counters, Lineage},
+    cgroups::file_thread::FileThread,
+    event::GapCgroup,
+    facts::{BootTime, Counters, Lineage},
     host::{clock, identity},
 };
-
-/// The most cgroups whose counts are read. Each takes about 10 µs.
-const CGROUPS: usize = 8192;
 
 /// Compares from time to time.
 #[derive(Debug)]
@@ -37,21 +30,9 @@ pub(super) struct Reconciliation {
     agreed: bool,
     reported: KillsByCgroup,
     v1: bool,
-    cgroups: Option<Cgroups>,
+    cgroups: Option<CgroupCounts>,
     looked: Instant,
     due: Option<Instant>,
-}
-
-/// The cgroups' own counts.
-#[derive(Debug)]
-struct Cgroups {
-    mount: PathBuf,
-    /// Counts when no kill was missing.
-    before: Counts,
-    /// Counts when a kill was first missing.
-    after: Option<Counts>,
-    /// Kills without a known cgroup, at the time of `before`.
-    unplaced: u64,
 }
 
 impl Reconciliation {
@@ -94,17 +75,19 @@ impl Reconciliation {
         Ok(())
     }
 
-    /// Reads the counts of the cgroups, so that a later gap can name the cgroup.
+    /// Reads the counts of the cgroups, so that a later gap can name the cgroup. They have no names if a descriptor cannot be made.
     pub(super) fn know_cgroups<E>(
         &mut self,
-        mount: &Path,
-        tree: &CgroupTree,
+        mount: PathBuf,
+        thread: &FileThread,
         counters: impl Fn() -> Result<Counters, E>,
     ) -> Result<(), E> {
-        match self.reconciler.is_some() && self.agreed {
-            true => self.read_cgroups(mount.to_owned(), tree, counters),
-            false => Ok(()),
+        if self.reconciler.is_some() && self.agreed {
+            self.reported.restart(clock::boot_time());
+            let unplaced = counters()?.unplaced_kills();
+            self.cgroups = CgroupCounts::read(thread, mount, self.v1, unplaced).ok();
         }
+        Ok(())
     }
 
     /// Asks for a comparison: in a second, or later if the last one was less than a minute ago.
@@ -134,7 +117,6 @@ impl Reconciliation {
     pub(super) fn look<E>(
         &mut self,
         counters: impl Fn() -> Result<Counters, E>,
-        tree: &CgroupTree,
     ) -> Result<Option<(Difference, Vec<GapCgroup>)>, E> {
         self.looked = Instant::now();
         self.due = None;
@@ -150,43 +132,36 @@ impl Reconciliation {
         if pending {
             self.due = self.looked.checked_add(STAYS);
         }
-        let mut found = Vec::new();
-        let Some(cgroups) = &self.cgroups else { return Ok(gap.map(|gap| (gap, found))) };
-        let mount = cgroups.mount.clone();
-        if gap.is_some() {
-            found = cgroups.unreported(&self.reported, &counters()?);
-            self.read_cgroups(mount, tree, &counters)?;
-        } else if !pending && (self.reported.is_vague() || counters()?.unplaced_kills() != cgroups.unplaced) {
-            // No kill is missing, so this is a new point from which all kills are known.
-            self.reconciler = Some(Reconciler::new(kernel, seen, clock::boot_time()));
-            self.read_cgroups(mount, tree, &counters)?;
-        }
-        self.read_after(pending, tree);
+        let found = self.look_at_cgroups((kernel, seen), gap.is_some(), pending, counters)?;
         Ok(gap.map(|gap| (gap, found)))
     }
 
-    /// While a difference waits for its second comparison, keep the cgroups' counts of the first one.
-    fn read_after(&mut self, pending: bool, tree: &CgroupTree) {
-        let v1 = self.v1;
-        if let Some(cgroups) = &mut self.cgroups {
-            cgroups.after = match pending {
-                true => cgroups.after.take().or_else(|| Some(counts(&cgroups.mount, v1, tree))),
-                false => None,
-            };
-        }
-    }
-
-    fn read_cgroups<E>(
+    /// In which cgroups the kills of a gap are missing. Keeps the counts that this takes.
+    fn look_at_cgroups<E>(
         &mut self,
-        mount: PathBuf,
-        tree: &CgroupTree,
+        (kernel, seen): (u64, u64),
+        gap: bool,
+        pending: bool,
         counters: impl Fn() -> Result<Counters, E>,
-    ) -> Result<(), E> {
-        self.reported.restart(clock::boot_time());
+    ) -> Result<Vec<GapCgroup>, E> {
+        let Some(cgroups) = &mut self.cgroups else { return Ok(Vec::new()) };
+        cgroups.take_in();
         let unplaced = counters()?.unplaced_kills();
-        let before = counts(&mount, self.v1, tree);
-        self.cgroups = Some(Cgroups { before, mount, after: None, unplaced });
-        Ok(())
+        let found = if gap { cgroups.unreported(&self.reported, unplaced) } else { Vec::new() };
+        let is_old = self.reported.is_vague() || cgroups.unplaced() != Some(unplaced);
+        if gap || (!pending && is_old) {
+            // All kills are known from here on, as far as this can be said again.
+            self.reported.restart(clock::boot_time());
+            if cgroups.restart(unplaced) && !gap {
+                self.reconciler = Some(Reconciler::new(kernel, seen, clock::boot_time()));
+            }
+        }
+        if pending {
+            cgroups.differ()
+        } else {
+            cgroups.agree()
+        }
+        Ok(found)
     }
 
     fn kernel(&self) -> Option<u64> {
@@ -199,45 +174,4 @@ impl Reconciliation {
             reconciler.hand_over(value);
         }
     }
-}
-
-impl Cgroups {
-    /// The cgroups in which kills are missing.
-    fn unreported(&self, reported: &KillsByCgroup, counters: &Counters) -> Vec<GapCgroup> {
-        let Some(after) = &self.after else { return Vec::new() };
-        // A kill can be added here and taken back later. Only the sum counts.
-        let unplaced = counters.unplaced_kills().wrapping_sub(self.unplaced).cast_signed().max(0);
-        reported.unreported(&self.before, after, unplaced.cast_unsigned())
-    }
-}
-
-/// The counts of the cgroups: on v2 of the topmost ones, which include all below; on v1 of each existing
-/// cgroup.
-fn counts(mount: &Path, v1: bool, tree: &CgroupTree) -> Counts {
-    let mut counts = Counts { whole: true, ..Counts::default() };
-    let mut read = 0;
-    let mut add = |id: CgroupId, path: &[u8]| {
-        if read >= CGROUPS {
-            counts.whole = false;
-            return;
-        }
-        read += 1;
-        // A cgroup that is gone counts no more kills. Counts of zero, the most common, are not stored.
-        if let Some(count @ 1..) = MemoryFiles::of(mount, path, v1).oom_kills() {
-            counts.of.insert(id, (text_from_kernel(path), count));
-        }
-    };
-    if v1 {
-        for (id, path) in tree.live() {
-            add(id, &path);
-        }
-    } else {
-        for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let path = [b"/", entry.file_name().as_bytes()].concat();
-                add(CgroupId(entry.ino()), &path);
-            }
-        }
-    }
-    counts
 }

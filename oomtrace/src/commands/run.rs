@@ -7,6 +7,7 @@ use oomtrace_common::layout::ABSENT;
 
 use crate::{
     accounting::Account,
+    cgroups::file_thread::FileThread,
     cli::{RingSize, Run},
     commands::{render, terminal},
     containers::Runtime,
@@ -31,7 +32,6 @@ use crate::{
         kills::Records,
         probe::{HookChoice, Options, PinDir, Probe, Replaced, TakeOver},
         recorder::Recorder,
-        sampling::Reader,
         signal_kills::SignalChoice,
     },
     stderr::say,
@@ -52,10 +52,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     signals::set_up();
     let added = Added::of(&args).unwrap_or_else(|error| error.exit());
     let root = Root::host().guarded();
-    protection::outlive_rotation();
     // The operator's errors must be found before anything is attached.
-    let terminal = args.file.is_none() && terminal();
-    let durable = setup::durable(&root, &args, render(args.output, terminal))?;
+    let durable = setup::durable(&root, &args, render(args.output, args.file.is_none() && terminal()))?;
     let beside = Beside::open(&args.beside)?;
     let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
 
@@ -72,7 +70,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     limits.extend(nothing_there(&args.runtime_root, &runtimes).into_iter().chain(lacks(&kernel)));
     let (mount, cgroup_version) = (kernel.hierarchy.mount.clone(), kernel.hierarchy.version);
     let cgroups = probe.sampler(&kernel.resolved.layout);
-    let cgroups = Reader::new(cgroups, mount.clone(), enricher.is_v1(), identity::page_bytes());
+    let files = FileThread::start().map_err(setup::no_thread)?;
+    let cgroups = setup::reader(cgroups, &files, mount.clone(), enricher.is_v1())?;
     drop(kernel);
 
     let hooks = as_they_run(probe.hooks(), enricher.hooks_run()).into_iter().chain([cgroups.status()]);
@@ -88,13 +87,13 @@ pub fn run(args: Run) -> Result<(), Failure> {
         realtime,
         continues: resumed || !replaced.is_empty(),
         mount: mount.clone(),
+        files: &files,
         history: setup::history(&args, pins.as_ref(), &cgroups, &mut limits)?,
         cgroups,
         enricher: &enricher,
     };
     let sources = setup::sources(given, &mut limits)?;
-    limits.extend(not_allowed(&root));
-    limits.extend(protection::lock_memory());
+    limits.extend(not_allowed(&root).chain(protection::lock_memory()));
 
     let start = Start {
         envelope: enricher.own_envelope(),
@@ -110,7 +109,8 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let account = Account::new(vmstat, enricher.is_v1());
     let reporter = Reporter::new(Filter::from(&args.filters), outputs);
     let asked = Asked { count: args.count, signals: args.signals };
-    let parts = Parts { attached, counts, records, sources, enricher, account, reporter, mount, asked };
+    let parts =
+        Parts { attached, counts, records, sources, enricher, account, reporter, mount, files, asked };
     let done = wait_for_events(Session::new(parts), start, replaced, args.timeout);
     // The lock on the pins is held until everything is written.
     drop(pins);

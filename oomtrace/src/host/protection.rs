@@ -33,13 +33,6 @@ pub fn no_core_dumps() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
-/// Ignores SIGHUP until the session handles it: a log rotation must not end the start. The output file is
-/// opened by name with its first line anyway.
-pub fn outlive_rotation() {
-    // SAFETY: no handler is installed; the signal is only ignored.
-    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
-}
-
 /// Locks the memory of this process. Returns what was refused.
 pub fn lock_memory() -> Option<String> {
     // Pages are locked when they are first used, so memory that is only reserved stays free.

@@ -16,6 +16,7 @@ use wait::{
 
 use crate::{
     accounting::Account,
+    cgroups::file_thread::FileThread,
     enrich::enricher::Enricher,
     event::Start,
     failure::{Code, Failure},
@@ -94,6 +95,8 @@ pub(crate) struct Parts {
     pub(crate) reporter: Reporter,
     /// Where the memory cgroups are mounted.
     pub(crate) mount: Option<PathBuf>,
+    /// Reads the files of cgroups.
+    pub(crate) files: FileThread,
     /// What the operator asked for.
     pub(crate) asked: Asked,
 }
@@ -108,6 +111,7 @@ pub(crate) struct Session {
     account: Account,
     reporter: Reporter,
     mount: Option<PathBuf>,
+    files: FileThread,
     asked: Asked,
     /// The source whose last line the output keeps. Its record stays in the ring until that line is written.
     held: Option<usize>,
@@ -128,6 +132,7 @@ impl Session {
             account: parts.account,
             reporter: parts.reporter,
             mount: parts.mount,
+            files: parts.files,
             asked: parts.asked,
             held: None,
             stalled: None,
@@ -143,7 +148,7 @@ impl Session {
         self.hand_over()?;
         self.turns.begin(&mut self.enricher, &mut self.account);
         if let Some(mount) = &self.mount {
-            self.account.know_cgroups(mount, self.enricher.tree(), || self.counts.read())?;
+            self.account.know_cgroups(mount.clone(), &self.files, || self.counts.read())?;
         }
         Ok(())
     }

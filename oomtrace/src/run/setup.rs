@@ -4,7 +4,10 @@
 //! `beside.rs`.
 
 use crate::{
-    cgroups::tree::{CgroupTree, TreeLimits},
+    cgroups::{
+        file_thread::FileThread,
+        tree::{CgroupTree, TreeLimits},
+    },
     cli::{self, Run},
     containers::{Runtime, Runtimes, labels::LabelKeys},
     enrich::enricher::{Enricher, HookState, Knowledge, RunFacts, ftrace_enabled},
@@ -36,7 +39,7 @@ use crate::{
         incident::Incidents,
         kernel_log::FollowKernelLog,
         kills::{Kills, Records},
-        probe::{PinDir, Probe, Rings},
+        probe::{PinDir, Probe, ProbeError, Rings, Sampler},
         sampling::{Consumer, Reader, Sampling},
         signal_kills::{SignalChoice, SignalKills},
         verdict::Verdicts,
@@ -88,6 +91,8 @@ pub(crate) struct Given<'a> {
     pub(crate) continues: bool,
     /// Where the memory cgroups are mounted.
     pub(crate) mount: Option<PathBuf>,
+    /// Reads the files of cgroups.
+    pub(crate) files: &'a FileThread,
     /// Reads all memory cgroups.
     pub(crate) cgroups: Reader,
     /// How their memory went; `None` if that is not kept.
@@ -99,13 +104,15 @@ pub(crate) struct Given<'a> {
 /// All sources of a run, in the order in which they are asked. A source that cannot start adds a limit to the
 /// run.
 pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<Box<dyn Source>>, Failure> {
-    let Given { args, root, rings, records, hooked, realtime, mount, cgroups, history, enricher, .. } = given;
+    let Given {
+        args, root, rings, records, hooked, realtime, mount, files, cgroups, history, enricher, ..
+    } = given;
     limits.extend(cgroups.limit());
     let mut kills = Kills::new(rings.kills, rings.missed_signals, records.clone());
     let earlier = EarlierKills::before(&mut kills, root, args.since, given.continues, limits);
     let signals = (args.signals != SignalChoice::Off)
         .then(|| SignalKills::new(rings.signals, records.clone(), args.signals, mount.clone()));
-    let files = mount.clone().map(|mount| CgroupFiles::new(mount, enricher.is_v1()));
+    let checks = mount.clone().map(|mount| CgroupFiles::new(files, mount, enricher.is_v1()));
     let hosts = HostRuns::new(mount.as_deref());
     let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(hosts.clone())];
     consumers.extend(history.iter().map(|history| Box::new(Recording::new(history)) as Box<dyn Consumer>));
@@ -121,13 +128,23 @@ pub(crate) fn sources(given: Given<'_>, limits: &mut Vec<String>) -> Result<Vec<
         any(signals),
         one(Sampling::new(cgroups, identity::page_bytes(), consumers)),
         hooked.then(FunctionHooks::default).and_then(one),
-        any(files),
+        any(checks.transpose().map_err(no_descriptor)?),
         one(ClockSteps::new().map_err(no_descriptor)?),
         any(FollowKernelLog::of(enricher).map_err(no_descriptor)?),
         one(incidents),
         any((!args.no_verdict).then(Verdicts::start).transpose().map_err(no_thread)?),
     ];
     Ok(list.into_iter().flatten().collect())
+}
+
+/// What reads all memory cgroups.
+pub(crate) fn reader(
+    program: Result<Sampler, ProbeError>,
+    files: &FileThread,
+    mount: Option<PathBuf>,
+    v1: bool,
+) -> Result<Reader, Failure> {
+    Reader::new(program, files, mount, v1, identity::page_bytes()).map_err(no_descriptor)
 }
 
 /// How memory goes, if the operator wants it and there are memory cgroups.
@@ -242,7 +259,7 @@ pub(crate) fn knowledge(
     })
 }
 
-fn no_thread(error: std::io::Error) -> Failure {
+pub(crate) fn no_thread(error: std::io::Error) -> Failure {
     Failure::message(Code::RunTime, format!("cannot start a thread: {error}"))
 }
 

@@ -2,17 +2,27 @@
 //!
 //! On cgroup v2 these are cgroups whose own limit was hit since the last check while no process in them or
 //! below was killed. On v1 they are cgroups whose tasks hang because kills are disabled. After an event, the
-//! files of a limited number of cgroups are read, in turn. It never waits.
+//! files of a limited number of cgroups are read, in turn, by another thread (`check`).
+
+mod check;
 
 use std::{
     collections::{HashMap, VecDeque},
+    io,
+    os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
+use check::{Check, Found, Reading};
+
 use crate::{
     accounting::Account,
-    cgroups::{memory_files::MemoryFiles, tree::CgroupTree},
+    cgroups::{
+        file_thread::{Client, FileThread},
+        memory_files::MemoryFiles,
+        tree::CgroupTree,
+    },
     enrich::enricher::Enricher,
     event::{Event, Origin},
     facts::{CgroupId, OomWithoutKill},
@@ -22,10 +32,10 @@ use crate::{
 /// How many cgroups are checked after one event.
 const AT_A_TIME: usize = 256;
 
-/// How many of them are checked before kills are looked for again. A check takes some 10 µs.
-const STEP: usize = 16;
+/// How many of them are read at a time. Their paths may have 4 KiB each.
+const STEP: usize = 64;
 
-/// How many cgroups are read at the start. For others, counting starts at their first check.
+/// How many cgroups are read first. For others, counting starts at their first check.
 const AT_START: usize = 4096;
 
 /// The most suspects that are kept, because a user can make any number. Others are found when they are
@@ -50,9 +60,10 @@ struct Known {
     hangs: bool,
 }
 
-/// Checks the files of memory cgroups.
+/// Has the files of memory cgroups checked.
 #[derive(Debug)]
 pub struct CgroupFiles {
+    client: Client<Check>,
     mount: PathBuf,
     v1: bool,
     known: HashMap<CgroupId, Known>,
@@ -64,15 +75,19 @@ pub struct CgroupFiles {
     /// No function hook runs.
     needed: bool,
     next: usize,
-    /// To be checked now.
+    /// To be checked next.
     chosen: VecDeque<CgroupId>,
     found: VecDeque<OomWithoutKill>,
 }
 
 impl CgroupFiles {
-    /// Checks the cgroups below `mount`, the mount of the memory hierarchy.
-    pub fn new(mount: PathBuf, v1: bool) -> Self {
-        Self {
+    /// Has the cgroups below `mount` checked, the mount of the memory hierarchy.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub fn new(thread: &FileThread, mount: PathBuf, v1: bool) -> io::Result<Self> {
+        Ok(Self {
+            client: thread.client()?,
             mount,
             v1,
             known: HashMap::new(),
@@ -83,31 +98,38 @@ impl CgroupFiles {
             next: 0,
             chosen: VecDeque::new(),
             found: VecDeque::new(),
-        }
+        })
     }
 
     /// Reads the current counts of the existing cgroups. They are from before the start and are not reported.
     fn start(&mut self, tree: &CgroupTree) {
         for (index, (id, path)) in tree.live().enumerate() {
-            let counts = if index < AT_START { self.counts(&path) } else { None };
+            let counts = if index < AT_START && !self.v1 { self.counts(&path) } else { None };
             // A cgroup that hangs already is reported at its first check.
             self.known.insert(id, Known { counts, ..Known::default() });
         }
+        self.stirred = true;
     }
 
-    /// Starts when the function hooks do not run, and stops when they do.
-    fn need(&mut self, enricher: &Enricher) {
+    /// The function hooks have ended while this runs, so the counts begin with what is read next.
+    fn start_late(&mut self, tree: &CgroupTree) {
+        let live: Vec<_> = tree.live_from(0).map(|(_, id, _)| id).collect();
+        self.chosen = live.iter().copied().take(AT_START).collect();
+        self.known = live.into_iter().map(|id| (id, Known::default())).collect();
+    }
+
+    /// Starts when the function hooks do not run, and stops when they do. Returns whether it starts.
+    fn need(&mut self, enricher: &Enricher) -> bool {
         let needed = !enricher.hooks_run();
-        if needed != self.needed {
-            self.needed = needed;
-            self.known.clear();
-            self.suspects.clear();
-            self.chosen.clear();
-            self.stirred = false;
-            if needed {
-                self.start(enricher.tree());
-            }
+        if needed == self.needed {
+            return false;
         }
+        self.needed = needed;
+        self.known.clear();
+        self.suspects.clear();
+        self.chosen.clear();
+        self.stirred = false;
+        needed
     }
 
     /// When it is certain for the next suspect that there was no kill.
@@ -154,34 +176,41 @@ impl CgroupFiles {
         self.chosen = settled.iter().copied().chain(others).collect();
     }
 
-    /// Checks some of the chosen cgroups and returns what to report.
-    fn check(&mut self, tree: &CgroupTree, now: Instant) -> Vec<OomWithoutKill> {
-        let some: Vec<_> = self.chosen.drain(..STEP.min(self.chosen.len())).collect();
-        some.into_iter().filter_map(|id| self.look_at(id, tree.path_of(id)?, now)).collect()
+    /// The next of the chosen cgroups, to be checked.
+    fn step(&mut self, tree: &CgroupTree, now: Instant) -> Option<Check> {
+        let some = self.chosen.drain(..STEP.min(self.chosen.len()));
+        let cgroups: Vec<_> = some.filter_map(|id| Some(Reading::of(id, tree.path_of(id)?))).collect();
+        (!cgroups.is_empty()).then(|| Check { mount: self.mount.clone(), v1: self.v1, cgroups, asked: now })
     }
 
-    fn look_at(&mut self, id: CgroupId, path: Vec<u8>, now: Instant) -> Option<OomWithoutKill> {
+    /// Takes in what the files said.
+    fn take(&mut self, check: Check, now: Instant) {
+        for reading in check.cgroups {
+            if let Some(found) = self.judge(reading, check.asked, now) {
+                self.found.push_back(found);
+            }
+        }
+    }
+
+    fn judge(&mut self, reading: Reading, asked: Instant, now: Instant) -> Option<OomWithoutKill> {
+        let Reading { id, path, found } = reading;
         // Made since the start, so its counts began at zero.
         let mut known =
             self.known.get(&id).copied().unwrap_or(Known { counts: Some((0, 0)), ..Known::default() });
-        let found =
-            if self.v1 { self.hangs(&mut known, &path) } else { self.ran_out(&mut known, &path, now) };
+        let is_to_be_told =
+            if self.v1 { hangs(&mut known, &found) } else { self.ran_out(&mut known, &found, asked, now) };
         if known.suspect.is_some() && self.suspects.len() < SUSPECTS && !self.suspects.contains(&id) {
             self.suspects.push(id);
         }
         self.known.insert(id, known);
-        if !found {
-            return None;
-        }
-        let limit = self.files(&path).limit();
         let events = known.counts.filter(|_| !self.v1);
-        Some(OomWithoutKill { id, path, limit, disabled: self.v1, events })
+        is_to_be_told.then_some(OomWithoutKill { id, path, limit: found.limit, disabled: self.v1, events })
     }
 
     /// Whether the cgroup's own limit counted an `oom`, but neither it nor a cgroup below counted an
-    /// `oom_kill`.
-    fn ran_out(&self, known: &mut Known, path: &[u8], now: Instant) -> bool {
-        let Some(counts) = self.counts(path) else {
+    /// `oom_kill`. Its files were read between `asked` and `now`.
+    fn ran_out(&self, known: &mut Known, found: &Found, asked: Instant, now: Instant) -> bool {
+        let Some(counts) = found.counts else {
             // Its files are gone, so no later check is needed.
             known.suspect = None;
             return false;
@@ -193,7 +222,7 @@ impl CgroupFiles {
             return false;
         }
         let since = *known.suspect.get_or_insert(now);
-        let settled = now >= self.settles(since);
+        let settled = asked >= self.settles(since);
         if settled {
             known.counts = Some(counts);
             known.suspect = None;
@@ -201,48 +230,58 @@ impl CgroupFiles {
         settled
     }
 
-    /// Whether its tasks hang and this was not reported yet. If its parent hangs, only the parent is
-    /// reported.
-    fn hangs(&self, known: &mut Known, path: &[u8]) -> bool {
-        let reported = known.hangs;
-        known.hangs = self.files(path).hangs();
-        let parent = path.iter().rposition(|byte| *byte == b'/').and_then(|at| path.get(..at));
-        known.hangs && !reported && !parent.is_some_and(|parent| self.files(parent).hangs())
+    /// Whether there is something to check now.
+    fn has_more(&self) -> bool {
+        self.stirred || !self.chosen.is_empty()
     }
 
-    /// `oom` of the cgroup alone, and `oom_kill` including the cgroups below. Before 5.2 `oom` also includes
-    /// those below.
     fn counts(&self, path: &[u8]) -> Option<(u64, u64)> {
-        let files = self.files(path);
-        Some((files.own_ooms()?, files.oom_kills()?))
-    }
-
-    fn files(&self, path: &[u8]) -> MemoryFiles {
-        MemoryFiles::of(&self.mount, path, self.v1)
+        check::counts(&MemoryFiles::of(&self.mount, path, false))
     }
 }
 
+/// Whether its tasks hang and this was not reported yet. If its parent hangs, only the parent is reported.
+fn hangs(known: &mut Known, found: &Found) -> bool {
+    let reported = std::mem::replace(&mut known.hangs, found.hangs);
+    found.hangs && !reported && !found.parent_hangs
+}
+
 impl Source for CgroupFiles {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.client.as_fd())
+    }
+
     fn due(&self) -> Option<Instant> {
-        match self.stirred || !self.chosen.is_empty() {
+        match self.has_more() {
+            _ if self.client.is_busy() => None,
             true => Some(Instant::now()),
             false => self.settles_next(),
         }
     }
 
     fn begin(&mut self, enricher: &mut Enricher, _: &mut Account) {
-        self.need(enricher);
+        if self.need(enricher) {
+            self.start(enricher.tree());
+        }
     }
 
     fn learn(&mut self, enricher: &mut Enricher, _: &mut Account) -> bool {
-        let (tree, now) = (enricher.tree(), Instant::now());
+        let now = Instant::now();
+        if let Some(check) = self.client.take_back().filter(|_| self.needed) {
+            self.take(check, now);
+        }
+        let is_due = self.has_more() || self.settles_next().is_some_and(|due| due <= now);
+        if self.client.is_busy() || !is_due {
+            return false;
+        }
         if self.chosen.is_empty() {
             self.stirred = false;
-            self.choose(tree, now);
+            self.choose(enricher.tree(), now);
         }
-        let found = self.check(tree, now);
-        self.found.extend(found);
-        !self.chosen.is_empty()
+        if let Some(check) = self.step(enricher.tree(), now) {
+            self.client.send(check);
+        }
+        false
     }
 
     fn next(&mut self, enricher: &mut Enricher, _: &mut Account) -> Next {
@@ -253,7 +292,9 @@ impl Source for CgroupFiles {
     }
 
     fn saw(&mut self, event: &Event, _: bool, enricher: &Enricher, _: &mut Account) {
-        self.need(enricher);
+        if self.need(enricher) {
+            self.start_late(enricher.tree());
+        }
         let live = match event {
             Event::OomKill(kill) => kill.envelope.origin == Origin::Ebpf,
             Event::MemcgOom(oom) => oom.envelope.origin == Origin::Ebpf,

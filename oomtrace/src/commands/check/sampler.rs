@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use super::{Finding, State};
 use crate::{
-    cgroups::tree::{CgroupTree, TreeLimits},
+    cgroups::{
+        file_thread::FileThread,
+        tree::{CgroupTree, TreeLimits},
+    },
     containers::Runtimes,
     event::CgroupVersion,
     facts::{Decoder, Removed, SampleFacts, removed},
@@ -47,7 +50,9 @@ fn samples(
 ) -> Result<(Vec<SampleFacts>, u128), String> {
     let page = identity::page_bytes();
     let v1 = kernel.hierarchy.version != CgroupVersion::V2;
-    let mut reader = Reader::new(program, kernel.hierarchy.mount.clone(), v1, page);
+    let mount = kernel.hierarchy.mount.clone();
+    let reader = FileThread::start().and_then(|thread| Reader::new(program, &thread, mount, v1, page));
+    let mut reader = reader.map_err(|error| error.to_string())?;
     if let Some(why) = reader.status().reason {
         return Err(why);
     }
@@ -57,7 +62,7 @@ fn samples(
     let since = Instant::now();
     loop {
         match round.turn(&mut reader, &tree) {
-            Turn::GoesOn => {}
+            Turn::GoesOn | Turn::Waits => {}
             Turn::Done(found) => {
                 let took = since.elapsed().as_micros();
                 return Ok((Walk::new(&found, Decoder::new(page)).cgroups().collect(), took));

@@ -115,12 +115,8 @@ impl Session {
     /// Compares what the programs saw with the kernel's own count.
     pub(super) fn compare(&mut self) -> Result<(), Ended> {
         let envelope = self.enricher.own_envelope();
-        let gap = self.account.compare(
-            || self.counts.read(),
-            self.enricher.tree(),
-            envelope,
-            |time| self.enricher.text_of(time),
-        )?;
+        let gap =
+            self.account.compare(|| self.counts.read(), envelope, |time| self.enricher.text_of(time))?;
         if let Some(gap) = gap {
             self.reporter.print(&Event::Gap(Box::new(gap)), &mut self.account)?;
         }

@@ -2,12 +2,15 @@
 
 use std::fs;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    cgroups::tree::TreeLimits,
+    cgroups::{file_thread::Errand as _, tree::TreeLimits},
     containers::Runtimes,
+    enrich::enricher::Knowledge,
+    event::CgroupVersion,
     facts::{BootTime, CgroupChange, CgroupChangeKind, Limit},
     host::root::Root,
 };
@@ -59,21 +62,20 @@ impl Host {
     }
 
     fn files(&self, v1: bool) -> CgroupFiles {
-        {
-            let mut files = CgroupFiles::new(self.mount.path().to_owned(), v1);
-            files.start(&self.tree);
-            files
-        }
+        let thread = FileThread::start().unwrap();
+        let mut files = CgroupFiles::new(&thread, self.mount.path().to_owned(), v1).unwrap();
+        files.start(&self.tree);
+        files
     }
 
     fn look(&mut self, files: &mut CgroupFiles, after: Duration) -> Vec<OomWithoutKill> {
         self.now += after;
         files.choose(&self.tree, self.now);
-        let mut found = Vec::new();
-        while !files.chosen.is_empty() {
-            found.extend(files.check(&self.tree, self.now));
+        while let Some(mut check) = files.step(&self.tree, self.now) {
+            check.run();
+            files.take(check, self.now);
         }
-        found
+        files.found.drain(..).collect()
     }
 }
 
@@ -243,4 +245,37 @@ fn a_hang_is_told_once_until_it_is_over_and_of_the_topmost() {
     assert_eq!(host.look(&mut files, AT_ONCE), [], "with kills allowed nobody hangs");
     host.control("/a", 1, 1);
     assert_eq!(host.look(&mut files, AT_ONCE), [found]);
+}
+
+/// Asks as the loop does: as long as it is due, and again when it is woken.
+#[test]
+fn another_thread_reads_and_the_loop_is_not_due_meanwhile() {
+    let mut host = Host::new();
+    host.make(7, "/a");
+    host.control("/a", 1, 1);
+    let mut enricher = Enricher::new(Knowledge::none("test", CgroupVersion::V1));
+    enricher.tree_mut().apply(&CgroupChange {
+        time: BootTime(0),
+        id: CgroupId(7),
+        kind: CgroupChangeKind::Made,
+        path: b"/a".to_vec(),
+    });
+    let mut account = Account::new(None, true);
+    let thread = FileThread::start().unwrap();
+    let mut files = CgroupFiles::new(&thread, host.mount.path().to_owned(), true).unwrap();
+    files.begin(&mut enricher, &mut account);
+    assert!(files.due().is_some_and(|due| due <= Instant::now()));
+    files.learn(&mut enricher, &mut account);
+    assert!(files.client.is_busy() && files.due().is_none());
+    // Woken by something else before the thread is done, or after.
+    files.learn(&mut enricher, &mut account);
+    if files.client.is_busy() {
+        poll(&mut [PollFd::new(&files.descriptor().unwrap(), PollFlags::IN)], None).unwrap();
+        files.learn(&mut enricher, &mut account);
+    }
+    let Next::Event(Event::MemcgOom(found)) = files.next(&mut enricher, &mut account) else {
+        unreachable!("it hangs")
+    };
+    assert_eq!(found.cgroup.cgroup.path.as_deref(), Some("/a"));
+    assert!(files.due().is_none() && matches!(files.next(&mut enricher, &mut account), Next::Nothing));
 }

@@ -4,7 +4,7 @@
 //! - `walk`: what a walk has found.
 //! - `round`: one walk, turn by turn, in limited memory.
 //! - `reader`: where the samples come from. A program that the kernel runs when it is told to, else the cgroups' files.
-//! - `files`: reads the files.
+//! - `files`: has the files read by another thread.
 //!
 //! A walk begins when a consumer is due, or at once after an event for which one asked. So with no consumer that is due, nothing wakes
 //! the loop. Each turn of the loop does one bounded step, so a kill waits for one step at the most.
@@ -14,7 +14,7 @@ mod reader;
 mod round;
 mod walk;
 
-use std::time::Instant;
+use std::{os::fd::BorrowedFd, time::Instant};
 
 pub use reader::Reader;
 pub use round::{Found, Round, SAMPLES_MAX, Turn};
@@ -68,12 +68,15 @@ pub struct Sampling {
     consumers: Vec<Box<dyn Consumer>>,
     /// A walk is to begin, or runs.
     wanted: bool,
+    /// It goes on when the reader wakes the loop.
+    waits: bool,
 }
 
 impl Sampling {
     /// Reads with `reader`, on a host with pages of `page_bytes`.
     pub fn new(reader: Reader, page_bytes: u64, consumers: Vec<Box<dyn Consumer>>) -> Self {
-        Self { reader, round: Round::default(), decoder: Decoder::new(page_bytes), consumers, wanted: false }
+        let (round, decoder) = (Round::default(), Decoder::new(page_bytes));
+        Self { reader, round, decoder, consumers, wanted: false, waits: false }
     }
 
     fn is_due(&self) -> bool {
@@ -88,6 +91,10 @@ impl Sampling {
     fn turn(&mut self, enricher: &mut Enricher, account: &mut Account) -> bool {
         match self.round.turn(&mut self.reader, enricher.tree()) {
             Turn::GoesOn => return true,
+            Turn::Waits => {
+                self.waits = true;
+                return true;
+            }
             Turn::Done(walk) => {
                 let walk = Walk::new(&walk, self.decoder);
                 self.consumers.iter_mut().for_each(|consumer| consumer.take(&walk, enricher, account));
@@ -101,8 +108,16 @@ impl Sampling {
 }
 
 impl Source for Sampling {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.reader.descriptor()
+    }
+
     fn due(&self) -> Option<Instant> {
-        if self.wanted { Some(Instant::now()) } else { self.next_due() }
+        match self.wanted {
+            _ if self.waits => None,
+            true => Some(Instant::now()),
+            false => self.next_due(),
+        }
     }
 
     /// The first walk brings the memory that a later one needs, so that none must be had while memory is short.
@@ -111,8 +126,9 @@ impl Source for Sampling {
     }
 
     fn learn(&mut self, enricher: &mut Enricher, account: &mut Account) -> bool {
+        self.waits = false;
         self.wanted = self.is_due() && self.turn(enricher, account);
-        self.wanted
+        self.wanted && !self.waits
     }
 
     fn next(&mut self, enricher: &mut Enricher, account: &mut Account) -> Next {
@@ -126,6 +142,8 @@ impl Source for Sampling {
     }
 
     fn ending(&mut self) {
+        self.reader.ending();
+        self.waits = false;
         self.consumers.iter_mut().for_each(|consumer| consumer.ending());
     }
 

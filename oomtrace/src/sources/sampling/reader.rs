@@ -1,11 +1,15 @@
 //! Where the samples of a walk come from.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+};
 
 use oomtrace_common::record::sample::Sample;
 
 use crate::{
-    cgroups::tree::CgroupTree,
+    cgroups::{file_thread::FileThread, tree::CgroupTree},
     event::HookStatus,
     sources::{
         probe::{ProbeError, SAMPLER, Sampler, WalkError, WalkStep},
@@ -29,27 +33,69 @@ pub enum Reader {
     Nothing,
 }
 
+/// What a step of a walk came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// There are more.
+    GoesOn,
+    /// Another thread reads them.
+    Waits,
+    /// All were found.
+    Done,
+    /// It must begin again.
+    Lost,
+}
+
+impl From<WalkStep> for Step {
+    fn from(step: WalkStep) -> Self {
+        match step {
+            WalkStep::GoesOn => Self::GoesOn,
+            WalkStep::Done => Self::Done,
+            WalkStep::Lost => Self::Lost,
+        }
+    }
+}
+
 impl Reader {
     /// How many cgroups are read from their files in a step.
     pub const FILES_STEP: usize = files::STEP;
 
-    /// With the program, if it is loaded. `mount` is where the memory cgroups are mounted; `None` if there are none.
+    /// With the program, if it is loaded, else by `thread`. `mount` is where the memory cgroups are mounted; `None` if there are none.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
     pub fn new(
         program: Result<Sampler, ProbeError>,
+        thread: &FileThread,
         mount: Option<PathBuf>,
         v1: bool,
         page_bytes: u64,
-    ) -> Self {
-        let Some(mount) = mount else { return Self::Nothing };
-        let files = Files::new(mount, v1, page_bytes);
+    ) -> io::Result<Self> {
+        let Some(mount) = mount else { return Ok(Self::Nothing) };
+        let files = Files::new(thread, mount, v1, page_bytes)?;
         let mut sampler = match program {
             Ok(sampler) => Box::new(sampler),
-            Err(error) => return Self::Files(files, error.to_string()),
+            Err(error) => return Ok(Self::Files(files, error.to_string())),
         };
         // A kernel can load it and refuse to run it.
-        match sampler.begin().and_then(|()| sampler.step(|_| {})) {
+        Ok(match sampler.begin().and_then(|()| sampler.step(|_| {})) {
             Ok(_) => Self::Program(sampler, files),
             Err(error) => Self::Files(files, error.to_string()),
+        })
+    }
+
+    /// Becomes readable when a step that waited is done.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Program(_, files) | Self::Files(files, _) => Some(files.as_fd()),
+            Self::Nothing => None,
+        }
+    }
+
+    /// The run ends: no step waits any more.
+    pub(super) fn ending(&mut self) {
+        if let Self::Program(_, files) | Self::Files(files, _) = self {
+            files.ending();
         }
     }
 
@@ -111,13 +157,9 @@ impl Reader {
         }
     }
 
-    pub(super) fn step(
-        &mut self,
-        tree: &CgroupTree,
-        take: impl FnMut(&Sample),
-    ) -> Result<WalkStep, WalkError> {
+    pub(super) fn step(&mut self, tree: &CgroupTree, take: impl FnMut(&Sample)) -> Result<Step, WalkError> {
         match self {
-            Self::Program(sampler, _) => sampler.step(take),
+            Self::Program(sampler, _) => sampler.step(take).map(Step::from),
             Self::Files(files, _) => Ok(files.step(tree, take)),
             Self::Nothing => Err(WalkError::NoCgroups),
         }

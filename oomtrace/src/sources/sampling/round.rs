@@ -7,8 +7,8 @@ use crate::{
     facts::BootTime,
     host::clock,
     sources::{
-        probe::{WALK_ATTEMPTS, WalkError, WalkStep},
-        sampling::{Reader, SampleEvidence},
+        probe::{WALK_ATTEMPTS, WalkError},
+        sampling::{Reader, SampleEvidence, reader::Step},
     },
 };
 
@@ -34,6 +34,8 @@ pub struct Round {
 pub enum Turn<'a> {
     /// There are more.
     GoesOn,
+    /// There will be more when the reader's descriptor is readable.
+    Waits,
     /// The walk is complete.
     Done(Found<'a>),
     /// It did not get to its end.
@@ -57,13 +59,14 @@ impl Round {
     /// One turn, which begins a walk if none runs. If the kernel refuses the program, the files are read from then on.
     pub fn turn(&mut self, reader: &mut Reader, tree: &CgroupTree) -> Turn<'_> {
         match self.step(reader, tree) {
-            Ok(WalkStep::GoesOn) => Turn::GoesOn,
-            Ok(WalkStep::Lost) if self.attempts < WALK_ATTEMPTS => {
+            Ok(Step::GoesOn) => Turn::GoesOn,
+            Ok(Step::Waits) => Turn::Waits,
+            Ok(Step::Lost) if self.attempts < WALK_ATTEMPTS => {
                 self.began = None;
                 Turn::GoesOn
             }
-            Ok(WalkStep::Lost) => self.failed(WalkError::Changed),
-            Ok(WalkStep::Done) => self.done(reader.evidence()),
+            Ok(Step::Lost) => self.failed(WalkError::Changed),
+            Ok(Step::Done) => self.done(reader.evidence()),
             Err(WalkError::Run(_)) if reader.turn_to_files() => {
                 self.began = None;
                 Turn::GoesOn
@@ -72,7 +75,7 @@ impl Round {
         }
     }
 
-    fn step(&mut self, reader: &mut Reader, tree: &CgroupTree) -> Result<WalkStep, WalkError> {
+    fn step(&mut self, reader: &mut Reader, tree: &CgroupTree) -> Result<Step, WalkError> {
         if self.began.is_none() {
             self.samples.clear();
             self.steps = 0;
@@ -80,7 +83,6 @@ impl Round {
             self.began = Some(clock::boot_time());
             reader.begin()?;
         }
-        self.steps += 1;
         let samples = &mut self.samples;
         let mut is_full = false;
         let step = reader.step(tree, |sample| {
@@ -90,6 +92,7 @@ impl Round {
                 samples.push(*sample);
             }
         })?;
+        self.steps += usize::from(step != Step::Waits);
         // Each cgroup is passed twice at most: on the way down and on the way up.
         if is_full || self.steps > 2 * SAMPLES_MAX / STEPS.min(Reader::FILES_STEP) + 1 {
             return Err(WalkError::TooMany(SAMPLES_MAX));

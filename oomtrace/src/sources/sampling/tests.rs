@@ -3,10 +3,12 @@
 use std::{cell::RefCell, fs, path::Path, rc::Rc, time::Duration};
 
 use oomtrace_common::record::sample::Sample;
+use rustix::event::{PollFd, PollFlags, poll};
 use zerocopy::FromZeros;
 
-use super::{files::Files, *};
+use super::{files::Files, reader::Step, *};
 use crate::{
+    cgroups::file_thread::FileThread,
     enrich::enricher::Knowledge,
     event::{CgroupVersion, Event, Stop},
     facts::{BootTime, CgroupId, Limit, SampleFacts},
@@ -56,17 +58,23 @@ fn sampling(reader: Reader) -> (Sampling, Rc<RefCell<Got>>) {
 }
 
 fn files(mount: &Path) -> Reader {
-    Reader::Files(Files::new(mount.to_owned(), false, 4096), "refused".to_owned())
+    let thread = FileThread::start().unwrap();
+    Reader::Files(Files::new(&thread, mount.to_owned(), false, 4096).unwrap(), "refused".to_owned())
 }
 
 /// Asks as the loop does, until there is nothing to do. Returns how many turns that were.
 fn turns(sampling: &mut Sampling, enricher: &mut Enricher, account: &mut Account) -> usize {
     let mut turns = 0;
-    while sampling.due().is_some_and(|due| due <= Instant::now()) {
+    loop {
+        if sampling.waits {
+            assert!(sampling.due().is_none(), "the loop would not sleep");
+            poll(&mut [PollFd::new(&sampling.descriptor().unwrap(), PollFlags::IN)], None).unwrap();
+        } else if sampling.due().is_none_or(|due| due > Instant::now()) {
+            return turns;
+        }
         sampling.learn(enricher, account);
         turns += 1;
     }
-    turns
 }
 
 fn stop(enricher: &mut Enricher) -> Event {
@@ -102,7 +110,7 @@ fn a_walk_begins_when_one_asks_and_gives_each_cgroup_once_in_bounded_turns() {
 
     let stop = stop(&mut enricher);
     sampling.saw(&stop, true, &enricher, &mut account);
-    assert_eq!(turns(&mut sampling, &mut enricher, &mut account), 3, "16 cgroups a turn");
+    assert_eq!(turns(&mut sampling, &mut enricher, &mut account), 4, "16 cgroups a turn");
     assert!(sampling.due().is_none());
     let walk = got.borrow_mut().walks.pop().unwrap();
     let id = |path: &str| {
@@ -128,6 +136,46 @@ fn a_walk_begins_when_one_asks_and_gives_each_cgroup_once_in_bounded_turns() {
     assert_eq!(got.borrow().walks.last().map(Vec::len), Some(40), "one has no files any more");
     got.borrow_mut().due = Some(Instant::now() + Duration::from_secs(3600));
     assert_eq!(sampling.due(), got.borrow().due);
+}
+
+/// Nothing wakes the loop then.
+#[test]
+fn at_the_end_of_a_run_a_walk_that_another_thread_reads_is_finished() {
+    let mount = tempfile::tempdir().unwrap();
+    for number in 0..40 {
+        fs::create_dir(mount.path().join(format!("{number}"))).unwrap();
+        fs::write(mount.path().join(format!("{number}/memory.current")), "4096\n").unwrap();
+    }
+    let (mut enricher, mut account) = host(mount.path());
+    let (mut sampling, got) = sampling(files(mount.path()));
+    let stop = stop(&mut enricher);
+    sampling.saw(&stop, true, &enricher, &mut account);
+    assert!(!sampling.learn(&mut enricher, &mut account) && sampling.waits);
+    sampling.ending();
+    while sampling.due().is_some() {
+        sampling.learn(&mut enricher, &mut account);
+    }
+    assert_eq!(got.borrow().walks.last().map(Vec::len), Some(40));
+}
+
+#[test]
+fn what_is_read_for_an_earlier_walk_is_not_of_the_next() {
+    let mount = tempfile::tempdir().unwrap();
+    fs::create_dir(mount.path().join("a")).unwrap();
+    fs::write(mount.path().join("a/memory.current"), "4096\n").unwrap();
+    let (enricher, _) = host(mount.path());
+    let mut reader = files(mount.path());
+    let mut taken = 0;
+    let mut step = |reader: &mut Reader| reader.step(enricher.tree(), |_| taken += 1).unwrap();
+    let wait = |reader: &Reader| poll(&mut [PollFd::new(&reader.descriptor().unwrap(), PollFlags::IN)], None);
+    reader.begin().unwrap();
+    assert_eq!(step(&mut reader), Step::Waits);
+    reader.begin().unwrap();
+    for then in [Step::Waits, Step::Done] {
+        wait(&reader).unwrap();
+        assert_eq!(step(&mut reader), then);
+    }
+    assert_eq!(taken, 1);
 }
 
 #[test]
