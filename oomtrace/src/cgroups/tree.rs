@@ -48,7 +48,8 @@ pub struct TreeLimits {
     /// Bytes of containers' facts. Owned cgroups fill at most a quarter, and those of one owner a quarter of
     /// that.
     pub facts_bytes: usize,
-    /// How much time in each second goes to files of owned cgroups. One owner gets half of it.
+    /// How much time in each second goes to files of owned cgroups: half of it for one owner, and half of each for new cgroups, so that a
+    /// kill finds some left. While a file is read, no kill of others is reported.
     pub others_time: Duration,
 }
 
@@ -59,7 +60,7 @@ impl Default for TreeLimits {
             dead: 32_768,
             dead_for: Duration::from_secs(600),
             facts_bytes: 16 << 20,
-            others_time: Duration::from_millis(20),
+            others_time: Duration::from_millis(8),
         }
     }
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::{Reason, Why};
-use crate::host::root::Root;
+use crate::host::{files::readers::Readers, root::Root};
 use changes::Changes;
 use discover::{StateDirs, UserDirs};
 pub use facts::{Facts, LeftOut, PodFacts, Texts, kept};
@@ -123,6 +123,11 @@ impl Runtimes {
     /// The host on which they run.
     pub fn root(&self) -> Option<&Root> {
         self.root.as_ref()
+    }
+
+    /// How long the starts of processes took that read for it, since the last call.
+    pub fn take_starts(&self) -> Duration {
+        self.root.as_ref().and_then(Root::readers).map_or(Duration::ZERO, Readers::take_starts)
     }
 
     /// The directories of their state.

@@ -1,12 +1,14 @@
 //! The event loop of a run: reads facts from the sources and writes lines to the outputs, until the run must
 //! end.
 
+mod ended;
 mod resume;
 mod turns;
 mod wait;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
+pub(crate) use ended::Ended;
 pub(crate) use resume::Asked;
 use tokio::{signal::unix::SignalKind, time::Instant};
 use turns::Turns;
@@ -25,7 +27,7 @@ use crate::{
     sources::{
         Next, Source,
         kills::Records,
-        probe::{Attached, Counts, PinError, ProbeError, Replaced},
+        probe::{Attached, Counts, Replaced},
     },
     stderr::say,
 };
@@ -50,31 +52,6 @@ enum Drained {
     Nothing,
     /// There is more to report, but the turn is over.
     More,
-}
-
-/// Why a session ended early.
-pub(crate) enum Ended {
-    Sink(SinkError),
-    Io(io::Error),
-    Failure(Failure),
-}
-
-impl From<SinkError> for Ended {
-    fn from(error: SinkError) -> Self {
-        Self::Sink(error)
-    }
-}
-
-impl From<ProbeError> for Ended {
-    fn from(error: ProbeError) -> Self {
-        Self::Failure(error.into())
-    }
-}
-
-impl From<PinError> for Ended {
-    fn from(error: PinError) -> Self {
-        Self::Failure(error.into())
-    }
 }
 
 /// The parts of a session.

@@ -6,6 +6,25 @@ use std::time::Duration;
 /// Owners whose time is counted separately. For others only the sum counts.
 const OWNERS_MAX: usize = 64;
 
+/// What time is spent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A new cgroup. Half of all time, so that a kill always finds some.
+    Cgroup,
+    /// A kill.
+    Kill,
+}
+
+impl Need {
+    /// The part of `all` that it may use.
+    fn part(self, all: Duration) -> Duration {
+        match self {
+            Self::Cgroup => all / 2,
+            Self::Kill => all,
+        }
+    }
+}
+
 /// Time that can be spent. It grows again as time passes.
 #[derive(Debug)]
 pub struct Allowance {
@@ -22,16 +41,16 @@ impl Allowance {
         Self { a_second, at: Duration::ZERO, spent: Duration::ZERO, by: Vec::new() }
     }
 
-    /// Whether all time is spent at `now`.
-    pub fn is_spent(&mut self, now: Duration) -> bool {
+    /// Whether all time for this is spent at `now`.
+    pub fn is_spent(&mut self, need: Need, now: Duration) -> bool {
         self.pass(now);
-        self.spent >= self.a_second
+        self.spent >= need.part(self.a_second)
     }
 
     /// Whether time may be spent for `owner`.
-    pub fn may(&mut self, owner: u64, now: Duration) -> bool {
+    pub fn may(&mut self, owner: u64, need: Need, now: Duration) -> bool {
         let own = |by: &[(u64, Duration)]| by.iter().find(|(of, _)| *of == owner).map(|(_, own)| *own);
-        !self.is_spent(now) && own(&self.by).is_none_or(|own| own < self.a_second / 2)
+        !self.is_spent(need, now) && own(&self.by).is_none_or(|own| own < need.part(self.a_second / 2))
     }
 
     /// Records that `took` was spent for `owner`. Time spent beyond the allowance is taken from the time to
@@ -67,27 +86,42 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    const KILL: Need = Need::Kill;
+
     #[test]
     fn one_owner_gets_half_of_what_all_get() {
         let mut allowance = Allowance::new(20 * MS);
-        assert!(allowance.may(1, MS));
+        assert!(allowance.may(1, KILL, MS));
         allowance.spend(1, 10 * MS);
-        assert!(!allowance.may(1, MS) && allowance.may(2, MS));
+        assert!(!allowance.may(1, KILL, MS) && allowance.may(2, KILL, MS));
         allowance.spend(2, 9 * MS);
-        assert!(allowance.may(2, MS));
+        assert!(allowance.may(2, KILL, MS));
         allowance.spend(2, MS);
-        assert!(!allowance.may(3, MS) && allowance.is_spent(MS));
+        assert!(!allowance.may(3, KILL, MS) && allowance.is_spent(KILL, MS));
+    }
+
+    #[test]
+    fn new_cgroups_leave_half_of_it_for_kills() {
+        let mut allowance = Allowance::new(20 * MS);
+        allowance.spend(1, 4 * MS);
+        assert!(allowance.may(1, Need::Cgroup, MS));
+        allowance.spend(1, 2 * MS);
+        assert!(!allowance.may(1, Need::Cgroup, MS) && allowance.may(1, KILL, MS));
+        assert!(allowance.may(2, Need::Cgroup, MS) && !allowance.is_spent(Need::Cgroup, MS));
+        allowance.spend(2, 5 * MS);
+        assert!(!allowance.may(3, Need::Cgroup, MS) && allowance.is_spent(Need::Cgroup, MS));
+        assert!(allowance.may(2, KILL, MS) && !allowance.is_spent(KILL, MS));
     }
 
     #[test]
     fn it_comes_back_with_time_and_a_debt_is_paid_first() {
         let mut allowance = Allowance::new(20 * MS);
         allowance.spend(1, 60 * MS);
-        assert!(!allowance.may(2, 1000 * MS), "40 ms to go");
-        assert!(!allowance.may(2, 2000 * MS));
-        assert!(allowance.may(2, 2001 * MS));
-        assert!(!allowance.may(1, 5000 * MS), "10 ms a second for one");
-        assert!(allowance.may(1, 5001 * MS));
+        assert!(!allowance.may(2, KILL, 1000 * MS), "40 ms to go");
+        assert!(!allowance.may(2, KILL, 2000 * MS));
+        assert!(allowance.may(2, KILL, 2001 * MS));
+        assert!(!allowance.may(1, KILL, 5000 * MS), "10 ms a second for one");
+        assert!(allowance.may(1, KILL, 5001 * MS));
         assert!(allowance.by.iter().all(|(owner, _)| *owner == 1));
     }
 
@@ -97,7 +131,7 @@ mod tests {
         for owner in 0..1000 {
             allowance.spend(owner, MS / 10);
         }
-        assert!(allowance.by.len() == OWNERS_MAX && !allowance.may(2000, MS));
-        assert!(!Allowance::new(Duration::ZERO).may(1, MS));
+        assert!(allowance.by.len() == OWNERS_MAX && !allowance.may(2000, KILL, MS));
+        assert!(!Allowance::new(Duration::ZERO).may(1, KILL, MS));
     }
 }

@@ -1,6 +1,6 @@
 //! Finds the container, pod and unit of the cgroup that a kill showed.
 
-use super::{CgroupTree, Seen, names_of, owner_depth, place, prefix, store::Known};
+use super::{CgroupTree, Seen, allowance::Need, names_of, owner_depth, place, prefix, store::Known};
 use crate::{
     containers::{
         Facts,
@@ -114,7 +114,8 @@ impl CgroupTree {
         if let Some(Known::Facts(known)) = known {
             let known = Facts::clone(known);
             // If there is no time to read again, the facts from when the cgroup was made are used.
-            let again = self.on_time_of(owner, |tree| tree.runtimes.look_again(&known, shape.id(), place));
+            let again = self
+                .on_time_of(owner, Need::Kill, |tree| tree.runtimes.look_again(&known, shape.id(), place));
             return Ok(again.flatten().unwrap_or(known));
         }
         let gone = slot.is_some_and(|slot| self.store.is_dead(slot));
@@ -127,7 +128,8 @@ impl CgroupTree {
             return Err(self.runtimes.absent(shape));
         }
         let generation = self.runtimes.generation();
-        let Some(found) = self.on_time_of(owner, |tree| tree.runtimes.look_up(shape, place)) else {
+        let Some(found) = self.on_time_of(owner, Need::Kill, |tree| tree.runtimes.look_up(shape, place))
+        else {
             self.unread += 1;
             return Err(Why::with(Reason::ShareUsedUp, TIME));
         };

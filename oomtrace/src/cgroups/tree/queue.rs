@@ -5,7 +5,11 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use super::{CgroupTree, Slot, allowance::Allowance, names_of, owner_depth, place, prefix};
+use super::{
+    CgroupTree, Slot,
+    allowance::{Allowance, Need},
+    names_of, owner_depth, place, prefix,
+};
 use crate::{
     cgroups::tree::store::Known,
     containers::{Unnamed, owner::claims},
@@ -93,7 +97,7 @@ impl CgroupTree {
             }
             self.queue.others.push_back((slot, id));
             tried += 1;
-            if self.queue.allowance.is_spent(self.queue.began.elapsed()) {
+            if self.queue.allowance.is_spent(Need::Cgroup, self.queue.began.elapsed()) {
                 break;
             }
         }
@@ -119,7 +123,8 @@ impl CgroupTree {
         let place = place(&path, &names, depth, self.base);
         let generation = self.runtimes.generation();
         let owner = self.owner_key(&path, &names, depth);
-        let Some(found) = self.on_time_of(owner, |tree| tree.runtimes.look_up(&shape, place)) else {
+        let look_up = |tree: &mut Self| tree.runtimes.look_up(&shape, place);
+        let Some(found) = self.on_time_of(owner, Need::Cgroup, look_up) else {
             return false;
         };
         match found {
@@ -140,16 +145,19 @@ impl CgroupTree {
     pub(super) fn on_time_of<T>(
         &mut self,
         owner: Option<u64>,
+        need: Need,
         read: impl FnOnce(&mut Self) -> T,
     ) -> Option<T> {
         let Some(owner) = owner else { return Some(read(self)) };
         let began = self.queue.began.elapsed();
-        if !self.queue.allowance.may(owner, began) {
+        if !self.queue.allowance.may(owner, need, began) {
             return None;
         }
+        let _of_others = self.runtimes.take_starts();
         let done = read(self);
         let took = self.queue.began.elapsed().saturating_sub(began);
-        self.queue.allowance.spend(owner, took);
+        // An owner's first container would use up its time: the start of a process takes some milliseconds.
+        self.queue.allowance.spend(owner, took.saturating_sub(self.runtimes.take_starts()));
         Some(done)
     }
 

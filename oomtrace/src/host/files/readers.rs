@@ -66,6 +66,8 @@ struct Pool {
     given_up: Vec<Process>,
     silent: Vec<(PathBuf, Instant)>,
     count: u64,
+    /// How long requests took that a new process answered.
+    starts: Duration,
 }
 
 #[derive(Debug)]
@@ -111,12 +113,18 @@ impl Readers {
 
     /// Starts no process before the first request.
     fn started_by(start: Start, patience: Duration) -> Self {
-        let pool = Pool { start, patience, idle: None, given_up: Vec::new(), silent: Vec::new(), count: 0 };
+        let (given_up, silent, starts) = (Vec::new(), Vec::new(), Duration::ZERO);
+        let pool = Pool { start, patience, idle: None, given_up, silent, count: 0, starts };
         Self(Arc::new(Mutex::new(pool)))
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long requests took since the last call that a new process answered. Its start is nobody's fault.
+    pub fn take_starts(&self) -> Duration {
+        std::mem::take(&mut self.pool().starts)
     }
 
     /// See [`Dir::find`].
@@ -162,7 +170,8 @@ impl Pool {
             return Err(FileError::Stuck(STUCK_MAX));
         }
         let bytes = request.to_bytes();
-        let deadline = Instant::now() + self.patience;
+        let began = Instant::now();
+        let deadline = began + self.patience;
         // A kept reader may have been killed by somebody. Then a new one answers.
         let kept = self.idle.take();
         let was_kept = kept.is_some();
@@ -174,6 +183,9 @@ impl Pool {
         }
         match answer {
             Ok(answer) => {
+                if !was_kept {
+                    self.starts = self.starts.saturating_add(began.elapsed());
+                }
                 self.idle = Some(process);
                 answer_of(&answer).unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::InvalidData).into()))
             }
@@ -272,6 +284,24 @@ mod tests {
 
     fn that_ends(socket: OwnedFd) -> io::Result<Child> {
         Command::new("/bin/true").stdin(socket).spawn()
+    }
+
+    const SLOW_START: Duration = Duration::from_millis(50);
+
+    /// Starts slowly, then has two answers: both names exist.
+    fn that_starts_slowly(socket: OwnedFd) -> io::Result<Child> {
+        let script = r"sleep 0.05; printf '\1\0\0\0\0\1\0\0\0\0' >&0; exec sleep 1000";
+        Command::new("/bin/sh").args(["-c", script]).stdin(socket).spawn()
+    }
+
+    #[test]
+    fn how_long_a_start_took_is_known_once() {
+        let readers = Readers::started_by(that_starts_slowly, Duration::from_secs(60));
+        let find = || readers.find(&of("/a"), Path::new("x")).unwrap();
+        find();
+        assert!(readers.take_starts() >= SLOW_START);
+        find();
+        assert_eq!(readers.take_starts(), Duration::ZERO, "the process was there already");
     }
 
     fn of(base: &str) -> Dir {
