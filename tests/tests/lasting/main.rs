@@ -122,7 +122,9 @@ fn stopped_for_five_seconds() -> Result<()> {
     ensure!(world.is_count(told + lost, 3000)?, "reported {told} + lost {lost} = {}, not 3000", told + lost);
     for line in &lines {
         ensure!(is(line, "type") != "gap", "counted losses are no gap: {line}");
-        ensure!(is(line, "type") != "lost" || is(line, "reason") == "ring_full", "{line}");
+        // On a fast host the cgroups of five seconds do not fit either.
+        let expected = ["ring_full", "cgroup_ring_full"].contains(&is(line, "reason"));
+        ensure!(is(line, "type") != "lost" || expected, "{line}");
     }
     Ok(())
 }
