@@ -86,7 +86,8 @@ impl CgroupCounts {
 
     /// No kill is missing now. Returns false if the counts cannot be read: others are read still.
     pub(super) fn restart(&mut self, unplaced: u64) -> bool {
-        self.unplaced = unplaced;
+        // Counts from before this moment would name a cgroup that was removed since.
+        (self.after, self.unplaced) = (None, unplaced);
         let old = self.before.take();
         self.ask(Moment::Before, old)
     }
@@ -199,6 +200,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::facts::BootTime;
 
     fn count(mount: &Path, v1: bool) -> Counts {
         let mut count = Count { mount: mount.to_owned(), v1, counts: Counts::default() };
@@ -231,6 +233,27 @@ mod tests {
         assert_eq!((paths(&v2), v2.whole), (vec![("/a", 1)], true));
         let inode = fs::metadata(mount.path().join("a")).unwrap().ino();
         assert_eq!(v1.of.get(&CgroupId(inode)).unwrap().1, 1);
+    }
+
+    #[test]
+    fn after_a_new_start_no_older_count_names_a_cgroup() {
+        let mount = tempfile::tempdir().unwrap();
+        let thread = FileThread::start().unwrap();
+        let mut counts = CgroupCounts::read(&thread, mount.path().to_owned(), false, 0).unwrap();
+        let reported = KillsByCgroup::new(true, BootTime(0));
+        make(mount.path(), "a", 2);
+        counts.differ();
+        while counts.after.is_none() {
+            counts.take_in();
+        }
+        let named = counts.unreported(&reported, 0);
+        assert_eq!((named[0].path.as_str(), named[0].kernel_kills), ("/a", 2));
+        fs::remove_dir_all(mount.path().join("a")).unwrap();
+        assert!(counts.restart(0));
+        while counts.before.is_none() {
+            counts.take_in();
+        }
+        assert_eq!(counts.unreported(&reported, 0), []);
     }
 
     #[test]
