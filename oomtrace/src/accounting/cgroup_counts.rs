@@ -87,7 +87,8 @@ impl CgroupCounts {
     /// No kill is missing now. Returns false if the counts cannot be read: others are read still.
     pub(super) fn restart(&mut self, unplaced: u64) -> bool {
         // Counts from before this moment would name a cgroup that was removed since.
-        (self.after, self.unplaced) = (None, unplaced);
+        // What is being read is from before it too.
+        (self.after, self.asked, self.unplaced) = (None, None, unplaced);
         let old = self.before.take();
         self.ask(Moment::Before, old)
     }
